@@ -1,0 +1,16 @@
+"""What a batch costs and what it changes.
+
+An objective is a record of three things:
+`init(rng) -> params, carry`; `loss(task, params, carry, batch, step, rng) -> loss, (carry, measures)`;
+`parts[task]`: the parts of `params` which that task moves.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  init: Callable
+  loss: Callable
+  parts: Mapping[str, tuple[str, ...]]

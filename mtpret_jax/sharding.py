@@ -1,0 +1,25 @@
+"""The mesh and its two shardings: batches split over `data`, everything else on every device."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+
+def make_mesh(devices=None):
+  """One axis, `data`, over all devices of all processes (or those given)."""
+  devices = jax.devices() if devices is None else devices
+  return Mesh(np.array(devices), ('data',), axis_types=(AxisType.Auto,))
+
+
+def by_batch(mesh):
+  return NamedSharding(mesh, P('data'))
+
+
+def replicated(mesh):
+  return NamedSharding(mesh, P())
+
+
+def place_batch(batch, mesh):
+  """This process's rows of each array -> the global, sharded array."""
+  return {name: jax.make_array_from_process_local_data(by_batch(mesh), rows) for name, rows in batch.items()}

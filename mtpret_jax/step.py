@@ -1,0 +1,45 @@
+"""Make the first state; compile one donated, sharded step per task."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtpret_jax.sharding import by_batch, replicated
+from mtpret_jax.state import TrainState
+
+
+def init_state(objective, optimiser, mesh, seed):
+  """The state at step 0, made inside `jit`: nothing in it aliases, so that it can be donated."""
+  def make(rng):
+    params, carry = objective.init(rng)
+    opt = {part: optimiser.init(weights) for part, weights in params.items()}
+    return TrainState(jnp.int32(0), params, carry, opt)
+  return jax.jit(make, out_shardings=replicated(mesh))(jax.random.key(seed))
+
+
+def compile_step(objective, optimiser, task, mesh, seed):
+  """(state, batch) -> (state, measures). Only the parts that `task` moves are differentiated and updated, so that
+  neither momentum nor weight decay drifts a part which saw no data. The old state's memory is reused."""
+  live = objective.parts[task]
+
+  @functools.partial(jax.jit, donate_argnums=0, in_shardings=(replicated(mesh), by_batch(mesh)),
+                     out_shardings=replicated(mesh))
+  def step(state, batch):
+    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    resting = {part: weights for part, weights in state.params.items() if part not in live}
+
+    def compute_loss(moving):
+      return objective.loss(task, resting | moving, state.carry, batch, state.step, rng)
+
+    moving = {part: state.params[part] for part in live}
+    (_, (carry, measures)), grads = jax.value_and_grad(compute_loss, has_aux=True)(moving)
+    params, opt = dict(state.params), dict(state.opt)
+    for part in live:
+      updates, opt[part] = optimiser.update(grads[part], state.opt[part], moving[part])
+      params[part] = optax.apply_updates(moving[part], updates)
+    measures = measures | {'gradient': optax.global_norm(grads)}
+    return TrainState(state.step + 1, params, carry, opt), measures
+
+  return step
