@@ -1,0 +1,111 @@
+"""Picture files in, one grey channel of 8 bits out. Every way a file can be broken becomes `Unreadable` here."""
+import io
+import warnings
+
+import cv2
+import numpy as np
+import PIL.Image
+
+MAX_PIXELS = 200_000_000  # a decoded image is one byte a pixel; the largest film scans have about 30 million
+PERCENTILES = (0.5, 99.5)  # what becomes 0 and 255 of an image of more than 8 bits
+
+# Pillow's own guard would refuse at a smaller size than ours; it still refuses at twice this before it decodes.
+PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
+
+
+class Unreadable(ValueError):
+  """The file is not an image that can be had whole."""
+
+
+def read(path):
+  """The grey image in a file.
+
+  Pillow and not OpenCV decodes, since OpenCV returns what there is of a truncated file without an error.
+
+  Returns:
+    HW uint8. RGBA and LA give their first channel; RGB, palette and CMYK their luma; more than 8 bits are
+    scaled so that the 0.5th and 99.5th percentile of this image become 0 and 255.
+
+  Raises:
+    Unreadable: not an image, truncated, damaged, or more than MAX_PIXELS pixels (seen in the header).
+  """
+  return reduce(decode(read_bytes(path)))
+
+
+def read_stored(path, longest=None, keep_jpeg=False):
+  """What a record keeps of an image file.
+
+  Args:
+    longest: pixels the longer side may have, None for any; larger images are reduced, smaller left alone.
+    keep_jpeg: whether a grey JPEG that is not reduced may stay the bytes it is.
+
+  Returns:
+    bytes, (height, width): a one-channel 8-bit PNG. A file that is one already and is not reduced is taken
+    over byte by byte, as is a grey JPEG with keep_jpeg, so nothing is lost to encoding twice.
+  """
+  raw = read_bytes(path)
+  image = decode(raw)
+  grey = shrink(reduce(image), longest)
+  untouched = grey.shape == (image.height, image.width) and image.mode == 'L'
+  plain = not {'transparency', 'exif'} & set(image.info)  # either would make some readers return something else
+  if untouched and plain and (image.format == 'PNG' or image.format == 'JPEG' and keep_jpeg):
+    return raw, grey.shape
+  return encode(grey), grey.shape
+
+
+def read_bytes(path):
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    raise Unreadable(f'unreadable file: {error.strerror}') from error
+
+
+def decode(raw):
+  """Bytes of a file to a loaded Pillow image; raises Unreadable."""
+  try:
+    image = PIL.Image.open(io.BytesIO(raw))
+    if image.width * image.height > MAX_PIXELS:
+      raise Unreadable(f'image too large: {image.width} x {image.height} pixels, at most {MAX_PIXELS}')
+    image.load()
+    return image
+  except (Unreadable, MemoryError):
+    raise
+  except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, ...
+    raise Unreadable(f'unreadable image: {type(error).__name__} {error}'[:200].split(' <')[0]) from error
+
+
+def reduce(image):
+  """A loaded Pillow image of any mode to HW uint8, by the rules of `read`."""
+  if image.mode in ('L', 'LA', 'RGBA'):
+    return np.asarray(image.getchannel(0))
+  if image.mode.startswith('I') or image.mode == 'F':
+    return scale(np.asarray(image))
+  return np.asarray(image.convert('RGB').convert('L'))
+
+
+def scale(image):
+  """Any numbers to uint8 between their percentiles; a flat image becomes 0."""
+  low, high = np.percentile(image, PERCENTILES)
+  return np.rint(np.clip((image - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+
+
+def shrink(image, longest):
+  """Reduces HW uint8 so that its longer side is at most `longest`, aspect kept; never enlarges."""
+  if longest is None or max(image.shape) <= longest:
+    return image
+  height, width = (max(1, round(side * longest / max(image.shape))) for side in image.shape)
+  return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def fit_mask(mask, shape):
+  """Brings an HW uint8 mask to (height, width) by nearest neighbour: no class that was not there appears."""
+  if mask.shape == shape:
+    return mask
+  # INTER_NEAREST_EXACT takes pixel centres; plain INTER_NEAREST shifts the mask by up to half a pixel.
+  return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def encode(image):
+  """HW uint8 to the bytes of a one-channel PNG."""
+  return cv2.imencode('.png', np.ascontiguousarray(image))[1].tobytes()

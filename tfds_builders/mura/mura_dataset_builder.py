@@ -1,0 +1,56 @@
+"""MURA: radiographs of seven parts of the arm, each study normal or abnormal."""
+import re
+
+import tensorflow_datasets as tfds
+
+from tfds_builders import archives, common
+
+PATH = re.compile(r'(?:train|valid)/XR_(?P<part>[A-Z]+)/(?P<patient>patient\d+)/'
+                  r'study\d+_(?P<label>positive|negative)/[^/]+\.png')
+
+ARCHIVE = archives.Archive(
+  name='mura', marker='train/XR_*',
+  files=('train', 'valid', 'train_image_paths.csv', 'valid_image_paths.csv'),
+  layout='MURA-v1.1/{train,valid}/XR_*/patient*/study*_{positive,negative}/image*.png, '
+         'MURA-v1.1/train_image_paths.csv, MURA-v1.1/valid_image_paths.csv.',
+  download='MURA-v1.1.zip from https://stanfordmlgroup.github.io/competitions/mura/ after registration (Stanford '
+           'Dataset Research Use Agreement: non-commercial, not to be passed on).')
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  """Builder of mura; see README.md beside it."""
+
+  VERSION = common.VERSION
+  BUILDER_CONFIGS = common.CONFIGS
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+
+  def _info(self):
+    return common.describe(
+      self, homepage='https://stanfordmlgroup.github.io/competitions/mura/', findings=('abnormal',))
+
+  def _split_generators(self, dl_manager):
+    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+
+  def _generate_examples(self, split, root, entries):
+    yield from common.records(self, split, root, entries)
+
+
+def read(root, listed):
+  """Entries, rejects and what was left out: the path states all; the lists of paths tell what should be there."""
+  entries, rejects = [], []
+  lists = [path for path in listed if path.endswith('.csv')]
+  tabled = {row[0].split('/', 1)[1] for table in lists for row in archives.read_rows(root / table)}
+  for path in [path for path in listed if path not in lists]:
+    match = PATH.fullmatch(path)
+    if not match:
+      rejects.append(common.Reject('', path, 'file that is no image of this archive'))
+    elif lists and path not in tabled:
+      rejects.append(common.Reject(path[:-4], path, 'image without row'))
+    else:
+      part = match['part'].lower()
+      entries.append(common.Entry(
+        image_id=path[:-4], patient=match['patient'], path=root / path, stratum=f'{part} {match["label"]}',
+        fields={'part': part, 'study': path.rsplit('/', 1)[0], 'known': [True],
+                'present': [float(match['label'] == 'positive')]}))
+  rejects += [common.Reject(path[:-4], path, 'row without image') for path in sorted(tabled - set(listed))]
+  return entries, rejects, {}

@@ -1,0 +1,112 @@
+"""NIH ChestX-ray14: chest radiographs with 14 findings read from reports, and some boxes."""
+import collections
+import re
+
+import tensorflow_datasets as tfds
+
+from tfds_builders import archives, common
+
+FINDINGS = ('Atelectasis', 'Cardiomegaly', 'Effusion', 'Infiltration', 'Mass', 'Nodule', 'Pneumonia', 'Pneumothorax',
+            'Consolidation', 'Edema', 'Emphysema', 'Fibrosis', 'Pleural_Thickening', 'Hernia')
+KINDS = FINDINGS[:8]  # of boxes
+# Rarest first, as counted in the whole archive: a patient is balanced by the rarest finding of all the images.
+RAREST = ('Hernia', 'Pneumonia', 'Fibrosis', 'Edema', 'Emphysema', 'Cardiomegaly', 'Pleural_Thickening',
+          'Consolidation', 'Pneumothorax', 'Mass', 'Nodule', 'Atelectasis', 'Effusion', 'Infiltration')
+FRAME = 1024  # pixels of the square that the box list counts in, whatever the size of the files
+OLDEST = 120  # years; the table of 2017 has ages up to 414
+
+ARCHIVE = archives.Archive(
+  name='nih_chest_xray', marker='Data_Entry_2017*.csv',
+  files=('Data_Entry_2017*.csv', 'BBox_List_2017*.csv', 'images*'),
+  layout='Data_Entry_2017_v2020.csv (or Data_Entry_2017.csv), BBox_List_2017.csv, images*/**/*.png.',
+  download='https://nihcc.app.box.com/v/ChestXray-NIHCC or Kaggle nih-chest-xrays/data (free use with attribution).')
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  """Builder of nih_chest_xray; see README.md beside it."""
+
+  VERSION = common.VERSION
+  BUILDER_CONFIGS = common.CONFIGS
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+
+  def _info(self):
+    return common.describe(
+      self, homepage='https://nihcc.app.box.com/v/ChestXray-NIHCC', findings=FINDINGS, kinds=KINDS,
+      boxes='on some 880 images only: no object on another image means that nobody drew, not that nothing is there')
+
+  def _split_generators(self, dl_manager):
+    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+
+  def _generate_examples(self, split, root, entries):
+    yield from common.records(self, split, root, entries)
+
+
+def read(root, listed):
+  """Entries, rejects and what was left out, from the two tables and the names of the images."""
+  rejects, images = [], {}
+  for path in listed:
+    if path.endswith('.png'):
+      name = path.rsplit('/', 1)[-1]
+      if images.setdefault(name, path) != path:
+        rejects.append(common.Reject(name[:-4], path, 'duplicate image_id'))
+  table = next(path for path in listed if path.startswith('Data_Entry_2017'))
+  rows = archives.read_table(root / table, (
+    'Image Index', 'Finding Labels', 'Patient ID', 'Patient Age', 'Patient Gender', 'View Position'))
+  boxes, bad_boxes = read_boxes(root, listed, {row['Image Index'] for row in rows})
+  rejects += bad_boxes
+
+  stated, good = collections.defaultdict(set), []
+  for row in rows:
+    name, labels = row['Image Index'], set(row['Finding Labels'].split('|')) - {'No Finding'}
+    if name not in images:
+      rejects.append(common.Reject(name[:-4], '', 'row without image'))
+    elif not labels <= set(FINDINGS):
+      rejects.append(common.Reject(name[:-4], images[name], f'unknown finding: {sorted(labels - set(FINDINGS))}'))
+    else:
+      stated[row['Patient ID']] |= labels
+      good.append((name, labels, row))
+  tabled = {row['Image Index'] for row in rows}
+  rejects += [common.Reject(name[:-4], images[name], 'image without row') for name in images if name not in tabled]
+  strata = {patient: next((name for name in RAREST if name in labels), 'No Finding')
+            for patient, labels in stated.items()}
+  entries = [
+    common.Entry(
+      image_id=name[:-4], patient=row['Patient ID'], path=root / images[name], stratum=strata[row['Patient ID']],
+      objects=tuple(boxes[name]),
+      fields={'part': 'chest', 'view': row['View Position'], 'sex': row['Patient Gender'],
+              'age': read_age(row['Patient Age']), 'known': [True] * len(FINDINGS),
+              'present': [float(finding in labels) for finding in FINDINGS]})
+    for name, labels, row in good]
+  return entries, rejects, {}
+
+
+def read_boxes(root, listed, tabled):
+  """Boxes by file name.
+
+  The header names the last four of six columns in one unquoted cell with commas, so columns go by position.
+
+  Returns:
+    {file name: [(kind, y0, x0, y1, x1)]} relative to the image, rejects
+  """
+  boxes, rejects = collections.defaultdict(list), []
+  for table in [path for path in listed if path.startswith('BBox_List_2017')]:
+    for name, kind, *numbers in archives.read_rows(root / table)[1:]:
+      kind = {'Infiltrate': 'Infiltration'}.get(kind, kind)
+      x, y, width, height = (float(number) / FRAME for number in numbers[:4])
+      x0, y0, x1, y1 = (min(max(side, 0.0), 1.0) for side in (x, y, x + width, y + height))
+      if kind not in KINDS:
+        rejects.append(common.Reject(name[:-4], table, f'unknown kind of box: {kind}'))
+      elif x0 >= x1 or y0 >= y1:
+        rejects.append(common.Reject(name[:-4], table, 'box without area'))
+      elif name not in tabled:
+        rejects.append(common.Reject(name[:-4], table, 'box without image'))
+      else:
+        boxes[name].append((kind, y0, x0, y1, x1))
+  return boxes, rejects
+
+
+def read_age(text):
+  """Years from '58', '058Y' or '006M'; NaN where unreadable or beyond belief."""
+  match = re.fullmatch(r'(\d+)([YMD]?)', text.strip())
+  years = int(match[1]) / {'': 1, 'Y': 1, 'M': 12, 'D': 365.25}[match[2]] if match else common.UNKNOWN_AGE
+  return years if years <= OLDEST else common.UNKNOWN_AGE
