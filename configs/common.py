@@ -1,6 +1,17 @@
-"""Numbers that several configs share: datasets, profiles, recipes."""
+"""Numbers that several configs share: profiles of datasets, recipes.
+
+The nine sets of `muscle9` are those of MUSCLE (Liao et al., MICCAI 2022). MTPret (2024) has eleven; which two it added
+is not public, so the last two of `mtpret11` are our assumption.
+"""
 
 from ml_collections import ConfigDict
+
+embedded = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental')
+
+muscle9 = ('nih_chest_xray', 'shenzhen_cxr', 'montgomery_cxr', 'indiana_cxr', 'rsna_bone_age', 'kermany_pneumonia',
+           'mura', 'lung_masks', 'tbx11k')
+
+mtpret11 = (*muscle9, 'knee_oa', 'panoramic_dental')
 
 
 def moco_v2_augment(size):

@@ -17,10 +17,10 @@ import optax
 from flax import nnx
 
 from mtpret_jax import augment
-from mtpret_jax.shuffle import return_keys
 from mtpret_jax.models.heads import Projector
 from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.objectives import Objective
+from mtpret_jax.shuffle import return_keys
 
 PARTS = ('trunk', 'projector')
 

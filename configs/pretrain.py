@@ -1,0 +1,105 @@
+"""Stage 1, MD-MoCo: one trunk learns from the images of all datasets, without labels.
+
+    python -m mtpret_jax.main --config=configs/pretrain.py            embedded phantom radiographs, 2 cores
+    python -m mtpret_jax.main --config=configs/pretrain.py:smoke      the same in under a minute, learns nothing
+    python -m mtpret_jax.main --config=configs/pretrain.py:real --config.data.archives=DIR
+                                                                      every archive found in DIR, still small
+    python -m mtpret_jax.main --config=configs/pretrain.py:muscle9 --config.data.archives=DIR
+    python -m mtpret_jax.main --config=configs/pretrain.py:mtpret11 --config.data.archives=DIR
+                                                                      the papers' scale: ResNet-50, 224 px
+
+Augmentation, queue, temperature, momentum and optimiser of MoCo v2 (facebookresearch/moco, `--mlp --aug-plus --cos`);
+that MUSCLE and MTPret use the same numbers is our assumption, their papers name none.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant='embedded'):
+  if variant not in VARIANTS:
+    raise ValueError(f'unknown variant {variant!r} of configs/pretrain.py; have {", ".join(VARIANTS)}')
+  config = embedded()
+  VARIANTS[variant](config)
+  return config
+
+
+def embedded():
+  """Five phantom archives, ResNet-18 at 64 px."""
+  return ConfigDict(dict(
+    name='pretrain',
+    workdir='runs/pretrain',   # checkpoints, metrics, results; the same command resumes what is there
+    seed=0,
+    trunk='resnet18',
+    dtype='float32',           # of the activations; parameters, statistics and losses are always f32
+    init_from='',              # a .safetensors file of a torchvision ResNet; '' is from scratch
+    steps=1000,
+    batch=32,                  # images, over all devices
+    save_every=250,            # steps
+    log_every=10,              # steps
+    keep=2,                    # checkpoints
+    contrast=dict(
+      dim=128,
+      queue=2048,              # keys; about half the training images
+      temperature=0.2,
+      momentum=0.99,           # of the slow encoder; 0.999 is for runs of 10,000 steps and more
+      group=8,                 # images in a batch-norm group
+      shuffle_groups=4,        # groups among which keys change place; a block of them lies in one process
+      negatives='all',         # or 'same_source': only keys of the query's own dataset
+    ),
+    optimiser=dict(rate=0.03, momentum=0.9, weight_decay=1e-4, warmup_steps=50),
+    augment=common.moco_v2_augment(64),
+    data=dict(
+      datasets=common.embedded,
+      archives='',             # folder with the downloaded archives; '' is phantoms
+      phantoms=dict(images=1200, size=160, seed=0),  # for each dataset; px
+      dir='data/phantoms',     # prepared datasets, and the phantom archives themselves
+      stored='256',            # longer side that is stored, px: 'original', '512' or '256'
+      size=80,                 # px, side that the host hands to the device
+      weights='by_images',     # 'balanced', or a tuple of one number a dataset
+      threads=4,               # that read ahead
+      workers=0,               # processes that read ahead, 0 is none; for hosts with many cores
+      ahead=8,                 # batches
+    ),
+    probe=dict(images=1000, neighbours=20, penalty=0.01, resamples=200),  # images: at most, of each split
+  ))
+
+
+def smoke(config):
+  config.steps, config.save_every, config.log_every = 6, 3, 2
+  config.workdir = 'runs/smoke'
+  config.data.dir = 'data/smoke'
+  config.data.phantoms.update(images=48, size=64)
+  config.data.size = 40
+  config.contrast.queue = 64
+  config.augment = common.moco_v2_augment(32)
+  config.probe.update(images=48, neighbours=5, resamples=20)
+
+
+def real(config):
+  """Archives of any size on a small machine; () is every archive that is found."""
+  config.workdir = 'runs/real'
+  config.data.update(datasets=(), dir='data/real')
+
+
+def papers_scale(config, name, datasets):
+  """ResNet-50 at 224 px, 200 epochs of about 169,000 images in batches of 256."""
+  config.workdir = f'runs/{name}'
+  config.trunk, config.dtype = 'resnet50', 'bfloat16'
+  config.batch, config.steps = 256, 132_000
+  config.save_every, config.log_every, config.keep = 1000, 50, 3
+  config.contrast.update(queue=65_536, momentum=0.999, group=32, shuffle_groups=8)
+  config.optimiser.update(rate=0.03, warmup_steps=1000)
+  config.augment = common.moco_v2_augment(224)
+  config.data.update(datasets=datasets, dir='data/real', stored='512', size=256, threads=16, ahead=16)
+  config.probe.update(images=5000, resamples=1000)
+
+
+VARIANTS = {
+  'embedded': lambda config: None,
+  'smoke': smoke,
+  'real': real,
+  'muscle9': lambda config: papers_scale(config, 'muscle9', common.muscle9),
+  'mtpret11': lambda config: papers_scale(config, 'mtpret11', common.mtpret11),
+}

@@ -1,0 +1,88 @@
+"""Sources, mixed and shuffled -> a stream of batches that starts at any step.
+
+Everything is a random-access `grain.MapDataset`: each source is shuffled and repeated for itself, the sources are
+mixed, records are decoded and batched, and only then each process takes its share. So the batch of step n is a
+function of n, a run needs to remember nothing but its step, and it resumes on any number of processes.
+"""
+
+import contextlib
+import functools
+
+import grain
+import numpy as np
+
+from mtpret_jax.data.records import decode_image
+from mtpret_jax.shuffle import place_keys
+
+
+def weigh_sources(sources, weights):
+  """'by_images': in proportion to the images each has; 'balanced': all equally; or a tuple of one number a source."""
+  if weights == 'by_images':
+    return [len(source) for source in sources]
+  if weights == 'balanced':
+    return [1] * len(sources)
+  return list(weights)
+
+
+def mix_sources(sources, weights, seed):
+  """An endless, shuffled MapDataset of (index of the source, record). No image of a source comes again before all
+  its others have been seen."""
+  parts = [
+    grain.MapDataset.source(source.records).seed(seed + index).shuffle().repeat().map(functools.partial(tag, index))
+    for index, source in enumerate(sources)]
+  return grain.MapDataset.mix(parts, weigh_sources(sources, weights))
+
+
+def tag(index, record):
+  return index, record
+
+
+def read_pair(size, tagged):
+  index, record = tagged
+  return {'image': decode_image(record['image'], size), 'source': np.int32(index)}
+
+
+def make_contrast_batches(sources, config, *, process=0, processes=1):
+  """The batches of stage 1, one process's rows of each: `query` and `key` (B, size, size, 1) uint8, the same images
+  in two orders (`shuffle.place_keys`), and `source` (B,) int32."""
+  rows = config.batch // processes
+  records = mix_sources(sources, config.data.weights, config.seed)
+  batches = records.map(functools.partial(read_pair, config.data.size)).batch(rows)
+  return batches[process::processes].map(functools.partial(split_views, config.contrast))
+
+
+def split_views(moco, batch):
+  return {
+    'query': batch['image'],
+    'key': place_keys(batch['image'], moco.group, moco.shuffle_groups),
+    'source': batch['source']}
+
+
+@contextlib.contextmanager
+def stream(batches, start, task, config):
+  """Iterates (task, batch) from step `start` on, read ahead by `data.threads` threads, or by `data.workers` processes
+  (each with its threads) on hosts with many cores. Neither changes the order."""
+  options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=max(config.ahead, config.threads))
+  dataset = batches[start:].to_iter_dataset(options)
+  if config.workers:
+    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
+  iterator = iter(dataset)
+  try:
+    yield ((task, batch) for batch in iterator)
+  finally:
+    iterator.close()
+
+
+def fingerprint(sources, config):
+  """What the order of the batches depends on; a run resumes only where it is unchanged."""
+  return {
+    'datasets': {source.name: f'{source.version} {source.split} {len(source)} images '
+                              f'{source.about.get("archive", "")}'.strip() for source in sources},
+    'stored': config.data.stored,
+    'size': config.data.size,
+    'weights': weights if isinstance(weights := config.data.weights, str) else list(weights),
+    'batch': config.batch,
+    'group': config.contrast.group,
+    'shuffle_groups': config.contrast.shuffle_groups,
+    'seed': config.seed,
+  }

@@ -1,0 +1,56 @@
+"""Archives -> prepared datasets, once: renders the phantom archives where no real ones are given, and builds."""
+
+import logging
+import pathlib
+
+import jax
+from jax.experimental import multihost_utils
+
+from mtpret_jax.check import ConfigError
+from tfds_builders import build
+
+log = logging.getLogger(__name__)
+
+
+def choose_datasets(config):
+  """Fills in `data.datasets` where it is empty: every dataset whose archive lies in `data.archives`."""
+  if config.data.datasets:
+    return
+  if not config.data.archives:
+    raise ConfigError('no archives are named: use --config.data.archives=<folder with the downloaded archives>')
+  absent = {error.dataset for error in build.missing(build.NAMES, config.data.archives)}
+  config.data.datasets = tuple(name for name in build.NAMES if name not in absent)
+  if not config.data.datasets:
+    raise ConfigError(f'none of {", ".join(build.NAMES)} lies in {config.data.archives}: see each builder\'s README.md '
+                      f'under tfds_builders for the folders that are looked for')
+  log.info('found the archives of %s', ', '.join(config.data.datasets))
+
+
+def prepare_data(config):
+  """Builds every dataset of the config that is not built yet, in the first process; the others wait."""
+  if jax.process_index() == 0:
+    folder = config.data.archives or render_phantoms(config.data)
+    refuse_missing(config.data.datasets, folder, config.data.dir, config.data.stored)
+    for name in config.data.datasets:
+      build.prepare(name, folder, config.data.dir, size=config.data.stored)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('data prepared')
+
+
+def render_phantoms(data):
+  """The phantom archives of `data.datasets`; returns the folder they are in."""
+  log.info('No archives given: this run is on phantom radiographs, computed, not patients.')
+  folder = pathlib.Path(data.dir, 'archives')
+  from tfds_builders import phantoms
+  for name in data.datasets:
+    phantoms.write(name, folder, **data.phantoms)
+  return folder
+
+
+def refuse_missing(names, folder, data_dir, stored):
+  """Raises ConfigError with a line for each dataset that is neither in `folder` nor prepared already."""
+  known = [name for name in names if name in build.NAMES]
+  lines = [str(error) for error in build.missing(known, folder, data_dir, stored)]
+  lines += [f'{name}: has no builder in this version' for name in names if name not in build.NAMES]
+  if lines:
+    raise ConfigError('\n'.join([f'{len(lines)} of {len(names)} archives are missing:', *lines]))

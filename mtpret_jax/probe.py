@@ -1,0 +1,141 @@
+"""What a trunk has learned, without training it further: k nearest neighbours and a linear model on its features.
+
+Both are fitted on the training split and scored on the validation split, which share no patient. The trunk runs in
+inference mode, with its running statistics.
+"""
+
+import functools
+import logging
+
+import jax
+import numpy as np
+from flax import nnx
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from mtpret_jax import augment
+from mtpret_jax.data.records import decode_image
+from mtpret_jax.data.sources import open_source
+from mtpret_jax.metrics import bootstrap_interval, mean_auroc
+from mtpret_jax.models.resnet import ResNet, pool_mean
+
+log = logging.getLogger(__name__)
+
+CHUNK = 64  # images that go through the trunk at a time
+
+
+def read_sets(config):
+  """The images and labels of every configured dataset that has labels: {name: {split: dict of arrays}}."""
+  sets = {}
+  for name in config.data.datasets:
+    splits = {split: open_source(name, config.data.dir, config.data.stored, split) for split in ('train', 'validation')}
+    sets[name] = {split: read_split(source, config) for split, source in splits.items()}
+  return sets
+
+
+def read_split(source, config):
+  """Up to `probe.images` records, drawn by the seed: `image` (N, size, size, 1) uint8, `patient` (N,), and `present`,
+  `known` (N, T) or `value` (N, 1) where the set has them."""
+  rows = np.random.default_rng(config.seed).permutation(len(source))[:config.probe.images]
+  records = [source.records[int(row)] for row in np.sort(rows)]
+  split = {field: np.stack([record[field] for record in records])
+           for field in ('present', 'known', 'value') if records and field in records[0]}
+  split['image'] = np.stack([decode_image(record['image'], config.data.size) for record in records])
+  split['patient'] = np.array([record['patient'] for record in records])
+  split['about'] = source.about
+  return split
+
+
+def make_embedder(config):
+  """embed(params, stats, images_BHW1 uint8) -> (B, C) pooled features of the trunk, images shown whole."""
+  graph = nnx.split(nnx.eval_shape(lambda: ResNet(config.trunk, rngs=nnx.Rngs(0))))[0]
+
+  @jax.jit
+  def embed_chunk(params, stats, images):
+    trunk = nnx.merge(graph, params, stats)
+    plain = augment.make_plain(images, config.augment.size, config.dtype)
+    return pool_mean(trunk(plain, groups=None)[-1])
+
+  def embed(params, stats, images):
+    padded = np.pad(images, ((0, -len(images) % CHUNK), (0, 0), (0, 0), (0, 0)))
+    chunks = [embed_chunk(params, stats, padded[at:at + CHUNK]) for at in range(0, len(padded), CHUNK)]
+    return np.concatenate([np.asarray(chunk) for chunk in chunks])[:len(images)]
+
+  return embed
+
+
+def embed_sets(embed, trunk, sets, title):
+  """{name: {split: (N, C) features}} of a trunk given as (params, stats)."""
+  return {name: {split: embed(*trunk, part['image']) for split, part in splits.items()}
+          for name, splits in tqdm(sets.items(), desc=f'features of the {title} trunk', unit='set', leave=False)}
+
+
+def score_sets(sets, features, config):
+  """A row for each labelled set: dict of `dataset`, `metric`, `train`, `validation` (images), `knn`, `linear` and
+  their 95 % intervals over patients. AUROC is the mean over findings; a value has its mean absolute error."""
+  rows = []
+  for name, splits in sets.items():
+    train, validation = splits['train'], splits['validation']
+    if 'present' in train:
+      metric, fit = 'AUROC', fit_findings
+      score = functools.partial(score_findings, validation)
+    elif 'value' in train:
+      metric, fit = f'MAE ({train["about"]["value"]["unit"]})', fit_value
+      score = functools.partial(score_value, validation)
+    else:
+      continue
+    row = {'dataset': name, 'metric': metric, 'train': len(train['image']), 'validation': len(validation['image'])}
+    for kind in ('knn', 'linear'):
+      predictions = fit(kind, train, features[name]['train'], features[name]['validation'], config.probe)
+      every = np.arange(len(predictions))
+      row[kind] = score(predictions, every)
+      row[f'{kind}_interval'] = bootstrap_interval(
+        functools.partial(score, predictions), validation['patient'], resamples=config.probe.resamples)
+    if row['knn'] is None:
+      log.warning('%s: no finding has both classes among the validation images; not scored', name)
+      continue
+    rows.append(row)
+  return rows
+
+
+def fit_findings(kind, train, features_NC, features_MC, config):
+  """(M, T) scores of each finding, fitted where the finding is known. A finding without both classes scores 0."""
+  scores = np.zeros((len(features_MC), train['present'].shape[1]))
+  for finding, (present, known) in enumerate(zip(train['present'].T > 0, train['known'].T, strict=True)):
+    if 0 < present[known].sum() < known.sum():
+      if kind == 'knn':
+        model = make_neighbours(known.sum(), config).fit(unit(features_NC[known]), present[known].astype(float))
+        scores[:, finding] = model.predict(unit(features_MC))
+      else:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=config.penalty, max_iter=2000))
+        scores[:, finding] = model.fit(features_NC[known], present[known]).decision_function(features_MC)
+  return scores
+
+
+def fit_value(kind, train, features_NC, features_MC, config):
+  """(M, 1) predicted values."""
+  if kind == 'knn':
+    model = make_neighbours(len(features_NC), config).fit(unit(features_NC), train['value'])
+    return model.predict(unit(features_MC))
+  return make_pipeline(StandardScaler(), Ridge(1 / config.penalty)).fit(features_NC, train['value']).predict(
+    features_MC).reshape(-1, 1)
+
+
+def make_neighbours(rows, config):
+  return KNeighborsRegressor(min(config.neighbours, rows), weights='distance')
+
+
+def unit(features_NC):
+  """Rows of length 1, on which the Euclidean order is that of the cosine."""
+  return features_NC / np.maximum(np.linalg.norm(features_NC, axis=1, keepdims=True), 1e-12)
+
+
+def score_findings(validation, scores, rows):
+  return mean_auroc(validation['present'][rows] > 0, validation['known'][rows], scores[rows])
+
+
+def score_value(validation, values, rows):
+  return float(np.abs(validation['value'][rows] - values[rows]).mean())

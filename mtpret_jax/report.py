@@ -1,0 +1,120 @@
+"""The end of a run: a table in words, `results.json`, and pictures to look at."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+
+import jax
+import matplotlib
+import numpy as np
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+from mtpret_jax import augment, probe
+from mtpret_jax.objectives.contrast import make_contrast
+
+PHANTOMS = 'phantom radiographs, computed, not patients'
+LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
+             'opencv-python-headless')
+
+
+def save_config(config):
+  """`config.json` in the workdir: what runs, with the versions it runs on."""
+  if jax.process_index() == 0:
+    path = pathlib.Path(config.workdir, 'config.json')
+    path.write_text(json.dumps({'config': config.to_dict(), 'versions': list_versions()}, indent=2) + '\n')
+
+
+def list_versions():
+  devices = jax.devices()
+  return {'python': platform.python_version(), 'devices': f'{len(devices)} x {devices[0].device_kind}',
+          **{name: importlib.metadata.version(name) for name in LIBRARIES}}
+
+
+def finish(state, config):
+  """Probes the untrained and the trained trunk, writes what they scored, draws, and prints where everything lies."""
+  if jax.process_index():
+    return
+  sets, embed = probe.read_sets(config), probe.make_embedder(config)
+  params, carry = jax.jit(make_contrast(config).init)(jax.random.key(config.seed))
+  trunks = {'untrained': (params['trunk'], carry['stats']['trunk']),
+            'trained': (state.params['trunk'], state.carry['stats']['trunk'])}
+  features = {title: probe.embed_sets(embed, trunk, sets, title) for title, trunk in trunks.items()}
+  before, after = (probe.score_sets(sets, features[title], config) for title in trunks)
+  workdir = pathlib.Path(config.workdir)
+  paths = [workdir / 'checkpoints', workdir / 'tensorboard', write_results(workdir, before, after, config),
+           draw_views(workdir, sets, config), draw_neighbours(workdir, sets, features['trained'])]
+  print(describe_scores(before, after, config))
+  print('See ' + ', '.join(map(str, paths)))
+
+
+def describe_scores(before, after, config):
+  """The probe of the untrained and the trained trunk as a plain table."""
+  header = ('dataset', 'metric', 'images fitted/scored', 'kNN untrained', 'kNN trained',
+            'linear untrained', 'linear trained')
+  rows = [header]
+  for old, new in zip(before, after, strict=True):
+    rows.append((new['dataset'], new['metric'], f'{new["train"]}/{new["validation"]}',
+                 *(describe_score(row, kind) for kind in ('knn', 'linear') for row in (old, new))))
+  widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+  lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+  what = PHANTOMS if not config.data.archives else f'archives in {config.data.archives}'
+  return '\n'.join([f'Probe on the validation split, patients apart ({what}); 95 % interval over patients',
+                    *lines, 'AUROC: higher is better. MAE: lower is better.'])
+
+
+def describe_score(row, kind):
+  digits = 3 if row['metric'] == 'AUROC' else 1
+  score, interval = row[kind], row[f'{kind}_interval']
+  return f'{score:.{digits}f}' + (f' ({interval[0]:.{digits}f}-{interval[1]:.{digits}f})' if interval else '')
+
+
+def write_results(workdir, before, after, config):
+  """`results.json`: the probe's rows, the config and the versions that gave them."""
+  results = {
+    'data': PHANTOMS if not config.data.archives else config.data.archives,
+    'untrained': before, 'trained': after, 'versions': list_versions(), 'config': config.to_dict()}
+  path = pathlib.Path(workdir, 'results.json')
+  path.write_text(json.dumps(results, indent=2, default=list) + '\n')
+  return path
+
+
+def draw_views(workdir, sets, config, samples=8):
+  """`views.png`: a few training images and two views of each, as the trunk gets them."""
+  pools = [splits['train']['image'] for splits in sets.values()]
+  images = np.stack([pools[i % len(pools)][i // len(pools) % len(pools[i % len(pools)])] for i in range(samples)])
+  make_view = jax.jit(lambda images, rng: augment.make_view(images, rng, config.augment, 'float32'))
+  first, second = (np.asarray(make_view(images, rng)) for rng in jax.random.split(jax.random.key(config.seed)))
+  return draw_grid(pathlib.Path(workdir, 'views.png'), [list(images), list(first), list(second)],
+                   ['image', 'one view', 'another view'])
+
+
+def draw_neighbours(workdir, sets, features, queries=8, neighbours=4):
+  """`neighbours.png`: validation images in the top row, under each the training images nearest to it, of any set."""
+  bank = np.concatenate([probe.unit(features[name]['train']) for name in sets])
+  images = [image for splits in sets.values() for image in splits['train']['image']]
+  names = list(sets)
+  columns = []
+  for index in range(queries):
+    name = names[index % len(names)]
+    row = index // len(names) % len(features[name]['validation'])
+    query = probe.unit(features[name]['validation'])[row]
+    nearest = np.argsort(-(bank @ query))[:neighbours]
+    columns.append([sets[name]['validation']['image'][row], *(images[i] for i in nearest)])
+  return draw_grid(pathlib.Path(workdir, 'neighbours.png'), list(zip(*columns, strict=True)),
+                   ['validation', *(f'nearest {rank + 1}' for rank in range(neighbours))])
+
+
+def draw_grid(path, rows, titles):
+  figure, axes = plt.subplots(len(rows), len(rows[0]), squeeze=False, figsize=(1.5 * len(rows[0]), 1.55 * len(rows)))
+  for row, title, cells in zip(rows, titles, axes, strict=True):
+    for image, cell in zip(row, cells, strict=True):
+      cell.imshow(image[..., 0], cmap='gray')
+      cell.set(xticks=[], yticks=[])
+    cells[0].set_ylabel(title)
+  figure.tight_layout(pad=0.3)
+  figure.savefig(path, dpi=110)
+  plt.close(figure)
+  return path
