@@ -1,0 +1,33 @@
+"""Eight fake CPU devices for every test; broadcasting over ranks is an error; phantom archives once per test run."""
+
+import os
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+
+import jax
+import pytest
+
+from tfds_builders import build, phantoms
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+PHANTOMS = dict(images=24, size=96, seed=0)
+
+
+@pytest.fixture(scope='session')
+def archives(tmp_path_factory):
+  """Folder with a miniature archive of each dataset, 24 images of 96 pixels, each in its public layout."""
+  folder = tmp_path_factory.mktemp('archives')
+  for name in build.NAMES:
+    phantoms.write(name, folder, **PHANTOMS)
+  return folder
+
+
+@pytest.fixture(scope='session')
+def prepared(archives, tmp_path_factory):
+  """A data_dir with all five datasets prepared from `archives` at size 256."""
+  data_dir = tmp_path_factory.mktemp('prepared')
+  for name in build.NAMES:
+    build.prepare(name, archives, data_dir, size='256')
+  return data_dir
