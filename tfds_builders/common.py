@@ -78,7 +78,7 @@ def describe(builder, homepage, findings=(), value=None, mask=(), kinds=(), **no
   | present, known | (T,) float32, (T,) bool | T findings, 0 or 1; present is 0 where it is not known |
   | value | (1,) float32 | |
   | mask | HW1 uint8, PNG | 0 background, 1... classes, 255 not annotated |
-  | objects | list of {box, kind} | box (y0, x0, y1, x1) in 0-1 |
+  | objects | list of {box, kind} | box (y0, x0, y1, x1) in 0-1; TFDS reads it as {'box': [...], 'kind': [...]} |
 
   Args:
     findings: names of the T findings.
