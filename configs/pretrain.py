@@ -57,7 +57,7 @@ def embedded():
       dir='data/phantoms',     # prepared datasets, and the phantom archives themselves
       stored='256',            # longer side that is stored, px: 'original', '512' or '256'
       size=80,                 # px, side that the host hands to the device
-      weights='by_images',     # 'balanced', or a tuple of one number a dataset
+      weights='by_images',     # 'balanced', or a number for each, as in '2,1,1,1,1'
       threads=4,               # that read ahead
       workers=0,               # processes that read ahead, 0 is none; for hosts with many cores
       ahead=8,                 # batches
@@ -80,7 +80,7 @@ def smoke(config):
 def real(config):
   """Archives of any size on a small machine; () is every archive that is found."""
   config.workdir = 'runs/real'
-  config.data.update(datasets=(), dir='data/real')
+  config.data.update(datasets=(), archives='archives', dir='data/real')
 
 
 def papers_scale(config, name, datasets):
@@ -92,7 +92,7 @@ def papers_scale(config, name, datasets):
   config.contrast.update(queue=65_536, momentum=0.999, group=32, shuffle_groups=8)
   config.optimiser.update(rate=0.03, warmup_steps=1000)
   config.augment = common.moco_v2_augment(224)
-  config.data.update(datasets=datasets, dir='data/real', stored='512', size=256, threads=16, ahead=16)
+  config.data.update(datasets=datasets, archives='archives', dir='data/real', stored='512', size=256, threads=16, ahead=16)
   config.probe.update(images=5000, resamples=1000)
 
 

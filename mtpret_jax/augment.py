@@ -104,10 +104,10 @@ def make_blur(sigma, size):
 def jitter_intensity(views_Bhw, rng, config):
   """torchvision's ColorJitter on a grey image: brightness, then contrast about the view's mean, clipped to 0..1."""
   rng_apply, rng_brightness, rng_contrast = jax.random.split(rng, 3)
-  batch = len(views_Bhw)
-  apply = jax.random.bernoulli(rng_apply, config.jitter, (batch, 1, 1))
-  brightness = jax.random.uniform(rng_brightness, (batch, 1, 1), minval=1 - config.brightness, maxval=1 + config.brightness)
-  contrast = jax.random.uniform(rng_contrast, (batch, 1, 1), minval=1 - config.contrast, maxval=1 + config.contrast)
+  shape = (len(views_Bhw), 1, 1)
+  apply = jax.random.bernoulli(rng_apply, config.jitter, shape)
+  brightness = 1 + config.brightness * jax.random.uniform(rng_brightness, shape, minval=-1.0)
+  contrast = 1 + config.contrast * jax.random.uniform(rng_contrast, shape, minval=-1.0)
   bright = jnp.clip(views_Bhw * brightness, 0.0, 1.0)
   mean = bright.mean((1, 2), keepdims=True)
   return jnp.where(apply, jnp.clip(mean + (bright - mean) * contrast, 0.0, 1.0), views_Bhw)

@@ -34,13 +34,21 @@ def check_config(config, *, devices, processes):
     raise ConfigError(
       f'queue of {moco.queue} keys is not a multiple of batch {batch}: '
       f'try --config.contrast.queue={round_up(moco.queue, batch)}')
-  weights = config.data.weights
-  if isinstance(weights, str):
-    check_choice('data.weights', weights, ['balanced', 'by_images'])
-  elif len(weights) != len(config.data.datasets) or min(weights) <= 0:
+  check_weights(config.data.weights, config.data.datasets)
+
+
+def check_weights(weights, datasets):
+  """'by_images', 'balanced', or one positive number for each dataset, with commas between."""
+  if weights in ('by_images', 'balanced'):
+    return
+  try:
+    numbers = [float(number) for number in weights.split(',')]
+  except ValueError:
+    numbers = []
+  if len(numbers) != len(datasets) or min(numbers) <= 0:
     raise ConfigError(
-      f'data.weights={tuple(weights)} must be one positive number for each of the {len(config.data.datasets)} datasets '
-      f'{tuple(config.data.datasets)}, or by_images, or balanced')
+      f'unknown data.weights {weights!r}; have balanced, by_images, or a positive number for each of '
+      f'{", ".join(datasets)}, such as {",".join("1" for _ in datasets)}')
 
 
 def check_choice(field, value, choices):

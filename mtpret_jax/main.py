@@ -4,17 +4,19 @@
 """
 
 import logging
+import re
 import sys
 
 import jax
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from mtpret_jax import prepare, report, train
 from mtpret_jax.check import ConfigError, check_config, check_workdir
-from tfds_builders import build
+from tfds_builders import build, common
 
-CONFIG = config_flags.DEFINE_config_file('config', 'configs/pretrain.py', 'file.py or file.py:variant of the run')
+CONFIG = config_flags.DEFINE_config_file('config', None, 'file.py or file.py:variant of the run')
 DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'one of several processes (TPU pod, Slurm, GPU cluster): call jax.distributed.initialize()')
 
@@ -22,6 +24,8 @@ FAILED, REFUSED = 1, 2  # exit codes: the run went wrong; the command has to be 
 
 
 def main(_):
+  absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries' chatter
+  logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   config = CONFIG.value
   if DISTRIBUTED.value:
     jax.distributed.initialize()
@@ -33,7 +37,7 @@ def main(_):
     report.save_config(config)
     state = train.train(config, config.workdir)
     report.finish(state, config)
-  except (ConfigError, build.ArchiveChanged) as error:
+  except (ConfigError, build.ArchiveChanged, common.TooManyRejects) as error:
     stop(REFUSED, error)
   except train.Diverged as error:
     stop(FAILED, error)
@@ -43,12 +47,27 @@ def parse_flags(argv):
   """As absl does it, but what is wrong with a flag or a config is one line, not a traceback."""
   try:
     rest = flags.FLAGS(argv)
-    CONFIG.value.to_dict()  # a config file that is not there only says so when it is used
     if rest[1:]:
       stop(REFUSED, f'unexpected argument {rest[1]!r}: every argument is a flag, such as --config.batch=64')
+    if CONFIG.value is None:
+      stop(REFUSED, 'which run? Name its config, such as --config=configs/pretrain.py')
+    CONFIG.value.to_dict()  # a config file that is not there only says so when it is used
     return rest
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    stop(REFUSED, error)
+  except flags.UnrecognizedFlagError as error:
+    stop(REFUSED, f'unknown flag --{error.flagname}: have --config, --config.FIELD (after --config) and --distributed')
+  except (AttributeError, KeyError) as error:
+    stop(REFUSED, explain_field(error, argv))
+  except (flags.Error, TypeError, ValueError, OSError) as error:
+    stop(REFUSED, str(error).strip().splitlines()[-1].strip())
+
+
+def explain_field(error, argv):
+  """ml_collections names the last part of an unknown field only; this finds the flag it came from."""
+  name = re.search(r"'(\w+)\\?'", str(error))
+  flag = next((flag for flag in argv if name and re.match(rf'--config\.([\w.]+\.)?{name[1]}\b', flag)), str(error))
+  guess = re.search(r'Did you mean "(\w+)"', str(error))
+  remedy = f'did you mean {guess[1]!r}?' if guess else 'the config file lists the fields there are'
+  return f'unknown config field in {flag}: {remedy}'
 
 
 def stop(code, error):
@@ -57,5 +76,4 @@ def stop(code, error):
 
 
 if __name__ == '__main__':
-  logging.getLogger('mtpret_jax').setLevel(logging.INFO)  # the libraries' own chatter stays at warnings
   app.run(main, flags_parser=parse_flags)

@@ -16,12 +16,12 @@ from mtpret_jax.shuffle import place_keys
 
 
 def weigh_sources(sources, weights):
-  """'by_images': in proportion to the images each has; 'balanced': all equally; or a tuple of one number a source."""
+  """'by_images': in proportion to the images each has; 'balanced': all equally; or '2,1,1', a number for each."""
   if weights == 'by_images':
     return [len(source) for source in sources]
   if weights == 'balanced':
     return [1] * len(sources)
-  return list(weights)
+  return [float(number) for number in weights.split(',')]
 
 
 def mix_sources(sources, weights, seed):
@@ -80,7 +80,7 @@ def fingerprint(sources, config):
                               f'{source.about.get("archive", "")}'.strip() for source in sources},
     'stored': config.data.stored,
     'size': config.data.size,
-    'weights': weights if isinstance(weights := config.data.weights, str) else list(weights),
+    'weights': config.data.weights,
     'batch': config.batch,
     'group': config.contrast.group,
     'shuffle_groups': config.contrast.shuffle_groups,

@@ -28,7 +28,7 @@ class BasicBlock(nnx.Module):
     self.norm1 = BatchNorm(width)
     self.conv2 = Conv(width, width, 3, rngs=rngs)
     self.norm2 = BatchNorm(width)
-    self.shortcut = Shortcut(channels, width, stride=stride, rngs=rngs) if has_shortcut(channels, width, stride) else None
+    self.shortcut = make_shortcut(channels, width, stride=stride, rngs=rngs)
 
   def __call__(self, images, *, groups):
     out = jax.nn.relu(self.norm1(self.conv1(images), groups=groups))
@@ -49,7 +49,7 @@ class Bottleneck(nnx.Module):
     self.norm2 = BatchNorm(width)
     self.conv3 = Conv(width, out, 1, rngs=rngs)
     self.norm3 = BatchNorm(out)
-    self.shortcut = Shortcut(channels, out, stride=stride, rngs=rngs) if has_shortcut(channels, out, stride) else None
+    self.shortcut = make_shortcut(channels, out, stride=stride, rngs=rngs)
 
   def __call__(self, images, *, groups):
     out = jax.nn.relu(self.norm1(self.conv1(images), groups=groups))
@@ -69,8 +69,9 @@ class Shortcut(nnx.Module):
     return self.norm(self.conv(images), groups=groups)
 
 
-def has_shortcut(channels, out, stride):
-  return stride != 1 or channels != out
+def make_shortcut(channels, out, *, stride, rngs):
+  changes = stride != 1 or channels != out
+  return Shortcut(channels, out, stride=stride, rngs=rngs) if changes else None
 
 
 LAYERS = {'resnet18': (BasicBlock, (2, 2, 2, 2)), 'resnet50': (Bottleneck, (3, 4, 6, 3))}
