@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib
 import importlib.util
+import logging
 import os
 import pathlib
 import shutil
@@ -20,6 +21,8 @@ from tensorflow_datasets.core import shuffle
 from tfds_builders import archives, common
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental')
+
+log = logging.getLogger(__name__)
 
 
 class ArchiveChanged(ValueError):
@@ -81,6 +84,8 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
     return path
   archives.find(module.ARCHIVE, archives_dir)  # before anything is deleted
   shutil.rmtree(path, ignore_errors=True)
+  for debris in path.parent.glob(f'incomplete.*_{path.name}'):
+    log.warning('%s is left of a build that was killed (or belongs to one that runs now): it may be deleted', debris)
   builder = module.Builder(data_dir=pathlib.Path(data_dir).expanduser().absolute(), config=size,
                            file_format='array_record')
   builder.tolerated = tolerated

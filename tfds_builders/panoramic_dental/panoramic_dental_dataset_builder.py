@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 from tfds_builders import archives, common, images
 
 CLASSES = ('background', 'mandible')
+TORN = ('22', '110')  # drawings that lost parts: what is there is mandible, of the rest nobody knows
 
 ARCHIVE = archives.Archive(
   name='panoramic_dental', marker='Segmentation1',
@@ -41,12 +42,15 @@ def read(root, listed):
   rejects += [common.Reject(name, drawings[name], 'segmentation without image') for name in drawings.keys() - pictures]
   entries = [
     common.Entry(image_id=name, patient=name, path=root / pictures[name], fields={'part': 'jaw'},
-                 mask=functools.partial(read_mandible, root / drawings[name]))
+                 mask=functools.partial(read_mandible, root / drawings[name], torn=name in TORN))
     for name in sorted(pictures.keys() & drawings, key=int)]
   return entries, rejects, {}
 
 
-def read_mandible(path):
-  """HW uint8, 1 on the mandible: a drawing is the image with all but the mandible blanked to one grey."""
+def read_mandible(path, torn=False):
+  """HW uint8, 1 on the mandible and 0, or 255 in a torn drawing, elsewhere.
+
+  A drawing is the image with all but the mandible blanked to one grey.
+  """
   drawing = images.read(path)
-  return (drawing != drawing[0, 0]).astype(np.uint8)
+  return np.where(drawing != drawing[0, 0], 1, common.UNANNOTATED if torn else 0).astype(np.uint8)
