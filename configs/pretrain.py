@@ -92,7 +92,8 @@ def papers_scale(config, name, datasets):
   config.contrast.update(queue=65_536, momentum=0.999, group=32, shuffle_groups=8)
   config.optimiser.update(rate=0.03, warmup_steps=1000)
   config.augment = common.moco_v2_augment(224)
-  config.data.update(datasets=datasets, archives='archives', dir='data/real', stored='512', size=256, threads=16, ahead=16)
+  config.data.update(datasets=datasets, archives='archives', dir='data/real', stored='512', size=256)
+  config.data.update(threads=16, ahead=16)
   config.probe.update(images=5000, resamples=1000)
 
 

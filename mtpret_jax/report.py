@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 
 from mtpret_jax import augment, probe
 from mtpret_jax.objectives.contrast import make_contrast
+from mtpret_jax.train import read_start
 
 PHANTOMS = 'phantom radiographs, computed, not patients'
 LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
@@ -34,12 +35,12 @@ def list_versions():
 
 
 def finish(state, config):
-  """Probes the untrained and the trained trunk, writes what they scored, draws, and prints where everything lies."""
+  """Probes the trunk before and after training, writes what they scored, draws, and prints where everything lies."""
   if jax.process_index():
     return
   sets, embed = probe.read_sets(config), probe.make_embedder(config)
-  params, carry = jax.jit(make_contrast(config).init)(jax.random.key(config.seed))
-  trunks = {'untrained': (params['trunk'], carry['stats']['trunk']),
+  params, carry = jax.jit(make_contrast(config).init)(jax.random.key(config.seed), read_start(config))
+  trunks = {'first': (params['trunk'], carry['stats']['trunk']),
             'trained': (state.params['trunk'], state.carry['stats']['trunk'])}
   features = {title: probe.embed_sets(embed, trunk, sets, title) for title, trunk in trunks.items()}
   before, after = (probe.score_sets(sets, features[title], config) for title in trunks)
@@ -51,9 +52,9 @@ def finish(state, config):
 
 
 def describe_scores(before, after, config):
-  """The probe of the untrained and the trained trunk as a plain table."""
-  header = ('dataset', 'metric', 'images fitted/scored', 'kNN untrained', 'kNN trained',
-            'linear untrained', 'linear trained')
+  """The probe of the trunk before and after training as a plain table."""
+  header = ('dataset', 'metric', 'images fitted/scored', 'kNN before', 'kNN after',
+            'linear before', 'linear after')
   rows = [header]
   for old, new in zip(before, after, strict=True):
     rows.append((new['dataset'], new['metric'], f'{new["train"]}/{new["validation"]}',
@@ -75,7 +76,7 @@ def write_results(workdir, before, after, config):
   """`results.json`: the probe's rows, the config and the versions that gave them."""
   results = {
     'data': PHANTOMS if not config.data.archives else config.data.archives,
-    'untrained': before, 'trained': after, 'versions': list_versions(), 'config': config.to_dict()}
+    'before': before, 'after': after, 'versions': list_versions(), 'config': config.to_dict()}
   path = pathlib.Path(workdir, 'results.json')
   path.write_text(json.dumps(results, indent=2, default=list) + '\n')
   return path

@@ -10,13 +10,14 @@ from mtpret_jax.sharding import by_batch, replicated
 from mtpret_jax.state import TrainState
 
 
-def init_state(objective, optimiser, mesh, seed):
-  """The state at step 0, made inside `jit`: nothing in it aliases, so that it can be donated."""
-  def make(rng):
-    params, carry = objective.init(rng)
+def init_state(objective, optimiser, mesh, seed, trunk=None):
+  """The state at step 0, made inside `jit`: nothing in it aliases, so that it can be donated. `trunk`: the (params,
+  stats) to start from, or None for random ones."""
+  def make(rng, trunk):
+    params, carry = objective.init(rng, trunk)
     opt = {part: optimiser.init(weights) for part, weights in params.items()}
     return TrainState(jnp.int32(0), params, carry, opt)
-  return jax.jit(make, out_shardings=replicated(mesh))(jax.random.key(seed))
+  return jax.jit(make, out_shardings=replicated(mesh))(jax.random.key(seed), trunk)
 
 
 def compile_step(objective, optimiser, task, mesh, seed):

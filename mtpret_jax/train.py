@@ -14,6 +14,7 @@ from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.progress import open_log
 from mtpret_jax.sharding import make_mesh, place_batch
 from mtpret_jax.step import compile_step, init_state
+from mtpret_jax.weights import import_trunk
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ def train(config, workdir):
 
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep))
-    state = checkpoint.resume(checkpoints, init_state(objective, optimiser, mesh, config.seed), stream)
+    state = checkpoint.resume(
+      checkpoints, init_state(objective, optimiser, mesh, config.seed, read_start(config)), stream)
     start = int(state.step)
     if start:
       log.info('resumed from step %d of %d', start, config.steps)
@@ -60,6 +62,11 @@ def train(config, workdir):
     checkpoint.save(checkpoints, state, config.steps, stream)
     log.info('the last checkpoint is %s', checkpoint.describe_latest(checkpoints))
   return state
+
+
+def read_start(config):
+  """The trunk that `init_from` names, or None."""
+  return import_trunk(config.init_from, config.trunk) if config.init_from else None
 
 
 def settle(pending, show, checkpoints):

@@ -1,7 +1,8 @@
 """What a batch costs and what it changes.
 
 An objective is a record of three things:
-`init(rng) -> params, carry`; `loss(task, params, carry, batch, step, rng) -> loss, (carry, measures)`;
+`init(rng, trunk=None) -> params, carry`, from the (params, stats) of a trunk where one is given;
+`loss(task, params, carry, batch, step, rng) -> loss, (carry, measures)`;
 `parts[task]`: the parts of `params` which that task moves.
 """
 

@@ -57,9 +57,11 @@ def make_encoder(config):
   return init_encoder, embed
 
 
-def init(config, encoder, rng):
+def init(config, encoder, rng, trunk=None):
   rng_encoder, rng_queue = jax.random.split(rng)
   params, stats = encoder[0](rng_encoder)
+  if trunk is not None:
+    params['trunk'], stats['trunk'] = trunk
   queue_KD = jax.random.normal(rng_queue, (config.contrast.queue, config.contrast.dim))
   carry = {
     'stats': stats,
