@@ -40,8 +40,8 @@ def finish(state, config):
     return
   sets, embed = probe.read_sets(config), probe.make_embedder(config)
   params, carry = jax.jit(make_contrast(config).init)(jax.random.key(config.seed), read_start(config))
-  trunks = {'first': (params['trunk'], carry['stats']['trunk']),
-            'trained': (state.params['trunk'], state.carry['stats']['trunk'])}
+  trunks = jax.device_get({'first': (params['trunk'], carry['stats']['trunk']),
+                           'trained': (state.params['trunk'], state.carry['stats']['trunk'])})
   features = {title: probe.embed_sets(embed, trunk, sets, title) for title, trunk in trunks.items()}
   before, after = (probe.score_sets(sets, features[title], config) for title in trunks)
   workdir = pathlib.Path(config.workdir)
