@@ -1,0 +1,175 @@
+"""The panoramic radiograph of the jaws: the lower jaw unrolled, the teeth along an arch, the midface above."""
+
+import numpy as np
+
+from tfds_builders.phantoms.bones import roughen
+from tfds_builders.phantoms.film import Film, blade, clouds, ellipsoid, hollow, smooth, solid, tube
+from tfds_builders.phantoms.room import MARGIN
+
+FIELD = (30.0, 15.0)  # cm
+# width, crown and root length in cm from the midline backwards, lower and upper
+TEETH = (
+  ((0.55, 0.62, 0.68, 0.72, 0.75, 1.12, 1.08, 1.0), (0.85, 0.62, 0.75, 0.7, 0.7, 1.02, 0.98, 0.9)),
+  ((0.9, 0.9, 1.0, 0.8, 0.78, 0.75, 0.7, 0.65), (1.0, 0.95, 1.05, 0.82, 0.75, 0.75, 0.7, 0.65)),
+  ((1.3, 1.35, 1.7, 1.45, 1.45, 1.35, 1.25, 1.0), (1.35, 1.3, 1.75, 1.4, 1.35, 1.25, 1.15, 0.95)),
+)
+
+
+def grow_jaw(rng):
+  n, u = rng.normal, rng.uniform
+  lost = {
+    (arch, side, i)
+    for arch in (0, 1)
+    for side in (-1, 1)
+    for i in range(8)
+    if rng.random() < (0.03, 0.04, 0.04, 0.08, 0.1, 0.15, 0.12, 0.35)[i] * 1.1
+  }
+  filled = {
+    key: float(u(0.3, 1))
+    for key in [(a, s, i) for a in (0, 1) for s in (-1, 1) for i in range(3, 8)]
+    if rng.random() < 0.2
+  }
+  return dict(
+    wide=1 + n(0, 0.05), high=1 + n(0, 0.06), smile=u(0.5, 1.4), ramus=1 + n(0, 0.07), chin=u(0.7, 1.3),
+    angle=[n(0, 0.35) for _ in range(4)], lost=lost, filled=filled, dense=u(0.85, 1.15), gap=u(0.15, 0.5),
+    lean=[n(0, 0.06) for _ in range(32)], spine=u(0.4, 1.0), body=u(0.9, 1.15),
+  )
+
+
+def bite(jaw, x):
+  """Height of the line between the upper and the lower teeth: the patient seems to smile."""
+  return -0.4 - 0.014 * jaw['smile'] * np.asarray(x) ** 2
+
+
+def outline_mandible(jaw):
+  """The rim of the lower jaw, from the right condyle round the chin to the left and back along the gums."""
+  w, h, r, c = jaw['wide'], jaw['high'] * jaw['body'], jaw['ramus'], jaw['angle']
+  half = []
+  for side, (bump, tilt) in ((-1, c[:2]), (1, c[2:])):
+    gum = [(x, float(bite(jaw, x)) + 1.25) for x in (1.5, 4.5, 7.0)]
+    rim = (
+      [(0, 1.1)]
+      + gum
+      + [
+        (8.6, -0.6), (9.0, -2.6 * r), (9.3, -4.9 * r + 0.3 * tilt), (9.8, -5.2 * r), (10.5, -3.7 * r),
+        (11.2, -4.0 * r), (11.5, -5.6 * r), (12.2, -5.9 * r), (12.7, -5.2 * r), (12.4, -3.6 * r),
+        (12.3 + 0.3 * bump, -0.6), (11.6 + 0.3 * bump, 1.5 * h), (10.0, 2.9 * h), (7.0, 4.0 * h), (4.0, 4.7 * h),
+        (1.5, 5.1 * h + 0.2 * jaw['chin']), (0, 5.15 * h + 0.2 * jaw['chin']),
+      ]
+    )
+    half.append(np.array(rim) * (side * w, 1))
+  return smooth(np.concatenate([half[1], half[0][::-1]]), 2)
+
+
+def draw_mandible(film, jaw, rng):
+  rim = outline_mandible(jaw)
+  patch = blade(film, rim)
+  film.add('bone', hollow(patch, 0.8, 0.22, 0.38), jaw['dense'] * 1.25)
+  for side in (-1, 1):  # the canal of the nerve, and the foramen where it leaves
+    x = np.array([11.0, 10.4, 8.5, 6, 4.2])
+    y = np.array([-2.2, 0.2, 1.9, 2.9, 2.7]) * jaw['high']
+    film.add('bone', solid(tube(film, np.stack([side * x * jaw['wide'], y], 1), 0.18), 0.18), -0.7)
+  return film.spread(patch) > 0
+
+
+def draw_teeth(film, jaw):
+  """Enamel crown, roots of dentine, dark pulp; each tooth stands across the bite line."""
+  count = 0
+  for arch, way in ((0, 1), (1, -1)):
+    widths, crowns, roots = (TEETH[k][arch] for k in range(3))
+    for side in (-1, 1):
+      x = 0.0
+      for i, (wide, crown, root) in enumerate(zip(widths, crowns, roots, strict=True)):
+        centre = x + wide / 2
+        x += wide * 1.04
+        key, lean = (arch, side, i), jaw['lean'][count % 32]
+        count += 1
+        if key in jaw['lost']:
+          continue
+        cx = side * centre * 1.18 * jaw['wide']
+        edge = float(bite(jaw, cx)) + way * (0.1 + jaw['gap'] * 0.5)
+        slope = lean + side * way * (0.02 * i if way > 0 else -0.012 * i)
+        at = lambda d, o=0.0: (cx + o + slope * d * 1.0, edge + way * d)  # noqa: E731,B023
+        w = wide * 1.1
+        film.add(
+          'bone', hollow(tube(film, [at(0.28), at(crown)], [w * 0.46, w * 0.42]), w * 0.5, 0.2, 0.75),
+          1.9 * jaw['dense'],
+        )
+        spread = (0,) if i < 5 else (-0.27 * w, 0.27 * w)
+        for o in spread:
+          wide_root = w * (0.36 if len(spread) == 1 else 0.24)
+          film.add(
+            'bone',
+            solid(
+              tube(
+                film,
+                [at(crown * 0.9, o * 0.7), at(crown + root * 0.6, o * 1.1), at(crown + root, o)],
+                [wide_root, wide_root * 0.75, wide_root * 0.3],
+              ),
+              wide_root,
+            ),
+            1.0 * jaw['dense'],
+          )
+          film.add(
+            'bone', solid(tube(film, [at(crown * 0.7, o * 0.5), at(crown + root * 0.9, o)], [0.09, 0.05]), 0.09), -2.2
+          )
+        if key in jaw['filled']:
+          film.add('metal', ellipsoid(film, *at(0.32), w * 0.4, 0.2 + 0.2 * jaw['filled'][key], 0.35))
+
+
+def draw_midface(film, jaw, rng):
+  """Upper jaw, palate, sinuses, nose, cheek bones, the airway and the ghost of the spine."""
+  rows, w = film.y_H[:, None], jaw['wide']
+  upper = smooth(
+    np.array(
+      [
+        (-9, -5), (-9, -2.9), (-7.2, -2.0), (-4, -1.2), (0, -0.9), (4, -1.2), (7.2, -2.0), (9, -2.9), (9, -5),
+        (6, -8.5), (-6, -8.5),
+      ]
+    )
+    * (w, 1)
+  )
+  film.add('bone', hollow(blade(film, upper), 0.8, 0.15, 0.3), 0.8 * jaw['dense'])
+  for side in (-1, 1):
+    film.add('gas', ellipsoid(film, side * 5.2 * w, -5.0, 2.6, 1.7, 1.1))
+    film.add('gas', ellipsoid(film, side * 1.0, -5.4, 0.8, 2.0, 1.3))
+    film.add(
+      'bone',
+      hollow(
+        tube(film, [(side * 6.5 * w, -3.6), (side * 8.4 * w, -5.4), (side * 12 * w, -6.4)], [0.3, 0.45, 0.4]),
+        0.4,
+        0.16,
+        0.3,
+      ),
+      jaw['dense'],
+    )
+    film.add(
+      'bone',
+      solid(tube(film, [(side * 13.9, -9), (side * 13.6, 0), (side * 14.2, 9)], [1.2, 1.0, 1.1]), 1.2),
+      0.8 * jaw['spine'],
+    )
+    film.add(
+      'gas',
+      solid(tube(film, [(side * 8.7 * w, -3.6), (side * 9.6 * w, 1.0), (side * 8.2 * w, 3.0)], [0.8, 0.7, 0.4]), 0.7),
+      0.7,
+    )
+  film.add('bone', solid(tube(film, [(-7.5, -3.9), (0, -3.2), (7.5, -3.9)], 0.16), 0.16), 1.6)
+  film.add('bone', solid(tube(film, [(0, -3.2), (0.1, -8.5)], 0.14), 0.14), 1.2)
+  film['bone'] += (
+    np.float32(0.9 * jaw['spine']) * np.exp(-((film.x_W[None] / 2.4) ** 2)) * np.clip((rows + 9) / 14, 0.15, 1)
+  )
+  film.add('gas', ellipsoid(film, 0, float(bite(jaw, 0)), 10.5, 0.22 + jaw['gap'] * 0.5, 0.8))
+
+
+def draw_jaw(jaw, scale, dice, severity=0.5):
+  """A film twice as wide as high, and the mask of the mandible."""
+  film, rng = Film(FIELD[0] * MARGIN, FIELD[1] * MARGIN, scale), dice('bones')
+  across = np.clip(1 - np.abs(film.x_W[None] / 17.5) ** 4, 0, 1)
+  film['soft'] += (9.5 + 2.0 * np.exp(-((film.x_W[None] / 4) ** 2))) * across * np.ones_like(film['soft'])
+  mandible = draw_mandible(film, jaw, rng)
+  draw_midface(film, jaw, rng)
+  draw_teeth(film, jaw)
+  film['bone'] = np.maximum(film['bone'], 0)
+  roughen(film, rng, 0.2)
+  film['soft'] += clouds(rng, film.shape, 5, 3) * np.float32(0.6)
+  return film, {'mandible': mandible}
