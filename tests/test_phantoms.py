@@ -157,8 +157,16 @@ def test_a_large_heart_is_more_than_half_as_wide_as_the_chest():
 
 def test_every_label_has_a_drawing():
   for name in ('nih_chest_xray', 'kermany_pneumonia', 'mura'):
-    for _, seen in phantoms.render(name, 12, 64):
+    for _, seen in phantoms.render(name, 40, 64):
       assert bool(seen.findings) == bool(seen.boxes)
+
+
+def test_the_mean_grey_does_not_tell_who_is_ill():
+  for name in ('nih_chest_xray', 'kermany_pneumonia', 'mura'):
+    seen = [radiograph for _, radiograph in phantoms.render(name, 120, 48, seed=2)]
+    ill, well = ([r.image.mean() for r in seen if bool(r.findings) == kind] for kind in (True, False))
+    area = np.mean([[a > b for b in well] for a in ill])  # the ROC curve's
+    assert 0.25 < area < 0.75, (name, area)
 
 
 def test_about_half_of_the_chests_show_nothing_and_all_findings_occur():

@@ -230,23 +230,23 @@ def save_panoramic(root, shot, radiograph):
 
 ARCHIVES = {
   'nih_chest_xray': Archive(
-    Vendor(gain=1.2, detail=0.35, mark=0.045, shutter=0.3), plan_nih, take_chest, save_nih, index_nih
+    Vendor(gain=1.2, gamma=0.8, detail=0.35, mark=0.045, shutter=0.3, low=1), plan_nih, take_chest, save_nih, index_nih
   ),
   'kermany_pneumonia': Archive(
-    Vendor(gain=1.6, detail=0.7, reach=0.05, mark=0.055, shutter=0.35, photons=2e4), plan_kermany, take_child,
-    save_kermany, index_kermany,
+    Vendor(gain=1.2, detail=0.9, reach=0.05, mark=0.055, shutter=0.35, photons=3e4, scatter=0.15, high=99.9),
+    plan_kermany, take_child, save_kermany, index_kermany,
   ),
   'rsna_bone_age': Archive(
-    Vendor(gain=1.1, detail=0.25, mark=0.06, shutter=0.35, low=5, blur=0.5), plan_bone_age, take_hand_any_size,
-    save_png, index_bone_age,
+    Vendor(gain=1.1, gamma=0.75, detail=0.4, mark=0.06, shutter=0.35, low=6, high=99.3, blur=0.5),
+    plan_bone_age, take_hand_any_size, save_png, index_bone_age,
   ),
   'mura': Archive(
-    Vendor(gain=1.3, detail=0.4, mark=0.06, shutter=0.5, low=4, photons=1.2e4, blur=0.7), plan_mura, take_limb,
-    save_mura, index_mura,
+    Vendor(gain=1.2, gamma=0.85, detail=0.5, mark=0.06, shutter=0.5, low=4, photons=1.2e4, blur=0.7),
+    plan_mura, take_limb, save_mura, index_mura,
   ),
   'panoramic_dental': Archive(
-    Vendor(gain=1.5, detail=0.9, reach=0.06, mark=0.07, shutter=0, photons=6e4, scatter=0.1), plan_panoramic,
-    take_jaw, save_panoramic, lambda root, pairs: None,
+    Vendor(gain=1.5, detail=0.9, reach=0.06, mark=0.07, shutter=0, photons=6e4, scatter=0.1),
+    plan_panoramic, take_jaw, save_panoramic, lambda root, pairs: None,
   ),
 }
 

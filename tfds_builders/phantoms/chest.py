@@ -39,7 +39,7 @@ def grow_chest(rng, child=False):
     rib_gap=u(1.95, 2.3),
     rib_drop=u(4.5, 6.5) if child else u(6.0, 9.5),
     rib_width=u(0.42, 0.58),
-    bone=u(0.75, 1.25),
+    bone=u(0.75, 1.25) * (1.7 if child else 1),
     clavicle=n(0, 0.6),
     shoulder=u(-1, 1),
     breast=u(0.5, 3.2) if woman and not child else 0.0,
@@ -183,7 +183,7 @@ def draw_vessels(chest, rng):
         (np.repeat(length, 2) * 0.8)[keep],
       )
   web = film.strands(np.concatenate(segments).astype(np.float32), np.concatenate(widths).astype(np.float32))
-  web = 3.2 * cv2.GaussianBlur(web, (0, 0), 0.12 * film.scale)
+  web = 4.4 * cv2.GaussianBlur(web, (0, 0), 0.12 * film.scale)
   web += clouds(rng, film.shape, 26, 2) * np.float32(0.4 * body['lung_grain'])
   for side, lung in zip((-1, 1), chest.lung.values(), strict=True):
     window, hilum = ellipsoid(film, side * 3.4 + chest.spine_x(0), -0.4, 1.5, 2.6, 1.0)

@@ -8,9 +8,9 @@ from tfds_builders.phantoms.room import MARGIN
 
 # base of the metacarpal (x, y), direction in degrees from upright, lengths of its bones, radius of the shafts
 RAYS = (
-  ((-2.3, 3.1), -46, (4.2, 3.0, 2.3), 0.44), ((-1.45, 1.5), -13, (6.3, 3.9, 2.4, 1.75), 0.40),
-  ((-0.35, 1.25), -2, (6.1, 4.4, 2.9, 1.85), 0.40), ((0.75, 1.45), 8, (5.5, 4.1, 2.75, 1.85), 0.36),
-  ((1.75, 1.9), 19, (5.0, 3.2, 1.95, 1.6), 0.34),
+  ((-2.3, 3.1), -46, (4.2, 3.0, 2.3), 0.48), ((-1.45, 1.5), -13, (6.3, 3.9, 2.4, 1.75), 0.45),
+  ((-0.35, 1.25), -2, (6.1, 4.4, 2.9, 1.85), 0.45), ((0.75, 1.45), 8, (5.5, 4.1, 2.75, 1.85), 0.41),
+  ((1.75, 1.9), 19, (5.0, 3.2, 1.95, 1.6), 0.38),
 )
 # x, y, half axes and the month in which the bone appears in a boy (after Greulich and Pyle)
 CARPALS = (

@@ -73,48 +73,45 @@ def draw_mandible(film, jaw, rng):
 
 
 def draw_teeth(film, jaw):
-  """Enamel crown, roots of dentine, dark pulp; each tooth stands across the bite line."""
-  count = 0
+  """The teeth that are left, each across the bite line; molars have two roots, some a filling of metal."""
+  leans, pulps = iter(jaw['lean']), []
   for arch, way in ((0, 1), (1, -1)):
-    widths, crowns, roots = (TEETH[k][arch] for k in range(3))
     for side in (-1, 1):
       x = 0.0
-      for i, (wide, crown, root) in enumerate(zip(widths, crowns, roots, strict=True)):
-        centre = x + wide / 2
+      for i, (wide, crown, root) in enumerate(zip(*(row[arch] for row in TEETH), strict=True)):
+        centre, lean = x + wide / 2, next(leans)
         x += wide * 1.04
-        key, lean = (arch, side, i), jaw['lean'][count % 32]
-        count += 1
-        if key in jaw['lost']:
+        if (arch, side, i) in jaw['lost']:
           continue
-        cx = side * centre * 1.18 * jaw['wide']
-        edge = float(bite(jaw, cx)) + way * (0.1 + jaw['gap'] * 0.5)
-        slope = lean + side * way * (0.02 * i if way > 0 else -0.012 * i)
-        at = lambda d, o=0.0: (cx + o + slope * d * 1.0, edge + way * d)  # noqa: E731,B023
-        w = wide * 1.1
-        film.add(
-          'bone', hollow(tube(film, [at(0.28), at(crown)], [w * 0.46, w * 0.42]), w * 0.5, 0.2, 0.75),
-          1.9 * jaw['dense'],
-        )
-        spread = (0,) if i < 5 else (-0.27 * w, 0.27 * w)
-        for o in spread:
-          wide_root = w * (0.36 if len(spread) == 1 else 0.24)
-          film.add(
-            'bone',
-            solid(
-              tube(
-                film,
-                [at(crown * 0.9, o * 0.7), at(crown + root * 0.6, o * 1.1), at(crown + root, o)],
-                [wide_root, wide_root * 0.75, wide_root * 0.3],
-              ),
-              wide_root,
-            ),
-            1.0 * jaw['dense'],
-          )
-          film.add(
-            'bone', solid(tube(film, [at(crown * 0.7, o * 0.5), at(crown + root * 0.9, o)], [0.09, 0.05]), 0.09), -2.2
-          )
-        if key in jaw['filled']:
-          film.add('metal', ellipsoid(film, *at(0.32), w * 0.4, 0.2 + 0.2 * jaw['filled'][key], 0.35))
+        cx = side * centre * 1.28 * jaw['wide']
+        edge = np.array([cx, float(bite(jaw, cx)) + way * (0.1 + jaw['gap'] * 0.5)])
+        slope = lean + side * way * (0.02 if way > 0 else -0.012) * i
+        axis = np.array([slope, way])
+        pulps += draw_tooth(film, edge, axis, wide * 1.22, crown * 1.15, root * 1.25, 1 if i < 5 else 2, jaw['dense'])
+        if (arch, side, i) in jaw['filled']:
+          high = 0.2 + 0.2 * jaw['filled'][arch, side, i]
+          film.add('metal', ellipsoid(film, *(edge + 0.32 * axis), wide * 0.48, high, 0.35))
+  film['bone'] -= 2.6 * film.strands(np.array(pulps, np.float32), np.full(len(pulps), 0.16))
+
+
+def draw_tooth(film, edge, axis, wide, crown, root, roots, dense):
+  """Enamel crown, and roots of dentine in a dark ligament, around the course of the pulp, which it returns.
+
+  axis: the way from the edge to the root, per cm.
+  """
+  across, pulps = np.array([wide, 0]), []
+  cap = tube(film, [edge + 0.28 * axis, edge + crown * axis], [wide * 0.46, wide * 0.42])
+  film.add('bone', hollow(cap, wide * 0.5, 0.2, 0.75), 1.9 * dense)
+  for offset in ((0,) if roots == 1 else (-0.27, 0.27)):
+    radius = wide * (0.37 if roots == 1 else 0.25)
+    path = np.stack([edge + crown * 0.9 * axis + 0.7 * offset * across,
+                     edge + (crown + root * 0.6) * axis + 1.1 * offset * across,
+                     edge + (crown + root) * axis + offset * across])
+    window, depth = tube(film, path, radius * np.array([1.2, 1, 0.6]))
+    film.add('bone', solid((window, depth), radius), -0.5)
+    film.add('bone', solid((window, depth - 0.22 * radius), radius), 2.1 * dense)
+    pulps.append(path[[0, 2]].ravel())
+  return pulps
 
 
 def draw_midface(film, jaw, rng):

@@ -21,6 +21,7 @@ from tfds_builders.phantoms.knee import FIELD as KNEE_FIELD
 from tfds_builders.phantoms.knee import draw_knee, grow_knee
 from tfds_builders.phantoms.room import pose, shoot
 from tfds_builders.phantoms.shot import Radiograph, dice, enclose
+from tfds_builders.phantoms.thorax_bones import draw_wires
 
 
 def patient_dice(seed, name, shot):
@@ -33,6 +34,9 @@ def take_chest(seed, name, shot, size, vendor, child=False):
   body = grow_chest(own('body'), child)
   severity = {finding: own(finding, 'severity', shot.turn).uniform(0.15, 1) for finding in shot.asked}
   film, masks, regions = draw_chest(body, size / CHEST_FIELD, own, shot.asked, severity)
+  wires = own('wires', shot.turn)
+  if wires.random() < (0.1 if child else 0.25):  # as often on the healthy as on the ill, else they would give them away
+    draw_wires(film, wires)
   place = pose(rng, 6 if child else 4, 0.04, 0.07)
   image, seen = shoot(film, (size, size), place, vendor, own('shape'), rng, masks | regions, 0.55 if child else 1.0)
   boxes = tuple((finding, *enclose(seen[finding])) for finding in shot.asked if seen[finding].any())
@@ -92,7 +96,7 @@ def take_limb(seed, name, shot, size, vendor):
     else (round(size * max(tall, 0.75)), size)
   )
   if shot.part in ('HUMERUS', 'FOREARM'):
-    shape = (size, round(size * rng.uniform(0.4, 0.6)))
+    shape = (size, round(size * rng.uniform(0.5, 0.7)))
   image, seen = shoot(film, shape, pose(rng, 16, 0.05, 0.1, rng.random() < 0.5), vendor, own('shape'), rng, regions)
   boxes = tuple((finding, *enclose(mask)) for finding, mask in seen.items() if mask.any())
   findings = frozenset(('abnormal', *shot.asked) if shot.asked else ())

@@ -89,3 +89,15 @@ def draw_belly(chest, rng):
   for _ in range(1 + int(rng.integers(3))):
     x, y, a, b = rng.uniform(4, 9), top + rng.uniform(.6, 3.5), rng.uniform(1, 2.4), rng.uniform(.6, 1.5)
     film.add('gas', ellipsoid(film, x, y, a, b, 2.5 * body['bubble'] * rng.uniform(.3, 1), rng.normal(0, .4)))
+
+
+def draw_wires(film, rng):
+  """Leads of a monitor that lie on the skin, each with its electrode."""
+  for _ in range(int(rng.integers(1, 4))):
+    spot, out = rng.uniform(-9, 9, 2), np.array([rng.choice([-19, 19]), rng.uniform(-14, 16)])
+    bend = (spot + out) / 2 + rng.uniform(-4, 4, 2)
+    t = np.linspace(0, 1, 14)[:, None]
+    curve = (1 - t) ** 2 * spot + 2 * t * (1 - t) * bend + t * t * out
+    pieces = np.concatenate([curve[:-1], curve[1:]], 1).astype(np.float32)
+    film['metal'] += 0.3 * film.strands(pieces, np.full(13, 0.14, np.float32))
+    film.add('metal', ellipsoid(film, *spot, 0.45, 0.45, 0.05))
