@@ -1,0 +1,89 @@
+"""Mistakes in a command are answered in one line that states value, rule and remedy."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from configs.pretrain import VARIANTS, get_config
+from mtpret_jax.check import ConfigError, check_config, check_workdir
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run_main(*flags):
+  command = [sys.executable, '-m', 'mtpret_jax.main', *flags]
+  done = subprocess.run(command, cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, capture_output=True, text=True)
+  return done.returncode, done.stderr.strip()
+
+
+def refuse(devices=1, processes=1, **changes):
+  config = get_config()
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(ConfigError) as error:
+    check_config(config, devices=devices, processes=processes)
+  assert '\n' not in str(error.value)
+  return str(error.value)
+
+
+@pytest.mark.parametrize('variant', ['embedded', 'smoke', 'muscle9', 'mtpret11'])
+def test_every_variant_passes_its_own_check_on_one_device_and_on_a_host_of_eight(variant):
+  config = get_config(variant)
+  check_config(config, devices=1, processes=1)
+  if variant.endswith(('9', '11')):
+    check_config(config, devices=8, processes=1)
+
+
+def test_an_unknown_variant_lists_the_choices():
+  with pytest.raises(ValueError, match='nope.*have ' + ', '.join(VARIANTS)):
+    get_config('nope')
+
+
+def test_a_queue_that_the_batch_does_not_divide_gets_a_length_that_fits():
+  assert refuse(**{'contrast.queue': 1000}) == (
+    'queue of 1000 keys is not a multiple of batch 32: try --config.contrast.queue=1024')
+
+
+def test_a_batch_that_groups_and_devices_do_not_divide_gets_one_that_fits():
+  message = refuse(devices=4, batch=40)
+  assert 'batch of 40' in message and '4 x 8 = 32' in message and '--config.batch=64' in message
+
+
+def test_keys_that_stay_with_their_queries_are_refused():
+  assert 'give the positive away' in refuse(**{'contrast.shuffle_groups': 1})
+
+
+def test_a_block_of_keys_lies_in_one_process():
+  assert '--config.contrast.shuffle_groups=2' in refuse(devices=2, processes=2)
+
+
+@pytest.mark.parametrize('field, value', [
+  ('trunk', 'vgg'), ('dtype', 'float16'), ('contrast.negatives', 'some'), ('data.weights', 'some'),
+  ('data.weights', '1,2'), ('data.weights', '1,1,1,1,0'), ('data.stored', '100')])
+def test_a_wrong_choice_lists_the_choices(field, value):
+  message = refuse(**{field: value})
+  assert repr(value) in message and 'have' in message
+
+
+def test_an_unwritable_workdir_is_noticed_first(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(ConfigError, match='cannot write to workdir .*--config.workdir'):
+    check_workdir(tmp_path / 'file' / 'run')
+
+
+def test_a_misspelt_field_is_one_line():
+  code, said = run_main('--config=configs/pretrain.py', '--config.contrast.queu=1')
+  assert code == 2
+  assert said == "mtpret_jax: unknown config field in --config.contrast.queu=1: did you mean 'queue'?"
+
+
+def test_a_profile_without_archives_lists_all_with_source_and_place(tmp_path):
+  code, said = run_main('--config=configs/pretrain.py:mtpret11', f'--config.data.archives={tmp_path}',
+                        f'--config.data.dir={tmp_path}', f'--config.workdir={tmp_path}')
+  lines = said.splitlines()
+  assert code == 2 and 'Traceback' not in said
+  assert lines[0] == 'mtpret_jax: 11 of 11 archives are missing:'
+  assert [line.split(':')[0] for line in lines[1:]] and len(lines) == 12
+  assert all(str(tmp_path) in line and ('http' in line or 'Kaggle' in line) for line in lines[1:])

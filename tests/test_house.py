@@ -1,0 +1,71 @@
+"""The structure that the README promises, read off the files."""
+
+import ast
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# who may import whom inside the project; arrows go down only
+ALLOWED = {
+  'configs': {'configs'},
+  'tfds_builders': {'tfds_builders'},
+  'mtpret_jax.data': {'mtpret_jax.data', 'mtpret_jax.shuffle'},
+  'mtpret_jax.models': {'mtpret_jax.models'},
+  'mtpret_jax.objectives': {'mtpret_jax.objectives', 'mtpret_jax.models', 'mtpret_jax.augment', 'mtpret_jax.shuffle'},
+  'mtpret_jax.augment': set(),
+  'mtpret_jax.shuffle': set(),
+  'mtpret_jax.state': set(),
+  'mtpret_jax.sharding': set(),
+  'mtpret_jax.optim': set(),
+  'mtpret_jax.metrics': set(),
+  'mtpret_jax.progress': set(),
+  'mtpret_jax.check': {'mtpret_jax.models'},
+  'mtpret_jax.weights': {'mtpret_jax.models'},
+  'mtpret_jax.checkpoint': {'mtpret_jax.check'},
+  'mtpret_jax.step': {'mtpret_jax.state', 'mtpret_jax.sharding'},
+  'mtpret_jax.prepare': {'mtpret_jax.check', 'tfds_builders'},
+  'mtpret_jax.probe': {'mtpret_jax.augment', 'mtpret_jax.data', 'mtpret_jax.metrics', 'mtpret_jax.models'},
+  'mtpret_jax.train': {'mtpret_jax'},
+  'mtpret_jax.report': {'mtpret_jax'},
+  'mtpret_jax.main': {'mtpret_jax', 'tfds_builders'},
+}
+FORBIDDEN = {'mtpret_jax.data': {'jax', 'flax'}, 'mtpret_jax.metrics': {'jax', 'flax'},
+             'configs': {'jax', 'flax'}, 'tfds_builders': {'jax', 'flax', 'tensorflow'}}
+
+
+def list_imports(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (name.name for name in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield node.module
+      yield from (f'{node.module}.{name.name}' for name in node.names)
+
+
+def covers(modules, name):
+  return any(name == module or name.startswith(f'{module}.') for module in modules)
+
+
+def list_modules():
+  for package in ('configs', 'tfds_builders', 'mtpret_jax'):
+    for path in sorted((ROOT / package).rglob('*.py')):
+      yield '.'.join(path.relative_to(ROOT).with_suffix('').parts), path
+
+
+def test_imports_only_go_down():
+  wrong = []
+  for module, path in list_modules():
+    rule = next((rule for rule in ALLOWED if covers([rule], module)), None)
+    if path.name == '__init__.py' and module.count('.') == 1:
+      continue
+    assert rule, f'{module} has no line in ALLOWED'
+    for name in list_imports(path):
+      inside = covers(('configs', 'tfds_builders', 'mtpret_jax'), name)
+      known = name in ('mtpret_jax', 'tfds_builders', 'configs') or covers(ALLOWED[rule] | {rule}, name)
+      if (inside and not known) or covers(FORBIDDEN.get(rule, ()), name):
+        wrong.append(f'{module} imports {name}')
+  assert not wrong
+
+
+def test_nothing_is_called_utils():
+  assert not [module for module, _ in list_modules() if module.split('.')[-1] in ('utils', 'helpers', 'misc')]

@@ -1,0 +1,106 @@
+"""The loop: what stops in the middle goes on as if it had not, and what goes wrong says so."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs.pretrain import get_config
+from mtpret_jax import checkpoint, train
+from mtpret_jax.check import ConfigError
+from mtpret_jax.models.resnet import LAYERS, BasicBlock
+
+
+@pytest.fixture(scope='module')
+def config(prepared):
+  """The smoke run on a trunk of one block a stage, on eight devices."""
+  LAYERS['tiny'] = (BasicBlock, (1, 1, 1, 1))
+  config = get_config('smoke')
+  config.update(trunk='tiny', steps=5, save_every=2, log_every=1, batch=32)
+  config.contrast.update(group=4, shuffle_groups=4, dim=16)
+  config.data.dir = str(prepared)
+  yield config.lock()
+  del LAYERS['tiny']
+
+
+@pytest.fixture(scope='module')
+def undisturbed(config, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('undisturbed')
+  return workdir, jax.device_get(train.train(config, workdir))
+
+
+def stop_at(monkeypatch, step):
+  """The run is interrupted when it draws the batch of `step`."""
+  place, drawn = train.place_batch, iter(range(10 ** 6))
+
+  def place_or_stop(batch, mesh):
+    if next(drawn) == step:
+      raise KeyboardInterrupt
+    return place(batch, mesh)
+  monkeypatch.setattr(train, 'place_batch', place_or_stop)
+
+
+def read_losses(workdir):
+  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  return {line['step']: line['loss'] for line in lines}
+
+
+@pytest.mark.parametrize('step', [1, 3, 4])
+def test_a_run_stopped_at_any_step_ends_in_the_same_bits(step, config, undisturbed, tmp_path, monkeypatch):
+  workdir, whole = undisturbed
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    stop_at(patch, step)
+    train.train(config, tmp_path)
+  again = jax.device_get(train.train(config, tmp_path))
+  jax.tree.map(np.testing.assert_array_equal, again, whole)
+  assert read_losses(tmp_path) == read_losses(workdir), 'the resumed run drew the same batches'
+
+
+def test_a_finished_run_has_nothing_left_to_do(config, undisturbed):
+  workdir, whole = undisturbed
+  before = (workdir / 'metrics.jsonl').read_text()
+  again = jax.device_get(train.train(config, workdir))
+  jax.tree.map(np.testing.assert_array_equal, again, whole)
+  assert (workdir / 'metrics.jsonl').read_text() == before
+
+
+def test_another_stream_of_data_is_refused_with_the_differing_fields(config, undisturbed):
+  workdir, _ = undisturbed
+  other = config.copy_and_resolve_references()
+  with other.unlocked():
+    other.data.weights = 'balanced'
+  with pytest.raises(ConfigError, match="weights: 'by_images' there, 'balanced' here.*--config.workdir"):
+    train.train(other, workdir)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_checkpoint(
+    config, tmp_path, monkeypatch):
+  place, drawn = train.place_batch, iter(range(100))
+
+  def poison(batch, mesh):
+    placed = place(batch, mesh)
+    return placed
+
+  compile_step = train.compile_step
+
+  def compile_poisoned(*args):
+    step = compile_step(*args)
+
+    def run(state, batch):
+      state, measures = step(state, batch)
+      return state, measures | {'loss': measures['loss'] * (float('nan') if next(drawn) == 2 else 1.0)}
+    return run
+  monkeypatch.setattr(train, 'place_batch', poison)
+  monkeypatch.setattr(train, 'compile_step', compile_poisoned)
+  with pytest.raises(train.Diverged, match=r'step 2 gave loss nan.*last good checkpoint is step 2 in .*/2\. A lower'):
+    train.train(config, tmp_path)
+  with checkpoint.open_checkpoints(tmp_path, 2) as checkpoints:
+    assert checkpoint.latest_step(checkpoints) == 2
+
+
+def test_metrics_hold_what_a_person_watches(undisturbed):
+  workdir, _ = undisturbed
+  line = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
+  assert {'loss', 'accuracy', 'rate', 'spread', 'images_per_second', 'waited'} <= set(line)
+  assert list((workdir / 'tensorboard').glob('events*'))
