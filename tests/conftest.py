@@ -1,6 +1,7 @@
 """Eight fake CPU devices for every test; broadcasting over ranks is an error; phantom archives once per test run."""
 
 import os
+import tempfile
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
@@ -11,6 +12,10 @@ import pytest
 from tfds_builders import build, phantoms
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Most of the suite's time is XLA's; a step that was compiled in one test is read back in the next.
+COMPILED = tempfile.TemporaryDirectory(prefix='compiled-')  # goes when the tests end
+jax.config.update('jax_compilation_cache_dir', COMPILED.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
 
 PHANTOMS = dict(images=24, size=96, seed=0)
 
