@@ -14,19 +14,12 @@ from flax import nnx
 
 from mtpret_jax import weights
 from mtpret_jax.models.resnet import ResNet
+from tests.drawn import make_state_dict
 from tests.reference import draw
 
 TOLERANCE = 1e-4  # absolute, f32; the features are of the order of one
 TRUNKS = ('resnet18', 'resnet50')
 FIXTURE = pathlib.Path(__file__).parent / 'reference' / 'resnet.npz'
-
-
-def drawn_trunk(name):
-  """(params, stats) through the front door: a torchvision state dict with a three-channel stem."""
-  names = {weights.name_in_torch(path): weights.torch_shape(leaf.shape) for tree in weights.trunk_shapes(name)
-           for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-  names[weights.STEM] = (64, 3, 7, 7)
-  return weights.import_trunk({key: draw.weight(key, shape) for key, shape in names.items()}, name)
 
 
 @functools.cache
@@ -41,7 +34,7 @@ def our_features(name, mode):
     maps = trunk(images_BHW1, groups=1 if mode == 'training' else None)
     return maps, nnx.to_pure_dict(nnx.state(trunk, nnx.BatchStat))
 
-  maps, stats = run(*drawn_trunk(name), images_BHW1)
+  maps, stats = run(*weights.import_trunk(make_state_dict(name), name), images_BHW1)
   statistics = {weights.name_in_torch(path): np.asarray(leaf)
                 for path, leaf in jax.tree_util.tree_leaves_with_path(stats)}
   return maps, statistics

@@ -6,22 +6,15 @@ import pytest
 import safetensors.numpy
 
 from mtpret_jax import weights
+from tests.drawn import make_state_dict
 from tests.reference import draw
-
-
-def drawn_state_dict(name, channels=3, prefix=''):
-  """A torchvision state dict of `name` with a `channels`-channel stem, a classifier and counters."""
-  shapes = {weights.name_in_torch(path): weights.torch_shape(leaf.shape) for tree in weights.trunk_shapes(name)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-  shapes |= {'conv1.weight': (64, channels, 7, 7), 'fc.weight': (10, 512), 'fc.bias': (10,)}
-  counters = {'bn1.num_batches_tracked': np.int64(7)}
-  return {prefix + key: value
-          for key, value in ({key: draw.weight(key, shape) for key, shape in shapes.items()} | counters).items()}
 
 
 @pytest.fixture(scope='module')
 def state_dict():
-  return drawn_state_dict('resnet18', channels=1)
+  """ResNet-18 with a grey stem, a classifier and a counter of batches."""
+  rest = {'fc.weight': np.ones((10, 512)), 'fc.bias': np.ones(10), 'bn1.num_batches_tracked': np.int64(7)}
+  return make_state_dict('resnet18', channels=1) | rest
 
 
 def assert_trees_equal(left, right):
@@ -47,7 +40,7 @@ def test_export_then_import_changes_no_bit(state_dict, tmp_path):
 
 
 def test_three_channel_stem_is_summed_and_written_back_as_thirds(tmp_path):
-  coloured = drawn_state_dict('resnet18', channels=3)
+  coloured = make_state_dict('resnet18', channels=3)
   params, stats = weights.import_trunk(coloured, 'resnet18')
   summed = coloured['conv1.weight'].sum(1)
   np.testing.assert_allclose(params['conv1']['kernel'][:, :, 0].transpose(2, 0, 1), summed, rtol=1e-6)
