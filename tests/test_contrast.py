@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.optim import make_optimiser
 from mtpret_jax.sharding import make_mesh, place_batch
@@ -75,3 +76,96 @@ def test_the_published_algorithm_in_torch_beside_ours(ten_losses):
   worst = np.abs(ten_losses / theirs - 1).max()
   print(f'largest relative difference of ten losses: {worst:.1e}; losses {theirs.round(3)}')
   assert worst <= TOLERANCE
+
+
+@pytest.fixture(scope='module')
+def shallow():
+  """A trunk of two blocks, which compiles quickly."""
+  LAYERS['shallow'] = (BasicBlock, (1, 1, 0, 0))
+  yield 'shallow'
+  del LAYERS['shallow']
+
+
+def take_steps(trunk, devices, steps=3):
+  """The state before and after each step with random views, and each step's measures."""
+  config, mesh = make_config(trunk, LIVELY), make_mesh(jax.devices()[:devices])
+  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser, lambda step: setting.RATE)
+  state = init_state(objective, optimiser, mesh, 0)
+  step = compile_step(objective, optimiser, 'contrast', mesh, seed=0)
+  states, measures = [jax.device_get(state)], []
+  for number in range(steps):
+    state, measured = step(state, place_batch(make_batch(number, size=40), mesh))
+    states.append(jax.device_get(state))
+    measures.append(jax.device_get(measured))
+  return states, measures
+
+
+@pytest.fixture(scope='module')
+def on_one_device(shallow):
+  return take_steps(shallow, devices=1)
+
+
+@pytest.fixture(scope='module')
+def on_eight_devices(shallow):
+  return take_steps(shallow, devices=8)
+
+
+def test_eight_devices_take_the_step_that_one_takes(on_one_device, on_eight_devices):
+  (first, after, *_), (measures, *_) = on_one_device
+  (first_8, after_8, *_), (measures_8, *_) = on_eight_devices
+  jax.tree.map(np.testing.assert_array_equal, first, first_8)
+  for name, value in measures.items():
+    np.testing.assert_allclose(measures_8[name], value, rtol=1e-5, err_msg=name)
+  jax.tree.map(lambda one, eight: np.testing.assert_allclose(eight, one, rtol=0, atol=2e-5 * np.abs(one).max()),
+               after, after_8)
+
+
+def test_queue_forgets_the_oldest_first(on_one_device):
+  states, _ = on_one_device
+  queues = [state.carry['queue'] for state in states]
+  half = setting.BATCH  # the queue holds two batches
+  changed = [(before != after).any(1) for before, after in zip(queues[:-1], queues[1:], strict=True)]
+  for number, rows in enumerate(changed):
+    newest = slice(0, half) if number % 2 == 0 else slice(half, 2 * half)
+    assert rows[newest].all() and rows.sum() == half, f'step {number} replaces one batch, the oldest'
+
+
+def test_queue_holds_unit_vectors_and_their_sources(on_one_device):
+  states, _ = on_one_device
+  carry = states[2].carry
+  np.testing.assert_allclose(np.linalg.norm(carry['queue'], axis=1), 1, rtol=1e-5)
+  np.testing.assert_array_equal(carry['queue_source'], np.tile(make_batch(0)['source'], 2))
+  assert (states[0].carry['queue_source'] == -1).all()
+
+
+def test_slow_encoder_follows_the_weights_of_before_the_step(on_one_device):
+  states, _ = on_one_device
+  for before, after in zip(states[:-1], states[1:], strict=True):
+    expected = jax.tree.map(lambda slow, fast: 0.9 * slow + 0.1 * fast, before.carry['slow'], before.params)
+    jax.tree.map(lambda ours, wanted: np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-7),
+                 after.carry['slow'], expected)
+
+
+def test_every_step_draws_other_views(on_one_device):
+  _, measures = on_one_device
+  assert len({float(measured['loss']) for measured in measures}) == len(measures)
+
+
+def test_keys_of_other_sources_do_not_count_with_same_source(shallow, on_one_device):
+  objective = make_contrast(make_config(shallow, LIVELY, negatives='same_source'))
+  (state, *_), _ = on_one_device
+  batch = make_batch(0, size=40) | {'source': np.ones(setting.BATCH, np.int32)}
+  sources = np.repeat(np.array([1, 2], np.int32), setting.QUEUE // 2)
+
+  @jax.jit
+  def compute_loss(params, carry, queue):
+    carry = carry | {'queue': queue, 'queue_source': sources}
+    return objective.loss('contrast', params, carry, batch, 0, jax.random.key(1))[0]
+
+  queue = state.carry['queue']
+  own, other = queue.copy(), queue.copy()
+  own[:setting.QUEUE // 2] *= -1
+  other[setting.QUEUE // 2:] *= -1
+  before, with_own, with_other = (compute_loss(state.params, state.carry, rows) for rows in (queue, own, other))
+  assert with_other == before
+  assert with_own != before
