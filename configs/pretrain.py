@@ -41,7 +41,7 @@ def embedded():
     keep=2,                    # checkpoints
     contrast=dict(
       dim=128,
-      queue=2048,              # keys; about half the training images
+      queue=512,               # keys; longer ones are stale while so short a run still learns fast
       temperature=0.2,
       momentum=0.99,           # of the slow encoder; 0.999 is for runs of 10,000 steps and more
       group=8,                 # images in a batch-norm group
@@ -56,13 +56,18 @@ def embedded():
       phantoms=dict(images=1200, size=160, seed=0),  # for each dataset; px
       dir='data/phantoms',     # prepared datasets, and the phantom archives themselves
       stored='256',            # longer side that is stored, px: 'original', '512' or '256'
-      size=80,                 # px, side that the host hands to the device
+      size=128,                # px, side that the host hands to the device
       weights='by_images',     # 'balanced', or a number for each, as in '2,1,1,1,1'
       threads=4,               # that read ahead
       workers=0,               # processes that read ahead, 0 is none; for hosts with many cores
       ahead=8,                 # batches
     ),
-    probe=dict(images=1000, neighbours=20, penalty=0.01, resamples=200),  # images: at most, of each split
+    probe=dict(
+      images=1000,             # at most, of each split of each dataset
+      neighbours=20,           # k of the k nearest neighbours
+      penalty=0.01,            # C of the linear model, 1 / strength of its L2 penalty
+      resamples=200,           # of patients, for the intervals
+    ),
   ))
 
 
