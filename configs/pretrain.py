@@ -34,14 +34,14 @@ def embedded():
     trunk='resnet18',
     dtype='float32',           # of the activations; parameters, statistics and losses are always f32
     init_from='',              # a .safetensors file of a torchvision ResNet; '' is from scratch
-    steps=1000,
+    steps=700,
     batch=32,                  # images, over all devices
-    save_every=250,            # steps
+    save_every=100,            # steps
     log_every=10,              # steps
     keep=2,                    # checkpoints
     contrast=dict(
       dim=128,
-      queue=512,               # keys; longer ones are stale while so short a run still learns fast
+      queue=256,               # keys, 8 batches; older ones give themselves away while the encoder still moves fast
       temperature=0.2,
       momentum=0.99,           # of the slow encoder; 0.999 is for runs of 10,000 steps and more
       group=8,                 # images in a batch-norm group

@@ -107,7 +107,7 @@ def on_one_device(shallow):
 
 @pytest.fixture(scope='module')
 def on_eight_devices(shallow):
-  return take_steps(shallow, devices=8)
+  return take_steps(shallow, devices=8, steps=1)
 
 
 def test_eight_devices_take_the_step_that_one_takes(on_one_device, on_eight_devices):
