@@ -10,7 +10,7 @@ FIXTURE = pathlib.Path(__file__).with_name('moco.npz')
 TRUNK, STEPS, BATCH, SIZE = 'resnet18', 10, 32, 64
 GROUP, SHUFFLE_GROUPS = 4, 4  # images in a batch-norm group; groups among which the keys change place
 DIM, QUEUE, TEMPERATURE, MOMENTUM = 16, 64, 0.2, 0.9  # so quick a slow encoder shows within ten steps
-RATE, SGD_MOMENTUM, DECAY = 0.01, 0.9, 1e-3
+RATE, SGD_MOMENTUM, DECAY = 0.01, 0.9, 0.1  # so strong a decay shows too
 
 
 def images(step):
