@@ -21,7 +21,7 @@ class Linear(nnx.Module):
     self.bias = nnx.Param(uniform_fan_in(rngs.params(), (out,), channels))
 
   def __call__(self, features):
-    return features @ self.kernel[...] + self.bias[...][None]
+    return jnp.matmul(features, self.kernel[...], precision='highest') + self.bias[...][None]
 
 
 class Projector(nnx.Module):

@@ -89,8 +89,8 @@ def compute_loss(config, encoder, task, params, carry, batch, step, rng):
   query_images = augment.make_view(batch['query'], rng_query, config.augment, config.dtype)
   query_BD, stats = embed(params, carry['stats'], query_images, groups)
 
-  same_B1 = jnp.einsum('bd,bd->b', query_BD, key_BD)[:, None]
-  other_BK = jnp.einsum('bd,kd->bk', query_BD, carry['queue'])
+  same_B1 = jnp.einsum('bd,bd->b', query_BD, key_BD, precision='highest')[:, None]  # TPUs round to bf16 by default
+  other_BK = jnp.einsum('bd,kd->bk', query_BD, carry['queue'], precision='highest')
   if moco.negatives == 'same_source':
     known_BK = batch['source'][:, None] == carry['queue_source'][None]
     other_BK = jnp.where(known_BK, other_BK, -jnp.inf)
