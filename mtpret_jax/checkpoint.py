@@ -24,25 +24,25 @@ def open_checkpoints(workdir, keep):
     checkpoints.close()
 
 
-def save(checkpoints, state, step, stream):
-  """Begins to save `state`, which is at `step`; `stream` is the fingerprint of the data that it was trained on."""
+def save(checkpoints, state, step, run):
+  """Begins to save `state`, which is at `step`; `run` is the fingerprint of the run."""
   if latest_step(checkpoints) != step:
-    checkpoints.save_checkpointables_async(step, {'state': state}, custom_metadata=stream)
+    checkpoints.save_checkpointables_async(step, {'state': state}, custom_metadata=run)
 
 
-def resume(checkpoints, state, stream):
+def resume(checkpoints, state, run):
   """The newest saved state, placed as `state` is, or `state` itself where nothing was saved. Raises ConfigError where
-  the saved run was on another stream of data."""
+  the saved run has another fingerprint."""
   latest = checkpoints.latest
   if latest is None:
     return state
   saved = checkpoints.metadata(latest.step).custom_metadata or {}
-  differing = [f'{field}: {saved.get(field)!r} there, {stream.get(field)!r} here'
-               for field in sorted(saved | stream) if saved.get(field) != stream.get(field)]
+  differing = [f'{field}: {saved.get(field)!r} there, {run.get(field)!r} here'
+               for field in sorted(saved | run) if saved.get(field) != run.get(field)]
   if differing:
     raise ConfigError(
-      f'the checkpoint of step {latest.step} in {checkpoints.directory} was trained on another stream of data '
-      f'({"; ".join(differing)}): run it with its own config, or start anew with another --config.workdir')
+      f'the checkpoint of step {latest.step} in {checkpoints.directory} is of another run ({"; ".join(differing)}): '
+      f'give the config that it has, or start anew with another --config.workdir')
   like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
   return checkpoints.load_checkpointables(latest.step, abstract_checkpointables={'state': like})['state']
 

@@ -34,7 +34,6 @@ def main(_):
     prepare.choose_datasets(config)
     check_config(config, devices=jax.device_count(), processes=jax.process_count())
     prepare.prepare_data(config)
-    report.save_config(config)
     state = train.train(config, config.workdir)
     report.finish(state, config)
   except (ConfigError, build.ArchiveChanged, common.TooManyRejects) as error:

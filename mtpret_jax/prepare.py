@@ -6,7 +6,7 @@ import pathlib
 import jax
 from jax.experimental import multihost_utils
 
-from mtpret_jax.check import ConfigError
+from mtpret_jax.check import ConfigError, check_choice
 from tfds_builders import build
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ PLANNED = {
 
 def choose_datasets(config):
   """Fills in `data.datasets` where it is empty: every dataset whose archive lies in `data.archives`."""
+  for name in config.data.datasets:
+    check_choice('dataset', name, [*build.NAMES, *PLANNED])
   if config.data.datasets:
     return
   absent = {error.dataset for error in build.missing(build.NAMES, config.data.archives)}

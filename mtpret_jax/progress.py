@@ -1,14 +1,31 @@
-"""What a run shows while it works: a progress bar, TensorBoard events and `metrics.jsonl`."""
+"""What a run shows while it works: its config, a progress bar, TensorBoard events and `metrics.jsonl`."""
 
 import contextlib
+import importlib.metadata
 import json
 import pathlib
+import platform
 import sys
 import time
 
 import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
+             'opencv-python-headless')
+
+
+def save_config(workdir, config):
+  """`config.json` in the workdir: what runs, with the versions it runs on."""
+  path = pathlib.Path(workdir, 'config.json')
+  path.write_text(json.dumps({'config': config.to_dict(), 'versions': list_versions()}, indent=2) + '\n')
+
+
+def list_versions():
+  devices = jax.devices()
+  return {'python': platform.python_version(), 'devices': f'{len(devices)} x {devices[0].device_kind}',
+          **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
 @contextlib.contextmanager
@@ -18,6 +35,7 @@ def open_log(workdir, start, config):
   if jax.process_index():
     yield lambda step, measures: None
     return
+  save_config(workdir, config)
   with contextlib.ExitStack() as stack:
     bar = stack.enter_context(tqdm(
       total=config.steps, initial=start, desc=config.name, unit='step', dynamic_ncols=True,

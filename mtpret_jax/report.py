@@ -1,9 +1,7 @@
 """The end of a run: a table in words, `results.json`, and pictures to look at."""
 
-import importlib.metadata
 import json
 import pathlib
-import platform
 
 import jax
 import matplotlib
@@ -14,24 +12,10 @@ import matplotlib.pyplot as plt
 
 from mtpret_jax import augment, probe
 from mtpret_jax.objectives.contrast import make_contrast
+from mtpret_jax.progress import list_versions
 from mtpret_jax.train import read_start
 
 PHANTOMS = 'phantom radiographs, computed, not patients'
-LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
-             'opencv-python-headless')
-
-
-def save_config(config):
-  """`config.json` in the workdir: what runs, with the versions it runs on."""
-  if jax.process_index() == 0:
-    path = pathlib.Path(config.workdir, 'config.json')
-    path.write_text(json.dumps({'config': config.to_dict(), 'versions': list_versions()}, indent=2) + '\n')
-
-
-def list_versions():
-  devices = jax.devices()
-  return {'python': platform.python_version(), 'devices': f'{len(devices)} x {devices[0].device_kind}',
-          **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
 def finish(state, config):
@@ -62,8 +46,11 @@ def describe_scores(before, after, config):
   widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
   lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
   what = PHANTOMS if not config.data.archives else f'archives in {config.data.archives}'
+  scored = {row['dataset'] for row in after}
+  unscored = [name for name in config.data.datasets if name not in scored]
   return '\n'.join([f'Probe on the validation split, patients apart ({what}); 95 % interval over patients',
-                    *lines, 'AUROC: higher is better. MAE: lower is better.'])
+                    *lines, 'AUROC, the mean over findings: higher is better. MAE: lower is better.',
+                    *(f'{name} has no label that the probe scores.' for name in unscored)])
 
 
 def describe_score(row, kind):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from mtpret_jax import checkpoint, optim
+from mtpret_jax.check import ConfigError
 from mtpret_jax.data import pipeline
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.objectives.contrast import make_contrast
@@ -27,7 +28,7 @@ def train(config, workdir):
   """Trains to `config.steps`, from the newest checkpoint in `workdir` if there is one. Returns the last state."""
   mesh = make_mesh()
   sources = [open_source(name, config.data.dir, config.data.stored, 'train') for name in config.data.datasets]
-  stream = pipeline.fingerprint(sources, config)
+  run = pipeline.fingerprint(sources, config)
   batches = pipeline.make_contrast_batches(
     sources, config, process=jax.process_index(), processes=jax.process_count())
   objective = make_contrast(config)
@@ -37,7 +38,7 @@ def train(config, workdir):
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep))
     state = checkpoint.resume(
-      checkpoints, init_state(objective, optimiser, mesh, config.seed, read_start(config)), stream)
+      checkpoints, init_state(objective, optimiser, mesh, config.seed, read_start(config)), run)
     start = int(state.step)
     if start:
       log.info('resumed from step %d of %d', start, config.steps)
@@ -49,7 +50,7 @@ def train(config, workdir):
     for step in range(start, config.steps):
       if step > start and step % config.save_every == 0:
         pending = settle(pending, show, checkpoints)
-        checkpoint.save(checkpoints, state, step, stream)
+        checkpoint.save(checkpoints, state, step, run)
       began = time.perf_counter()
       task, batch = next(feed)
       batch = place_batch(batch, mesh)
@@ -59,14 +60,17 @@ def train(config, workdir):
       pending = step, measures | {'rate': schedule(step), 'waited': waited}
 
     settle(pending, show, checkpoints)
-    checkpoint.save(checkpoints, state, config.steps, stream)
+    checkpoint.save(checkpoints, state, config.steps, run)
     log.info('the last checkpoint is %s', checkpoint.describe_latest(checkpoints))
   return state
 
 
 def read_start(config):
-  """The trunk that `init_from` names, or None."""
-  return import_trunk(config.init_from, config.trunk) if config.init_from else None
+  """The trunk that `init_from` names, or None. Raises ConfigError where the file cannot be used."""
+  try:
+    return import_trunk(config.init_from, config.trunk) if config.init_from else None
+  except (OSError, ValueError) as error:
+    raise ConfigError(f'init_from={config.init_from!r}: {error}') from error
 
 
 def settle(pending, show, checkpoints):

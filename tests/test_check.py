@@ -9,6 +9,8 @@ import pytest
 
 from configs.pretrain import VARIANTS, get_config
 from mtpret_jax.check import ConfigError, check_config, check_workdir
+from mtpret_jax.prepare import choose_datasets
+from mtpret_jax.train import read_start
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -65,6 +67,21 @@ def test_a_block_of_keys_lies_in_one_process():
 def test_a_wrong_choice_lists_the_choices(field, value):
   message = refuse(**{field: value})
   assert repr(value) in message and 'have' in message
+
+
+def test_an_unknown_dataset_lists_the_datasets():
+  config = get_config()
+  config.data.datasets = ('murra',)
+  with pytest.raises(ConfigError, match="unknown dataset 'murra'; have nih_chest_xray, "):
+    choose_datasets(config)
+
+
+@pytest.mark.parametrize('name, said', [('none.safetensors', 'No such file'), ('weights.pth', 'convert it')])
+def test_weights_that_cannot_be_used_are_refused_with_a_reason(name, said, tmp_path):
+  config = get_config()
+  config.init_from = str(tmp_path / name)
+  with pytest.raises(ConfigError, match=f'(?s)init_from=.*{said}'):
+    read_start(config)
 
 
 def test_an_unwritable_workdir_is_noticed_first(tmp_path):

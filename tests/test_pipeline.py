@@ -2,7 +2,6 @@
 
 import collections
 
-
 import cv2
 import numpy as np
 import pytest
@@ -96,6 +95,9 @@ def test_the_fingerprint_changes_with_whatever_changes_the_order(sources):
   same = pipeline.fingerprint(sources, make_config())
   assert same == pipeline.fingerprint(sources, make_config())
   assert same != pipeline.fingerprint(sources, make_config(seed=1))
+  elsewhere = make_config()
+  elsewhere.data.update(threads=7, ahead=9)
+  assert same == pipeline.fingerprint(sources, elsewhere)
   assert same != pipeline.fingerprint(sources, make_config(weights='balanced'))
   assert same != pipeline.fingerprint([sources[0], make_source('small', 13, 100)], make_config())
 

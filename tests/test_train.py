@@ -1,6 +1,7 @@
 """The loop: what stops in the middle goes on as if it had not, and what goes wrong says so."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -65,13 +66,18 @@ def test_a_finished_run_has_nothing_left_to_do(config, undisturbed):
   assert (workdir / 'metrics.jsonl').read_text() == before
 
 
-def test_another_stream_of_data_is_refused_with_the_differing_fields(config, undisturbed):
+@pytest.mark.parametrize('field, value, said', [
+  ('data.weights', 'balanced', "data.weights: 'by_images' there, 'balanced' here"),
+  ('optimiser.rate', 0.5, 'optimiser.rate: 0.03 there, 0.5 here')])
+def test_another_run_is_refused_with_the_differing_fields(field, value, said, config, undisturbed):
   workdir, _ = undisturbed
   other = config.copy_and_resolve_references()
   with other.unlocked():
-    other.data.weights = 'balanced'
-  with pytest.raises(ConfigError, match="weights: 'by_images' there, 'balanced' here.*--config.workdir"):
+    other.update_from_flattened_dict({field: value})
+  before = (workdir / 'config.json').read_text()
+  with pytest.raises(ConfigError, match=f'{re.escape(said)}.*--config.workdir'):
     train.train(other, workdir)
+  assert (workdir / 'config.json').read_text() == before
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_checkpoint(

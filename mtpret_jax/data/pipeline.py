@@ -14,6 +14,10 @@ import numpy as np
 from mtpret_jax.data.records import decode_image
 from mtpret_jax.shuffle import place_keys
 
+# Fields that change nothing of what is learned.
+INCIDENTAL = ('name', 'workdir', 'save_every', 'log_every', 'keep', 'probe', 'data.archives', 'data.dir',
+              'data.datasets', 'data.phantoms', 'data.threads', 'data.workers', 'data.ahead')
+
 
 def weigh_sources(sources, weights):
   """'by_images': in proportion to the images each has; 'balanced': all equally; or '2,1,1', a number for each."""
@@ -74,15 +78,20 @@ def stream(batches, start, task, config):
 
 
 def fingerprint(sources, config):
-  """What the order of the batches depends on; a run resumes only where it is unchanged."""
-  return {
-    'datasets': {source.name: f'{source.version} {source.split} {len(source)} images '
-                              f'{source.about.get("archive", "")}'.strip() for source in sources},
-    'stored': config.data.stored,
-    'size': config.data.size,
-    'weights': config.data.weights,
-    'batch': config.batch,
-    'group': config.contrast.group,
-    'shuffle_groups': config.contrast.shuffle_groups,
-    'seed': config.seed,
-  }
+  """What the state after each step depends on, flat: datasets and every config field but those that only say where
+  things lie and how often they are shown. A run resumes only where it is unchanged."""
+  datasets = {f'data.{source.name}': f'{source.version} {source.split} {len(source)} images '
+                                     f'{source.about.get("archive", {}).get("sha256", "")[:12]}'.strip()
+              for source in sources}
+  return datasets | {field: value for field, value in flatten(config.to_dict()).items()
+                     if not field.startswith(INCIDENTAL)}
+
+
+def flatten(fields, prefix=''):
+  flat = {}
+  for name, value in fields.items():
+    if isinstance(value, dict):
+      flat |= flatten(value, f'{prefix}{name}.')
+    else:
+      flat[f'{prefix}{name}'] = list(value) if isinstance(value, tuple) else value
+  return flat

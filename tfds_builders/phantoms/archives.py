@@ -1,7 +1,7 @@
 """The archives in miniature: which exposures, under which names, and the tables beside them.
 
 A dataset is one `Archive` and one line in ARCHIVES. Layouts follow the public archives with their quirks, see
-docs/datasets.md.
+the README.md of each builder.
 """
 
 import csv
