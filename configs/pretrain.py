@@ -1,7 +1,7 @@
 """Stage 1, MD-MoCo: one trunk learns from the images of all datasets, without labels.
 
     python -m mtpret_jax.main --config=configs/pretrain.py            embedded phantom radiographs, 2 cores
-    python -m mtpret_jax.main --config=configs/pretrain.py:smoke      the same in under a minute, learns nothing
+    python -m mtpret_jax.main --config=configs/pretrain.py:smoke      the same, six steps: shows that it runs
     python -m mtpret_jax.main --config=configs/pretrain.py:real --config.data.archives=DIR
                                                                       every archive found in DIR, still small
     python -m mtpret_jax.main --config=configs/pretrain.py:muscle9 --config.data.archives=DIR
@@ -34,7 +34,7 @@ def embedded():
     trunk='resnet18',
     dtype='float32',           # of the activations; parameters, statistics and losses are always f32
     init_from='',              # a .safetensors file of a torchvision ResNet; '' is from scratch
-    steps=700,
+    steps=500,
     batch=32,                  # images, over all devices
     save_every=100,            # steps
     log_every=10,              # steps
@@ -49,7 +49,7 @@ def embedded():
       negatives='all',         # or 'same_source': only keys of the query's own dataset
     ),
     optimiser=dict(rate=0.03, momentum=0.9, weight_decay=1e-4, warmup_steps=50),
-    augment=common.moco_v2_augment(64),
+    augment=dict(common.moco_v2_augment(64), crop_area=(0.3, 1.0)),  # wider crops learned more in so few steps
     data=dict(
       datasets=common.embedded,
       archives='',             # folder with the downloaded archives; '' is phantoms
