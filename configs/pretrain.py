@@ -6,10 +6,11 @@
                                                                       every archive found in DIR, still small
     python -m mtpret_jax.main --config=configs/pretrain.py:muscle9 --config.data.archives=DIR
     python -m mtpret_jax.main --config=configs/pretrain.py:mtpret11 --config.data.archives=DIR
-                                                                      the papers' scale: ResNet-50, 224 px
+                                                                      ResNet-50 at full scale
 
-Augmentation, queue, temperature, momentum and optimiser of MoCo v2 (facebookresearch/moco, `--mlp --aug-plus --cos`);
-that MUSCLE and MTPret use the same numbers is our assumption, their papers name none.
+The full-scale variants have the augmentation, queue, temperature, momentum and optimiser of MoCo v2
+(facebookresearch/moco, `--mlp --aug-plus --cos`); that MUSCLE and MTPret use the same is our assumption, their papers
+name none. The small ones have a shorter queue, a faster slow encoder and wider crops, see docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -41,15 +42,15 @@ def embedded():
     keep=2,                    # checkpoints
     contrast=dict(
       dim=128,
-      queue=256,               # keys, 8 batches; older ones give themselves away while the encoder still moves fast
+      queue=256,               # keys, 8 batches; with longer queues short runs went astray, docs/results.md
       temperature=0.2,
-      momentum=0.99,           # of the slow encoder; 0.999 is for runs of 10,000 steps and more
+      momentum=0.99,           # of the slow encoder; MoCo v2 has 0.999, too slow for 500 steps
       group=8,                 # images in a batch-norm group
       shuffle_groups=4,        # groups among which keys change place; a block of them lies in one process
       negatives='all',         # or 'same_source': only keys of the query's own dataset
     ),
     optimiser=dict(rate=0.03, momentum=0.9, weight_decay=1e-4, warmup_steps=50),
-    augment=dict(common.moco_v2_augment(64), crop_area=(0.3, 1.0)),  # wider crops learned more in so few steps
+    augment=dict(common.moco_v2_augment(64), crop_area=(0.3, 1.0)),  # MoCo v2 has 0.2
     data=dict(
       datasets=common.embedded,
       archives='',             # folder with the downloaded archives; '' is phantoms

@@ -6,7 +6,7 @@ import optax
 
 def make_schedule(config, steps):
   """step -> learning rate: linear warm-up over `warmup_steps`, then a half cosine to zero at `steps` (Loshchilov and
-  Hutter 2017). MoCo v2 scales the rate with the batch and has no warm-up; a short one costs nothing."""
+  Hutter 2017). MoCo v2's code has no warm-up: `warmup_steps=0`."""
   def rate(step):
     warm = jnp.minimum((step + 1) / max(config.warmup_steps, 1), 1.0)
     done = jnp.clip((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 0.0, 1.0)

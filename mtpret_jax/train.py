@@ -1,4 +1,4 @@
-"""The one loop: save, draw, step, log. It never learns which stage it is in."""
+"""The one loop: save, draw, step, log. What it runs so far is stage 1."""
 
 import contextlib
 import logging
