@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from tfds_builders import phantoms
-from tfds_builders.phantoms import archives, studies, writing
+from tfds_builders.phantoms import studies, writing
+from tfds_builders.phantoms.archives import nih_chest_xray
 from tfds_builders.phantoms.chest_findings import FINDINGS
 from tfds_builders.phantoms.film import Film, ellipsoid, tube
 from tfds_builders.phantoms.physics import Vendor
@@ -218,7 +219,7 @@ def test_nih_boxes_stand_in_the_1024_frame(written):
   for path, seen in phantoms.render('nih_chest_xray', 24, 64):
     for finding, *box in seen.boxes:
       key = (path.rsplit('/', 1)[1], 'Infiltrate' if finding == 'Infiltration' else finding)
-      if finding in archives.NIH_BOXED:
+      if finding in nih_chest_xray.NIH_BOXED:
         assert rows[key] == [16 * v for v in box]
         found += 1
   assert found == len(rows) > 3
