@@ -18,7 +18,7 @@ def save(folder, image, kind='PNG', **options):
   return path
 
 
-@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'BMP'])
 @pytest.mark.parametrize('share', [0.02, 0.5, 0.98])
 def test_a_truncated_file_is_unreadable_and_not_half_an_image(tmp_path, kind, share):
   path = save(tmp_path, GREY, kind)
@@ -45,9 +45,10 @@ def test_rgba_gives_its_first_channel(tmp_path):
   np.testing.assert_array_equal(images.read(save(tmp_path, rgba)), GREY)
 
 
-@pytest.mark.parametrize('mode', ['RGB', 'P'])
-def test_grey_stored_as_colour_keeps_its_grey(tmp_path, mode):
-  np.testing.assert_array_equal(images.read(save(tmp_path, PIL.Image.fromarray(GREY).convert(mode))), GREY)
+@pytest.mark.parametrize('kind', ['PNG', 'BMP'])
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'P'])
+def test_grey_stored_as_colour_keeps_its_grey(tmp_path, mode, kind):
+  np.testing.assert_array_equal(images.read(save(tmp_path, PIL.Image.fromarray(GREY).convert(mode), kind)), GREY)
 
 
 def test_16_bits_are_scaled_between_percentiles_and_not_cut_to_their_low_byte(tmp_path):

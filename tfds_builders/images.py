@@ -25,7 +25,7 @@ def read(path):
 
   Returns:
     HW uint8. RGBA and LA give their first channel; RGB, palette and CMYK their luma; more than 8 bits are
-    scaled so that the 0.5th and 99.5th percentile of this image become 0 and 255.
+    scaled so that the 0.5th and 99.5th percentile of this image become 0 and 255. DICOM: see `dicom.decode`.
 
   Raises:
     Unreadable: not an image, truncated, damaged, or more than MAX_PIXELS pixels (seen in the header).
@@ -63,6 +63,9 @@ def read_bytes(path):
 
 def decode(raw):
   """Bytes of a file to a loaded Pillow image; raises Unreadable."""
+  if raw[128:132] == b'DICM':
+    from tfds_builders import dicom
+    return PIL.Image.fromarray(dicom.decode(raw))
   try:
     image = PIL.Image.open(io.BytesIO(raw))
     if image.width * image.height > MAX_PIXELS:
@@ -84,9 +87,9 @@ def reduce(image):
   return np.asarray(image.convert('RGB').convert('L'))
 
 
-def scale(image):
-  """Any numbers to uint8 between their percentiles; a flat image becomes 0."""
-  low, high = np.percentile(image, PERCENTILES)
+def scale(image, sample=None):
+  """Any numbers to uint8 between their percentiles, or those of a sample; a flat image becomes 0."""
+  low, high = np.percentile(image if sample is None else sample, PERCENTILES)
   return np.rint(np.clip((image - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
 
 
