@@ -31,7 +31,7 @@ def archives(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def prepared(archives, tmp_path_factory):
-  """A data_dir with all five datasets prepared from `archives` at size 256."""
+  """A data_dir with all datasets prepared from `archives` at size 256."""
   data_dir = tmp_path_factory.mktemp('prepared')
   for name in build.NAMES:
     build.prepare(name, archives, data_dir, size='256')

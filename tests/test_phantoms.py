@@ -15,7 +15,7 @@ from tfds_builders.phantoms.film import Film, ellipsoid, tube
 from tfds_builders.phantoms.physics import Vendor
 from tfds_builders.phantoms.shot import Shot
 
-NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental')
+NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa')
 QUIET = Vendor(photons=1e9, mark=0, shutter=0)
 
 

@@ -20,7 +20,7 @@ from tensorflow_datasets.core import shuffle
 
 from tfds_builders import archives, common
 
-NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental')
+NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa')
 
 log = logging.getLogger(__name__)
 

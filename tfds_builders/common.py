@@ -66,7 +66,7 @@ class Reject:
   reason: str
 
 
-def describe(builder, homepage, findings=(), value=None, mask=(), kinds=(), **notes):
+def describe(builder, homepage, findings=(), value=None, mask=(), kinds=(), relation='independent', **notes):
   """DatasetInfo of a builder: the fields every record has, and those of the annotations this dataset has.
 
   | field | type | meaning |
@@ -85,8 +85,10 @@ def describe(builder, homepage, findings=(), value=None, mask=(), kinds=(), **no
     value: {'name': str, 'unit': str}.
     mask: names of the classes of a mask from 0 on.
     kinds: names of the kinds of objects.
-    notes: further entries of the metadata, which has `findings`, `value`, `mask`, `kinds`, `size` and `split`
-      whether used or not, and after a build `archive`, `rejects` and `left_out`.
+    relation: of the findings: 'independent', any may be present; 'exclusive', exactly one is; 'ordinal', exactly one
+      is, and their order means more and more.
+    notes: further entries of the metadata, which has `findings`, `relation`, `value`, `mask`, `kinds`, `size` and
+      `split` whether used or not, and after a build `archive`, `rejects` and `left_out`.
   """
   features = tfds.features
   fields = {
@@ -107,7 +109,7 @@ def describe(builder, homepage, findings=(), value=None, mask=(), kinds=(), **no
   return builder.dataset_info_from_configs(
     features=features.FeaturesDict(fields), homepage=homepage,
     metadata=tfds.core.MetadataDict(
-      findings=list(findings), value=dict(value or {}), mask=list(mask), kinds=list(kinds),
+      findings=list(findings), relation=relation, value=dict(value or {}), mask=list(mask), kinds=list(kinds),
       size=builder.builder_config.name, split={'rule': splits.RULE, 'seed': splits.SEED}, **notes))
 
 

@@ -104,13 +104,12 @@ def take_limb(seed, name, shot, size, vendor):
 
 
 def take_knee(seed, name, shot, size, vendor):
-  """`shot.asked` holds the grade, as ('3',)."""
+  """`shot.asked` holds the grade, as ('3',), `shot.part` the side: a patient's right knee is the left one mirrored."""
   own, rng = patient_dice(seed, name, shot)
   grade = int(shot.asked[0])
-  film, regions = draw_knee(grow_knee(own('body')), grade, size / KNEE_FIELD, own)
-  image, seen = shoot(
-    film, (size, size), pose(rng, 5, 0.03, 0.05, rng.random() < 0.5), vendor, own('shape'), rng, regions
-  )
+  film, regions = draw_knee(grow_knee(own('body')), grade, size / KNEE_FIELD, functools.partial(own, shot.part))
+  place = pose(rng, 5, 0.03, 0.05, shot.part == 'R')
+  image, seen = shoot(film, (size, size), place, vendor, own('shape'), rng, regions)
   return Radiograph(image, shot.patient, masks=seen, grade=grade, part='KNEE')
 
 
