@@ -57,6 +57,7 @@ def embedded():
       phantoms=dict(images=1200, size=160, seed=0),  # for each dataset; px
       dir='data/phantoms',     # prepared datasets, and the phantom archives themselves
       stored='256',            # longer side that is stored, px: 'original', '512' or '256'
+      rule='patient',          # who is trained on: 'patient', 'paper' or 'official', docs/datasets.md
       size=128,                # px, side that the host hands to the device
       weights='by_images',     # 'balanced', or a number for each, as in '2,1,1,1,1'
       threads=4,               # that read ahead

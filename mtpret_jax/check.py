@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from mtpret_jax.data.sources import RULES
 from mtpret_jax.models.resnet import LAYERS
 
 
@@ -16,6 +17,7 @@ def check_config(config, *, devices, processes):
   check_choice('trunk', config.trunk, sorted(LAYERS))
   check_choice('dtype', config.dtype, ['bfloat16', 'float32'])
   check_choice('contrast.negatives', moco.negatives, ['all', 'same_source'])
+  check_choice('data.rule', config.data.rule, RULES)
   check_choice('data.stored', config.data.stored, ['256', '512', 'original'])
   if batch % (devices * moco.group):
     fits = devices * moco.group

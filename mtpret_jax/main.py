@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from mtpret_jax import prepare, report, train
 from mtpret_jax.check import ConfigError, check_config, check_workdir
+from mtpret_jax.data.sources import MissingSplit
 from tfds_builders import build, common
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'file.py or file.py:variant of the run')
@@ -36,7 +37,7 @@ def main(_):
     prepare.prepare_data(config)
     state = train.train(config, config.workdir)
     report.finish(state, config)
-  except (ConfigError, build.ArchiveChanged, common.TooManyRejects) as error:
+  except (ConfigError, MissingSplit, build.ArchiveChanged, common.TooManyRejects) as error:
     stop(REFUSED, error)
   except train.Diverged as error:
     stop(FAILED, error)

@@ -7,6 +7,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from mtpret_jax.check import ConfigError, check_choice
+from mtpret_jax.data.sources import open_source
 from tfds_builders import build
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ def prepare_data(config):
       build.prepare(name, folder, config.data.dir, size=config.data.stored)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices('data prepared')
+  for name in config.data.datasets:
+    for split in ('train', 'validation'):  # raises MissingSplit now rather than after the training
+      open_source(name, config.data.dir, config.data.stored, split, config.data.rule)
 
 
 def render_phantoms(data):

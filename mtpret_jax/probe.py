@@ -1,7 +1,7 @@
 """What a trunk has learned, without training it further: k nearest neighbours and a linear model on its features.
 
-Both are fitted on the training split and scored on the validation split, which share no patient. The trunk runs in
-inference mode, with its running statistics.
+Both are fitted on the training split and scored on the validation split, which share no patient by the rule `patient`
+(by the others they may). The trunk runs in inference mode, with its running statistics.
 """
 
 import functools
@@ -31,7 +31,8 @@ def read_sets(config):
   """The images and labels of every configured dataset that has labels: {name: {split: dict of arrays}}."""
   sets = {}
   for name in config.data.datasets:
-    splits = {split: open_source(name, config.data.dir, config.data.stored, split) for split in ('train', 'validation')}
+    splits = {split: open_source(name, config.data.dir, config.data.stored, split, config.data.rule)
+              for split in ('train', 'validation')}
     sets[name] = {split: read_split(source, config) for split, source in splits.items()}
   return sets
 

@@ -48,7 +48,8 @@ def describe_scores(before, after, config):
   what = PHANTOMS if not config.data.archives else f'archives in {config.data.archives}'
   scored = {row['dataset'] for row in after}
   unscored = [name for name in config.data.datasets if name not in scored]
-  return '\n'.join([f'Probe on the validation split, patients apart ({what}); 95 % interval over patients',
+  apart = 'patients apart' if config.data.rule == 'patient' else f'rule {config.data.rule}: patients may be in both'
+  return '\n'.join([f'Probe on the validation split, {apart} ({what}); 95 % interval over patients',
                     *lines, 'AUROC, the mean over findings: higher is better. MAE: lower is better.',
                     *(f'{name} has no label that the probe scores.' for name in unscored)])
 

@@ -18,7 +18,7 @@ import types
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
-from tfds_builders import archives, common
+from tfds_builders import archives, common, index
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa')
 
@@ -56,7 +56,8 @@ def missing(names, archives_dir, data_dir=None, size='256'):
 
 
 def is_prepared(path):
-  return (path / 'dataset_info.json').exists()
+  """The index is written last: a build that was stopped before it is done again."""
+  return (path / 'dataset_info.json').exists() and (path / index.NAME).exists()
 
 
 def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated=common.TOLERATED):
@@ -71,7 +72,7 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
     tolerated: share of the archive that may be bad.
 
   Returns:
-    pathlib.Path of the prepared version, for tfds.builder_from_directory. It holds rejects.csv, too.
+    pathlib.Path of the prepared version, for tfds.builder_from_directory. It holds rejects.csv and index.csv, too.
 
   Raises:
     archives.ArchiveMissing: no archive, and nothing prepared.
@@ -93,6 +94,7 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
   # TFDS wants a folder for downloads even where nothing is downloaded; not one left in data_dir.
   with hushed(), spill_without_tensorflow(), tempfile.TemporaryDirectory() as downloads:
     builder.download_and_prepare(download_dir=downloads, download_config=manual)
+  index.write(path, builder.rules)
   return path
 
 

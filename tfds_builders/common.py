@@ -48,6 +48,8 @@ class Entry:
     fields: further fields of the record: study, part, view, sex, age, present, known, value.
     mask: reads the HW uint8 mask, if there is one; any size, brought to the image's.
     objects: ((kind, y0, x0, y1, x1), ...), the box relative to the image.
+    group: class within which the rule `paper` splits; None if the papers left the image out.
+    official: 'train', 'validation' or 'test' as the archive itself splits, '' where it does not.
   """
   image_id: str
   patient: str
@@ -56,6 +58,8 @@ class Entry:
   fields: dict = dataclasses.field(default_factory=dict)
   mask: Callable | None = None
   objects: tuple = ()
+  group: str | None = ''
+  official: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +135,9 @@ def generate(builder, archive, manual_dir, read):
   builder.total = len(entries) + len(builder.rejects)
   account(builder)
   side = splits.split_by_patient((entry.patient, entry.stratum) for entry in entries)
+  builder.rules = {
+    'paper': splits.split_by_paper((entry.image_id, entry.group) for entry in entries),
+    'official': {entry.image_id: entry.official for entry in entries if entry.official}}
   dealt = {split: [entry for entry in entries if side[entry.patient] == split] for split in splits.SHARES}
   empty = [split for split in dealt if not dealt[split]]
   if empty:

@@ -80,7 +80,7 @@ def stream(batches, start, task, config):
 def fingerprint(sources, config):
   """What the state after each step depends on, flat: datasets and every config field but those that only say where
   things lie and how often they are shown. A run resumes only where it is unchanged."""
-  datasets = {f'data.{source.name}': f'{source.version} {source.split} {len(source)} images '
+  datasets = {f'data.{source.name}': f'{source.version} {source.split} by {source.rule} {len(source)} images '
                                      f'{source.about.get("archive", {}).get("sha256", "")[:12]}'.strip()
               for source in sources}
   return datasets | {field: value for field, value in flatten(config.to_dict()).items()

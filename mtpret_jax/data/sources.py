@@ -1,11 +1,18 @@
 """A prepared dataset as a random-access source of records."""
 
+import csv
 import dataclasses
 import pathlib
 
 import tensorflow_datasets as tfds
 
 ENCODED = tfds.decode.SkipDecoding()
+RULES = ('patient', 'paper', 'official')  # records are stored by the first; the builders' splits.py defines them
+SPLITS = ('train', 'validation', 'test')
+
+
+class MissingSplit(ValueError):
+  """The dataset has no such split by this rule."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,20 +25,53 @@ class Source:
   version: str
   about: dict
   records: object
+  rule: str = 'patient'
 
   def __len__(self):
     return len(self.records)
 
 
-def open_source(name, data_dir, stored, split):
-  """`stored` is the builder's size config: 'original', '512' or '256'. Raises FileNotFoundError with the command that
-  prepares the dataset."""
+@dataclasses.dataclass(frozen=True)
+class View:
+  """Records of several stored splits in an order of their own: record i lies at places[i] = (split, position)."""
+
+  stored: dict
+  places: list
+
+  def __len__(self):
+    return len(self.places)
+
+  def __getitem__(self, index):
+    split, position = self.places[index]
+    return self.stored[split][position]
+
+
+def open_source(name, data_dir, stored, split, rule='patient'):
+  """`stored` is the builder's size config: 'original', '512' or '256'; `rule` says who is in `split`. Raises
+  FileNotFoundError with the command that prepares the dataset, and MissingSplit where the rule leaves it empty."""
   versions = sorted(pathlib.Path(data_dir, name, stored).glob('*.*.*/dataset_info.json'))
   if not versions:
     raise FileNotFoundError(
       f'{name} is not prepared under {data_dir} (looked for {name}/{stored}/<version>/dataset_info.json): run '
       f'python -m tfds_builders.build {name} --archives <folder of downloads> --data_dir {data_dir} --size {stored}')
-  builder = tfds.builder_from_directory(versions[-1].parent)
+  folder = versions[-1].parent
+  builder = tfds.builder_from_directory(folder)
   undecoded = {field: ENCODED for field in ('image', 'mask') if field in builder.info.features}
-  records = builder.as_data_source(split, decoders=undecoded)
-  return Source(name, split, str(builder.version), dict(builder.info.metadata or {}), records)
+  if rule == 'patient':
+    records = builder.as_data_source(split, decoders=undecoded)
+  else:
+    places = read_places(folder, name, split, rule)
+    records = View({part: builder.as_data_source(part, decoders=undecoded) for part in SPLITS}, places)
+  return Source(name, split, str(builder.version), dict(builder.info.metadata or {}), records, rule)
+
+
+def read_places(folder, name, split, rule):
+  """[(stored split, position)] of the records that `rule` puts into `split`, from the builder's index.csv."""
+  with open(folder / 'index.csv', newline='', encoding='utf-8') as file:
+    rows = list(csv.DictReader(file))
+  places = [(row['split'], int(row['position'])) for row in rows if row[rule] == split]
+  if not places:
+    there = sorted({row[rule] for row in rows} - {''})
+    raise MissingSplit(f'{name} has no {split} images by the rule {rule!r}'
+                       f'{", only " + " and ".join(there) if there else " at all"}: try --config.data.rule=patient')
+  return places

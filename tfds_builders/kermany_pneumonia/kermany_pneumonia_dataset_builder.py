@@ -41,17 +41,19 @@ def read(root, listed):
   """Entries, rejects and what was left out: the folder states the disease, the file name patient and germ."""
   entries, rejects = [], []
   for path in listed:
-    parts = re.fullmatch(r'(?:train|val|test)/(NORMAL|PNEUMONIA)/([^/]+)\.(?:jpe?g|png)', path, re.IGNORECASE)
+    parts = re.fullmatch(r'(train|val|test)/(NORMAL|PNEUMONIA)/([^/]+)\.(?:jpe?g|png)', path, re.IGNORECASE)
     if not parts:
       rejects.append(common.Reject('', path, 'file that is no image of this archive'))
       continue
-    ill, stem = parts[1].upper() == 'PNEUMONIA', parts[2]
+    label, stem = parts[2].lower(), parts[3]
+    ill = label == 'pneumonia'
     named = next(filter(None, (pattern.fullmatch(stem) for pattern in NAMES)), None)
     named = named.groupdict() if named else {'patient': stem}
     germ = (named.get('germ') or '').lower() if ill else ''
     entries.append(common.Entry(
       image_id=path.rsplit('.', 1)[0], patient=named['patient'], path=root / path,
-      stratum=germ or parts[1].lower(),
+      stratum=germ or label, group=label,
+      official={'val': 'validation'}.get(parts[1].lower(), parts[1].lower()),
       fields={'part': 'chest',
               'present': [float(ill), float(germ == 'bacteria'), float(germ == 'virus')],
               # Who has no pneumonia has neither kind of it; who has one has it of one germ, if the name says which.

@@ -5,8 +5,10 @@ import tensorflow_datasets as tfds
 
 from tfds_builders import archives, common
 
-PATH = re.compile(r'(?:train|valid)/XR_(?P<part>[A-Z]+)/(?P<patient>patient\d+)/'
+PATH = re.compile(r'(?P<folder>train|valid)/XR_(?P<part>[A-Z]+)/(?P<patient>patient\d+)/'
                   r'study\d+_(?P<label>positive|negative)/[^/]+\.png')
+
+OFFICIAL = {'train': 'train', 'valid': 'validation'}  # the test split is not public
 
 ARCHIVE = archives.Archive(
   name='mura', marker='train/XR_*',
@@ -50,6 +52,7 @@ def read(root, listed):
       part = match['part'].lower()
       entries.append(common.Entry(
         image_id=path[:-4], patient=match['patient'], path=root / path, stratum=f'{part} {match["label"]}',
+        group=f'{part} {match["label"]}', official=OFFICIAL[match['folder']],
         fields={'part': part, 'study': path.rsplit('/', 1)[0], 'known': [True],
                 'present': [float(match['label'] == 'positive')]}))
   rejects += [common.Reject(path[:-4], path, 'row without image') for path in sorted(tabled - set(listed))]

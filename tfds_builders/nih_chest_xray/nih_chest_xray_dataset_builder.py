@@ -13,12 +13,14 @@ KINDS = FINDINGS[:8]  # of boxes
 RAREST = ('Hernia', 'Pneumonia', 'Fibrosis', 'Edema', 'Emphysema', 'Cardiomegaly', 'Pleural_Thickening',
           'Consolidation', 'Pneumothorax', 'Mass', 'Nodule', 'Atelectasis', 'Effusion', 'Infiltration')
 FRAME = 1024  # pixels of the square that the box list counts in, whatever the size of the files
+OFFICIAL = {'train_val_list.txt': 'train', 'test_list.txt': 'test'}
 OLDEST = 120  # years; the table of 2017 has ages up to 414
 
 ARCHIVE = archives.Archive(
   name='nih_chest_xray', marker='Data_Entry_2017*.csv',
-  files=('Data_Entry_2017*.csv', 'BBox_List_2017*.csv', 'images*'),
-  layout='Data_Entry_2017_v2020.csv (or Data_Entry_2017.csv), BBox_List_2017.csv, images*/**/*.png.',
+  files=('Data_Entry_2017*.csv', 'BBox_List_2017*.csv', 'images*', *OFFICIAL),
+  layout='Data_Entry_2017_v2020.csv (or Data_Entry_2017.csv), BBox_List_2017.csv, images*/**/*.png, '
+         'test_list.txt and train_val_list.txt for the official split.',
   download='https://nihcc.app.box.com/v/ChestXray-NIHCC or Kaggle nih-chest-xrays/data (free use with attribution).')
 
 
@@ -69,10 +71,12 @@ def read(root, listed):
   rejects += [common.Reject(name[:-4], images[name], 'image without row') for name in images if name not in tabled]
   strata = {patient: next((name for name in RAREST if name in labels), 'No Finding')
             for patient, labels in stated.items()}
+  official = {name: OFFICIAL[path] for path in OFFICIAL if path in listed
+              for name in (root / path).read_text().split()}
   entries = [
     common.Entry(
       image_id=name[:-4], patient=row['Patient ID'], path=root / images[name], stratum=strata[row['Patient ID']],
-      objects=tuple(boxes[name]),
+      objects=tuple(boxes[name]), official=official.get(name, ''),
       fields={'part': 'chest', 'view': row['View Position'], 'sex': row['Patient Gender'],
               'age': read_age(row['Patient Age']), 'known': [True] * len(FINDINGS),
               'present': [float(finding in labels) for finding in FINDINGS]})
