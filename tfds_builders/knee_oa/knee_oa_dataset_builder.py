@@ -50,6 +50,7 @@ def read(root, listed):
       grade = int(match['grade'])
       entries.append(common.Entry(
         image_id=match['stem'], patient=knee['patient'], path=root / path, stratum=match['grade'],
+        group=match['grade'], official={'val': 'validation'}.get(match['folder'], match['folder']),
         fields={'part': 'knee', 'known': [True] * len(GRADES),
                 'present': [float(other == grade) for other in range(len(GRADES))]}))
   return entries, rejects, {'test knee cut out a second time (auto_test)': again} if again else {}
