@@ -19,7 +19,6 @@ PLANNED = {
   'montgomery_cxr': 'NLM-MontgomeryCXRSet.zip from https://openi.nlm.nih.gov/faq#collection',
   'indiana_cxr': 'NLMCXR_png.tgz and NLMCXR_reports.tgz from https://openi.nlm.nih.gov/faq#collection',
   'lung_masks': 'Kaggle nikhilpandey360/chest-xray-masks-and-labels',
-  'tbx11k': 'TBX11K.zip, linked from https://github.com/yun-liu/Tuberculosis',
 }
 
 

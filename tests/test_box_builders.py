@@ -1,15 +1,19 @@
 """Archives with grades and boxes: against what the phantoms drew, with the quirks of the real ones, on real subsets."""
 
 import collections
+import json
 import pathlib
+import re
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from tests.conftest import PHANTOMS
-from tests.test_builders import REAL, match_truth, read_all, read_rejects
-from tfds_builders import boxes, build, phantoms
+from tests.test_builders import REAL, edit, list_objects, match_truth, read_all, read_rejects
+from tfds_builders import boxes, build, common, phantoms
+from tfds_builders.phantoms.archives import covid19_radiography, tbx11k
 
 
 def write_png(path, shape=(20, 30), grey=0):
@@ -26,6 +30,17 @@ def test_a_box_is_cut_at_the_border_and_refused_where_nothing_is_left():
                         ((float('nan'), 20, 30, 60), 'box without area'), ((100, 20, 120, 60), 'box outside the image'),
                         ((10, -9, 30, 0), 'box outside the image')):
     assert boxes.place_box('a', *sides, 100, 200) == (None, reason)
+
+
+def compare_boxes(record, radiograph, kinds, atol):
+  """The boxes of a record are those drawn, in pixels; returns their number."""
+  height, width = radiograph.image.shape
+  stored = sorted((kinds[kind], *(box * [height, width, height, width])) for kind, box in list_objects(record))
+  expected = sorted((kind, y, x, y + h, x + w) for kind, x, y, w, h in radiograph.boxes if kind in kinds)
+  assert [row[0] for row in stored] == [row[0] for row in expected], record['image_id']
+  if expected:
+    np.testing.assert_allclose([row[1:] for row in stored], [row[1:] for row in expected], atol=atol)
+  return len(expected)
 
 
 # Knee
@@ -83,3 +98,168 @@ def test_real_knees(tmp_path):
     grade, = (REAL / 'knee_oa').glob(f'*/*/{record["image_id"]}.png')
     assert record['present'][int(grade.parent.name)] == 1
     np.testing.assert_array_equal(record['image'][..., 0], np.asarray(PIL.Image.open(grade)))
+
+
+# TBX11K
+
+@pytest.fixture(scope='module')
+def tbx_lists(archives, tmp_path_factory):
+  """Prepared from a phantom archive without its JSON tables."""
+  folder = tmp_path_factory.mktemp('tbx')
+  shutil.copytree(archives / 'tbx11k', folder / 'tbx11k')
+  shutil.rmtree(folder / 'tbx11k/TBX11K/annotations/json')
+  return build.prepare('tbx11k', folder, folder / 'data')
+
+
+@pytest.mark.parametrize('source', ['json', 'xml'])
+def test_tuberculosis_boxes_and_labels_are_those_drawn(source, prepared, request):
+  path = build.locate('tbx11k', prepared) if source == 'json' else request.getfixturevalue('tbx_lists')
+  about, records, drawn, both = build.read_metadata(path), read_all(path), 0, 0
+  for record, radiograph in match_truth('tbx11k', records):
+    active, latent = (kind in radiograph.findings for kind in tbx11k.CATEGORIES[:2])
+    if radiograph.patient == tbx11k.UNBOXED:
+      assert list_objects(record) == [] and record['image_id'].startswith('tb')
+      assert record['present'].tolist() == [1, 0, 0, 0] and record['known'].tolist() == [True, False, False, False]
+      continue
+    rounded = 0.01 if source == 'json' else 1.5 / tbx11k.FILM  # sides and size of the film are whole pixels of it
+    drawn += compare_boxes(record, radiograph, about['kinds'], atol=rounded)
+    both += active and latent
+    ill = active or latent
+    assert record['present'].tolist() == [ill, active, latent, bool(radiograph.findings) and not ill]
+    assert record['known'].tolist() == [True, True, True, not ill]
+  assert drawn > 5 and both
+  assert about['left_out'] == {'test image without label': 2, 'image of another archive (imgs/extra)': 1}
+  assert not read_rejects(path)
+
+
+def write_tbx(root, healthy=60, tuberculous=20):
+  """Archive of grey below `root`/TBX11K with one active box, 40 x 20 pixels from (10, 30) in 100 x 200, on each."""
+  names = [*(f'health/h{i:04d}.png' for i in range(healthy)), *(f'tb/tb{i:04d}.png' for i in range(tuberculous))]
+  for name in names:
+    write_png(root / 'TBX11K/imgs' / name, (25, 50))
+  table = {
+    'categories': [{'id': i, 'name': name} for i, name in enumerate(tbx11k.CATEGORIES, 1)],
+    'images': [{'id': i, 'file_name': name, 'width': 200, 'height': 100} for i, name in enumerate(names, 1)],
+    'annotations': [{'id': i, 'image_id': i, 'category_id': 1, 'bbox': [10.0, 30.0, 40.0, 20.0]}
+                    for i, name in enumerate(names, 1) if name.startswith('tb')]}
+  return root / 'TBX11K', table
+
+
+def write_table(root, table, side='trainval'):
+  (root / 'annotations/json').mkdir(parents=True, exist_ok=True)
+  (root / f'annotations/json/TBX11K_{side}.json').write_text(json.dumps(table))
+
+
+def test_bad_boxes_and_images_of_tbx_are_listed_with_their_reasons(tmp_path):
+  root, table = write_tbx(tmp_path, healthy=200)
+  marks = table['annotations']
+  marks[0]['bbox'] = [10, 30, 0, 20]
+  marks[1]['bbox'] = [200, 30, 20, 20]
+  marks[2]['category_id'] = 3
+  marks[3]['image_id'] = 9999
+  marks[4]['bbox'] = [180, -10, 40, 30]  # cut at the border
+  table['images'].append({'id': 700, 'file_name': 'tb/tb0777.png', 'width': 200, 'height': 100})
+  table['images'].append(table['images'][0])
+  write_png(root / 'imgs/health/h0888.png')
+  write_table(root, table)
+  path = build.prepare('tbx11k', tmp_path, tmp_path / 'data')
+  assert read_rejects(path) == {
+    ('tb0000', 'box without area'), ('tb0001', 'box outside the image'), ('tb0002', 'unknown kind of box'),
+    ('', 'box without image'), ('tb0777', 'row without image'), ('h0888', 'image without row'),
+    ('h0000', 'duplicate image id in the table')}
+  records = read_all(path)
+  assert len(records) == 220
+  assert [list_objects(records[f'tb000{i}']) for i in range(4)] == [[]] * 4
+  (_, box), = list_objects(records['tb0004'])
+  np.testing.assert_allclose(box, [0, 0.9, 0.2, 1])
+  (_, box), = list_objects(records['tb0005'])
+  np.testing.assert_allclose(box, [0.3, 0.05, 0.5, 0.25])
+
+
+def test_two_tables_and_a_third_that_repeats_them_are_one(tmp_path):
+  root, table = write_tbx(tmp_path)
+  write_table(root, table)
+  for side, rest in (('train', 0), ('val', 1)):
+    images = [image for image in table['images'] if (image['id'] % 4 == 0) == rest]
+    numbers = {image['id'] for image in images}
+    marks = [mark for mark in table['annotations'] if mark['image_id'] in numbers]
+    write_table(root, {**table, 'images': images, 'annotations': marks}, side)
+  path = build.prepare('tbx11k', tmp_path, tmp_path / 'data')
+  assert sorted(len(list_objects(record)) for record in read_all(path).values()) == [0] * 60 + [1] * 20
+  assert not read_rejects(path)
+
+
+def test_a_changed_box_is_another_archive(tmp_path):
+  root, table = write_tbx(tmp_path)
+  write_table(root, table)
+  build.prepare('tbx11k', tmp_path, tmp_path / 'data')
+  edit(root / 'annotations/json/TBX11K_trainval.json', '"bbox": [10.0', '"bbox": [11.0')
+  with pytest.raises(build.ArchiveChanged):
+    build.prepare('tbx11k', tmp_path, tmp_path / 'data')
+
+
+def test_tables_that_cannot_be_read_are_errors_of_one_line(tmp_path, capsys):
+  root, table = write_tbx(tmp_path)
+  for spoil in (lambda: None, lambda: write_table(root, {**table, 'images': [{'id': 1}]}),
+                lambda: write_table(root, 'tuberculosis')):
+    spoil()
+    assert build.main(['tbx11k', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]) == 1
+    error = capsys.readouterr().err.strip()
+    assert '\n' not in error and re.search('no boxes$|is no COCO file', error)
+
+
+def test_an_image_whose_xml_is_broken_is_left_out(tbx_lists, archives, tmp_path):
+  shutil.copytree(archives / 'tbx11k', tmp_path / 'tbx11k')
+  shutil.rmtree(tmp_path / 'tbx11k/TBX11K/annotations/json')
+  sheet = sorted((tmp_path / 'tbx11k/TBX11K/annotations/xml').iterdir())[0]
+  sheet.write_text('<annotation>')
+  path = build.prepare('tbx11k', tmp_path, tmp_path / 'data')
+  assert read_rejects(path) == {(sheet.stem, 'unreadable XML')}
+  assert set(read_all(tbx_lists)) - set(read_all(path)) == {sheet.stem}
+
+
+# COVID-19 radiography
+
+def test_classes_and_lungs_are_those_drawn(prepared):
+  path = build.locate('covid19_radiography', prepared)
+  about, records = build.read_metadata(path), read_all(path)
+  assert about['relation'] == 'exclusive' and about['mask'] == ['background', 'lung']
+  seen = set()
+  for name, radiograph in phantoms.render('covid19_radiography', **PHANTOMS):
+    record, kind = records[pathlib.PurePath(name).stem], pathlib.PurePath(name).parts[1]
+    assert [title for title, yes in zip(about['findings'], record['present'], strict=True) if yes] == [kind]
+    assert (radiograph.findings == set()) == (kind == 'Normal')
+    seen.add(kind)
+    mask, lungs = record['mask'][..., 0], radiograph.masks['lung_left'] | radiograph.masks['lung_right']
+    assert mask.shape == lungs.shape
+    if radiograph.patient == covid19_radiography.UNMASKED:
+      assert (mask == common.UNANNOTATED).all()
+      continue
+    assert set(np.unique(mask)) == {0, 1}
+    overlap = ((mask == 1) & lungs).sum() / ((mask == 1) | lungs).sum()
+    assert overlap >= 0.95  # the mask was stored smaller than the image, as in the archive
+  assert seen == set(about['findings']) and not read_rejects(path)
+
+
+def test_both_releases_of_the_covid_archive_are_read(tmp_path):
+  mask = np.zeros((10, 15), np.uint8)
+  mask[2:8, 3:6] = 255
+  for i in range(40):
+    write_png(tmp_path / f'new/COVID/images/COVID-{i}.png')
+    write_png(tmp_path / f'new/Viral Pneumonia/images/Viral Pneumonia-{i}.png')
+    write_png(tmp_path / f'old/COVID/COVID ({i}).png')
+    write_png(tmp_path / f'old/NORMAL/NORMAL ({i}).png')
+    write_png(tmp_path / f'old/Viral Pneumonia/Viral Pneumonia ({i}).png')
+    (tmp_path / 'new/COVID/masks').mkdir(exist_ok=True)
+    PIL.Image.fromarray(np.repeat(mask[..., None], 3, 2)).save(tmp_path / f'new/COVID/masks/COVID-{i}.png')
+  write_png(tmp_path / 'new/COVID/masks/COVID-99.png')
+  (tmp_path / 'new/COVID.metadata.xlsx').write_bytes(b'table')
+  (tmp_path / 'new/COVID/images/notes.txt').write_text('notes')
+  new = build.prepare('covid19_radiography', tmp_path / 'new', tmp_path / 'data_new')
+  records = read_all(new)
+  assert len(records) == 80 and read_rejects(new) == {
+    ('COVID-99', 'mask without image'), ('', 'file that is no image of this archive')}
+  np.testing.assert_array_equal(records['COVID-3']['mask'][..., 0], np.kron(mask > 0, np.ones((2, 2))))
+  assert (records['Viral Pneumonia-3']['mask'] == common.UNANNOTATED).all()
+  old = read_all(build.prepare('covid19_radiography', tmp_path / 'old', tmp_path / 'data_old'))
+  assert len(old) == 120 and old['NORMAL (7)']['present'].tolist() == [0, 0, 1, 0]

@@ -15,7 +15,8 @@ from tfds_builders.phantoms.film import Film, ellipsoid, tube
 from tfds_builders.phantoms.physics import Vendor
 from tfds_builders.phantoms.shot import Shot
 
-NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa')
+NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
+         'covid19_radiography')
 QUIET = Vendor(photons=1e9, mark=0, shutter=0)
 
 

@@ -8,6 +8,7 @@ import pathlib
 
 DEPTH = 3  # folders below --archives that are searched
 CROWD = 2000  # a folder with more entries holds images and is not searched: 100,000 names take seconds on a network
+TABLES = ('.csv', '.json', '.xml', '.txt')  # ends of the names of files whose contents are labels
 JUNK = ('__MACOSX', '.ipynb_checkpoints')  # and whatever starts with a dot: .DS_Store, ._image1.png
 
 
@@ -113,7 +114,7 @@ def fingerprint(root, listed):
   sha = hashlib.sha256()
   for path, size in listed.items():
     sha.update(f'{path}\0{size}\n'.encode())
-    if path.endswith('.csv'):
+    if path.endswith(TABLES):
       sha.update((root / path).read_bytes())
   return {'sha256': sha.hexdigest(), 'files': len(listed)}
 

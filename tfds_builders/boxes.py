@@ -1,5 +1,10 @@
 """Boxes as archives state them, into boxes as records hold them."""
+import collections
+import json
 import math
+from xml.etree import ElementTree
+
+VOC_SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
 def place_box(kind, x0, y0, x1, y1, width, height):
@@ -18,3 +23,64 @@ def place_box(kind, x0, y0, x1, y1, width, height):
   if x0 >= x1 or y0 >= y1:
     return None, 'box outside the image'
   return (kind, y0, x0, y1, x1), None
+
+
+def read_coco(path, kinds):
+  """Boxes of a COCO file: `images`, `annotations` with (x, y, width, height) in pixels, `categories`.
+
+  Args:
+    kinds: names of categories that are kept.
+
+  Returns:
+    {file_name: [(kind, y0, x0, y1, x1), ...]} of all images in the file, also those without a box,
+    [(file_name, reason), ...] of what was refused; file_name is '' where the annotation names no image.
+
+  Raises:
+    ValueError: no such file.
+  """
+  try:
+    coco = json.loads(path.read_text(encoding='utf-8'))
+    names = {category['id']: category['name'] for category in coco['categories']}
+    images = {image['id']: (image['file_name'], image['width'], image['height']) for image in coco['images']}
+    marks = [(mark['image_id'], mark['category_id'], *map(float, mark['bbox'])) for mark in coco['annotations']]
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(f'{path} is no COCO file with boxes: {type(error).__name__} {error}') from error
+  boxes = {name: [] for name, _, _ in images.values()}
+  counts = collections.Counter(image['id'] for image in coco['images'])
+  refused = [(images[number][0], 'duplicate image id in the table') for number, count in counts.items() if count > 1]
+  for number, category, x, y, wide, high in marks:
+    name, width, height = images.get(number, ('', 1, 1))
+    kind = names.get(category)
+    if not name:
+      refused.append(('', f'box without image: {number}'))
+    elif kind not in kinds:
+      refused.append((name, f'unknown kind of box: {kind or category}'))
+    else:
+      box, reason = place_box(kind, x, y, x + wide, y + high, width, height)
+      boxes[name] += [box] if box else []
+      refused += [(name, reason)] if reason else []
+  return boxes, refused
+
+
+def read_voc(path, kinds):
+  """Boxes of a VOC file, the XML of one image, in the frame that the file itself states.
+
+  Returns:
+    [(kind, y0, x0, y1, x1), ...], [reason, ...] of what was refused
+
+  Raises:
+    ValueError: no such file.
+  """
+  try:
+    tree = ElementTree.parse(path)
+    width, height = (int(tree.findtext(f'size/{side}')) for side in ('width', 'height'))
+    marks = [(mark.findtext('name'), *(float(mark.findtext(f'bndbox/{side}')) for side in VOC_SIDES))
+             for mark in tree.iter('object')]
+  except (ElementTree.ParseError, ValueError, TypeError) as error:
+    raise ValueError(f'{path} is no VOC file: {type(error).__name__} {error}') from error
+  boxes, refused = [], []
+  for kind, *sides in marks:
+    box, reason = place_box(kind, *sides, width, height) if kind in kinds else (None, f'unknown kind of box: {kind}')
+    boxes += [box] if box else []
+    refused += [reason] if reason else []
+  return boxes, refused

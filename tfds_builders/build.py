@@ -20,7 +20,8 @@ from tensorflow_datasets.core import shuffle
 
 from tfds_builders import archives, common, index
 
-NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa')
+NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
+         'covid19_radiography')
 
 log = logging.getLogger(__name__)
 

@@ -46,7 +46,8 @@ class Entry:
     path: of the image file.
     stratum: label the splits are balanced by.
     fields: further fields of the record: study, part, view, sex, age, present, known, value.
-    mask: reads the HW uint8 mask, if there is one; any size, brought to the image's.
+    mask: reads the HW uint8 mask; any size, brought to the image's. Where others of the dataset have one and this
+      image has none, nothing of it is annotated.
     objects: ((kind, y0, x0, y1, x1), ...), the box relative to the image.
     group: class within which the rule `paper` splits; None if the papers left the image out.
     official: 'train', 'validation' or 'test' as the archive itself splits, '' where it does not.
@@ -158,7 +159,9 @@ def drop_doubles(entries):
 def records(builder, split, root, entries):
   """Yields (image_id, record) of the entries that can be read; the others are added to the builder's rejects."""
   size = builder.builder_config.name
-  make = functools.partial(make_record, source=builder.name, size=size, boxed='objects' in builder.info.features)
+  features = builder.info.features
+  make = functools.partial(make_record, source=builder.name, size=size, masked='mask' in features,
+                           boxed='objects' in features)
   title = f'{builder.name} {split}'
   with (futures.ThreadPoolExecutor(WORKERS) as pool,
         tqdm.tqdm(total=len(entries), desc=title, unit=' images', disable=None, leave=False) as bar):
@@ -175,7 +178,7 @@ def records(builder, split, root, entries):
   write_rejects(builder)
 
 
-def make_record(entry, source, size, boxed):
+def make_record(entry, source, size, masked, boxed):
   """One entry to one record as the schema has it; gives back, not raises, Unreadable."""
   try:
     image, shape = images.read_stored(entry.path, SIZES[size], keep_jpeg=size == 'original')
@@ -183,8 +186,9 @@ def make_record(entry, source, size, boxed):
       'image': image, 'image_id': entry.image_id, 'patient': f'{source}:{entry.patient}', 'study': '',
       'source': source, 'part': '', 'view': '', 'sex': '', 'age': UNKNOWN_AGE, **entry.fields,
     }
-    if entry.mask:
-      record['mask'] = images.encode(images.fit_mask(entry.mask(), shape))
+    if masked:
+      mask = entry.mask() if entry.mask else np.full((1, 1), UNANNOTATED, np.uint8)
+      record['mask'] = images.encode(images.fit_mask(mask, shape))
   except images.Unreadable as error:
     return error
   if record['study']:

@@ -1,12 +1,13 @@
 """The fourteen findings of ChestX-ray14, each drawn by what it is made of.
 
 Some change the body before it is drawn (`reshape`), the others take air from a lung or replace lung by air (`PAINT`).
-Those of the pleura, the diaphragm and the shape of the lung are here, those within the lung in opacities.
+Those of the pleura, the diaphragm and the shape of the lung are here, those within the lung in opacities and, beyond
+the fourteen, in infections.
 """
 
 import numpy as np
 
-from tfds_builders.phantoms import opacities
+from tfds_builders.phantoms import infections, opacities
 from tfds_builders.phantoms.film import ellipsoid, solid, tube
 from tfds_builders.phantoms.lung import choose_lung, fill, pick_spot
 
@@ -126,4 +127,6 @@ PAINT = {
   'Edema': opacities.paint_edema, 'Fibrosis': opacities.paint_fibrosis, 'Interstitial': opacities.paint_interstitial,
   'Effusion': paint_effusion, 'Pleural_Thickening': paint_thickening, 'Pneumothorax': paint_pneumothorax,
   'Atelectasis': paint_atelectasis, 'Emphysema': paint_emphysema, 'Hernia': paint_hernia,
+  'ActiveTuberculosis': infections.paint_active_tuberculosis, 'Ground glass': infections.paint_ground_glass,
+  'ObsoletePulmonaryTuberculosis': infections.paint_healed_tuberculosis,
 }
