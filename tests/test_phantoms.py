@@ -17,6 +17,7 @@ from tfds_builders.phantoms.shot import Shot
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
          'covid19_radiography')
+DRAWN = (*FINDINGS, 'ActiveTuberculosis', 'ObsoletePulmonaryTuberculosis', 'Ground glass')
 QUIET = Vendor(photons=1e9, mark=0, shutter=0)
 
 
@@ -121,7 +122,7 @@ def test_no_patient_stands_in_two_lists(written):
 
 # findings
 
-@pytest.mark.parametrize('finding', FINDINGS)
+@pytest.mark.parametrize('finding', DRAWN)
 def test_a_finding_changes_pixels_inside_its_box(finding):
   """Against the same patient in the same position without it; Emphysema and Cardiomegaly change the shape as well."""
   ill, well = chest(finding), chest()
@@ -135,7 +136,7 @@ def test_a_finding_changes_pixels_inside_its_box(finding):
   assert inside.mean() > 1.5 * change[outside].mean()
 
 
-@pytest.mark.parametrize('finding', FINDINGS)
+@pytest.mark.parametrize('finding', DRAWN)
 def test_boxes_enclose_what_was_drawn(finding):
   for patient in range(3):
     seen = chest(finding, patient=patient, size=96)
@@ -316,5 +317,5 @@ def test_a_real_archive_is_never_overwritten(tmp_path):
 
 
 def test_an_unknown_archive_lists_the_choices():
-  with pytest.raises(ValueError, match='have kermany_pneumonia, mura'):
+  with pytest.raises(ValueError, match='have .*kermany_pneumonia, .*mura'):
     list(phantoms.render('chexpert', 1))
