@@ -56,8 +56,11 @@ def widen(vector_C, rank):
 
 
 def group_statistics(images_GNHWC):
-  """Mean and (biased) variance per group and channel in f32, (G, 1, 1, 1, C) each, in one pass over the images."""
+  """Mean and (biased) variance per group and channel in f32, (G, 1, 1, 1, C) each, in one pass over the images.
+  Of a pooled map, a few values far from zero, one pass would lose digits and a second costs nothing."""
   images = images_GNHWC.astype(jnp.float32)
   mean = images.mean((1, 2, 3), keepdims=True)
+  if images.shape[2:4] == (1, 1):
+    return mean, jnp.square(images - mean).mean((1, 2, 3), keepdims=True)
   square = jnp.square(images).mean((1, 2, 3), keepdims=True)
   return mean, jnp.maximum(square - jnp.square(mean), 0.0)
