@@ -85,7 +85,7 @@ def pass_by(shortcut, images, *, groups, grid):
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """How one block walks over its map: by `stride`, its taps `before` pixels apart up to there and `after` from there."""
+  """How a block walks over its map: by `stride`, its taps `before` pixels apart up to there and `after` from there."""
 
   stride: int
   before: int
