@@ -12,8 +12,9 @@ import pytest
 
 from tests.conftest import PHANTOMS
 from tests.test_builders import REAL, edit, list_objects, match_truth, read_all, read_rejects
-from tfds_builders import boxes, build, common, phantoms
-from tfds_builders.phantoms.archives import covid19_radiography, tbx11k
+from tfds_builders import boxes, build, common, phantoms, splits
+from tfds_builders.phantoms.archives import covid19_radiography, tbx11k, vinbigdata_cxr
+from tfds_builders.phantoms.layout import save_dicom
 
 
 def write_png(path, shape=(20, 30), grey=0):
@@ -145,6 +146,27 @@ def write_tbx(root, healthy=60, tuberculous=20):
   return root / 'TBX11K', table
 
 
+def test_the_splits_of_tbx_are_muscles_and_the_archives(tmp_path):
+  """On file lists and a table with the published numbers of images."""
+  counts = {'train': {'health': 3000, 'sick': 3000, 'tb': 600}, 'val': {'health': 800, 'sick': 800, 'tb': 200}}
+  names, listed = {}, {}
+  for side, kinds in counts.items():
+    names[side] = [f'{kind}/{kind[0]}{side}{i:04d}.png' for kind, images in kinds.items() for i in range(images)]
+    (tmp_path / 'lists').mkdir(exist_ok=True)
+    (tmp_path / f'lists/TBX11K_{side}.txt').write_text('\n'.join(names[side]))
+    images = [{'id': i, 'file_name': name, 'width': 512, 'height': 512} for i, name in enumerate(names[side])]
+    write_table(tmp_path, {'categories': [], 'images': images, 'annotations': []}, side)
+    tables = {f'lists/TBX11K_{side}.txt': 1, f'annotations/json/TBX11K_{side}.json': 1}
+    listed |= tables | {f'imgs/{name}': 1 for name in names[side]}
+  listed |= {f'imgs/test/{i}.png': 1 for i in range(3302)}
+  entries, rejects, left_out = build.load('tbx11k').read(tmp_path, listed)
+  assert not rejects and left_out == {'test image without label': 3302}
+  assert collections.Counter(entry.official for entry in entries) == {'train': 6600, 'validation': 1800}
+  paper = splits.split_by_paper((entry.image_id, entry.group) for entry in entries)
+  assert collections.Counter(paper.values()) == {'train': 640, 'validation': 80, 'test': 80}
+  assert all(image_id.startswith('t') for image_id in paper)
+
+
 def write_table(root, table, side='trainval'):
   (root / 'annotations/json').mkdir(parents=True, exist_ok=True)
   (root / f'annotations/json/TBX11K_{side}.json').write_text(json.dumps(table))
@@ -263,3 +285,76 @@ def test_both_releases_of_the_covid_archive_are_read(tmp_path):
   assert (records['Viral Pneumonia-3']['mask'] == common.UNANNOTATED).all()
   old = read_all(build.prepare('covid19_radiography', tmp_path / 'old', tmp_path / 'data_old'))
   assert len(old) == 120 and old['NORMAL (7)']['present'].tolist() == [0, 0, 1, 0]
+
+
+# VinBigData
+
+def test_boxes_of_three_readers_become_those_drawn(prepared):
+  path, drawn, alone = build.locate('vinbigdata_cxr', prepared), 0, 0
+  about, records = build.read_metadata(path), read_all(path)
+  for record, radiograph in match_truth('vinbigdata_cxr', records):
+    drawn += compare_boxes(record, radiograph, about['kinds'], atol=0.01)
+    stated = dict(zip(about['findings'], zip(record['present'], record['known'], strict=True), strict=True))
+    for place, (kind, *_) in enumerate(radiograph.boxes):  # the second finding is one reader's
+      assert stated.pop(kind) == ((1, True) if place == 0 else (0, False))
+      alone += place
+    assert set(stated.values()) == {(0, True)}
+  assert drawn > 10 and alone
+  hidden = sum(path.startswith('test/') for path, _ in phantoms.render('vinbigdata_cxr', **PHANTOMS))
+  assert about['left_out'] == {'test image without label': hidden} and hidden and not read_rejects(path)
+
+
+def write_vin(root, rows, images=100):
+  """Archive of grey DICOM files, 30 high and 60 wide; those without a row get one of each reader, 'No finding'."""
+  named = {row.split(',')[0] for row in rows}
+  for i in range(images):
+    save_dicom(root / f'train/{i:032x}.dicom', np.full((30, 60), i, np.uint8), bits=8, kind='MONOCHROME2')
+  rows = [f'{int(name, 16):032x},{rest}' for name, rest in (row.split(',', 1) for row in rows)]
+  rows += [f'{i:032x},No finding,14,R{reader},,,,'
+           for i in range(images) if f'{i:x}' not in named for reader in (1, 2, 3)]
+  head = 'image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max'
+  (root / 'train.csv').write_text('\n'.join([head, *rows, '']))
+
+
+def test_readers_boxes_are_one_only_where_they_are_of_one_kind_and_overlap(tmp_path):
+  write_vin(tmp_path / 'vinbigdata_cxr', [
+    '0,Cardiomegaly,3,R1,10,10,30,20', '0,Cardiomegaly,3,R2,12,10,32,20', '0,Cardiomegaly,3,R3,8,13,28,23',
+    '1,ILD,5,R1,10,10,30,20', '1,Infiltration,6,R2,10,10,30,20', '1,ILD,5,R3,31,10,51,20',
+    '2,ILD,5,R1,10,10,30,20', '2,ILD,5,R1,11,10,31,20', '2,No finding,14,R2,,,,', '2,No finding,14,R3,,,,'])
+  path = build.prepare('vinbigdata_cxr', tmp_path, tmp_path / 'data')
+  about, records = build.read_metadata(path), read_all(path)
+
+  def objects(number):
+    return [(about['kinds'][kind], *np.round(box * [30, 60, 30, 60], 3).tolist())
+            for kind, box in list_objects(records[f'{number:032x}'])]
+
+  def state(number, finding):
+    place, record = about['findings'].index(finding), records[f'{number:032x}']
+    return record['present'][place], record['known'][place]
+
+  assert objects(0) == [('Cardiomegaly', 11, 10, 21, 30)] and state(0, 'Cardiomegaly') == (1, True)
+  assert objects(1) == [('ILD', 10, 10, 20, 30), ('ILD', 10, 31, 20, 51), ('Infiltration', 10, 10, 20, 30)]
+  assert state(1, 'ILD') == (1, True) and state(1, 'Infiltration') == (0, False)
+  assert objects(2) == [('ILD', 10, 10, 20, 30), ('ILD', 10, 11, 20, 31)] and state(2, 'ILD') == (0, False)
+  assert objects(3) == [] and records[f'{3:032x}']['known'].all()
+
+
+def test_bad_rows_and_files_of_vinbigdata_are_listed_with_their_reasons(tmp_path):
+  root = tmp_path / 'vinbigdata_cxr'
+  write_vin(root, ['0,ILD,5,R1,,,,', '1,ILD,5,R1,70,10,80,20', '2,Gout,5,R1,10,10,20,20', 'fff,ILD,5,R1,1,1,2,2',
+                   '3,ILD,5,R1,10,10,20,20', '4,ILD,5,R1,50,20,70,40'], images=200)
+  (root / f'train/{3:032x}.dicom').write_bytes(b'no DICOM')
+  (root / f'train/{9:032x}.dicom').write_bytes((root / f'train/{9:032x}.dicom').read_bytes()[:-700])
+  save_dicom(root / f'train/{999:032x}.dicom', np.zeros((30, 60), np.uint8), bits=8, kind='MONOCHROME2')
+  path = build.prepare('vinbigdata_cxr', tmp_path, tmp_path / 'data')
+  assert {(image_id.lstrip('0'), reason) for image_id, reason in read_rejects(path)} == {
+    ('', 'box without area'), ('1', 'box outside the image'), ('2', 'unknown kind of box'),
+    ('fff', 'row without image'), ('3', 'unreadable DICOM'), ('9', 'unreadable DICOM'), (f'{999:x}', 'image without row')}
+  records = read_all(path)
+  assert len(records) == 198
+  (_, box), = list_objects(records[f'{4:032x}'])
+  np.testing.assert_allclose(box, [2 / 3, 5 / 6, 1, 1], atol=1e-6)
+
+
+def test_the_classes_of_the_phantom_are_those_of_the_builder():
+  assert vinbigdata_cxr.CLASSES == build.load('vinbigdata_cxr').FINDINGS

@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -16,7 +17,7 @@ from tfds_builders.phantoms.physics import Vendor
 from tfds_builders.phantoms.shot import Shot
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
-         'covid19_radiography')
+         'covid19_radiography', 'vinbigdata_cxr')
 DRAWN = (*FINDINGS, 'ActiveTuberculosis', 'ObsoletePulmonaryTuberculosis', 'Ground glass')
 QUIET = Vendor(photons=1e9, mark=0, shutter=0)
 
@@ -273,15 +274,24 @@ def test_panoramic_layout(written):
     assert not drawn[0][0, 0]
 
 
+def read_picture(path):
+  if not path.name.endswith('.dicom'):
+    return np.asarray(Image.open(path).convert('RGB'))[..., 0]
+  header = pydicom.dcmread(path)
+  shown = pydicom.pixels.apply_windowing(header.pixel_array, header) / (2 ** header.BitsStored - 1) * 255
+  shown = np.rint(shown).astype(np.uint8)
+  return 255 - shown if header.PhotometricInterpretation == 'MONOCHROME1' else shown
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_what_is_written_is_what_is_rendered(name, written):
   for path, seen in phantoms.render(name, 3, 64):
-    there = np.asarray(Image.open(written[name] / path).convert('RGB'))[..., 0]
+    there = read_picture(written[name] / path)
     assert there.shape == seen.image.shape
-    if path.endswith('.png'):
-      assert np.array_equal(there, seen.image)
-    else:
+    if path.endswith('.jpeg'):
       assert np.abs(there.astype(int) - seen.image).mean() < 4
+    else:
+      assert np.array_equal(there, seen.image)
   assert 'phantom' in (written[name] / 'README.txt').read_text()
 
 

@@ -84,3 +84,11 @@ def read_voc(path, kinds):
     boxes += [box] if box else []
     refused += [reason] if reason else []
   return boxes, refused
+
+
+def find_overlap(one, other):
+  """Intersection over union of two boxes (y0, x0, y1, x1) that have an area."""
+  high, wide = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+  shared = max(high, 0) * max(wide, 0)
+  areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+  return shared / (sum(areas) - shared)

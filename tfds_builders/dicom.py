@@ -17,6 +17,7 @@ JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGL
         uid.JPEGLSNearLossless)
 JPEG2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
 SIZED = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG markers with a frame's size; 0xF7 is JPEG-LS
+HEAD = 65_536  # bytes of a file in which the file meta information ends
 SHOWN = 0.1  # share of the pixels that a window must leave between black and white, else it is passed by
 
 warnings.filterwarnings('ignore', module='pydicom')  # it warns of values that break the standard and reads on
@@ -40,8 +41,7 @@ def decode(raw):
   """
   try:
     syntax = read_syntax(raw)
-    if syntax not in (*RAW, *JPEG, *JPEG2000):  # among them the deflated one, which would inflate without a limit
-      raise images.Unreadable(f'DICOM transfer syntax not read: {syntax.name}')
+    refuse_syntax(syntax)
     header = pydicom.dcmread(io.BytesIO(raw))
     refuse_size(header, syntax)
     stored = header.pixel_array
@@ -51,6 +51,25 @@ def decode(raw):
   except Exception as error:  # pydicom and its decoders raise AttributeError, ValueError, struct.error, ...
     words = ' '.join(f'unreadable DICOM: {type(error).__name__} {error}'.split())
     raise images.Unreadable(words[:200]) from error
+
+
+def read_size(path):
+  """(height, width) that the header of a DICOM file states; pixels are not read. Raises images.Unreadable."""
+  try:
+    with open(path, 'rb') as file:
+      refuse_syntax(read_syntax(file.read(HEAD)))
+      file.seek(0)
+      header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=['Rows', 'Columns'])
+    return header.Rows, header.Columns
+  except images.Unreadable:
+    raise
+  except Exception as error:
+    raise images.Unreadable(f'unreadable DICOM: {type(error).__name__}') from error
+
+
+def refuse_syntax(syntax):
+  if syntax not in (*RAW, *JPEG, *JPEG2000):  # among them the deflated one, which would inflate without a limit
+    raise images.Unreadable(f'DICOM transfer syntax not read: {syntax.name}')
 
 
 def read_syntax(raw):

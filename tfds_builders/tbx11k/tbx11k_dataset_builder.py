@@ -42,10 +42,11 @@ def read(root, listed):
   pictures = {match[1]: path for path in listed if (match := PICTURE.fullmatch(path))}
   tables = [path for name in TABLES if (path := f'annotations/json/{name}.json') in listed]
   table, rejects = read_tables(root, tables) if tables else read_lists(root, listed, pictures)
+  sides = read_sides(root, listed)
   entries = []
   for name, marks in table.items():
     if name in pictures and marks is not None:
-      entries.append(make_entry(root / pictures[name], name, marks))
+      entries.append(make_entry(root / pictures[name], name, marks, sides.get(name, '')))
     elif name not in pictures:
       rejects.append(common.Reject(stem(name), '', 'row without image'))
   rejects += [common.Reject(stem(name), pictures[name], 'image without row') for name in pictures if name not in table]
@@ -57,16 +58,22 @@ def read(root, listed):
   return entries, rejects, {reason: count for reason, count in left_out.items() if count}
 
 
-def make_entry(path, name, marks):
+def make_entry(path, name, marks, official):
   """The folder says ill or not, the boxes which kind of tuberculosis; one that nobody boxed is of unknown kind."""
   folder, kinds = name.split('/')[0], {kind for kind, *_ in marks}
   ill, told = folder == 'tb', folder != 'tb' or bool(marks)
   present = [ill, KINDS[0] in kinds, KINDS[1] in kinds, folder == 'sick']
   return common.Entry(
     image_id=stem(name), patient=stem(name), path=path, objects=tuple(marks),
-    stratum=' '.join([folder, *sorted(kinds)]),
+    stratum=' '.join([folder, *sorted(kinds)]), group='' if ill else None, official=official,
     # Whether someone with tuberculosis has another disease, too, is not stated.
     fields={'part': 'chest', 'present': [float(yes) for yes in present], 'known': [True, told, told, not ill]})
+
+
+def read_sides(root, listed):
+  """{file_name: 'train' | 'validation'} from the archive's lists."""
+  lists = {f'lists/{TABLES[0]}.txt': 'train', f'lists/{TABLES[1]}.txt': 'validation'}
+  return {name: side for path, side in lists.items() if path in listed for name in (root / path).read_text().split()}
 
 
 def read_tables(root, tables):
