@@ -14,7 +14,7 @@ muscle9 = ('nih_chest_xray', 'shenzhen_cxr', 'montgomery_cxr', 'indiana_cxr', 'r
 mtpret11 = (*muscle9, 'knee_oa', 'panoramic_dental')
 
 # MTPret also scores two tasks whose datasets were not in its pretraining and which are not public: our assumption, too.
-# Most images of the first come from archives above: leave out what `tfds_builders.leakage` finds before calling it new.
+# Most images of the first are also in archives above (its README.md says which): it is external only without those.
 external2 = ('covid19_radiography', 'vinbigdata_cxr')
 
 

@@ -349,7 +349,8 @@ def test_bad_rows_and_files_of_vinbigdata_are_listed_with_their_reasons(tmp_path
   path = build.prepare('vinbigdata_cxr', tmp_path, tmp_path / 'data')
   assert {(image_id.lstrip('0'), reason) for image_id, reason in read_rejects(path)} == {
     ('', 'box without area'), ('1', 'box outside the image'), ('2', 'unknown kind of box'),
-    ('fff', 'row without image'), ('3', 'unreadable DICOM'), ('9', 'unreadable DICOM'), (f'{999:x}', 'image without row')}
+    ('fff', 'row without image'), (f'{999:x}', 'image without row'), ('3', 'unreadable DICOM'),
+    ('9', 'unreadable DICOM')}
   records = read_all(path)
   assert len(records) == 198
   (_, box), = list_objects(records[f'{4:032x}'])
