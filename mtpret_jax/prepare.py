@@ -13,19 +13,10 @@ from tfds_builders import build
 log = logging.getLogger(__name__)
 
 
-# Archives of the profiles in configs/common.py that have no builder yet.
-PLANNED = {
-  'shenzhen_cxr': 'ChinaSet_AllFiles.zip from https://openi.nlm.nih.gov/faq#collection',
-  'montgomery_cxr': 'NLM-MontgomeryCXRSet.zip from https://openi.nlm.nih.gov/faq#collection',
-  'indiana_cxr': 'NLMCXR_png.tgz and NLMCXR_reports.tgz from https://openi.nlm.nih.gov/faq#collection',
-  'lung_masks': 'Kaggle nikhilpandey360/chest-xray-masks-and-labels',
-}
-
-
 def choose_datasets(config):
   """Fills in `data.datasets` where it is empty: every dataset whose archive lies in `data.archives`."""
   for name in config.data.datasets:
-    check_choice('dataset', name, [*build.NAMES, *PLANNED])
+    check_choice('dataset', name, build.NAMES)
   if config.data.datasets:
     return
   absent = {error.dataset for error in build.missing(build.NAMES, config.data.archives)}
@@ -62,9 +53,6 @@ def render_phantoms(data):
 
 def refuse_missing(names, folder, data_dir, stored):
   """Raises ConfigError with a line for each dataset that is neither in `folder` nor prepared already."""
-  known = [name for name in names if name in build.NAMES]
-  lines = [str(error) for error in build.missing(known, folder, data_dir, stored)]
-  lines += [f'{name}: its builder is not written yet; the archive is {PLANNED[name]}, to be put in {folder}/{name}'
-            for name in names if name not in build.NAMES]
+  lines = [str(error) for error in build.missing(names, folder, data_dir, stored)]
   if lines:
     raise ConfigError('\n'.join([f'{len(lines)} of {len(names)} archives are missing:', *lines]))

@@ -17,7 +17,7 @@ from tfds_builders.phantoms.physics import Vendor
 from tfds_builders.phantoms.shot import Shot
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
-         'covid19_radiography', 'vinbigdata_cxr')
+         'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr')
 DRAWN = (*FINDINGS, 'ActiveTuberculosis', 'ObsoletePulmonaryTuberculosis', 'Ground glass')
 QUIET = Vendor(photons=1e9, mark=0, shutter=0)
 

@@ -21,7 +21,7 @@ from tensorflow_datasets.core import shuffle
 from tfds_builders import archives, common, index
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
-         'covid19_radiography', 'vinbigdata_cxr')
+         'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr')
 
 log = logging.getLogger(__name__)
 

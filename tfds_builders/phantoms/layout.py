@@ -4,6 +4,7 @@ import csv
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 from PIL import Image
 
 from tfds_builders.phantoms.physics import Vendor
@@ -27,6 +28,13 @@ def save_png(root, shot, radiograph, mode='L'):
   path = root / shot.path
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.fromarray(radiograph.image).convert(mode).save(path, compress_level=1)
+
+
+def save_mask(path, radiograph, *names):
+  """The union of these masks, 0 and 255."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  union = np.logical_or.reduce([radiograph.masks[name] for name in names])
+  Image.fromarray(union.astype(np.uint8) * 255).save(path, compress_level=1)
 
 
 def write_rows(path, header, rows):

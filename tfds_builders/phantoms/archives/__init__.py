@@ -7,7 +7,7 @@ Layouts follow the public archives with their quirks, see the README.md of each 
 import importlib
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
-         'covid19_radiography', 'vinbigdata_cxr')
+         'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr')
 ARCHIVES = {name: importlib.import_module(f'tfds_builders.phantoms.archives.{name}').ARCHIVE for name in NAMES}
 
 
