@@ -8,11 +8,12 @@ import shutil
 
 import numpy as np
 import PIL.Image
+import pydicom
 import pytest
 
 from tests.conftest import PHANTOMS
 from tests.test_builders import REAL, edit, list_objects, match_truth, read_all, read_rejects
-from tfds_builders import boxes, build, common, phantoms, splits
+from tfds_builders import boxes, build, common, dicom, images, phantoms, splits
 from tfds_builders.phantoms.archives import covid19_radiography, tbx11k, vinbigdata_cxr
 from tfds_builders.phantoms.layout import save_dicom
 
@@ -31,6 +32,7 @@ def test_a_box_is_cut_at_the_border_and_refused_where_nothing_is_left():
                         ((float('nan'), 20, 30, 60), 'box without area'), ((100, 20, 120, 60), 'box outside the image'),
                         ((10, -9, 30, 0), 'box outside the image')):
     assert boxes.place_box('a', *sides, 100, 200) == (None, reason)
+  assert boxes.place_box('a', 10, 20, 30, 60, 0, 200) == (None, 'box of an image without size')
 
 
 def compare_boxes(record, radiograph, kinds, atol):
@@ -223,6 +225,7 @@ def test_a_changed_box_is_another_archive(tmp_path):
 def test_tables_that_cannot_be_read_are_errors_of_one_line(tmp_path, capsys):
   root, table = write_tbx(tmp_path)
   for spoil in (lambda: None, lambda: write_table(root, {**table, 'images': [{'id': 1}]}),
+                lambda: write_table(root, {**table, 'annotations': [{**table['annotations'][0], 'bbox': [1, 2]}]}),
                 lambda: write_table(root, 'tuberculosis')):
     spoil()
     assert build.main(['tbx11k', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]) == 1
@@ -359,3 +362,17 @@ def test_bad_rows_and_files_of_vinbigdata_are_listed_with_their_reasons(tmp_path
 
 def test_the_classes_of_the_phantom_are_those_of_the_builder():
   assert vinbigdata_cxr.CLASSES == build.load('vinbigdata_cxr').FINDINGS
+
+
+def test_the_size_is_read_from_the_header_alone(tmp_path):
+  path = tmp_path / 'image.dicom'
+  save_dicom(path, np.zeros((30, 60), np.uint8), bits=8, kind='MONOCHROME2')
+  header = pydicom.dcmread(path)
+  header.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian  # might inflate without a limit
+  header.save_as(tmp_path / 'deflated.dicom')
+  path.write_bytes(path.read_bytes()[:-1000])  # of the pixels
+  assert dicom.read_size(path) == (30, 60)
+  for broken in (b'', b'no DICOM', (tmp_path / 'deflated.dicom').read_bytes()):
+    path.write_bytes(broken)
+    with pytest.raises(images.Unreadable, match='DICOM'):
+      dicom.read_size(path)

@@ -16,6 +16,8 @@ def place_box(kind, x0, y0, x1, y1, width, height):
   Returns:
     ((kind, y0, x0, y1, x1), None) with sides from 0 to 1, or (None, reason) where no box remains.
   """
+  if width <= 0 or height <= 0:
+    return None, 'box of an image without size'
   if not all(map(math.isfinite, (x0, y0, x1, y1))) or x0 >= x1 or y0 >= y1:
     return None, 'box without area'
   x0, x1 = (min(max(x / width, 0.0), 1.0) for x in (x0, x1))
@@ -42,13 +44,16 @@ def read_coco(path, kinds):
     coco = json.loads(path.read_text(encoding='utf-8'))
     names = {category['id']: category['name'] for category in coco['categories']}
     images = {image['id']: (image['file_name'], image['width'], image['height']) for image in coco['images']}
-    marks = [(mark['image_id'], mark['category_id'], *map(float, mark['bbox'])) for mark in coco['annotations']]
+    marks = []
+    for mark in coco['annotations']:
+      x, y, wide, high = map(float, mark['bbox'])
+      marks.append((mark['image_id'], mark['category_id'], x, y, x + wide, y + high))
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f'{path} is no COCO file with boxes: {type(error).__name__} {error}') from error
   boxes = {name: [] for name, _, _ in images.values()}
   counts = collections.Counter(image['id'] for image in coco['images'])
   refused = [(images[number][0], 'duplicate image id in the table') for number, count in counts.items() if count > 1]
-  for number, category, x, y, wide, high in marks:
+  for number, category, *sides in marks:
     name, width, height = images.get(number, ('', 1, 1))
     kind = names.get(category)
     if not name:
@@ -56,7 +61,7 @@ def read_coco(path, kinds):
     elif kind not in kinds:
       refused.append((name, f'unknown kind of box: {kind or category}'))
     else:
-      box, reason = place_box(kind, x, y, x + wide, y + high, width, height)
+      box, reason = place_box(kind, *sides, width, height)
       boxes[name] += [box] if box else []
       refused += [(name, reason)] if reason else []
   return boxes, refused

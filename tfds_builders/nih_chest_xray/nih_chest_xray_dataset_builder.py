@@ -4,7 +4,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, common
+from tfds_builders import archives, boxes, common
 
 FINDINGS = ('Atelectasis', 'Cardiomegaly', 'Effusion', 'Infiltration', 'Mass', 'Nodule', 'Pneumonia', 'Pneumothorax',
             'Consolidation', 'Edema', 'Emphysema', 'Fibrosis', 'Pleural_Thickening', 'Hernia')
@@ -54,7 +54,7 @@ def read(root, listed):
   table = next(path for path in listed if path.startswith('Data_Entry_2017'))
   rows = archives.read_table(root / table, (
     'Image Index', 'Finding Labels', 'Patient ID', 'Patient Age', 'Patient Gender', 'View Position'))
-  boxes, bad_boxes = read_boxes(root, listed, {row['Image Index'] for row in rows})
+  drawn, bad_boxes = read_boxes(root, listed, {row['Image Index'] for row in rows})
   rejects += bad_boxes
 
   stated, good = collections.defaultdict(set), []
@@ -76,7 +76,7 @@ def read(root, listed):
   entries = [
     common.Entry(
       image_id=name[:-4], patient=row['Patient ID'], path=root / images[name], stratum=strata[row['Patient ID']],
-      objects=tuple(boxes[name]), official=official.get(name, ''),
+      objects=tuple(drawn[name]), official=official.get(name, ''),
       fields={'part': 'chest', 'view': row['View Position'], 'sex': row['Patient Gender'],
               'age': read_age(row['Patient Age']), 'known': [True] * len(FINDINGS),
               'present': [float(finding in labels) for finding in FINDINGS]})
@@ -92,21 +92,21 @@ def read_boxes(root, listed, tabled):
   Returns:
     {file name: [(kind, y0, x0, y1, x1)]} relative to the image, rejects
   """
-  boxes, rejects = collections.defaultdict(list), []
+  found, rejects = collections.defaultdict(list), []
   for table in [path for path in listed if path.startswith('BBox_List_2017')]:
     for name, kind, *numbers in archives.read_rows(root / table)[1:]:
       kind = {'Infiltrate': 'Infiltration'}.get(kind, kind)
-      x, y, width, height = (float(number) / FRAME for number in numbers[:4])
-      x0, y0, x1, y1 = (min(max(side, 0.0), 1.0) for side in (x, y, x + width, y + height))
+      x, y, width, height = map(float, numbers[:4])
+      box, reason = boxes.place_box(kind, x, y, x + width, y + height, FRAME, FRAME)
       if kind not in KINDS:
-        rejects.append(common.Reject(name[:-4], table, f'unknown kind of box: {kind}'))
-      elif x0 >= x1 or y0 >= y1:
-        rejects.append(common.Reject(name[:-4], table, 'box without area'))
-      elif name not in tabled:
-        rejects.append(common.Reject(name[:-4], table, 'box without image'))
+        reason = f'unknown kind of box: {kind}'
+      elif box and name not in tabled:
+        reason = 'box without image'
+      if reason:
+        rejects.append(common.Reject(name[:-4], table, reason))
       else:
-        boxes[name].append((kind, y0, x0, y1, x1))
-  return boxes, rejects
+        found[name].append(box)
+  return found, rejects
 
 
 def read_age(text):

@@ -25,7 +25,7 @@ WHITE = 4080  # stored value of full brightness: 16 times the grey
 def plan(seed):
   """Two of three patients are ill; every fourth of these has a large heart as well, which one reader sees."""
   for patient in itertools.count():
-    folder = 'test' if patient % 9 == 8 else 'train'
+    folder = 'test' if patient % 10 == 8 else 'train'
     first = tuple(DRAWN)[patient // 3 * 2 % len(DRAWN) + patient % 3 - 1] if patient % 3 else None
     second = ('Cardiomegaly',) if patient % 4 == 1 and first not in (None, 'Cardiomegaly') else ()
     name = hashlib.md5(f'{seed} {patient}'.encode()).hexdigest()
