@@ -19,6 +19,7 @@ ALLOWED = {
   'mtpret_jax.sharding': set(),
   'mtpret_jax.optim': set(),
   'mtpret_jax.metrics': set(),
+  'mtpret_jax.tasks': {'mtpret_jax.tasks', 'mtpret_jax.models', 'mtpret_jax.boxes', 'mtpret_jax.metrics'},
   'mtpret_jax.progress': set(),
   'mtpret_jax.check': {'mtpret_jax.data', 'mtpret_jax.models'},
   'mtpret_jax.weights': {'mtpret_jax.models'},

@@ -1,0 +1,36 @@
+"""Which boxes of which kind are in an image: Faster R-CNN."""
+
+import jax.numpy as jnp
+import optax
+
+BETA = 1 / 9  # of the codes' smooth L1, torchvision's
+
+
+def add_losses(outputs, rows_B):
+  """(sum, count) of what `FasterRCNN.train` gave, over the `rows_B` that count: the four losses of Ren et al. 2015 with
+  torchvision's weights, each a mean over all sampled candidates of the batch, the same for every image."""
+  objectness = optax.sigmoid_binary_cross_entropy
+  regions, found = outputs['regions'], outputs['boxes']
+  total = (average(objectness(regions['logits'], (regions['target'] > 0).astype(jnp.float32)),
+                   regions, regions['codes'], rows_B)
+           + average(optax.softmax_cross_entropy_with_integer_labels(found['logits'], found['target']),
+                     found, pick_kind(found['codes'], found['target']), rows_B))
+  count = rows_B.sum().astype(jnp.float32)
+  return total * count, count
+
+
+def average(kind_loss_BS, asked, codes_BS4, rows_B):
+  """Loss of the kind and, of positives, of the codes; their mean over all candidates that count."""
+  counts_BS = asked['counts'] & rows_B[:, None]
+  codes_loss_BS = smooth(codes_BS4 - asked['target_codes']).sum(-1) * (asked['target'] > 0)
+  return jnp.where(counts_BS, kind_loss_BS + codes_loss_BS, 0).sum() / jnp.maximum(counts_BS.sum(), 1)
+
+
+def smooth(error):
+  """Smooth L1 of PyTorch: quadratic up to BETA."""
+  return optax.huber_loss(error, delta=BETA) / BETA
+
+
+def pick_kind(codes_BSJ4, target_BS):
+  """The codes for the kind to find."""
+  return jnp.take_along_axis(codes_BSJ4, target_BS[..., None, None], axis=2)[:, :, 0]
