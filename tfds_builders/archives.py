@@ -18,20 +18,20 @@ class Archive:
 
   Attributes:
     name: of the builder.
-    marker: glob, relative to the archive's root, that no other archive matches.
+    marker: glob, relative to the archive's root, that no other archive matches; or a tuple of such, of which any.
     files: globs of what at the root belongs to the archive; folders with all that is in them.
     layout: the expected tree, in words or lines.
     download: where to get it, and under which terms.
   """
   name: str
-  marker: str
+  marker: str | tuple
   files: tuple
   layout: str
   download: str
 
   def explain(self):
-    return (f'Download {self.download} Unpack it below <archives>/{self.name} (or anywhere up to {DEPTH} folders '
-            f'below <archives>), so that there lies: {self.layout}')
+    return (f'Download {self.download} Unpack it below <archives>/{self.name} (python -m tfds_builders.unpack; or '
+            f'anywhere up to {DEPTH} folders below <archives>), so that there lies: {self.layout}')
 
 
 class ArchiveMissing(FileNotFoundError):
@@ -39,8 +39,12 @@ class ArchiveMissing(FileNotFoundError):
 
   def __init__(self, archive, looked):
     self.dataset = archive.name
-    super().__init__(f'{archive.name}: no {archive.marker} in {" or ".join(map(str, looked))} nor up to {DEPTH} '
-                     f'folders below. {archive.explain()}')
+    super().__init__(f'{archive.name}: no {" or ".join(list_markers(archive))} in {" or ".join(map(str, looked))} '
+                     f'nor up to {DEPTH} folders below. {archive.explain()}')
+
+
+def list_markers(archive):
+  return (archive.marker,) if isinstance(archive.marker, str) else archive.marker
 
 
 def find(archive, archives):
@@ -53,7 +57,7 @@ def find(archive, archives):
   looked = [archives / archive.name, archives]
   for start in looked:
     for folder in walk(start):
-      if next(folder.glob(archive.marker), None):
+      if any(next(folder.glob(marker), None) for marker in list_markers(archive)):
         return folder
   raise ArchiveMissing(archive, looked)
 

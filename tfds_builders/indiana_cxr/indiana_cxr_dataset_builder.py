@@ -30,12 +30,14 @@ HEADINGS = {
 }
 FINDINGS = ('Abnormal', *HEADINGS)
 SILENT = {'no indexing', 'technical quality of image unsatisfactory'}  # headings that say nothing of the chest
+REPORT = re.compile(r'(?:NLMCXR_reports/)?ecgen-radiology/[^/]+\.xml')
 ID = re.compile(r'(?:CXR)?(\d+)(?:_\d+)?_(IM(?:-\d+)+)')  # CXR1_1_IM-0001-3001 among the PNGs, 1_IM-0001-3001 in DICOM
 
 ARCHIVE = archives.Archive(
-  name='indiana_cxr', marker='ecgen-radiology',
-  files=('ecgen-radiology', 'NLMCXR_png', 'NLMCXR_dcm', 'CXR*.png'),
-  layout='ecgen-radiology/*.xml and NLMCXR_png/CXR*.png or NLMCXR_dcm/*/*.dcm (where both are, the PNGs are read).',
+  name='indiana_cxr', marker=('ecgen-radiology', 'NLMCXR_reports/ecgen-radiology'),
+  files=('ecgen-radiology', 'NLMCXR_reports', 'NLMCXR_png', 'NLMCXR_dcm', 'CXR*.png'),
+  layout='ecgen-radiology/*.xml (or NLMCXR_reports/ecgen-radiology/*.xml) and NLMCXR_png/CXR*.png or '
+         'NLMCXR_dcm/*/*.dcm (where both are, the PNGs are read).',
   download='NLMCXR_reports.tgz and NLMCXR_png.tgz (or NLMCXR_dcm.tgz) from https://openi.nlm.nih.gov/faq#collection '
            '(CC BY-NC-ND 4.0).')
 
@@ -62,7 +64,7 @@ def read(root, listed):
   files, rejects = find_images(listed)
   entries, left_out, named = [], collections.Counter(), set()
   for path in listed:
-    if not path.startswith('ecgen-radiology/') or not path.endswith('.xml'):
+    if not REPORT.fullmatch(path):
       continue
     try:
       report, headings, pictures = read_report((root / path).read_bytes())
@@ -88,7 +90,7 @@ def find_images(listed):
   """{(number of the report, rest of the name): path}, a PNG before a DICOM file, and rejects."""
   files, rejects = {}, []
   for path in sorted(listed, key=lambda path: path.endswith('.dcm')):
-    if path.startswith('ecgen-radiology/'):
+    if REPORT.fullmatch(path):
       continue
     key = normalise(path.rsplit('/', 1)[-1].rsplit('.', 1)[0])
     if key is None or not path.endswith(('.png', '.dcm')):
