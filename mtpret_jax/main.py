@@ -16,6 +16,7 @@ from mtpret_jax import prepare, report, train
 from mtpret_jax.check import ConfigError, check_config, check_workdir
 from mtpret_jax.data.sources import MissingSplit
 from tfds_builders import build, common
+from tfds_builders.own_archive import own_archive
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'file.py or file.py:variant of the run')
 DISTRIBUTED = flags.DEFINE_bool(
@@ -37,7 +38,8 @@ def main(_):
     prepare.prepare_data(config)
     state = train.train(config, config.workdir)
     report.finish(state, config)
-  except (ConfigError, MissingSplit, build.ArchiveChanged, common.TooManyRejects) as error:
+  except (ConfigError, MissingSplit, build.ArchiveChanged, common.TooManyRejects,
+          own_archive.Mistake) as error:
     stop(REFUSED, error)
   except train.Diverged as error:
     stop(FAILED, error)

@@ -6,9 +6,10 @@ import pathlib
 import jax
 from jax.experimental import multihost_utils
 
-from mtpret_jax.check import ConfigError, check_choice
+from mtpret_jax.check import ConfigError
 from mtpret_jax.data.sources import open_source
 from tfds_builders import build
+from tfds_builders.own_archive import own_archive
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +17,8 @@ log = logging.getLogger(__name__)
 def choose_datasets(config):
   """Fills in `data.datasets` where it is empty: every dataset whose archive lies in `data.archives`."""
   for name in config.data.datasets:
-    check_choice('dataset', name, build.NAMES)
+    if not build.is_prepared(build.locate(name, config.data.dir, config.data.stored)):
+      check_name(name, config.data.archives)
   if config.data.datasets:
     return
   absent = {error.dataset for error in build.missing(build.NAMES, config.data.archives)}
@@ -25,6 +27,14 @@ def choose_datasets(config):
     raise ConfigError(f'none of {", ".join(build.NAMES)} lies in {config.data.archives!r}: name the folder with the '
                       f'downloads, --config.data.archives=<folder>; tfds_builders/<name>/README.md shows their layout')
   log.info('found the archives of %s', ', '.join(config.data.datasets))
+
+
+def check_name(name, folder):
+  """Raises ConfigError unless there is a builder for the dataset, or it is an own archive in `folder`."""
+  if name not in build.NAMES and not (folder and own_archive.is_there(name, folder)):
+    raise ConfigError(
+      f'unknown dataset {name!r}; have {", ".join(build.NAMES)}, or one of your own, with '
+      f'{pathlib.Path(folder or "<archives>", name, "labels.csv")} and --config.data.archives (docs/datasets.md)')
 
 
 def prepare_data(config):
@@ -46,7 +56,7 @@ def render_phantoms(data):
   log.info('No archives given: this run is on phantom radiographs, computed, not patients.')
   folder = pathlib.Path(data.dir, 'archives')
   from tfds_builders import phantoms
-  for name in data.datasets:
+  for name in [name for name in data.datasets if name in build.NAMES]:
     phantoms.write(name, folder, **data.phantoms)
   return folder
 

@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
 from tfds_builders import archives, common, index
+from tfds_builders.own_archive import own_archive
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
          'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr')
@@ -37,6 +38,15 @@ def load(name):
   return importlib.import_module(f'tfds_builders.{name}.{name}_dataset_builder')
 
 
+def find_root(name, archives_dir):
+  """Where the archive of a dataset lies: of one of NAMES, or an own one, <archives_dir>/<name> with a labels.csv.
+
+  Raises:
+    archives.ArchiveMissing: the message says what was expected.
+  """
+  return archives.find(load(name).ARCHIVE, archives_dir) if name in NAMES else own_archive.find(name, archives_dir)
+
+
 def locate(name, data_dir, size='256'):
   """Where a dataset is, or would be, prepared: <data_dir>/<name>/<size>/<version>."""
   if size not in common.SIZES:
@@ -49,7 +59,7 @@ def missing(names, archives_dir, data_dir=None, size='256'):
   absent = []
   for name in names:
     try:
-      archives.find(load(name).ARCHIVE, archives_dir)
+      find_root(name, archives_dir)
     except archives.ArchiveMissing as error:
       if data_dir is None or not is_prepared(locate(name, data_dir, size)):
         absent.append(error)
@@ -65,7 +75,7 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
   """Prepares one dataset, or does nothing where the same archive has been prepared there.
 
   Args:
-    name: one of NAMES.
+    name: one of NAMES, or of an own archive.
     archives_dir: folder with the downloads, see `archives.find`.
     data_dir: folder of prepared datasets.
     size: 'original', '512' or '256'.
@@ -80,16 +90,16 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
     ArchiveChanged: prepared from an archive with other files, and not to be overwritten.
     common.TooManyRejects: nothing is left behind then.
   """
-  module, path = load(name), locate(name, data_dir, size)
+  path = locate(name, data_dir, size)
   if is_prepared(path) and not overwrite:
-    refuse_other(module.ARCHIVE, archives_dir, path)
+    refuse_other(name, archives_dir, path)
     return path
-  archives.find(module.ARCHIVE, archives_dir)  # before anything is deleted
+  root = find_root(name, archives_dir)  # before anything is deleted
+  make = load(name).Builder if name in NAMES else own_archive.make_builder(name, root)
   shutil.rmtree(path, ignore_errors=True)
   for debris in path.parent.glob(f'incomplete.*_{path.name}'):
     log.warning('%s is left of a build that was killed (or belongs to one that runs now): it may be deleted', debris)
-  builder = module.Builder(data_dir=pathlib.Path(data_dir).expanduser().absolute(), config=size,
-                           file_format='array_record')
+  builder = make(data_dir=pathlib.Path(data_dir).expanduser().absolute(), config=size, file_format='array_record')
   builder.tolerated = tolerated
   manual = tfds.download.DownloadConfig(manual_dir=pathlib.Path(archives_dir).expanduser().absolute())
   # TFDS wants a folder for downloads even where nothing is downloaded; not one left in data_dir.
@@ -99,12 +109,13 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
   return path
 
 
-def refuse_other(archive, archives_dir, path):
+def refuse_other(name, archives_dir, path):
   """Raises ArchiveChanged if the archive at hand is not the one prepared; an archive since deleted is no fault."""
   try:
-    root = archives.find(archive, archives_dir)
+    root = find_root(name, archives_dir)
   except archives.ArchiveMissing:
     return
+  archive = load(name).ARCHIVE if name in NAMES else own_archive.make_archive(name)
   now = archives.fingerprint(root, archives.list_files(archive, root))
   then = read_metadata(path)['archive']
   if now != then:
@@ -181,7 +192,8 @@ def summarise(path):
 
 def main(arguments=None):
   parser = argparse.ArgumentParser(prog='python -m tfds_builders.build', description=__doc__.split('\n')[0])
-  parser.add_argument('names', nargs='+', metavar='NAME', choices=[*NAMES, 'all'], help=f'{", ".join(NAMES)}, or all')
+  parser.add_argument('names', nargs='+', metavar='NAME',
+                      help=f'{", ".join(NAMES)}, all of these, or an own archive (own_archive/README.md)')
   parser.add_argument('--archives', required=True, help='folder with the downloads, unpacked')
   parser.add_argument('--data_dir', required=True, help='folder for what is prepared')
   parser.add_argument('--size', default='256', choices=list(common.SIZES), help='pixels of the longer side, at most')
