@@ -12,6 +12,7 @@ import pytest
 from mtpret_jax.data import pipeline
 from mtpret_jax.data.sources import MissingSplit, open_source
 from tests.test_pipeline import make_config
+from tfds_builders import archives as downloads
 from tfds_builders import build, index, splits
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -54,6 +55,18 @@ def test_the_paper_rule_gives_the_published_counts_from_the_lists_of_files(name,
 def test_the_paper_rule_gives_the_published_counts_of_one_group(images, published):
   """896 are the image files of the lung set (of which 704 have a mask), 800 the images of TBX11K with tuberculosis."""
   assert count(splits.split_by_paper((f'{i}', '') for i in range(images))) == published
+
+
+def test_the_paper_rule_takes_the_images_of_tbx11k_with_tuberculosis_only(archives):
+  module = build.load('tbx11k')
+  root = downloads.find(module.ARCHIVE, archives)
+  entries, *_ = module.read(root, downloads.list_files(module.ARCHIVE, root))
+  sides = splits.split_by_paper((entry.image_id, entry.group) for entry in entries)
+  assert {entry.image_id for entry in entries if entry.path.parent.name == 'tb'} == set(sides) != set()
+  for name, split in (('train', 'train'), ('val', 'validation')):
+    listed = {line.split('/')[1][:-4] for line in (root / f'lists/TBX11K_{name}.txt').read_text().split()}
+    assert listed & {entry.image_id for entry in entries if entry.official} == {
+      entry.image_id for entry in entries if entry.official == split}
 
 
 def test_the_paper_rule_does_not_depend_on_the_order_of_files_and_leaves_out_what_the_papers_did():
