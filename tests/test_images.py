@@ -58,9 +58,16 @@ def test_16_bits_are_scaled_between_percentiles_and_not_cut_to_their_low_byte(tm
   assert (np.diff(grey.ravel().astype(int)) >= 0).all()
 
 
-def test_one_channel_png_is_taken_over_byte_by_byte(tmp_path):
-  path = save(tmp_path, GREY)
-  assert images.read_stored(path, 256) == (path.read_bytes(), (90, 120))
+def test_a_large_one_channel_png_is_taken_over_byte_by_byte(tmp_path):
+  large = np.tile(GREY, (3, 3))
+  path = save(tmp_path, large)
+  assert images.read_stored(path, 512) == (path.read_bytes(), large.shape)
+
+
+def test_a_small_image_is_stored_uncompressed_and_as_it_was(tmp_path):
+  stored, shape = images.read_stored(save(tmp_path, GREY), 256)
+  assert shape == GREY.shape and len(stored) > GREY.size
+  np.testing.assert_array_equal(np.asarray(PIL.Image.open(io.BytesIO(stored))), GREY)
 
 
 @pytest.mark.parametrize('kept', [False, True])

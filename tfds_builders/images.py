@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 
 MAX_PIXELS = 200_000_000  # a decoded image is one byte a pixel; the largest film scans have about 30 million
+PLAIN_UP_TO = 256  # pixels a side; smaller images are stored uncompressed: twice the bytes, an eighth of the decoding
 PERCENTILES = (0.5, 99.5)  # what becomes 0 and 255 of an image of more than 8 bits
 
 # Pillow's own guard would refuse at a smaller size than ours; it still refuses at twice this before it decodes.
@@ -41,17 +42,18 @@ def read_stored(path, longest=None, keep_jpeg=False):
     keep_jpeg: whether a grey JPEG that is not reduced may stay the bytes it is.
 
   Returns:
-    bytes, (height, width): a one-channel 8-bit PNG. A file that is one already and is not reduced is taken
-    over byte by byte, as is a grey JPEG with keep_jpeg, so nothing is lost to encoding twice.
+    bytes, (height, width): a one-channel 8-bit PNG, uncompressed up to PLAIN_UP_TO. A larger file that is one
+    already and is not reduced is taken over byte by byte, as is a grey JPEG with keep_jpeg.
   """
   raw = read_bytes(path)
   image = decode(raw)
   grey = shrink(reduce(image), longest)
   untouched = grey.shape == (image.height, image.width) and image.mode == 'L'
   plain = not {'transparency', 'exif'} & set(image.info)  # either would make some readers return something else
-  if untouched and plain and (image.format == 'PNG' or image.format == 'JPEG' and keep_jpeg):
+  small = max(grey.shape) <= PLAIN_UP_TO
+  if untouched and plain and (image.format == 'PNG' and not small or image.format == 'JPEG' and keep_jpeg):
     return raw, grey.shape
-  return encode(grey), grey.shape
+  return encode(grey, plain=small), grey.shape
 
 
 def read_bytes(path):
@@ -109,6 +111,7 @@ def fit_mask(mask, shape):
   return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def encode(image):
-  """HW uint8 to the bytes of a one-channel PNG."""
-  return cv2.imencode('.png', np.ascontiguousarray(image))[1].tobytes()
+def encode(image, plain=False):
+  """HW uint8 to the bytes of a one-channel PNG; `plain` leaves it uncompressed and unfiltered."""
+  how = (cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE) if plain else ()
+  return cv2.imencode('.png', np.ascontiguousarray(image), how)[1].tobytes()
