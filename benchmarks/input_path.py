@@ -44,7 +44,7 @@ def prepare(folder, options):
   from tfds_builders import build, phantoms
   phantoms.write(NAME, folder / 'archives', options.images, size=256)
   build.prepare(NAME, folder / 'archives', folder / 'prepared', size='256')
-  source = open_source(NAME, folder / 'prepared', '256', 'train')
+  source = open_source(NAME, folder / 'prepared', '256', 'train', images_only=True)
   paths = []
   for index in range(len(source)):
     paths.append(folder / f'{index}.png')

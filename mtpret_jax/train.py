@@ -27,7 +27,7 @@ class Diverged(RuntimeError):
 def train(config, workdir):
   """Trains to `config.steps`, from the newest checkpoint in `workdir` if there is one. Returns the last state."""
   mesh = make_mesh()
-  sources = [open_source(name, config.data.dir, config.data.stored, 'train', config.data.rule)
+  sources = [open_source(name, config.data.dir, config.data.stored, 'train', config.data.rule, images_only=True)
              for name in config.data.datasets]
   run = pipeline.fingerprint(sources, config)
   batches = pipeline.make_contrast_batches(

@@ -128,3 +128,12 @@ def test_prepared_records_stay_encoded_until_they_are_needed(prepared):
   assert decode_image(record['image'], 32).shape == (32, 32, 1)
 
 
+
+
+@pytest.mark.parametrize('rule', ['patient', 'paper'])
+def test_an_images_only_source_has_the_very_images_of_the_whole_records(prepared, rule):
+  whole = open_source('mura', prepared, '256', 'train', rule)
+  images = open_source('mura', prepared, '256', 'train', rule, images_only=True)
+  assert len(images) == len(whole) > 0
+  for index in range(len(whole)):
+    assert images.records[index] == {'image': whole.records[index]['image']}
