@@ -32,3 +32,33 @@ def moco_v2_augment(size):
     brightness=0.4,
     contrast=0.4,
   ))
+
+
+def deeplab_v3():
+  """The head of segmentation with torchvision's numbers (`deeplabv3_resnet50`)."""
+  return ConfigDict(dict(
+    output_stride=8,            # of the trunk's last map; 16 is four times cheaper
+    width=256,                  # channels
+    rates=(12, 24, 36),         # px of the map between taps; the paper has half of that at output stride 16
+  ))
+
+
+def faster_rcnn(size):
+  """The head of detection with torchvision's numbers (`fasterrcnn_resnet50_fpn`) for images of `size` px. Its anchors
+  are 32 to 512 px at 800 px; that they are scaled with the size, to whole pixels, is our choice."""
+  return ConfigDict(dict(
+    width=256,                  # channels of the pyramid
+    hidden=1024,                # channels of the box head
+    sides=tuple((round(side * size / 800),) for side in (32, 64, 128, 256, 512)),  # px, of the anchors on each level
+    ratios=(0.5, 1.0, 2.0),     # height over width
+    train=(2000, 2000),         # proposals: of each level before suppression, of the image after it
+    test=(1000, 1000),
+    region_overlap=0.7,         # of two proposals, at most
+    region_match=(0.3, 0.7),    # overlap with a box: background below the first, object from the second
+    region_sample=(256, 128),   # anchors of an image that count in the loss, at most so many of them objects
+    box_match=(0.5, 0.5),
+    box_sample=(512, 128),
+    score=0.05,                 # of a detection, at least
+    box_overlap=0.5,            # of two detections of a kind, at most
+    detections=100,             # in an image, at most
+  ))

@@ -63,6 +63,14 @@ def clip(boxes_N4, size):
   return jnp.clip(boxes_N4, 0, spread((*size, *size), boxes_N4))
 
 
+def find_best(scores_N, count):
+  """(score, index) of the `count` highest along the last axis, best first, of equals the first first. As
+  `jax.lax.top_k`, which would gather a batch that is split over devices; a sort stays where its rows are."""
+  places = jax.lax.broadcasted_iota(jnp.int32, scores_N.shape, scores_N.ndim - 1)
+  falling, index = jax.lax.sort((-scores_N, places), num_keys=1)
+  return -falling[..., :count], index[..., :count]
+
+
 def suppress(boxes_N4, scores_N, threshold):
   """Greedy suppression: (N,) bool, the boxes that no kept box of higher score overlaps by more than `threshold`. Of
   equal scores the first goes first. A score of -inf is an empty slot, never kept. The boxes that torchvision's
@@ -72,9 +80,8 @@ def suppress(boxes_N4, scores_N, threshold):
   until nothing changes. The first k are right after k rounds, so the end is the greedy answer, and the rounds are as
   many as the longest chain of boxes that free each other, a handful where N is thousands.
   """
-  order_N = jnp.argsort(scores_N, stable=True, descending=True)
-  boxes_N4 = boxes_N4[order_N]
-  real_N = scores_N[order_N] > -jnp.inf
+  scores_N, order_N = find_best(scores_N, len(scores_N))
+  boxes_N4, real_N = boxes_N4[order_N], scores_N > -jnp.inf
   overlaps_NN = compute_ious(boxes_N4, boxes_N4) > round_down(threshold)
   before_NN = jnp.tri(len(boxes_N4), k=-1, dtype=bool)  # column before row
   rivals_NN = overlaps_NN & before_NN

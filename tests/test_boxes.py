@@ -1,5 +1,7 @@
 """Box geometry is torchvision's but for the order of the coordinates; `tests/reference/boxes_torch.py` recorded it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +83,25 @@ def test_empty_slots_neither_stay_nor_suppress():
   keep = np.asarray(suppress(*more, 0.5))
   assert not keep[300:].any()
   np.testing.assert_array_equal(keep[:300], suppress(case, scores, 0.5))
+
+
+def test_a_batch_that_is_split_over_devices_is_not_gathered():
+  mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+  split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
+
+  @functools.partial(jax.jit, in_shardings=split, out_shardings=split)
+  def keep_best(case_BN4, scores_BN):
+    keep_BN = jax.vmap(lambda case, scores: boxes.suppress(case, scores, 0.5))(case_BN4, scores_BN)
+    return boxes.find_best(jnp.where(keep_BN, scores_BN, -jnp.inf), 5)
+
+  case, scores, _ = setting.cases()['random']
+  batch = np.stack([case] * 8), np.stack([np.roll(scores, row) for row in range(8)])
+  assert 'all-gather' not in keep_best.lower(*batch).compile().as_text()
+  best, index = keep_best(*batch)
+  for row in range(8):
+    first = in_order(batch[1][row], suppress(case, batch[1][row], 0.5))[:5]
+    np.testing.assert_array_equal(index[row], first)
+    np.testing.assert_array_equal(best[row], batch[1][row][first])
 
 
 def test_decode_undoes_encode():

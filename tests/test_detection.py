@@ -4,21 +4,25 @@
 torchvision itself. The trunk is left out: the maps that the head is given are drawn.
 """
 
+import inspect
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from configs import common
 from mtpret_jax import weights
 from mtpret_jax.models.anchors import make_anchors
 from mtpret_jax.models.faster_rcnn import CELLS, FasterRCNN, propose, split_levels
 from mtpret_jax.models.roi_align import align
 from mtpret_jax.models.targets import choose, match
-from mtpret_jax.tasks.detection import add_losses
+from mtpret_jax.tasks import make_task
 from tests.reference import detection_setting as setting
 from tests.reference import draw
-from tests.reference.detection_setting import BATCH, CONFIG, FIXTURE, KINDS, SIZE, WIDTHS
+from tests.reference.detection_setting import BATCH, CONFIG, FIXTURE, SIZE, WIDTHS
 
 NAMES = {f'pyramid/{ours}/{level}': f'fpn.{ours}_blocks.{level}.0' for ours in ('inner', 'layer') for level in range(4)}
 NAMES |= {
@@ -28,11 +32,10 @@ NAMES |= {
 SAMPLED, EVERY = ('maps', 'objectness', 'aligned'), 7  # how the fixture thins what is large
 
 
-def build():
-  return FasterRCNN(WIDTHS, KINDS, CONFIG, rngs=nnx.Rngs(0))
-
-
-GRAPH, SHAPES = nnx.split(nnx.eval_shape(build))
+TASK = make_task('detection', {'kinds': ['active', 'latent']}, CONFIG)
+PIXELS = np.float32([*SIZE, *SIZE])  # of a box of the whole image
+IMAGE = np.zeros((BATCH, *SIZE, 1), np.uint8)  # only its shape counts here
+GRAPH, SHAPES = nnx.split(nnx.eval_shape(lambda: TASK.make_head(types.SimpleNamespace(widths=WIDTHS), nnx.Rngs(0))))
 
 
 def draw_leaf(path, leaf):
@@ -61,24 +64,25 @@ def infer(params, features, regions_BR4):
   logits, box_codes = head.judge(maps, regions_BR4)
   return {'maps': jnp.concatenate([level.reshape(BATCH, -1) for level in maps], axis=1), 'objectness': objectness_BA,
           'codes': codes_BA4, 'aligned': align(maps[:-1], regions_BR4, CELLS), 'logits': logits, 'box_codes': box_codes,
-          'proposals': proposals, 'found': head.detect(features, SIZE, CONFIG)}
+          'proposals': proposals,
+          'found': TASK.predict(TASK.answer(head, features, {'image': IMAGE}, groups=None, rng=None))}
 
 
 @jax.jit
-def compute_losses(params, features, boxes_BM4, kind_BM, rows_B):
+def compute_losses(params, features, batch):
   def compute(params):
-    head = nnx.merge(GRAPH, params)
-    outputs = head.train(features, SIZE, boxes_BM4, kind_BM, CONFIG, rng=jax.random.key(0))
-    total, count = add_losses(outputs, rows_B)
-    return total / jnp.maximum(count, 1), outputs
+    outputs = TASK.answer(nnx.merge(GRAPH, params), features, batch, groups=1, rng=jax.random.key(0))
+    total, count = TASK.loss(outputs, batch)
+    return total / count, outputs
   (loss, outputs), gradient = jax.value_and_grad(compute, has_aux=True)(params)
   return loss, outputs, gradient
 
 
 def run_training(boxes=None, kind=None, rows=(True,) * BATCH):
   padded = setting.targets(5)
-  return compute_losses(PARAMS, setting.features(), padded[0] if boxes is None else boxes,
-                        padded[1] if kind is None else kind, np.array(rows))
+  return compute_losses(PARAMS, setting.features(), {
+    'image': IMAGE, 'valid': np.array(rows), 'boxes': (padded[0] if boxes is None else boxes) / PIXELS,
+    'kind': padded[1] if kind is None else kind})
 
 
 @pytest.fixture(scope='module')
@@ -110,7 +114,7 @@ def check_against(theirs, ours, loss, *, thin):
     count = len(theirs[f'kind {row}'])
     np.testing.assert_array_equal(ours['found']['kind'][row, :count], theirs[f'kind {row}'])
     np.testing.assert_allclose(ours['found']['score'][row, :count], theirs[f'score {row}'], atol=1e-4)
-    np.testing.assert_allclose(ours['found']['boxes'][row, :count], theirs[f'boxes {row}'], atol=1e-3)
+    np.testing.assert_allclose(ours['found']['boxes'][row, :count] * PIXELS, theirs[f'boxes {row}'], atol=1e-3)
     assert (ours['found']['kind'][row, count:] == -1).all() and not ours['found']['score'][row, count:].any()
   names = ('loss_objectness', 'loss_rpn_box_reg', 'loss_classifier', 'loss_box_reg')
   np.testing.assert_allclose(loss, sum(theirs[name] for name in names), rtol=1e-5)
@@ -140,6 +144,23 @@ def test_torchvision_itself_gives_the_same(ours, trained):
   pytest.importorskip('torchvision')
   from tests.reference import detection_torch
   check_against(detection_torch.record(), ours, trained[0], thin=False)
+
+
+@pytest.mark.reference
+def test_recipe_at_800_pixels_has_torchvisions_numbers():
+  faster_rcnn = pytest.importorskip('torchvision.models.detection.faster_rcnn')
+  theirs = {name: parameter.default for name, parameter in inspect.signature(faster_rcnn.FasterRCNN).parameters.items()}
+  recipe = common.faster_rcnn(800)
+  for step in ('train', 'test'):
+    assert recipe[step] == (theirs[f'rpn_pre_nms_top_n_{step}'], theirs[f'rpn_post_nms_top_n_{step}'])
+  for ours, name in (('region', 'rpn'), ('box', 'box')):
+    assert recipe[f'{ours}_overlap'] == theirs[f'{name}_nms_thresh']
+    assert recipe[f'{ours}_match'] == (theirs[f'{name}_bg_iou_thresh'], theirs[f'{name}_fg_iou_thresh'])
+    count = theirs[f'{name}_batch_size_per_image']
+    assert recipe[f'{ours}_sample'] == (count, count * theirs[f'{name}_positive_fraction'])
+  assert (recipe.score, recipe.detections) == (theirs['box_score_thresh'], theirs['box_detections_per_img'])
+  anchors = faster_rcnn._default_anchorgen()
+  assert recipe.sides == anchors.sizes and {recipe.ratios} == set(anchors.aspect_ratios)
 
 
 def test_what_lies_in_empty_slots_changes_nothing(trained):
@@ -194,6 +215,13 @@ def test_samples_hold_what_torchvisions_sampler_would(objects, background, expec
   taken = np.asarray(index_S)[np.asarray(chosen_S)]
   assert len(set(taken)) == len(taken) == sum(expected) and index_S.shape == (32,)
   assert ((label_N[taken] == 1).sum(), (label_N[taken] == 0).sum()) == expected
+
+
+def test_anchors_that_do_not_fit_the_pyramid_are_refused():
+  config = CONFIG.copy_and_resolve_references()
+  config.sides = ((32,), (64,))
+  with pytest.raises(ValueError, match=r'anchor sides \(\(32,\), \(64,\)\) must be 5 levels of equally many sides'):
+    FasterRCNN(WIDTHS, 2, config, rngs=nnx.Rngs(0))
 
 
 def test_every_candidate_is_as_likely_as_the_others():

@@ -11,14 +11,15 @@ Boxes are (y0, x0, y1, x1) in pixels of the image that the trunk saw. `config` h
   score, box_overlap           detections below the one, or above the other with a better one of their kind, go
   detections                   per image
 
-Letters: B images, A anchors, R proposals, S sampled candidates, M annotated boxes, D detections, K kinds, J kinds and
-the background, which is the first.
+Letters: B images, A anchors, L levels, N the best of each, Q those of all levels, R proposals, S sampled candidates,
+M annotated boxes, D detections, K kinds, J kinds and the background, which is the first.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from mtpret_jax import boxes
@@ -136,22 +137,31 @@ def propose(objectness_BA, codes_BA4, anchors_A4, counts, size, limits, overlap)
   level, which are suppressed level by level. No gradient passes. Slots that are not `real` hold zeros."""
   before, after = limits
   objectness_BA, codes_BA4 = jax.lax.stop_gradient((objectness_BA, codes_BA4))
-  suppress = jax.vmap(functools.partial(boxes.suppress, threshold=overlap))
-  found, scores, start = [], [], 0
-  for count in counts:
-    level = slice(start, start + count)
-    score_BN, index_BN = jax.lax.top_k(objectness_BA[:, level], min(before, count))
-    codes_BN4 = jnp.take_along_axis(codes_BA4[:, level], index_BN[..., None], 1)
-    found_BN4 = boxes.clip(boxes.decode(codes_BN4, anchors_A4[level][index_BN], REGION_WEIGHTS), size)
-    score_BN = jnp.where(is_large(found_BN4, REGION_SIDE), score_BN, -jnp.inf)
-    found.append(found_BN4)
-    scores.append(jnp.where(suppress(found_BN4, score_BN), score_BN, -jnp.inf))
-    start += count
-  scores_BN = jnp.concatenate(scores, axis=1)
-  score_BR, index_BR = jax.lax.top_k(scores_BN, min(after, scores_BN.shape[1]))
+  most = min(before, max(counts))
+  starts = np.cumsum([0, *counts[:-1]])
+  scores, indices = [], []
+  for start, count in zip(starts, counts, strict=True):
+    score_BN, index_BN = boxes.find_best(objectness_BA[:, start:start + count], min(before, count))
+    scores.append(fill(score_BN, most, -jnp.inf))
+    indices.append(fill(index_BN + start, most, 0))
+  score_BLN, index_BLN = jnp.stack(scores, axis=1), jnp.stack(indices, axis=1)
+
+  index_BQ = index_BLN.reshape(len(index_BLN), -1)
+  codes_BQ4 = jnp.take_along_axis(codes_BA4, index_BQ[..., None], 1)
+  found_BQ4 = boxes.clip(boxes.decode(codes_BQ4, anchors_A4[index_BQ], REGION_WEIGHTS), size)
+  found_BLN4 = found_BQ4.reshape(*index_BLN.shape, 4)
+  score_BLN = jnp.where(is_large(found_BLN4, REGION_SIDE), score_BLN, -jnp.inf)
+  keep_BLN = jax.vmap(jax.vmap(functools.partial(boxes.suppress, threshold=overlap)))(found_BLN4, score_BLN)
+  score_BQ = jnp.where(keep_BLN, score_BLN, -jnp.inf).reshape(index_BQ.shape)
+  score_BR, index_BR = boxes.find_best(score_BQ, after)
   real_BR = score_BR > -jnp.inf
-  found_BR4 = jnp.take_along_axis(jnp.concatenate(found, axis=1), index_BR[..., None], 1)
+  found_BR4 = jnp.take_along_axis(found_BQ4, index_BR[..., None], 1)
   return jnp.where(real_BR[..., None], found_BR4, 0), real_BR
+
+
+def fill(values_BN, count, empty):
+  """(B, count): further slots that hold `empty`."""
+  return jnp.pad(values_BN, ((0, 0), (0, count - values_BN.shape[1])), constant_values=empty)
 
 
 def is_large(boxes_N4, side):
@@ -182,7 +192,7 @@ def select(logits_RJ, codes_RJ4, found_R4, real_R, *, size, config):
   suppress = jax.vmap(functools.partial(boxes.suppress, threshold=config.box_overlap), (1, 1), 1)
   score_N = jnp.where(suppress(boxes_RK4, score_RK), score_RK, -jnp.inf).ravel()
   score_N = jnp.pad(score_N, (0, max(config.detections - len(score_N), 0)), constant_values=-jnp.inf)
-  score_D, index_D = jax.lax.top_k(score_N, config.detections)
+  score_D, index_D = boxes.find_best(score_N, config.detections)
   real_D = score_D > -jnp.inf
   index_D = jnp.where(real_D, index_D, 0)
   return {'boxes': jnp.where(real_D[:, None], boxes_RK4.reshape(-1, 4)[index_D], 0),

@@ -24,6 +24,16 @@ class Linear(nnx.Module):
     return jnp.matmul(features, self.kernel[...], precision='highest') + self.bias[...][None]
 
 
+class LinearHead(nnx.Module):
+  """Pool, linear. List of feature maps -> (B, out) in f32."""
+
+  def __init__(self, channels, out, *, rngs):
+    self.out = Linear(channels, out, rngs=rngs)
+
+  def __call__(self, features):
+    return self.out(pool_mean(features[-1]))
+
+
 class Projector(nnx.Module):
   """MoCo v2's head (Chen et al. 2020, `--mlp`): pool, linear, ReLU, linear to `dim`, scaled to unit length.
 

@@ -8,6 +8,8 @@ Letters: M annotated boxes, N candidates, S slots.
 import jax
 import jax.numpy as jnp
 
+from mtpret_jax.boxes import find_best
+
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
@@ -33,10 +35,10 @@ def choose(label_N, rng, *, count, positives):
   there are not enough, or fewer candidates than `count` at all, slots with `chosen_S` false are left."""
   count, positives = min(count, len(label_N)), min(positives, len(label_N))
   chance_N = jax.random.uniform(rng, label_N.shape)
-  chance, found = jax.lax.top_k(jnp.where(label_N == POSITIVE, chance_N, -1.0), positives)
+  chance, found = find_best(jnp.where(label_N == POSITIVE, chance_N, -1.0), positives)
   taken = chance >= 0
-  chance, others = jax.lax.top_k(jnp.where(label_N == NEGATIVE, chance_N, -1.0), count)
+  chance, others = find_best(jnp.where(label_N == NEGATIVE, chance_N, -1.0), count)
   taken_too = (chance >= 0) & (jnp.arange(count) < count - taken.sum())
   index, chosen = jnp.concatenate([found, others]), jnp.concatenate([taken, taken_too])
-  chosen_S, slot_S = jax.lax.top_k(chosen.astype(jnp.int32), count)
+  chosen_S, slot_S = find_best(chosen.astype(jnp.int32), count)
   return index[slot_S], chosen_S > 0

@@ -1,9 +1,35 @@
-"""Which boxes of which kind are in an image: Faster R-CNN."""
+"""Which boxes of which kind are in an image: Faster R-CNN.
+
+Letters: B images, S sampled candidates, J kinds and the background.
+"""
 
 import jax.numpy as jnp
 import optax
 
+from mtpret_jax.models.faster_rcnn import FasterRCNN
+from mtpret_jax.tasks.task import Task, find_rows
+
+STRIDE = 32
 BETA = 1 / 9  # of the codes' smooth L1, torchvision's
+
+
+def make_detection(about, config):
+  """The kinds are `about['kinds']`; `config` is `FasterRCNN`'s. Boxes are in 0-1 of the image in batches and
+  predictions, in pixels within. The loss is of training only, since it asks for candidates drawn at random."""
+  def answer(head, features, batch, *, groups, rng):
+    size = batch['image'].shape[1:3]
+    scale = jnp.array((*size, *size), jnp.float32)[None, None]
+    if rng is None:
+      found = head.detect(features, size, config)
+      return found | {'boxes': found['boxes'] / scale}
+    return head.train(features, size, batch['boxes'] * scale, batch['kind'], config, rng=rng)
+
+  return Task(
+    make_head=lambda trunk, rngs: FasterRCNN(trunk.widths, len(about['kinds']), config, rngs=rngs),
+    output_stride=STRIDE,
+    answer=answer,
+    loss=lambda outputs, batch: add_losses(outputs, find_rows(batch)),
+    predict=lambda outputs: outputs)
 
 
 def add_losses(outputs, rows_B):

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import common
 from tests.reference import draw
 
 FIXTURE = pathlib.Path(__file__).with_name('detection.npz')
@@ -13,9 +14,8 @@ WIDTHS = (6, 10, 14, 18)
 ALL = 100_000  # more samples than candidates: nothing is left to chance
 
 CONFIG = ConfigDict(dict(
-  width=8, hidden=24, sides=((12,), (24,), (40,), (64,), (96,)), ratios=(0.5, 1.0, 2.0),
-  train=(60, 80), test=(50, 70), region_overlap=0.7, region_match=(0.3, 0.7), region_sample=(ALL, ALL // 2),
-  box_match=(0.5, 0.5), box_sample=(ALL, ALL // 4), score=0.3, box_overlap=0.5, detections=64))
+  common.faster_rcnn(800), width=8, hidden=24, sides=((12,), (24,), (40,), (64,), (96,)),
+  train=(60, 80), test=(50, 70), region_sample=(ALL, ALL // 2), box_sample=(ALL, ALL // 4), score=0.3, detections=64))
 
 BOXES = (  # rows first, px; the second image has none
   ((10, 20, 50, 70), (30, 90, 90, 150), (5, 5, 14, 21)), (), ((40, 10, 60, 100),))
