@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import PHANTOMS
 from tests.test_builders import match_truth, read_all
+from tests.test_split_rules import flip_bit
 from tfds_builders import build, index, inspect, phantoms, sheet
 
 SPLITS = ('train', 'validation', 'test')
@@ -135,10 +136,7 @@ def test_captions_say_what_is_known_and_keep_the_end_of_long_names(prepared):
 def test_verify_passes_sound_records_and_names_damaged_ones(archives, tmp_path, capsys):
   path = build.prepare('panoramic_dental', archives, tmp_path)
   assert 'every record is as it was written' in look('panoramic_dental', tmp_path, capsys, '--verify')
-  file, = path.glob('*test.array_record*')
-  raw = bytearray(file.read_bytes())
-  raw[raw.index(b'IDAT') + 30] ^= 4
-  file.write_bytes(raw)
+  flip_bit(path, 'test')
   assert inspect.main(['panoramic_dental', '--data_dir', str(tmp_path), '--verify']) == 1
   told = capsys.readouterr().err
   assert '1 damaged' in told and '--overwrite' in told

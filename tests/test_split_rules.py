@@ -6,6 +6,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
+from concurrent import futures
 
 import pytest
 
@@ -13,7 +15,7 @@ from mtpret_jax.data import pipeline
 from mtpret_jax.data.sources import MissingSplit, open_source
 from tests.test_pipeline import make_config
 from tfds_builders import archives as downloads
-from tfds_builders import build, index, splits
+from tfds_builders import build, common, index, splits
 
 ROOT = pathlib.Path(__file__).parents[1]
 SPLITS = ('train', 'validation', 'test')
@@ -129,6 +131,24 @@ def test_the_rule_of_a_run_is_checked_before_it_trains(rule, complaint, prepared
   assert done.returncode == 2 and complaint in done.stderr and 'Traceback' not in done.stderr
 
 
+# Reading ahead
+
+def test_images_are_made_in_order_and_only_so_far_ahead(monkeypatch):
+  monkeypatch.setattr(common, 'AHEAD', 6)
+  begun, taken = [], []
+
+  def make(entry):
+    begun.append(entry)
+    time.sleep(0.01 * (entry % 5 == 0))  # now and then a slow one
+    return -entry
+
+  with futures.ThreadPoolExecutor(3) as pool:
+    for entry, record in common.make_ahead(pool, make, range(40)):
+      taken.append((entry, record))
+      assert len(begun) - len(taken) < 6
+  assert taken == [(entry, -entry) for entry in range(40)] and len(begun) == 40
+
+
 # The index, and damage
 
 def test_the_index_lists_every_record_where_it_lies(prepared):
@@ -141,17 +161,21 @@ def test_the_index_lists_every_record_where_it_lies(prepared):
     assert [row['image_id'] for row in there] == [source.records[i]['image_id'].decode() for i in range(len(source))]
 
 
+def flip_bit(path, split):
+  """Flips one bit amid the stored records, which are compressed and padded with zeros at the end."""
+  file, = path.glob(f'*{split}.array_record*')
+  raw = bytearray(file.read_bytes())
+  raw[raw.index(bytes(1024)) // 2] ^= 4
+  file.write_bytes(raw)
+
+
 def test_a_flipped_bit_of_a_stored_image_is_found(archives, tmp_path):
   path = build.prepare('panoramic_dental', archives, tmp_path)
   assert index.find_damage(path) == []
-  record = open_source('panoramic_dental', tmp_path, '256', 'validation').records[0]
-  file, = path.glob('*validation.array_record*')
-  raw = bytearray(file.read_bytes())
-  at = raw.index(record['image'][200:240])
-  raw[at] ^= 1
-  file.write_bytes(raw)
+  flip_bit(path, 'validation')
   found, = index.find_damage(path)
-  assert found.startswith(f'validation 0 {record["image_id"].decode()}: ')
+  assert found.split(': ')[0] in {f'validation {row["position"]} {row["image_id"]}' for row in index.read(path)
+                                  if row['split'] == 'validation'}
 
 
 def test_records_of_another_build_are_found(archives, prepared, tmp_path):

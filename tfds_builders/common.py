@@ -27,7 +27,7 @@ TOLERATED = 0.05  # share of an archive that may be bad before a build fails
 UNKNOWN_AGE = math.nan
 UNANNOTATED = 255  # in masks
 WORKERS = min(32, os.cpu_count() or 1)  # threads that decode; Pillow, OpenCV and zlib let go of the interpreter lock
-CHUNK = 64  # images read ahead; bounds what waits in memory
+AHEAD = 4 * WORKERS  # images read ahead; bounds what waits in memory
 
 log = logging.getLogger(__name__)
 
@@ -165,17 +165,27 @@ def records(builder, split, root, entries):
   title = f'{builder.name} {split}'
   with (futures.ThreadPoolExecutor(WORKERS) as pool,
         tqdm.tqdm(total=len(entries), desc=title, unit=' images', disable=None, leave=False) as bar):
-    for start in range(0, len(entries), CHUNK):
-      chunk = entries[start:start + CHUNK]
-      for entry, record in zip(chunk, pool.map(make, chunk), strict=True):
-        bar.update()
-        if isinstance(record, images.Unreadable):
-          path = entry.path.relative_to(root).as_posix()
-          builder.rejects.append(Reject(entry.image_id, path, str(record)))
-          account(builder)
-        else:
-          yield entry.image_id, record
+    for entry, record in make_ahead(pool, make, entries):
+      bar.update()
+      if isinstance(record, images.Unreadable):
+        path = entry.path.relative_to(root).as_posix()
+        builder.rejects.append(Reject(entry.image_id, path, str(record)))
+        account(builder)
+      else:
+        yield entry.image_id, record
   write_rejects(builder)
+
+
+def make_ahead(pool, make, entries):
+  """Yields (entry, make(entry)) in order; the threads are at work on the next AHEAD, however slow a single one is."""
+  waiting = collections.deque()
+  for entry in entries:
+    waiting.append((entry, pool.submit(make, entry)))
+    if len(waiting) == AHEAD:
+      entry, record = waiting.popleft()
+      yield entry, record.result()
+  for entry, record in waiting:
+    yield entry, record.result()
 
 
 def make_record(entry, source, size, masked, boxed):

@@ -136,9 +136,9 @@ def read(root, listed, classes, kinds):
       rejects.append(common.Reject(stem(name), pictures[name], 'row without patient'))
     else:
       entry = read_row(row, name, root / pictures[name], f'{root / TABLE} line {line}')
-      if classes:
-        mask = root / masks[stem(name)] if stem(name) in masks else None
-        entry = dataclasses.replace(entry, mask=functools.partial(read_mask, mask, len(classes)))
+      if stem(name) in masks:
+        entry = dataclasses.replace(
+          entry, mask=functools.partial(read_mask, root / masks[stem(name)], len(classes)))
       entries.append(dataclasses.replace(entry, objects=tuple(drawn.get(name, ()))))
   rejects += [common.Reject(stem(name), path, 'image without row') for name, path in pictures.items()
               if name not in tabled]
@@ -183,9 +183,7 @@ def read_number(cell, where):
 
 
 def read_mask(path, classes):
-  """HW uint8 of class numbers, 255 everywhere without a path. Of two classes, all but black is the second."""
-  if path is None:
-    return np.full((1, 1), common.UNANNOTATED, np.uint8)
+  """HW uint8 of class numbers. Of two classes, all but black is the second, unless there is a 1."""
   mask = images.read(path)
   if classes == 2 and not (mask == 1).any():
     return (mask > 0).astype(np.uint8)
