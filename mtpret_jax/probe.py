@@ -74,32 +74,43 @@ def embed_sets(embed, trunk, sets, title):
           for name, splits in tqdm(sets.items(), desc=f'features of the {title} trunk', unit='set', leave=False)}
 
 
-def score_sets(sets, features, config):
-  """A row for each labelled set: dict of `dataset`, `metric`, `train`, `validation` (images), `knn`, `linear` and
-  their 95 % intervals over patients. AUROC is the mean over findings; a value has its mean absolute error."""
+def score_sets(sets, before, after, config):
+  """What two trunks' features, {name: {split: (N, C)}} each, say of the labels: a row for each labelled set.
+
+  A row is a dict of `dataset`, `metric`, `train` and `validation` (images), and for `knn` and `linear` a dict of
+  `before`, `after` and `change`, each (score, 95 % interval over patients). The interval of the change draws the same
+  patients for both. AUROC is the mean over findings; a value has its mean absolute error.
+  """
   rows = []
   for name, splits in sets.items():
     train, validation = splits['train'], splits['validation']
     if 'present' in train:
-      metric, fit = 'AUROC', fit_findings
-      score = functools.partial(score_findings, validation)
+      metric, fit, score = 'AUROC', fit_findings, functools.partial(score_findings, validation)
     elif 'value' in train:
-      metric, fit = f'MAE ({train["about"]["value"]["unit"]})', fit_value
-      score = functools.partial(score_value, validation)
+      metric, fit, score = f'MAE ({train["about"]["value"]["unit"]})', fit_value, functools.partial(
+        score_value, validation)
     else:
+      continue
+    if score(np.zeros_like(validation['present' if 'present' in train else 'value']), slice(None)) is None:
+      log.warning('%s: no finding has both classes among the validation images; not scored', name)
       continue
     row = {'dataset': name, 'metric': metric, 'train': len(train['image']), 'validation': len(validation['image'])}
     for kind in ('knn', 'linear'):
-      predictions = fit(kind, train, features[name]['train'], features[name]['validation'], config.probe)
-      every = np.arange(len(predictions))
-      row[kind] = score(predictions, every)
-      row[f'{kind}_interval'] = bootstrap_interval(
-        functools.partial(score, predictions), validation['patient'], resamples=config.probe.resamples)
-    if row['knn'] is None:
-      log.warning('%s: no finding has both classes among the validation images; not scored', name)
-      continue
+      old, new = (fit(kind, train, features[name]['train'], features[name]['validation'], config.probe)
+                  for features in (before, after))
+      row[kind] = compare(functools.partial(score, old), functools.partial(score, new), validation['patient'],
+                          config.probe.resamples)
     rows.append(row)
   return rows
+
+
+def compare(score_old, score_new, patients, resamples):
+  """{'before' | 'after' | 'change': (score, interval)} of two functions of rows."""
+  def change(rows):
+    old, new = score_old(rows), score_new(rows)
+    return None if old is None else new - old
+  return {title: (score(slice(None)), bootstrap_interval(score, patients, resamples=resamples))
+          for title, score in (('before', score_old), ('after', score_new), ('change', change))}
 
 
 def fit_findings(kind, train, features_NC, features_MC, config):

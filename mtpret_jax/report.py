@@ -27,44 +27,43 @@ def finish(state, config):
   trunks = jax.device_get({'first': (params['trunk'], carry['stats']['trunk']),
                            'trained': (state.params['trunk'], state.carry['stats']['trunk'])})
   features = {title: probe.embed_sets(embed, trunk, sets, title) for title, trunk in trunks.items()}
-  before, after = (probe.score_sets(sets, features[title], config) for title in trunks)
+  rows = probe.score_sets(sets, features['first'], features['trained'], config)
   workdir = pathlib.Path(config.workdir)
-  paths = [workdir / 'checkpoints', workdir / 'tensorboard', write_results(workdir, before, after, config),
+  paths = [workdir / 'checkpoints', workdir / 'tensorboard', write_results(workdir, rows, config),
            draw_views(workdir, sets, config), draw_neighbours(workdir, sets, features['trained'])]
-  print(describe_scores(before, after, config))
+  print(describe_scores(rows, config))
   print('See ' + ', '.join(map(str, paths)))
 
 
-def describe_scores(before, after, config):
+def describe_scores(scored, config):
   """The probe of the trunk before and after training as a plain table."""
-  header = ('dataset', 'metric', 'images fitted/scored', 'kNN before', 'kNN after',
-            'linear before', 'linear after')
-  rows = [header]
-  for old, new in zip(before, after, strict=True):
-    rows.append((new['dataset'], new['metric'], f'{new["train"]}/{new["validation"]}',
-                 *(describe_score(row, kind) for kind in ('knn', 'linear') for row in (old, new))))
-  widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+  rows = [('dataset', 'metric', 'images fitted/scored', 'kNN before', 'kNN after', 'kNN change',
+           'linear before', 'linear after', 'linear change')]
+  rows += [(row['dataset'], row['metric'], f'{row["train"]}/{row["validation"]}',
+            *(describe_score(row, kind, title) for kind in ('knn', 'linear') for title in row[kind])) for row in scored]
+  widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
   lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
   what = PHANTOMS if not config.data.archives else f'archives in {config.data.archives}'
-  scored = {row['dataset'] for row in after}
-  unscored = [name for name in config.data.datasets if name not in scored]
+  named = {row['dataset'] for row in scored}
+  unscored = [name for name in config.data.datasets if name not in named]
   apart = 'patients apart' if config.data.rule == 'patient' else f'rule {config.data.rule}: patients may be in both'
   return '\n'.join([f'Probe on the validation split, {apart} ({what}); 95 % interval over patients',
                     *lines, 'AUROC, the mean over findings: higher is better. MAE: lower is better.',
                     *(f'{name} has no label that the probe scores.' for name in unscored)])
 
 
-def describe_score(row, kind):
-  digits = 3 if row['metric'] == 'AUROC' else 1
-  score, interval = row[kind], row[f'{kind}_interval']
-  return f'{score:.{digits}f}' + (f' ({interval[0]:.{digits}f}-{interval[1]:.{digits}f})' if interval else '')
+def describe_score(row, kind, title):
+  digits, sign = 3 if row['metric'] == 'AUROC' else 1, '+' if title == 'change' else ''
+  score, interval = row[kind][title]
+  ends = f' ({" to ".join(f"{end:{sign}.{digits}f}" for end in interval)})' if interval else ''
+  return f'{score:{sign}.{digits}f}{ends}'
 
 
-def write_results(workdir, before, after, config):
+def write_results(workdir, rows, config):
   """`results.json`: the probe's rows, the config and the versions that gave them."""
   results = {
     'data': PHANTOMS if not config.data.archives else config.data.archives,
-    'before': before, 'after': after, 'versions': list_versions(), 'config': config.to_dict()}
+    'probe': rows, 'versions': list_versions(), 'config': config.to_dict()}
   path = pathlib.Path(workdir, 'results.json')
   path.write_text(json.dumps(results, indent=2, default=list) + '\n')
   return path

@@ -56,6 +56,15 @@ def test_inference_uses_and_keeps_the_running_statistics(norm, images_BHWC):
   np.testing.assert_array_equal(norm.mean[...], np.linspace(-2, 2, 5, dtype=np.float32))
 
 
+def test_a_mean_far_beyond_the_deviation_costs_no_digits(norm):
+  images = np.random.default_rng(1).normal(1000, 0.1, (8, 3, 4, 5)).astype(np.float32)
+  norm.mean[...] = np.full(5, 1000, np.float32)  # as after some steps
+  exact = images.astype(np.float64)
+  expected = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
+  ours = (np.asarray(norm(images, groups=1)) - np.linspace(-1, 1, 5)) / np.linspace(0.5, 1.5, 5)
+  np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-3)
+
+
 def make_pure(module):
   """(images, groups) -> the output of the module, which forgets its new statistics."""
   graph, *states = nnx.split(module, nnx.Param, nnx.BatchStat)

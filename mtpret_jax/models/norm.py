@@ -33,13 +33,13 @@ class BatchNorm(nnx.Module):
       return self.normalise(images_BHWC, widen(self.mean[...], 4), widen(self.var[...], 4))
     batch, height, width, channels = images_BHWC.shape
     images_GNHWC = images_BHWC.reshape(groups, batch // groups, height, width, channels)
-    mean_G111C, var_G111C = group_statistics(images_GNHWC)
+    mean_G111C, var_G111C = group_statistics(images_GNHWC, widen(self.mean[...], 5))
     self.remember(mean_G111C, var_G111C, count=images_GNHWC.size // (groups * channels))
     return self.normalise(images_GNHWC, mean_G111C, var_G111C).reshape(images_BHWC.shape)
 
   def normalise(self, images, mean, var):
     factor = jax.lax.rsqrt(var + self.epsilon) * widen(self.scale[...], images.ndim)
-    return (images * factor + (widen(self.bias[...], images.ndim) - mean * factor)).astype(images.dtype)
+    return ((images - mean) * factor + widen(self.bias[...], images.ndim)).astype(images.dtype)
 
   def remember(self, mean_G111C, var_G111C, *, count):
     """Moves the running statistics; `count` values went into each mean."""
@@ -55,12 +55,16 @@ def widen(vector_C, rank):
   return vector_C.reshape((1,) * (rank - 1) + (-1,))
 
 
-def group_statistics(images_GNHWC):
+def group_statistics(images_GNHWC, near_1111C):
   """Mean and (biased) variance per group and channel in f32, (G, 1, 1, 1, C) each, in one pass over the images.
-  Of a pooled map, a few values far from zero, one pass would lose digits and a second costs nothing."""
-  images = images_GNHWC.astype(jnp.float32)
-  mean = images.mean((1, 2, 3), keepdims=True)
-  if images.shape[2:4] == (1, 1):
-    return mean, jnp.square(images - mean).mean((1, 2, 3), keepdims=True)
-  square = jnp.square(images).mean((1, 2, 3), keepdims=True)
-  return mean, jnp.maximum(square - jnp.square(mean), 0.0)
+
+  `near` is a guess of the mean, here the running one: where a mean is large beside the deviation, E[x^2] - E[x]^2
+  loses its digits, and what is left of x after the guess does not. Of a pooled map, a few values far from zero, a
+  second pass costs nothing.
+  """
+  rest = images_GNHWC.astype(jnp.float32) - near_1111C
+  mean = rest.mean((1, 2, 3), keepdims=True)
+  if rest.shape[2:4] == (1, 1):
+    return near_1111C + mean, jnp.square(rest - mean).mean((1, 2, 3), keepdims=True)
+  square = jnp.square(rest).mean((1, 2, 3), keepdims=True)
+  return near_1111C + mean, jnp.maximum(square - jnp.square(mean), 0.0)

@@ -20,11 +20,16 @@ CARPALS = (
 
 
 def grow_hand(rng, months=240.0):
-  """The patient's own hand: proportions, bone density, spread of the fingers. months: skeletal age of a boy."""
+  """The patient's own hand: proportions, bone density, spread of the fingers. months: skeletal age of a boy.
+
+  A small child's bones are short, thin and faint in plump fingers; how much so is drawn by eye.
+  """
   n, u = rng.normal, rng.uniform
+  young = np.interp(months, [6, 60, 204], [1, 0.6, 0])
   return dict(
-    months=months, stretch=[1 + n(0, 0.04) for _ in RAYS], width=1 + n(0, 0.07), dense=u(0.8, 1.2),
-    flesh=u(1.0, 1.35), spread=u(0.55, 1.3), lean=[n(0, 2.5) for _ in RAYS], tilt=n(0, 3), cortex=u(0.26, 0.4),
+    months=months, stretch=[(1 + n(0, 0.04)) * (1 - 0.2 * young) for _ in RAYS], width=1 + n(0, 0.07),
+    slim=1 - 0.25 * young, dense=u(0.8, 1.2) * (1 - 0.3 * young), flesh=u(1.0, 1.35) * (1 + 0.5 * young),
+    spread=u(0.55, 1.3), lean=[n(0, 2.5) for _ in RAYS], tilt=n(0, 3), cortex=u(0.26, 0.4),
     onset=[n(0, 4) for _ in CARPALS], fuse=n(0, 3), ulna=n(0, 0.2),
   )
 
@@ -72,7 +77,7 @@ def draw_hand(hand, scale, dice, asked=(), severity=0.5, centre=(0.0, -1.0), fie
     for j, length in enumerate(lengths):
       length = length * hand['stretch'][i]
       way = np.array([np.sin(heading), -np.cos(heading)])
-      shaft = radius * (1 - 0.15 * j) * hand['width']
+      shaft = radius * (1 - 0.15 * j) * hand['width'] * hand['slim']
       base, tip = at + way * 0.1, at + way * (length - 0.1)
       plate = 1 if j == 0 and i else 0
       ends = (1.5, 1.45 if j < len(lengths) - 1 else 1.05)

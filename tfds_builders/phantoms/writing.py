@@ -16,7 +16,7 @@ import tqdm
 
 from tfds_builders.phantoms.archives import find_archive
 
-FORMAT = 2  # raise it when the pictures or the layout change: archives of another format are rendered again
+FORMAT = 3  # raise it when the pictures or the layout change: archives of another format are rendered again
 STAMP = '.phantom.json'
 README = """{name}: phantom radiographs.
 
