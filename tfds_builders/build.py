@@ -1,9 +1,11 @@
 """Prepares downloaded archives for reading, without TensorFlow.
 
     python -m tfds_builders.build nih_chest_xray mura --archives /archives --data_dir /prepared --size 256
+    python -m tfds_builders.build nih_chest_xray --archives /archives --data_dir /prepared --beam -- --runner=...
 """
 import argparse
 import contextlib
+import functools
 import importlib
 import importlib.util
 import logging
@@ -18,7 +20,7 @@ import types
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
-from tfds_builders import archives, common, index
+from tfds_builders import archives, common, index, writer
 from tfds_builders.own_archive import own_archive
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
@@ -71,7 +73,7 @@ def is_prepared(path):
   return (path / 'dataset_info.json').exists() and (path / index.NAME).exists()
 
 
-def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated=common.TOLERATED):
+def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated=common.TOLERATED, beam=None):
   """Prepares one dataset, or does nothing where the same archive has been prepared there.
 
   Args:
@@ -81,6 +83,7 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
     size: 'original', '512' or '256'.
     overwrite: whether to replace what is prepared.
     tolerated: share of the archive that may be bad.
+    beam: options of an Apache Beam pipeline that makes the records, as on its command line; None for threads here.
 
   Returns:
     pathlib.Path of the prepared version, for tfds.builder_from_directory. It holds rejects.csv and index.csv, too.
@@ -89,6 +92,7 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
     archives.ArchiveMissing: no archive, and nothing prepared.
     ArchiveChanged: prepared from an archive with other files, and not to be overwritten.
     common.TooManyRejects: nothing is left behind then.
+    ModuleNotFoundError: Beam is asked for and not installed.
   """
   path = locate(name, data_dir, size)
   if is_prepared(path) and not overwrite:
@@ -96,17 +100,31 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
     return path
   root = find_root(name, archives_dir)  # before anything is deleted
   make = load(name).Builder if name in NAMES else own_archive.make_builder(name, root)
+  manual = tfds.download.DownloadConfig(manual_dir=pathlib.Path(archives_dir).expanduser().absolute())
+  if beam is not None:
+    make, manual.beam_options = spread(make, beam)
   shutil.rmtree(path, ignore_errors=True)
   for debris in path.parent.glob(f'incomplete.*_{path.name}'):
     log.warning('%s is left of a build that was killed (or belongs to one that runs now): it may be deleted', debris)
   builder = make(data_dir=pathlib.Path(data_dir).expanduser().absolute(), config=size, file_format='array_record')
   builder.tolerated = tolerated
-  manual = tfds.download.DownloadConfig(manual_dir=pathlib.Path(archives_dir).expanduser().absolute())
+  builder._example_writer = functools.partial(writer.SortedWriter, builder.info.file_format)
   # TFDS wants a folder for downloads even where nothing is downloaded; not one left in data_dir.
   with hushed(), spill_without_tensorflow(), tempfile.TemporaryDirectory() as downloads:
     builder.download_and_prepare(download_dir=downloads, download_config=manual)
   index.write(path, builder.rules)
   return path
+
+
+def spread(make, options):
+  """(builder class, pipeline options) for Apache Beam; imported only here, since it is an optional extra."""
+  try:
+    from apache_beam.options import pipeline_options
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError('--beam needs Apache Beam: pip install -r requirements.txt "apache-beam>=2.77,<3"',
+                              name=error.name) from error
+  from tfds_builders import beam
+  return beam.spread(make), pipeline_options.PipelineOptions(options)
 
 
 def refuse_other(name, archives_dir, path):
@@ -199,7 +217,13 @@ def main(arguments=None):
   parser.add_argument('--size', default='256', choices=list(common.SIZES), help='pixels of the longer side, at most')
   parser.add_argument('--overwrite', action='store_true', help='replace what is prepared')
   parser.add_argument('--tolerated', type=float, default=common.TOLERATED, help='share of an archive that may be bad')
-  flags = parser.parse_args(arguments)
+  parser.add_argument('--beam', action='store_true',
+                      help='make the records in an Apache Beam pipeline; its options follow after --')
+  arguments = list(sys.argv[1:] if arguments is None else arguments)
+  end = arguments.index('--') if '--' in arguments else len(arguments)
+  flags, beam = parser.parse_args(arguments[:end]), arguments[end + 1:]
+  if beam and not flags.beam:
+    parser.error(f'{" ".join(beam)} are options of Apache Beam, which runs with --beam only')
   names = NAMES if 'all' in flags.names else flags.names
   absent = missing(names, flags.archives, None if flags.overwrite else flags.data_dir, flags.size)
   for error in absent:
@@ -209,8 +233,9 @@ def main(arguments=None):
   for name in names:
     start, before = time.time(), is_prepared(locate(name, flags.data_dir, flags.size)) and not flags.overwrite
     try:
-      path = prepare(name, flags.archives, flags.data_dir, flags.size, flags.overwrite, flags.tolerated)
-    except (ValueError, OSError) as error:
+      path = prepare(name, flags.archives, flags.data_dir, flags.size, flags.overwrite, flags.tolerated,
+                     beam if flags.beam else None)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
       print(error, file=sys.stderr)
       return 1
     print(summarise(path), 'prepared before' if before else f'{time.time() - start:.1f} s', sep='\n  ')

@@ -158,10 +158,7 @@ def drop_doubles(entries):
 
 def records(builder, split, root, entries):
   """Yields (image_id, record) of the entries that can be read; the others are added to the builder's rejects."""
-  size = builder.builder_config.name
-  features = builder.info.features
-  make = functools.partial(make_record, source=builder.name, size=size, masked='mask' in features,
-                           boxed='objects' in features)
+  make = fix_record(builder)
   title = f'{builder.name} {split}'
   with (futures.ThreadPoolExecutor(WORKERS) as pool,
         tqdm.tqdm(total=len(entries), desc=title, unit=' images', disable=None, leave=False) as bar):
@@ -174,6 +171,13 @@ def records(builder, split, root, entries):
       else:
         yield entry.image_id, record
   write_rejects(builder)
+
+
+def fix_record(builder):
+  """make_record with all but the entry fixed by the builder; pickles, so that it may go to other processes."""
+  features = builder.info.features
+  return functools.partial(make_record, source=builder.name, size=builder.builder_config.name,
+                           masked='mask' in features, boxed='objects' in features)
 
 
 def make_ahead(pool, make, entries):
