@@ -34,6 +34,26 @@ def moco_v2_augment(size):
   ))
 
 
+def labelled_augment(size):
+  """Views of `size` px to learn labels from. Milder than MoCo's, since what a label names must stay in sight. The
+  papers name no numbers, all are our assumption.
+
+  Flips: no label of the datasets that have builders names a side of the patient (lungs are one class, knees and hands
+  come as both), so that a mirrored image has a true label. It has the heart on the right, though: `flip=0` is the
+  choice where the place of heart, aorta or stomach is itself the finding, and needed for labels such as 'left lung'.
+  """
+  return ConfigDict(dict(
+    size=size,                  # px, side of a view
+    crop_area=(0.6, 1.0),       # share of the image
+    crop_ratio=(4 / 5, 5 / 4),  # width over height
+    flip=0.5,                   # probability of a left-right flip
+    jitter=0.8,                 # probability of brightness and contrast
+    brightness=0.2,
+    contrast=0.2,
+    box_left=0.3,               # share of a box's area that a crop must leave, else the box is dropped
+  ))
+
+
 def deeplab_v3():
   """The head of segmentation with torchvision's numbers (`deeplabv3_resnet50`)."""
   return ConfigDict(dict(

@@ -73,12 +73,20 @@ def draw_sigmas(rng, batch, config):
 
 def resample(images_BHW, box_B4, flip_B, sigma_B, size):
   """Crops (top, left, height, width in pixels) resized to (size, size), antialiased, then flipped and blurred."""
-  _, height, width = images_BHW.shape
-  rows = jax.vmap(make_rows, (0, 0, None, None))(box_B4[:, 0], box_B4[:, 2], height, size)
-  columns = jax.vmap(make_rows, (0, 0, None, None))(box_B4[:, 1], box_B4[:, 3], width, size)
-  columns = jnp.where(flip_B[:, None, None], columns[:, ::-1], columns)
+  rows_BhH, columns_BwW = make_matrices(box_B4, flip_B, images_BHW.shape[1:], size)
   blur = jax.vmap(make_blur, (0, None))(sigma_B, size)
-  return jnp.einsum('bhH,bHW,bwW->bhw', blur @ rows, images_BHW, blur @ columns, optimize='optimal')
+  return multiply(blur @ rows_BhH, images_BHW, blur @ columns_BwW)
+
+
+def multiply(rows_BhH, images_BHW, columns_BwW):
+  return jnp.einsum('bhH,bHW,bwW->bhw', rows_BhH, images_BHW, columns_BwW, optimize='optimal')
+
+
+def make_matrices(box_B4, flip_B, available, size):
+  """(rows, columns) that crop, resize and flip images of `available` (height, width)."""
+  rows_BhH = jax.vmap(make_rows, (0, 0, None, None))(box_B4[:, 0], box_B4[:, 2], available[0], size)
+  columns_BwW = jax.vmap(make_rows, (0, 0, None, None))(box_B4[:, 1], box_B4[:, 3], available[1], size)
+  return rows_BhH, jnp.where(flip_B[:, None, None], columns_BwW[:, ::-1], columns_BwW)
 
 
 def make_rows(start, length, available, size):
