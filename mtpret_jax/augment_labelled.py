@@ -35,8 +35,8 @@ def make_labelled_view(batch, rng, config, dtype):
   if 'mask' in batch:
     view['mask'] = move_mask(batch['mask'], crop_B4, flip_B, config.size)
   if 'boxes' in batch:
-    share_B4 = crop_B4 / jnp.array([[height, width, height, width]])
-    view['boxes'], view['kind'] = move_boxes(batch['boxes'], batch['kind'], share_B4, flip_B, config.box_left)
+    view['boxes'], view['kind'] = move_boxes(batch['boxes'], batch['kind'], crop_B4, flip_B, (height, width),
+                                             config.box_left)
   return view
 
 
@@ -66,9 +66,11 @@ def pick_nearest(start_B, length_B, available, size):
   return jax.nn.one_hot(nearest_Bh, available)
 
 
-def move_boxes(boxes_BM4, kind_BM, crop_B4, flip_B, least):
-  """(boxes, kind) in 0-1 of the crop (top, left, height, width in 0-1 of the image), after the flip."""
-  corner, sides = crop_B4[:, :2], crop_B4[:, 2:]
+def move_boxes(boxes_BM4, kind_BM, crop_B4, flip_B, available, least):
+  """(boxes, kind) in 0-1 of the crop (top, left, height, width in pixels of `available`, height and width of the
+  image), after the flip; of a box at least the share `least` must be left."""
+  share_B4 = crop_B4 / jnp.array([[*available, *available]], jnp.float32)
+  corner, sides = share_B4[:, :2], share_B4[:, 2:]
   moved_BM4 = ((boxes_BM4 - jnp.concatenate([corner, corner], 1)[:, None])
                / jnp.concatenate([sides, sides], 1)[:, None])
   y0, x0, y1, x1 = jnp.moveaxis(moved_BM4, -1, 0)

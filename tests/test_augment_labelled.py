@@ -32,7 +32,7 @@ def compiled_plain(batch, size):
   return augment_labelled.make_labelled_plain(batch, size, 'float32')
 
 
-compiled_boxes = jax.jit(augment_labelled.move_boxes)
+compiled_boxes = jax.jit(augment_labelled.move_boxes, static_argnums=4)
 
 
 def standardise(images_BHW1):
@@ -114,14 +114,14 @@ def test_a_box_is_dropped_where_too_little_of_it_is_left():
   x0 = np.array([0.5, 0.3, 0.1, 0.0, 0.5])
   boxes = np.stack([np.full(5, 0.4), x0, np.full(5, 0.6), x0 + 0.5], axis=1).astype(np.float32)[None]
   kind = np.int32([[0, 1, 2, 3, -1]])
-  crop = np.float32([[0.0, 0.5, 1.0, 0.5]])  # the right half: 5/5, 3/5, 1/5 and nothing of the boxes are left
-  moved, left = compiled_boxes(boxes, kind, crop, np.array([False]), 0.3)
+  crop = np.float32([[0, 20, 30, 20]])  # the right half: 5/5, 3/5, 1/5 and nothing of the boxes are left
+  moved, left = compiled_boxes(boxes, kind, crop, np.array([False]), (30, 40), 0.3)
   np.testing.assert_array_equal(left, [[0, 1, -1, -1, -1]])
   np.testing.assert_allclose(moved[0, :2], [[0.4, 0, 0.6, 1], [0.4, 0, 0.6, 0.6]], atol=1e-6)
   assert not np.any(moved[0, 2:])
-  _, left = compiled_boxes(boxes, kind, crop, np.array([True]), 0.1)
+  _, left = compiled_boxes(boxes, kind, crop, np.array([True]), (30, 40), 0.1)
   np.testing.assert_array_equal(left, [[0, 1, 2, -1, -1]])
-  _, left = compiled_boxes(boxes, kind, crop, np.array([True]), 0.0)
+  _, left = compiled_boxes(boxes, kind, crop, np.array([True]), (30, 40), 0.0)
   np.testing.assert_array_equal(left, [[0, 1, 2, -1, -1]])
 
 
@@ -165,9 +165,8 @@ def test_the_recipe_is_complete():
 @jax.jit
 def move_all(image, mask, boxes, kind, crop, flip):
   rows, columns = augment.make_matrices(crop, flip, setting.IMAGE, setting.SIZE)
-  share = crop / np.float32([setting.IMAGE * 2])
   return (augment.multiply(rows, image, columns), augment_labelled.move_mask(mask, crop, flip, setting.SIZE),
-          *augment_labelled.move_boxes(boxes, kind, share, flip, 0.0))
+          *augment_labelled.move_boxes(boxes, kind, crop, flip, setting.IMAGE, 0.0))
 
 
 def assert_moved_as(expected):
