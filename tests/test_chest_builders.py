@@ -226,7 +226,7 @@ def test_indiana_quirks(tmp_path):
   records, names = read_all(path), build.read_metadata(path)['findings']
   assert len(records) == 63
   assert read_rejects(path) == {('CXR3_IM-0003-2001', 'image of a report is not there'), ('', 'image without report'),
-                                ('', 'unreadable report'), ('', 'report with a document type')}
+                                ('', 'unreadable XML'), ('', 'XML with a document type')}
 
   def stated(name):
     return {finding for finding, present in zip(names, records[name]['present'], strict=True) if present}

@@ -3,13 +3,19 @@ import collections
 import csv
 import dataclasses
 import hashlib
+import io
 import os
 import pathlib
+import re
+import stat
 
 DEPTH = 3  # folders below --archives that are searched
 CROWD = 2000  # a folder with more entries holds images and is not searched: 100,000 names take seconds on a network
 TABLES = ('.csv', '.json', '.xml', '.txt')  # ends of the names of files whose contents are labels
 JUNK = ('__MACOSX', '.ipynb_checkpoints')  # and whatever starts with a dot: .DS_Store, ._image1.png
+
+# Control characters, ends of lines, and bytes of no encoding, as Python has them in names of files.
+GARBLED = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,23 +94,48 @@ def is_junk(name):
 
 
 def list_files(archive, root):
-  """All files of an archive.
+  """All files of an archive; links are followed, since images often lie on another disk.
 
   Returns:
-    {path relative to root with forward slashes: size in bytes}, sorted by path, without junk.
+    {path relative to root with forward slashes: size in bytes}, sorted by path, without junk. A link to nothing is
+    listed, with size 0: whoever reads it will say so.
+
+  Raises:
+    OSError: a folder that cannot be listed.
+    ValueError: a link to a folder above itself; a pipe or device, which could be read for ever.
   """
   listed = {}
   for pattern in archive.files:
     for top in root.glob(pattern):
-      if top.is_file():
-        listed[top.name] = top.stat().st_size
-      for folder, folders, names in os.walk(top):
-        folders[:] = [name for name in folders if not is_junk(name)]
-        for name in names:
-          if not is_junk(name):
-            path = pathlib.Path(folder, name)
-            listed[path.relative_to(root).as_posix()] = path.stat().st_size
+      for path in list_below(top) if top.is_dir() else [top]:
+        listed[path.relative_to(root).as_posix()] = measure(path)
   return dict(sorted(listed.items()))
+
+
+def list_below(top):
+  """Yields the paths of all files in a folder and the folders below it, without junk."""
+  for folder, folders, names in os.walk(top, onerror=fail, followlinks=True):
+    folders[:] = [name for name in folders if not is_junk(name)]
+    here = pathlib.Path(folder).resolve()
+    for link in [path for name in folders if (path := pathlib.Path(folder, name)).is_symlink()]:
+      if here.is_relative_to(link.resolve()):
+        raise ValueError(f'{link} is a link to a folder above itself: remove it')
+    yield from (pathlib.Path(folder, name) for name in names if not is_junk(name))
+
+
+def fail(error):
+  raise error
+
+
+def measure(path):
+  """Size of a file in bytes, 0 where a link leads nowhere; raises ValueError for what is no file."""
+  try:
+    state = path.stat()
+  except OSError:
+    return 0
+  if not stat.S_ISREG(state.st_mode):
+    raise ValueError(f'{path} is a pipe or device, not a file: remove it')
+  return state.st_size
 
 
 def fingerprint(root, listed):
@@ -117,23 +148,61 @@ def fingerprint(root, listed):
   """
   sha = hashlib.sha256()
   for path, size in listed.items():
-    sha.update(f'{path}\0{size}\n'.encode())
+    sha.update(f'{path}\0{size}\n'.encode('utf-8', 'surrogateescape'))  # as the bytes of the name are
     if path.endswith(TABLES):
       sha.update((root / path).read_bytes())
   return {'sha256': sha.hexdigest(), 'files': len(listed)}
 
 
+def escape(text):
+  """A text in one line of characters that can be stored."""
+  return GARBLED.sub(lambda one: one[0].encode('unicode_escape').decode(), text)
+
+
 def read_table(path, columns):
-  """Rows of a CSV file as dicts; raises ValueError where a needed column is not there."""
-  with open(path, newline='', encoding='utf-8-sig') as file:
-    table = csv.DictReader(file)
-    absent = [name for name in columns if name not in (table.fieldnames or ())]
-    if absent:
-      raise ValueError(f'{path} has columns {table.fieldnames}, not {absent}: is it the table as downloaded?')
-    return list(table)
+  """Rows of a CSV file.
+
+  Args:
+    columns: names that the header must have.
+
+  Returns:
+    [{column: cell}, ...], [reason, ...] of the rows left out since they have another number of cells than the header:
+    in such a row nobody knows which cell is which.
+
+  Raises:
+    ValueError: not such a table; a column in `columns` that is not there, or twice.
+  """
+  numbered = list(number_rows(path))
+  _, header = numbered[0] if numbered else (0, [])
+  absent = [name for name in columns if header.count(name) != 1]
+  if absent:
+    raise ValueError(f'{path} does not have once each of {absent}, but {header}: is it the table as downloaded?'[:1000])
+  rows, ragged = [], []
+  for line, row in numbered[1:]:
+    if len(row) == len(header):
+      rows.append(dict(zip(header, row, strict=True)))
+    else:
+      ragged.append(f'row unlike its header: line {line} has {len(row)} cells, not {len(header)}')
+  return rows, ragged
 
 
 def read_rows(path):
-  """Rows of a CSV file without (or with a useless) header, as lists of str."""
-  with open(path, newline='', encoding='utf-8-sig') as file:
-    return [row for row in csv.reader(file) if row]
+  """Rows of a CSV file without (or with a useless) header, as lists of str; raises ValueError."""
+  return [row for _, row in number_rows(path)]
+
+
+def number_rows(path):
+  """Yields (number of the line, cells) of the rows of a CSV file that are not empty."""
+  table = csv.reader(io.StringIO(read_text(path), newline=''))
+  try:
+    yield from ((table.line_num, row) for row in table if row)
+  except csv.Error as error:
+    raise ValueError(f'{path} line {table.line_num} is no row of a table: {error}') from error
+
+
+def read_text(path):
+  """A text file in UTF-8, with or without a mark at its start; line ends as they are. Raises ValueError, OSError."""
+  try:
+    return path.read_bytes().decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{path} is no text in UTF-8: {error.reason} at byte {error.start}') from error

@@ -4,6 +4,8 @@ import json
 import math
 from xml.etree import ElementTree
 
+from tfds_builders import archives
+
 VOC_SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
@@ -16,7 +18,7 @@ def place_box(kind, x0, y0, x1, y1, width, height):
   Returns:
     ((kind, y0, x0, y1, x1), None) with sides from 0 to 1, or (None, reason) where no box remains.
   """
-  if width <= 0 or height <= 0:
+  if not (0 < width < math.inf and 0 < height < math.inf):
     return None, 'box of an image without size'
   if not all(map(math.isfinite, (x0, y0, x1, y1))) or x0 >= x1 or y0 >= y1:
     return None, 'box without area'
@@ -41,15 +43,17 @@ def read_coco(path, kinds):
     ValueError: no such file.
   """
   try:
-    coco = json.loads(path.read_text(encoding='utf-8'))
+    coco = json.loads(archives.read_text(path))
     names = {category['id']: category['name'] for category in coco['categories']}
-    images = {image['id']: (image['file_name'], image['width'], image['height']) for image in coco['images']}
+    images = {image['id']: (as_text(image['file_name']), float(image['width']), float(image['height']))
+              for image in coco['images']}
     marks = []
     for mark in coco['annotations']:
       x, y, wide, high = map(float, mark['bbox'])
+      hash((mark['image_id'], mark['category_id']))
       marks.append((mark['image_id'], mark['category_id'], x, y, x + wide, y + high))
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(f'{path} is no COCO file with boxes: {type(error).__name__} {error}') from error
+  except (ValueError, KeyError, TypeError, OverflowError, AttributeError, RecursionError) as error:
+    raise ValueError(f'{path} is no COCO file with boxes: {type(error).__name__} {error}'[:1000]) from error
   boxes = {name: [] for name, _, _ in images.values()}
   counts = collections.Counter(image['id'] for image in coco['images'])
   refused = [(images[number][0], 'duplicate image id in the table') for number, count in counts.items() if count > 1]
@@ -67,6 +71,31 @@ def read_coco(path, kinds):
   return boxes, refused
 
 
+def as_text(name):
+  if not isinstance(name, str):
+    raise TypeError(f'{name!r} is no name of a file')
+  return name
+
+
+def parse_xml(raw):
+  """Root element of an XML file.
+
+  Raises:
+    ValueError: no XML, or with a document type: none of the archives has one, and its entities may grow without limit.
+  """
+  try:
+    return ElementTree.fromstring(raw, ElementTree.XMLParser(target=Plain()))
+  except (ElementTree.ParseError, LookupError) as error:
+    raise ValueError(f'unreadable XML: {error}') from error
+
+
+class Plain(ElementTree.TreeBuilder):
+  """Builds the tree of a document without a document type."""
+
+  def doctype(self, name, public, system):
+    raise ValueError('XML with a document type')
+
+
 def read_voc(path, kinds):
   """Boxes of a VOC file, the XML of one image, in the frame that the file itself states.
 
@@ -77,12 +106,12 @@ def read_voc(path, kinds):
     ValueError: no such file.
   """
   try:
-    tree = ElementTree.parse(path)
+    tree = parse_xml(path.read_bytes())
     width, height = (int(tree.findtext(f'size/{side}')) for side in ('width', 'height'))
     marks = [(mark.findtext('name'), *(float(mark.findtext(f'bndbox/{side}')) for side in VOC_SIDES))
              for mark in tree.iter('object')]
-  except (ElementTree.ParseError, ValueError, TypeError) as error:
-    raise ValueError(f'{path} is no VOC file: {type(error).__name__} {error}') from error
+  except (ValueError, TypeError, OverflowError) as error:
+    raise ValueError(f'{path} is no VOC file: {type(error).__name__} {error}'[:1000]) from error
   boxes, refused = [], []
   for kind, *sides in marks:
     box, reason = place_box(kind, *sides, width, height) if kind in kinds else (None, f'unknown kind of box: {kind}')

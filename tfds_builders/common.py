@@ -26,6 +26,7 @@ CONFIGS = [  # the first is the default
 TOLERATED = 0.05  # share of an archive that may be bad before a build fails
 UNKNOWN_AGE = math.nan
 UNANNOTATED = 255  # in masks
+LINE = 300  # characters of a text in a record or reject
 WORKERS = min(32, os.cpu_count() or 1)  # threads that decode; Pillow, OpenCV and zlib let go of the interpreter lock
 AHEAD = 4 * WORKERS  # images read ahead; bounds what waits in memory
 
@@ -65,10 +66,17 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Reject:
-  """Something of an archive that did not become part of a record; the reason is counted up to its first colon."""
+  """Something of an archive that did not become part of a record; the reason is counted up to its first colon.
+
+  What cannot be printed is escaped and what is longer than LINE cut: names and cells of an archive may hold anything.
+  """
   image_id: str
   path: str
   reason: str
+
+  def __post_init__(self):
+    for name, text in dataclasses.asdict(self).items():
+      object.__setattr__(self, name, archives.escape(text)[:LINE])
 
 
 def describe(builder, homepage, findings=(), value=None, mask=(), kinds=(), relation='independent', **notes):
@@ -131,8 +139,9 @@ def generate(builder, archive, manual_dir, read):
   listed = archives.list_files(archive, root)
   entries, rejects, left_out = read(root, listed)
   builder.info.metadata.update(archive=archives.fingerprint(root, listed), left_out=left_out)
+  entries, garbled = drop_garbled(entries)
   entries, twice = drop_doubles(entries)
-  builder.rejects = [*rejects, *twice]
+  builder.rejects = [*rejects, *garbled, *twice]
   builder.total = len(entries) + len(builder.rejects)
   account(builder)
   side = splits.split_by_patient((entry.patient, entry.stratum) for entry in entries)
@@ -147,6 +156,20 @@ def generate(builder, archive, manual_dir, read):
   return {split: builder._generate_examples(split, root, dealt[split]) for split in dealt}
 
 
+def drop_garbled(entries):
+  """Keeps the entries whose texts are one line each, and that name an image and a patient."""
+  good, garbled = [], []
+  for entry in entries:
+    texts = [entry.image_id, entry.patient, *(text for text in entry.fields.values() if isinstance(text, str))]
+    if not entry.image_id.strip() or not entry.patient.strip():
+      garbled.append(Reject(entry.image_id, entry.path.name, 'no name of the image or patient'))
+    elif any(archives.GARBLED.search(text) or len(text) > LINE for text in texts):
+      garbled.append(Reject(entry.image_id, entry.path.name, 'text with control characters or without end'))
+    else:
+      good.append(entry)
+  return good, garbled
+
+
 def drop_doubles(entries):
   """Keeps the first entry of each image_id; the others become rejects."""
   first, twice = {}, []
@@ -158,7 +181,7 @@ def drop_doubles(entries):
 
 def records(builder, split, root, entries):
   """Yields (image_id, record) of the entries that can be read; the others are added to the builder's rejects."""
-  make = fix_record(builder)
+  make, bad = fix_record(builder), 0
   title = f'{builder.name} {split}'
   with (futures.ThreadPoolExecutor(WORKERS) as pool,
         tqdm.tqdm(total=len(entries), desc=title, unit=' images', disable=None, leave=False) as bar):
@@ -168,8 +191,11 @@ def records(builder, split, root, entries):
         path = entry.path.relative_to(root).as_posix()
         builder.rejects.append(Reject(entry.image_id, path, str(record)))
         account(builder)
+        bad += 1
       else:
         yield entry.image_id, record
+  if bad == len(entries):  # TFDS would fail, too, but not say why
+    raise TooManyRejects(f'{title}: none of its {bad} images in {root} can be read; newest: {builder.rejects[-1]}')
   write_rejects(builder)
 
 

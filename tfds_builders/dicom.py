@@ -60,7 +60,7 @@ def read_size(path):
       refuse_syntax(read_syntax(file.read(HEAD)))
       file.seek(0)
       header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=['Rows', 'Columns'])
-    return header.Rows, header.Columns
+    return as_size(header)
   except images.Unreadable:
     raise
   except Exception as error:
@@ -80,9 +80,17 @@ def read_syntax(raw):
   return meta.TransferSyntaxUID
 
 
+def as_size(header):
+  """(height, width) of a header, at least one pixel; raises ValueError, TypeError, AttributeError."""
+  height, width = int(header.Rows), int(header.Columns)
+  if height < 1 or width < 1:
+    raise ValueError(f'{width} x {height} pixels')
+  return height, width
+
+
 def refuse_size(header, syntax):
   """Raises Unreadable where there would be too many pixels, or others than the header says."""
-  height, width, frames = header.Rows, header.Columns, int(header.get('NumberOfFrames') or 1)
+  (height, width), frames = as_size(header), int(header.get('NumberOfFrames') or 1)
   if height * width > images.MAX_PIXELS:
     raise images.Unreadable(f'image too large: {width} x {height} pixels, at most {images.MAX_PIXELS}')
   if frames != 1:
@@ -117,6 +125,8 @@ def find_jpeg2000_size(stream):
 def develop(header, stored):
   """Stored values of a DICOM image to HW uint8, bone bright."""
   kind = header.PhotometricInterpretation
+  if stored.shape[:2] != as_size(header):  # several frames, where there is more than the header says
+    raise images.Unreadable(f'DICOM with more in it than its header says: {stored.shape}')
   if stored.ndim == 3:
     return np.asarray(PIL.Image.fromarray(stored).convert('L'))
   if kind not in ('MONOCHROME1', 'MONOCHROME2'):

@@ -1,14 +1,18 @@
 """Picture files in, one grey channel of 8 bits out. Every way a file can be broken becomes `Unreadable` here."""
 import io
+import struct
 import warnings
+import zlib
 
 import cv2
 import numpy as np
 import PIL.Image
 
-MAX_PIXELS = 200_000_000  # a decoded image is one byte a pixel; the largest film scans have about 30 million
+MAX_PIXELS = 100_000_000  # the largest film scans have about 30 million; in colour this takes 0.9 GB while it is read
+FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'GIF', 'WEBP', 'JPEG2000')  # Pillow has more; one of them runs Ghostscript
 PLAIN_UP_TO = 256  # pixels a side; smaller images are stored uncompressed: twice the bytes, an eighth of the decoding
 PERCENTILES = (0.5, 99.5)  # what becomes 0 and 255 of an image of more than 8 bits
+ROWS = 256  # scaled at once: it takes eight bytes a pixel
 
 # Pillow's own guard would refuse at a smaller size than ours; it still refuses at twice this before it decodes.
 PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -51,7 +55,9 @@ def read_stored(path, longest=None, keep_jpeg=False):
   untouched = grey.shape == (image.height, image.width) and image.mode == 'L'
   plain = not {'transparency', 'exif'} & set(image.info)  # either would make some readers return something else
   small = max(grey.shape) <= PLAIN_UP_TO
-  if untouched and plain and (image.format == 'PNG' and not small or image.format == 'JPEG' and keep_jpeg):
+  png = image.format == 'PNG' and not small and np.array_equal(cv2.imdecode(
+    np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED), grey)  # what breaks the standard, others may read otherwise
+  if untouched and plain and (png or image.format == 'JPEG' and keep_jpeg):
     return raw, grey.shape
   return encode(grey, plain=small), grey.shape
 
@@ -69,9 +75,11 @@ def decode(raw):
     from tfds_builders import dicom
     return PIL.Image.fromarray(dicom.decode(raw))
   try:
-    image = PIL.Image.open(io.BytesIO(raw))
+    image = PIL.Image.open(io.BytesIO(raw), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
       raise Unreadable(f'image too large: {image.width} x {image.height} pixels, at most {MAX_PIXELS}')
+    if image.format == 'PNG':
+      check_png(raw)
     image.load()
     return image
   except (Unreadable, MemoryError):
@@ -80,19 +88,43 @@ def decode(raw):
     raise Unreadable(f'unreadable image: {type(error).__name__} {error}'[:200].split(' <')[0]) from error
 
 
+def check_png(raw):
+  """Raises Unreadable where a chunk of a PNG is cut or not what its checksum says, which Pillow does not look at."""
+  place, name = 8, b''
+  while name != b'IEND':
+    if place + 12 > len(raw):
+      raise Unreadable('unreadable image: PNG without its end')
+    length, name = struct.unpack_from('>I4s', raw, place)
+    end = place + 8 + length
+    # Chunks with a small first letter are notes, which some programs change without care.
+    if name[0] < 97 and raw[end:end + 4] != struct.pack('>I', zlib.crc32(memoryview(raw)[place + 4:end])):
+      raise Unreadable(f'unreadable image: checksum of {name} in PNG')
+    place = end + 4
+
+
 def reduce(image):
   """A loaded Pillow image of any mode to HW uint8, by the rules of `read`."""
   if image.mode in ('L', 'LA', 'RGBA'):
     return np.asarray(image.getchannel(0))
   if image.mode.startswith('I') or image.mode == 'F':
     return scale(np.asarray(image))
-  return np.asarray(image.convert('RGB').convert('L'))
+  return np.asarray((image if image.mode == 'RGB' else image.convert('RGB')).convert('L'))
 
 
 def scale(image, sample=None):
-  """Any numbers to uint8 between their percentiles, or those of a sample; a flat image becomes 0."""
-  low, high = np.percentile(image if sample is None else sample, PERCENTILES)
-  return np.rint(np.clip((image - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+  """Any numbers to uint8 between their percentiles, or those of a sample; a flat image becomes 0.
+
+  Raises:
+    Unreadable: pixels that are no numbers, or so many infinite ones that there is no scale.
+  """
+  low, high = map(float, np.percentile(image if sample is None else sample, PERCENTILES))
+  if not np.isfinite(high - low):
+    raise Unreadable('unreadable image: pixels that are no numbers')
+  grey = np.empty(image.shape, np.uint8)
+  for start in range(0, len(image), ROWS):
+    share = (image[start:start + ROWS].astype(np.float64) - low) / max(high - low, 1e-9)
+    grey[start:start + ROWS] = np.rint(np.clip(share, 0, 1) * 255)
+  return grey
 
 
 def shrink(image, longest):

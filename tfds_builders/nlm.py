@@ -15,7 +15,8 @@ CLASSES = ('background', 'lung')
 NAME = r'(?P<name>(?:CHNCXR|MCUCXR)_\d{4}_[01])'
 PICTURE = rf'(?:.*/)?CXR_png/{NAME}\.png'
 READING = rf'(?:.*/)?ClinicalReadings/{NAME}\.txt'
-AGE = re.compile(r'(?:\A[^\n\d]*|age:[ \t]*)(\d+)\s*(y|m(?!al)|d)?', re.IGNORECASE)  # first line, or after 'Age:'
+# In the first line, or after 'Age:'.
+AGE = re.compile(r'(?:\A[^\n\d]*|age:[ \t]*)(\d{1,5})(?!\d)\s*(y|m(?!al)|d)?', re.IGNORECASE)
 SEX = re.compile(r'\b([fm])(?:\b|emale?|ale?)', re.IGNORECASE)
 YEARS = {'': 1, 'y': 1, 'm': 1 / 12, 'd': 1 / 365.25}
 OLDEST = 120  # years

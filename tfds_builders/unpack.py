@@ -7,6 +7,7 @@ builder looks at, and renamed when it is whole.
 """
 import argparse
 import gzip
+import os
 import pathlib
 import re
 import shutil
@@ -22,6 +23,7 @@ ENDING = re.compile(r'\.(?:zip|tar|tar\.gz|tgz)$', re.IGNORECASE)
 RATIO = 100  # an archive may unpack to so many times its own size: images reach 3, tables and reports 20
 SMALL = 64 * 2**20  # bytes to which any archive may unpack, whatever the ratio
 TOTAL = 2**40  # bytes to which none may
+NAME, PATH = 255, 3000  # bytes of a file's name and path; Linux allows 255 and 4096
 FILES = 2_000_000  # files and folders it may hold; NIH's has 112,120
 PIECE = 2**20  # bytes read at once; a tar header of more is refused
 
@@ -64,7 +66,7 @@ def unpack(path, folder):
   except Refused as error:
     raise Refused(f'{path}: {error}') from error
   except (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, NotImplementedError) as error:
-    raise Refused(f'{path}: damaged, or not packed as expected: {error}') from error
+    raise Refused(f'{path}: damaged, or not packed as expected: {archives.escape(str(error))[:300]}') from error
   finally:
     shutil.rmtree(half, ignore_errors=True)
   return target
@@ -105,6 +107,8 @@ def split_path(name):
     raise Refused(f'an absolute path: {name!r}')
   if '..' in parts or '\0' in name:
     raise Refused(f'a path that leads out of the folder: {name!r}')
+  if len(os.fsencode(name)) > PATH or any(len(os.fsencode(part)) > NAME for part in parts):
+    raise Refused(f'a name too long: {name[:80]!r}...')
   return [part for part in parts if part not in ('', '.')]
 
 
@@ -127,6 +131,8 @@ def list_zip(path):
       if member.flag_bits & 1:
         raise Refused(f'encrypted: {member.filename!r}')
       folder = member.is_dir() or kind == stat.S_IFDIR
+      if folder and member.file_size:
+        raise Refused(f'damaged: {member.filename!r} is a folder and has contents')
       yield member.filename, member.file_size, None if folder else lambda member=member: file.open(member)
 
 

@@ -41,7 +41,7 @@ def read(root, listed):
   """Entries, rejects and what was left out: the path states all; the lists of paths tell what should be there."""
   entries, rejects = [], []
   lists = [path for path in listed if path.endswith('.csv')]
-  tabled = {row[0].split('/', 1)[1] for table in lists for row in archives.read_rows(root / table)}
+  tabled = {row[0].split('/', 1)[-1] for table in lists for row in archives.read_rows(root / table)}
   for path in [path for path in listed if path not in lists]:
     match = PATH.fullmatch(path)
     if not match:

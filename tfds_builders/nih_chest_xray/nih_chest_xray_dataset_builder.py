@@ -1,5 +1,6 @@
 """NIH ChestX-ray14: chest radiographs with 14 findings read from reports, and some boxes."""
 import collections
+import math
 import re
 
 import tensorflow_datasets as tfds
@@ -14,6 +15,7 @@ RAREST = ('Hernia', 'Pneumonia', 'Fibrosis', 'Edema', 'Emphysema', 'Cardiomegaly
           'Consolidation', 'Pneumothorax', 'Mass', 'Nodule', 'Atelectasis', 'Effusion', 'Infiltration')
 FRAME = 1024  # pixels of the square that the box list counts in, whatever the size of the files
 OFFICIAL = {'train_val_list.txt': 'train', 'test_list.txt': 'test'}
+SEXES, VIEWS = ('F', 'M'), ('PA', 'AP')
 OLDEST = 120  # years; the table of 2017 has ages up to 414
 
 ARCHIVE = archives.Archive(
@@ -51,18 +53,20 @@ def read(root, listed):
       name = path.rsplit('/', 1)[-1]
       if images.setdefault(name, path) != path:
         rejects.append(common.Reject(name[:-4], path, 'duplicate image_id'))
-  table = next(path for path in listed if path.startswith('Data_Entry_2017'))
-  rows = archives.read_table(root / table, (
+  tables = [path for path in listed if re.fullmatch(r'Data_Entry_2017[^/]*\.csv', path)]
+  if not tables:
+    raise ValueError(f'{root} has a Data_Entry_2017*.csv that is no file')
+  rows, ragged = archives.read_table(root / tables[0], (
     'Image Index', 'Finding Labels', 'Patient ID', 'Patient Age', 'Patient Gender', 'View Position'))
   drawn, bad_boxes = read_boxes(root, listed, {row['Image Index'] for row in rows})
-  rejects += bad_boxes
+  rejects += bad_boxes + [common.Reject('', tables[0], reason) for reason in ragged]
 
   stated, good = collections.defaultdict(set), []
   for row in rows:
     name, labels = row['Image Index'], set(row['Finding Labels'].split('|')) - {'No Finding'}
     if name not in images:
       rejects.append(common.Reject(name[:-4], '', 'row without image'))
-    elif not labels <= set(FINDINGS):
+    elif not row['Finding Labels'] or not labels <= set(FINDINGS):
       rejects.append(common.Reject(name[:-4], images[name], f'unknown finding: {sorted(labels - set(FINDINGS))}'))
     else:
       stated[row['Patient ID']] |= labels
@@ -72,12 +76,12 @@ def read(root, listed):
   strata = {patient: next((name for name in RAREST if name in labels), 'No Finding')
             for patient, labels in stated.items()}
   official = {name: OFFICIAL[path] for path in OFFICIAL if path in listed
-              for name in (root / path).read_text().split()}
+              for name in archives.read_text(root / path).split()}
   entries = [
     common.Entry(
       image_id=name[:-4], patient=row['Patient ID'], path=root / images[name], stratum=strata[row['Patient ID']],
       objects=tuple(drawn[name]), official=official.get(name, ''),
-      fields={'part': 'chest', 'view': row['View Position'], 'sex': row['Patient Gender'],
+      fields={'part': 'chest', 'view': keep(row['View Position'], VIEWS), 'sex': keep(row['Patient Gender'], SEXES),
               'age': read_age(row['Patient Age']), 'known': [True] * len(FINDINGS),
               'present': [float(finding in labels) for finding in FINDINGS]})
     for name, labels, row in good]
@@ -94,9 +98,9 @@ def read_boxes(root, listed, tabled):
   """
   found, rejects = collections.defaultdict(list), []
   for table in [path for path in listed if path.startswith('BBox_List_2017')]:
-    for name, kind, *numbers in archives.read_rows(root / table)[1:]:
+    for name, kind, *numbers in map(fill, archives.read_rows(root / table)[1:]):
       kind = {'Infiltrate': 'Infiltration'}.get(kind, kind)
-      x, y, width, height = map(float, numbers[:4])
+      x, y, width, height = map(read_number, numbers[:4])
       box, reason = boxes.place_box(kind, x, y, x + width, y + height, FRAME, FRAME)
       if kind not in KINDS:
         reason = f'unknown kind of box: {kind}'
@@ -111,6 +115,23 @@ def read_boxes(root, listed, tabled):
 
 def read_age(text):
   """Years from '58', '058Y' or '006M'; NaN where unreadable or beyond belief."""
-  match = re.fullmatch(r'(\d+)([YMD]?)', text.strip())
+  match = re.fullmatch(r'(\d{1,5})([YMD]?)', text.strip())
   years = int(match[1]) / {'': 1, 'Y': 1, 'M': 12, 'D': 365.25}[match[2]] if match else common.UNKNOWN_AGE
   return years if years <= OLDEST else common.UNKNOWN_AGE
+
+
+def keep(cell, words):
+  """A cell that is one of the words, else ''."""
+  return cell if cell in words else ''
+
+
+def fill(row):
+  """A row of the box list with six cells at least."""
+  return [*row, *[''] * (6 - len(row))]
+
+
+def read_number(cell):
+  try:
+    return float(cell)
+  except ValueError:
+    return math.nan

@@ -107,13 +107,14 @@ def read_names(root):
   if (root / 'masks').is_dir():
     classes = ('background', 'foreground')
     if (root / 'classes.txt').exists():
-      lines = (root / 'classes.txt').read_text(encoding='utf-8').splitlines()
+      lines = archives.read_text(root / 'classes.txt').splitlines()
       classes = tuple(line.strip() for line in lines if line.strip())
     if not 2 <= len(classes) < common.UNANNOTATED:
       raise Mistake(f'{root / "classes.txt"} names {len(classes)} classes, background first; have 2 to 254')
   if (root / 'boxes.json').exists():
     try:
-      kinds = tuple(dict.fromkeys(kind['name'] for kind in json.loads((root / 'boxes.json').read_text())['categories']))
+      categories = json.loads(archives.read_text(root / 'boxes.json'))['categories']
+      kinds = tuple(dict.fromkeys(kind['name'] for kind in categories))
     except (ValueError, KeyError, TypeError) as error:
       raise Mistake(f'{root / "boxes.json"} is no COCO file: {type(error).__name__} {error}') from error
   return classes, kinds
@@ -126,8 +127,11 @@ def read(root, listed, classes, kinds):
   drawn, refused = boxes.read_coco(root / 'boxes.json', kinds) if kinds else ({}, [])
   rejects = [common.Reject(stem(name), 'boxes.json', reason) for name, reason in refused]
   entries, tabled = [], set()
-  for line, row in enumerate(archives.read_table(root / TABLE, ()), 2):
-    row = {column.strip(): (cell or '').strip() for column, cell in row.items() if column}
+  rows, ragged = archives.read_table(root / TABLE, ())
+  if ragged:
+    raise Mistake(f'{root / TABLE}: {ragged[0]}')
+  for line, row in enumerate(rows, 2):
+    row = {column.strip(): cell.strip() for column, cell in row.items()}
     name = row['image'].replace('\\', '/').removeprefix('images/')
     tabled.add(name)
     if name not in pictures:

@@ -53,4 +53,4 @@ def read_mandible(path, torn=False):
   A drawing is the image with all but the mandible blanked to one grey.
   """
   drawing = images.read(path)
-  return np.where(drawing != drawing[0, 0], 1, common.UNANNOTATED if torn else 0).astype(np.uint8)
+  return np.where(drawing != drawing[0, 0], np.uint8(1), np.uint8(common.UNANNOTATED if torn else 0))

@@ -1,4 +1,6 @@
 """RSNA bone age: hand radiographs of children with the age of the bones."""
+import re
+
 import tensorflow_datasets as tfds
 
 from tfds_builders import archives, common
@@ -37,13 +39,13 @@ def read(root, listed):
   pngs = [path for path in listed if path.endswith('.png')]
   images = {stem(path): path for path in pngs if path.startswith('boneage-training-dataset/')}
   untold = [path for path in pngs if path.startswith('boneage-test-dataset')]
-  entries, rejects = [], []
-  rows = archives.read_table(root / ARCHIVE.marker, ('id', 'boneage', 'male'))
+  rows, ragged = archives.read_table(root / ARCHIVE.marker, ('id', 'boneage', 'male'))
+  entries, rejects = [], [common.Reject('', ARCHIVE.marker, reason) for reason in ragged]
   for row in rows:
     name, months, sex = row['id'].strip(), row['boneage'].strip(), SEXES.get(row['male'].strip().lower())
     if name not in images:
       rejects.append(common.Reject(name, '', 'row without image'))
-    elif not months.isdigit() or int(months) == 0 or sex is None:
+    elif not re.fullmatch('[1-9][0-9]{0,2}', months) or sex is None:
       rejects.append(common.Reject(name, images[name], f'no bone age or sex: {months!r}, {row["male"]!r}'))
     else:
       entries.append(common.Entry(

@@ -73,7 +73,8 @@ def make_entry(path, name, marks, official):
 def read_sides(root, listed):
   """{file_name: 'train' | 'validation'} from the archive's lists."""
   lists = {f'lists/{TABLES[0]}.txt': 'train', f'lists/{TABLES[1]}.txt': 'validation'}
-  return {name: side for path, side in lists.items() if path in listed for name in (root / path).read_text().split()}
+  return {name: side for path, side in lists.items() if path in listed
+          for name in archives.read_text(root / path).split()}
 
 
 def read_tables(root, tables):
@@ -92,7 +93,7 @@ def read_lists(root, listed, pictures):
   if not sheets:
     raise ValueError(f'{root} has neither annotations/json/{TABLES[0]}.json nor annotations/xml/*.xml: no boxes')
   lists = [path for path in listed if path in [f'lists/{name}.txt' for name in TABLES]]
-  names = dict.fromkeys(line for path in lists for line in (root / path).read_text().split())
+  names = dict.fromkeys(line for path in lists for line in archives.read_text(root / path).split())
   found, rejects = {}, []
   for name in names or pictures:
     sheet = sheets.get(stem(name))

@@ -58,7 +58,9 @@ def read(root, listed):
       rejects.append(common.Reject(match[1] if match else '', path, 'duplicate image_id' if match else
                                    'file that is no image of this archive'))
   rows = collections.defaultdict(list)
-  for row in archives.read_table(root / 'train.csv', COLUMNS):
+  table, ragged = archives.read_table(root / 'train.csv', COLUMNS)
+  rejects += [common.Reject('', 'train.csv', reason) for reason in ragged]
+  for row in table:
     rows[row['image_id']].append(row)
   rejects += [common.Reject(name, '', 'row without image') for name in rows.keys() - pictures.keys()]
   rejects += [common.Reject(name, pictures[name], 'image without row') for name in pictures.keys() - rows.keys()]

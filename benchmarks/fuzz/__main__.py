@@ -1,0 +1,60 @@
+"""Damaged and hostile archives through every builder, and hostile files through `tfds_builders.unpack`.
+
+    python -m benchmarks.fuzz --n=2000 --seed=0
+
+Each case damages a copy of a miniature archive of phantoms in one of about thirty ways and builds it. It must end in
+records that keep to the schema, with every image that is missing among them counted in rejects.csv or left out by
+rule; or in a declared error (ValueError, OSError) of one line that names the dataset or the file. Faults are: any other
+exception, another value than the schema allows, an image that goes without a word, something written outside of the
+folder, more than 10 s, more than 3 GiB. Cases run in a process of their own, which is started anew where it hangs or
+dies. `--only=NUMBER` repeats one case with its traceback.
+"""
+import argparse
+import collections
+import sys
+import tempfile
+
+import tqdm
+
+from benchmarks.fuzz.runner import OUTCOMES, Runner
+
+
+def run(numbers, seed, seconds):
+  """Runs cases; returns ({kind: {outcome: count}}, [(number, dataset, kind, detail) of faults])."""
+  table, faults = collections.defaultdict(collections.Counter), []
+  with tempfile.TemporaryDirectory(prefix='fuzz-') as folder:
+    runner = Runner(folder, seed, seconds)
+    try:
+      for number in tqdm.tqdm(numbers, unit=' cases', disable=None):
+        dataset, kind, outcome, detail = runner.run(number)
+        table[kind][outcome] += 1
+        if outcome == 'FAULT':
+          faults.append((number, dataset, kind, detail))
+    finally:
+      runner.stop()
+  return table, faults
+
+
+def main(arguments=None):
+  parser = argparse.ArgumentParser(
+    prog='python -m benchmarks.fuzz', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--n', type=int, default=2000, help='cases')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--seconds', type=float, default=10, help='that a case may take')
+  parser.add_argument('--only', type=int, help='repeats this case alone')
+  flags = parser.parse_args(arguments)
+  numbers = range(flags.n) if flags.only is None else [flags.only]
+  table, faults = run(numbers, flags.seed, flags.seconds)
+  print(f'{"":24}', *(f'{outcome:>8}' for outcome in OUTCOMES))
+  for kind in sorted(table):
+    print(f'{kind or "(it hung or died)":24}', *(f'{table[kind][outcome]:8}' for outcome in OUTCOMES))
+  print(f'{"all":24}', *(f'{sum(counts[outcome] for counts in table.values()):8}' for outcome in OUTCOMES))
+  for number, dataset, kind, detail in faults:
+    print(f'case {number}, {dataset}, {kind}: {detail if flags.only is not None else detail.splitlines()[0]}')
+    print(f'  python -m benchmarks.fuzz --seed={flags.seed} --only={number}')
+  print(f'fuzz: {len(numbers) - len(faults)} of {len(numbers)}')
+  return int(bool(faults))
+
+
+if __name__ == '__main__':
+  sys.exit(main())
