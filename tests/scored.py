@@ -1,0 +1,84 @@
+"""Made-up predictions for the tests of scores."""
+
+import numpy as np
+
+ABOUT = {
+  'independent': {'findings': ['mass', 'nodule', 'effusion'], 'relation': 'independent', 'value': {}, 'mask': [],
+                  'kinds': []},
+  'two': {'findings': ['normal', 'ill'], 'relation': 'exclusive', 'value': {}, 'mask': [], 'kinds': []},
+  'exclusive': {'findings': ['a', 'b', 'c', 'd'], 'relation': 'exclusive', 'value': {}, 'mask': [], 'kinds': []},
+  'ordinal': {'findings': ['0', '1', '2', '3', '4'], 'relation': 'ordinal', 'value': {}, 'mask': [], 'kinds': []},
+  'value': {'findings': [], 'relation': 'independent', 'value': {'name': 'bone age', 'unit': 'months'}, 'mask': [],
+            'kinds': []},
+  'mask': {'findings': [], 'relation': 'independent', 'value': {}, 'mask': ['background', 'lung', 'heart'],
+           'kinds': []},
+  'boxes': {'findings': [], 'relation': 'independent', 'value': {}, 'mask': [], 'kinds': ['active', 'latent', 'none']},
+}
+TASKS = {'independent': 'classification', 'two': 'classification', 'exclusive': 'classification',
+         'ordinal': 'classification', 'value': 'regression', 'mask': 'segmentation', 'boxes': 'detection'}
+
+
+def make_rows(name, images=90, seed=0):
+  """Rows for ABOUT[name]: several images for most patients, ties, unknown labels, images without annotation."""
+  rng = np.random.default_rng(seed)
+  patients = rng.integers(images // 2, size=images)
+  rows = {
+    'image_id': np.array([f'image, "{index}"' for index in range(images)]),
+    'patient': np.array([f'p{patient}' for patient in patients]),
+    'study': np.array(['' if patient % 5 == 0 else f's{patient}-{rng.integers(2)}' for patient in patients]),
+    'sex': rng.choice(['F', 'M', ''], images), 'view': rng.choice(['PA', 'AP'], images, p=[0.9, 0.1]),
+    'part': np.full(images, 'chest'),
+    'age': np.where(rng.random(images) < 0.1, np.nan, rng.uniform(10, 60, images)).astype(np.float32)}
+  return rows | MAKERS[TASKS[name]](rng, images, ABOUT[name])
+
+
+def make_findings(rng, images, about):
+  count = len(about['findings'])
+  if about['relation'] == 'independent':
+    present = rng.random((images, count)) < 0.3
+    known = rng.random((images, count)) < 0.8
+    score = np.clip(np.round(rng.random((images, count)) * 0.7 + 0.3 * present, 1), 0, 1)  # many ties, some 0.5
+  else:
+    truth = rng.integers(count, size=images)
+    present = truth[:, None] == np.arange(count)
+    known = np.repeat(rng.random((images, 1)) < 0.9, count, axis=1)
+    score = np.round(rng.dirichlet(np.ones(count), images) + 0.5 * present, 1) + 0.01
+    score /= score.sum(1, keepdims=True)
+  return {'score': score.astype(np.float32), 'present': np.where(known, present, 0).astype(np.float32), 'known': known}
+
+
+def make_values(rng, images, about):
+  value = rng.normal(120, 40, (images, 1)).astype(np.float32)
+  return {'value': value, 'predicted': value + rng.normal(0, 12, (images, 1)).astype(np.float32)}
+
+
+def make_confusions(rng, images, about):
+  """Every fifth image is not annotated; the last class is in few, truth and prediction."""
+  confusion = rng.integers(0, 50, (images, 3, 3)) + 200 * np.eye(3, dtype=int)
+  rare = rng.random(images) < 0.7
+  confusion[rare, 2] = confusion[rare, :, 2] = 0
+  confusion[::5] = 0
+  return {'confusion': confusion}
+
+
+def make_boxes(rng, images, about):
+  """True boxes are found by some that are moved a little; no true box is of the last kind; empty slots anywhere."""
+  columns = {name: np.empty(images, object) for name in ('boxes', 'kind', 'score', 'truth_boxes', 'truth_kind')}
+  for image in range(images):
+    truths, wrong = rng.integers(0, 4), rng.integers(0, 4)
+    corner = rng.uniform(0, 0.6, (truths, 2))
+    true = np.hstack([corner, corner + rng.uniform(0.1, 0.4, (truths, 2))])
+    found = true + rng.normal(0, 0.02, true.shape)
+    corner = rng.uniform(0, 0.6, (wrong, 2))
+    boxes = np.vstack([found, np.hstack([corner, corner + rng.uniform(0.1, 0.4, (wrong, 2))])])
+    true_kind = rng.integers(0, 2, truths)
+    kind = np.concatenate([true_kind, rng.integers(-1, 3, wrong)])
+    columns['boxes'][image], columns['kind'][image] = boxes.astype(np.float32), kind
+    columns['score'][image] = rng.random(truths + wrong).astype(np.float32)
+    columns['truth_boxes'][image] = np.vstack([true, np.zeros((1, 4))])
+    columns['truth_kind'][image] = np.append(true_kind, -1)
+  return columns | {'sizes': rng.integers(100, 400, (images, 2))}
+
+
+MAKERS = {'classification': make_findings, 'regression': make_values, 'segmentation': make_confusions,
+          'detection': make_boxes}
