@@ -3,9 +3,10 @@
 import sys
 
 import pytest
+from tensorflow_datasets.core.utils import shard_utils
 
 from tests.test_builders import read_all, read_rejects, write_nih
-from tfds_builders import build, common
+from tfds_builders import build, common, index
 
 HERE = ['--runner=FnApiRunner']  # Beam's own Python runner; DirectRunner would look for a faster one on the network
 SEVERAL = [*HERE, '--direct_running_mode=multi_processing', '--direct_num_workers=2']
@@ -37,6 +38,17 @@ def test_many_parts_and_worker_processes_change_nothing(beam, tmp_path, monkeypa
   write_nih(tmp_path, images=60)
   parts = build.prepare('nih_chest_xray', tmp_path, tmp_path / 'parts', beam=SEVERAL)
   assert read_files(parts) == read_files(build.prepare('nih_chest_xray', tmp_path, tmp_path / 'whole'))
+
+
+@pytest.mark.beam
+def test_a_split_of_several_files_has_the_same_records_at_the_same_positions(beam, tmp_path, monkeypatch):
+  monkeypatch.setattr(shard_utils.ShardConfig, 'get_number_shards', lambda *_, **__: 3)
+  write_nih(tmp_path, images=60)
+  cut = build.prepare('nih_chest_xray', tmp_path, tmp_path / 'beam', beam=HERE)
+  plain = build.prepare('nih_chest_xray', tmp_path, tmp_path / 'plain')
+  assert len(list(cut.glob('*train.array_record*'))) == len(list(plain.glob('*train.array_record*'))) == 3
+  assert (cut / 'index.csv').read_bytes() == (plain / 'index.csv').read_bytes()
+  assert not index.find_damage(cut)
 
 
 @pytest.mark.beam
