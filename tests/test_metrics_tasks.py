@@ -22,6 +22,12 @@ def test_values_score_as_scikit_learn_says():
     compare(result['scores'][name], lambda drawn, call=measure: call(truth[drawn], guess[drawn]), rows, 25)
 
 
+def test_a_value_without_a_unit_has_none_in_its_names():
+  about = ABOUT['value'] | {'value': {'name': 'value', 'unit': ''}}
+  result = score('regression', about, make_rows('value'), resamples=2)
+  assert result['headline'] == 'MAE' and set(result['scores']) == {'MAE', 'RMSE', 'R2', 'Pearson r'}
+
+
 def test_one_true_value_leaves_correlation_undefined():
   rows = make_rows('value')
   rows['value'][:] = 100.1
@@ -82,7 +88,7 @@ def test_small_and_unknown_subgroups_are_not_listed():
   rows['age'] = np.repeat([17.9, 18, np.nan, 90], [25, 25, 25, 25])
   groups = score('regression', ABOUT['value'], rows, resamples=2)['groups']
   assert [(row['by'], row['group'], row['images']) for row in groups] == [
-    ('sex', 'F', 40), ('sex', 'M', 40), ('age', '18 to 39', 25), ('age', '65 and over', 25), ('age', 'under 18', 25)]
+    ('sex', 'F', 40), ('sex', 'M', 40), ('age', '0 to 17', 25), ('age', '18 to 39', 25), ('age', '65 and over', 25)]
 
 
 @pytest.mark.parametrize('name', ABOUT)
@@ -133,6 +139,17 @@ def test_wrong_rows_are_named():
     score('segmentation', ABOUT['mask'], rows, resamples=2)
   with pytest.raises(ValueError, match="'predicted': 89"):
     score('regression', ABOUT['value'], rows | {'predicted': rows['predicted'][1:]}, resamples=2)
+  with pytest.raises(ValueError, match='is there 2 times; leave out the rows of padding'):
+    score('regression', ABOUT['value'], {name: np.append(values, values[-1:], 0) for name, values in rows.items()},
+          resamples=2)
+
+
+@pytest.mark.parametrize('name, column', [('independent', 'score'), ('value', 'predicted'), ('boxes', 'boxes')])
+def test_a_prediction_that_is_no_number_is_refused(name, column):
+  rows = make_rows(name)
+  rows[column][7][...] = np.nan
+  with pytest.raises(ValueError, match=f"'{column}' of 1 of 90 images is not finite"):
+    score(TASKS[name], ABOUT[name], rows, resamples=2)
 
 
 def test_scores_of_several_datasets_share_a_file(tmp_path):

@@ -10,6 +10,7 @@ from mtpret_jax.metrics.findings import make_finding
 from mtpret_jax.metrics.studies import make_study_measure
 
 COLUMNS = ('score', 'present', 'known')
+PREDICTED = ('score',)
 
 
 def find_headline(about):

@@ -10,6 +10,7 @@ from mtpret_jax.metrics.defined import average, divide
 from mtpret_jax.metrics.matching import match_boxes
 
 COLUMNS = ('boxes', 'kind', 'score', 'truth_boxes', 'truth_kind', 'sizes')
+PREDICTED = ('boxes', 'score')
 RECALLS = np.linspace(0, 1, 101)  # of COCO's average precision
 LEVELS = 10
 

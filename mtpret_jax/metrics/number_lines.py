@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from mtpret_jax.metrics.regression import write_unit
+
 
 def name_columns(task, about):
   if task == 'classification':
     return [f'{title}: {name}' for title in ('probability', 'present') for name in about['findings']]
   if task == 'regression':
-    return [f'{title} ({about["value"]["unit"]})' for title in ('predicted', 'true')]
+    return [f'{title}{write_unit(about)}' for title in ('predicted', 'true')]
   return [f'pixels of {true} as {predicted}' for true in about['mask'] for predicted in about['mask']]
 
 

@@ -5,10 +5,16 @@ import numpy as np
 from mtpret_jax.metrics.defined import divide
 
 COLUMNS = ('predicted', 'value')
+PREDICTED = ('predicted',)
 
 
 def find_headline(about):
-  return f'MAE ({about["value"]["unit"]})'
+  return f'MAE{write_unit(about)}'
+
+
+def write_unit(about):
+  """' (months)', or nothing where the dataset names no unit."""
+  return f' ({about["value"]["unit"]})' if about['value']['unit'] else ''
 
 
 def prepare(about, rows):
@@ -20,7 +26,7 @@ def make_measure(about, rows):
   """Mean absolute error and root mean square error in the unit of the value, the coefficient of determination R2 and
   Pearson's r."""
   truth_N, guess_N = rows['value'][:, 0], rows['predicted'][:, 0]
-  error_N, unit = guess_N - truth_N, about['value']['unit']
+  error_N, unit = guess_N - truth_N, write_unit(about)
   # about their means, so that differences of large sums do not lose digits
   x_N, y_N = truth_N - truth_N.mean(), guess_N - guess_N.mean()
   moments_MN = np.stack([np.ones_like(x_N), np.abs(error_N), error_N ** 2, x_N, y_N, x_N ** 2, y_N ** 2, x_N * y_N])
@@ -32,7 +38,7 @@ def make_measure(about, rows):
     # what rounding leaves of equal values is no spread
     spread, spread_y = (np.where(var > 1e-12 * (values_N ** 2).max(), var, 0)
                         for var, values_N in ((spread, x_N), (spread_y, y_N)))
-    return {f'MAE ({unit})': absolute, f'RMSE ({unit})': np.sqrt(square), 'R2': 1 - divide(square, spread),
+    return {f'MAE{unit}': absolute, f'RMSE{unit}': np.sqrt(square), 'R2': 1 - divide(square, spread),
             'Pearson r': divide(together, np.sqrt(spread * spread_y))}
 
   return measure

@@ -33,9 +33,11 @@ def score(task, about, rows, *, resamples, seed=0):
     of which nothing that counts is annotated; `resamples`, `seed`.
 
   Raises:
-    ValueError: for an unknown task, a missing column or columns of different lengths.
+    ValueError: for an unknown task, a missing column, columns of different lengths, an image that is there twice, or a
+      prediction that is no number.
   """
   rule = check(task, rows)
+  rows = {name: rows[name] for name in (*ABOUT_IMAGES, *rule.COLUMNS)}
   # thin products gain nothing from threads, and on a busy host lose much: 41 s became 7
   with threadpool_limits(1, 'blas'):
     return score_rows(task, rule, about, rows, resamples, seed)
@@ -63,6 +65,13 @@ def check(task, rows):
     lengths[name] = len(rows[name])
   if len(set(lengths.values())) > 1:
     raise ValueError(f'columns of rows differ in length: {lengths}; there must be one row per image')
+  names, times = np.unique(rows['image_id'], return_counts=True)
+  if (times > 1).any():
+    raise ValueError(f'image {names[times.argmax()]!r} is there {times.max()} times; leave out the rows of padding')
+  for name in TASKS[task].PREDICTED:
+    broken = sum(not np.isfinite(values).all() for values in rows[name])
+    if broken:
+      raise ValueError(f'{name!r} of {broken} of {len(names)} images is not finite; the model that gave it is broken')
   return TASKS[task]
 
 

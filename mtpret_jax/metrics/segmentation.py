@@ -10,6 +10,7 @@ import numpy as np
 from mtpret_jax.metrics.defined import average, divide
 
 COLUMNS = ('confusion',)
+PREDICTED = ()  # counts
 
 
 def find_headline(about):

@@ -3,7 +3,7 @@
 import numpy as np
 
 SMALLEST = 20  # images; fewer say little and would only be read as if they did
-AGES = {'under 18': (0, 18), '18 to 39': (18, 40), '40 to 64': (40, 65), '65 and over': (65, np.inf)}  # years
+AGES = {'0 to 17': (0, 18), '18 to 39': (18, 40), '40 to 64': (40, 65), '65 and over': (65, np.inf)}  # years
 
 
 def find_subgroups(rows):

@@ -1,0 +1,130 @@
+"""Scores with intervals beside a plain loop that calls scikit-learn or pycocotools for each resample, in one run.
+
+    python -m benchmarks.evaluation --images=10000
+
+Made-up predictions, about three images to a patient. `ours` is all of `mtpret_jax.metrics.score`: every score of the
+task with its interval, and the headline's of every subgroup. The plain loop computes the interval of the headline
+alone, with the same draws, over `--plain` resamples; what it would take for all of them is that time multiplied, and
+named so. Where both do the same few resamples their intervals must be equal.
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import os
+import time
+
+import numpy as np
+from sklearn import metrics as sk
+
+from mtpret_jax.metrics import bootstrap_interval, score
+from mtpret_jax.metrics.matching import evaluate, list_boxes, list_truths
+
+ABOUT = {
+  'classification': {'findings': [f'finding {at}' for at in range(14)], 'relation': 'independent'},
+  'regression': {'value': {'name': 'bone age', 'unit': 'months'}},
+  'segmentation': {'mask': ['background', 'lung']},
+  'detection': {'kinds': ['active', 'latent']},
+}
+
+
+def parse_options():
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--images', type=int, default=10000)
+  parser.add_argument('--resamples', type=int, default=1000)
+  parser.add_argument('--plain', type=int, default=3, help='resamples of the plain loop')
+  return parser.parse_args()
+
+
+def make_rows(task, images, rng):
+  rows = {'image_id': np.arange(images).astype(str), 'patient': rng.integers(-(-images // 3), size=images).astype(str),
+          'study': np.full(images, ''), 'sex': rng.choice(['F', 'M'], images), 'age': rng.uniform(0, 90, images),
+          'view': rng.choice(['PA', 'AP'], images), 'part': np.full(images, 'chest')}
+  return rows | MAKERS[task](images, rng)
+
+
+def make_findings(images, rng):
+  present = rng.random((images, 14)) < 0.1
+  score = 1 / (1 + np.exp(2 - present - rng.normal(size=(images, 14))))
+  return {'score': score, 'present': present, 'known': np.ones((images, 14), bool)}
+
+
+def make_values(images, rng):
+  value = rng.normal(120, 40, (images, 1))
+  return {'value': value, 'predicted': value + rng.normal(0, 12, (images, 1))}
+
+
+def make_confusions(images, rng):
+  return {'confusion': rng.integers(0, 1000, (images, 2, 2)) + 10000 * np.eye(2, dtype=int)}
+
+
+def make_boxes(images, rng):
+  """Ten boxes an image, about half of the images with one that is true and found."""
+  columns = {name: np.empty(images, object) for name in ('boxes', 'kind', 'score', 'truth_boxes', 'truth_kind')}
+  for image in range(images):
+    corner = rng.uniform(0, 0.6, (10, 2))
+    boxes = np.hstack([corner, corner + rng.uniform(0.1, 0.4, (10, 2))])
+    true = rng.integers(2)
+    columns['boxes'][image], columns['kind'][image] = boxes, rng.integers(0, 2, 10)
+    columns['score'][image] = rng.random(10)
+    columns['truth_boxes'][image] = boxes[:true] + 0.02 * rng.normal(size=(true, 4))
+    columns['truth_kind'][image] = columns['kind'][image][:true]
+  return columns | {'sizes': np.full((images, 2), 512)}
+
+
+MAKERS = {'classification': make_findings, 'detection': make_boxes, 'regression': make_values,
+          'segmentation': make_confusions}
+
+
+def score_findings(rows, drawn):
+  return sk.roc_auc_score(rows['present'][drawn], rows['score'][drawn])
+
+
+def score_values(rows, drawn):
+  return sk.mean_absolute_error(rows['value'][drawn], rows['predicted'][drawn])
+
+
+def score_masks(rows, drawn):
+  """No library has it image by image from counts: numpy."""
+  pixels = rows['confusion'][drawn]
+  return np.mean(2 * pixels[:, 1, 1] / (pixels[:, 1].sum(1) + pixels[:, :, 1].sum(1)))
+
+
+def score_boxes(rows, drawn):
+  part = {name: values[drawn] for name, values in rows.items()}
+  evaluation = evaluate(list_truths(part), list_boxes(part), len(drawn), 2)
+  with contextlib.redirect_stdout(io.StringIO()):
+    evaluation.accumulate()
+  return evaluation.eval['precision'][0].mean()
+
+
+PLAIN = {'classification': score_findings, 'detection': score_boxes, 'regression': score_values,
+         'segmentation': score_masks}
+
+
+def measure(call):
+  began = time.perf_counter()
+  result = call()
+  return result, time.perf_counter() - began
+
+
+def compare(options):
+  print(f'{options.images:,} images, {options.resamples:,} resamples; others kept {os.getloadavg()[0]:.1f} of '
+        f'{os.cpu_count()} cores busy over the last minute')
+  for task, plain in PLAIN.items():
+    rows = make_rows(task, options.images, np.random.default_rng(0))
+    slow, plain_seconds = measure(functools.partial(
+      bootstrap_interval, functools.partial(plain, rows), rows['patient'], resamples=options.plain))
+    few = score(task, ABOUT[task], rows, resamples=options.plain)
+    np.testing.assert_allclose(few['scores'][few['headline']]['interval'], slow, rtol=1e-9)
+    result, seconds = measure(functools.partial(score, task, ABOUT[task], rows, resamples=options.resamples))
+    whole = plain_seconds / options.plain * options.resamples
+    parts = f'{len(result["scores"])} scores and {len(result["groups"])} subgroups'
+    print(f'  {task:>14}: ours {seconds:.1f} s for {parts}; plain {plain_seconds:.2f} s for {options.plain} resamples of '
+          f'{result["headline"]} alone,\n'
+          f'                  extrapolated {whole:,.0f} s for {options.resamples:,}: ratio {whole / seconds:.0f}')
+
+
+if __name__ == '__main__':
+  compare(parse_options())
