@@ -57,11 +57,11 @@ def make_our_step(options):
     trunk=options.model, dtype=options.dtype, augment=moco_v2_augment(options.size),
     contrast=dict(dim=DIM, queue=options.queue, temperature=TEMPERATURE, momentum=MOMENTUM,
                   group=options.batch // options.groups, shuffle_groups=options.groups, negatives='all'),
-    optimiser=dict(momentum=0.9, weight_decay=DECAY)))
+    optimiser=dict(kind='sgd', momentum=0.9, weight_decay=DECAY)))
   mesh = make_mesh()
-  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser, lambda step: RATE)
+  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, 0)
-  step = compile_step(objective, optimiser, 'contrast', mesh, seed=0)
+  step = compile_step(objective, optimiser, lambda step: RATE, 'contrast', mesh, seed=0)
   shape = (options.batch, options.size * 5 // 4, options.size * 5 // 4, 1)  # stored larger than shown, as in training
   images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
   batch = place_batch({'query': images, 'key': images, 'source': np.zeros(options.batch, np.int32)}, mesh)

@@ -49,7 +49,7 @@ def embedded():
       shuffle_groups=4,        # groups among which keys change place; a block of them lies in one process
       negatives='all',         # or 'same_source': only keys of the query's own dataset
     ),
-    optimiser=dict(rate=0.03, momentum=0.9, weight_decay=1e-4, warmup_steps=50),
+    optimiser=dict(kind='sgd', rate=0.03, momentum=0.9, weight_decay=1e-4, warmup_steps=50),
     augment=dict(common.moco_v2_augment(64), crop_area=(0.3, 1.0)),  # MoCo v2 has 0.2
     data=dict(
       datasets=common.embedded,

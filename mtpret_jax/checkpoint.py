@@ -10,11 +10,11 @@ from mtpret_jax.check import ConfigError
 
 
 @contextlib.contextmanager
-def open_checkpoints(workdir, keep):
+def open_checkpoints(workdir, keep, folder='checkpoints'):
   """The run's checkpoints, the newest `keep` of them kept. Leaving waits for the last save; its failure is raised."""
   policies = ocp.training.preservation_policies
   checkpoints = ocp.training.Checkpointer(
-    pathlib.Path(workdir, 'checkpoints').absolute(),
+    pathlib.Path(workdir, folder).absolute(),
     save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # the loop decides
     preservation_policy=policies.LatestN(keep),
     cleanup_tmp_directories=True)
@@ -45,6 +45,29 @@ def resume(checkpoints, state, run):
       f'give the config that it has, or start anew with another --config.workdir')
   like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
   return checkpoints.load_checkpointables(latest.step, abstract_checkpointables={'state': like})['state']
+
+
+def read_state(workdir, folder='checkpoints'):
+  """(dict of the saved TrainState's fields as numpy arrays, metadata) of the newest checkpoint of a run, whatever its
+  shape. Raises FileNotFoundError where there is none."""
+  path = pathlib.Path(workdir, folder)
+  if not path.is_dir():
+    raise FileNotFoundError(f'no run in {workdir}: {path} is not there')
+  with open_checkpoints(workdir, None, folder) as checkpoints:
+    latest = checkpoints.latest
+    if latest is None:
+      raise FileNotFoundError(f'{path} holds no checkpoint')
+    saved = checkpoints.metadata(latest.step)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved.metadata)
+    state = checkpoints.load_checkpointables(latest.step, abstract_checkpointables={'state': like})['state']
+    return jax.device_get(state), saved.custom_metadata or {}
+
+
+def read_metadata(checkpoints):
+  """What was saved beside the newest state, or None."""
+  latest = checkpoints.latest
+  return None if latest is None else checkpoints.metadata(latest.step).custom_metadata
 
 
 def latest_step(checkpoints):

@@ -29,40 +29,48 @@ def list_versions():
 
 
 @contextlib.contextmanager
-def open_log(workdir, start, config):
-  """Yields log(step, measures): the bar moves each step; every `log_every` steps the means since the last time are
+def open_log(workdir, start, steps, config):
+  """Yields log(step, measures, task): the bar moves each step; every `log_every` steps the means since the last time are
   written. Only the first process shows and writes anything."""
   if jax.process_index():
-    yield lambda step, measures: None
+    yield lambda step, measures, task: None
     return
   save_config(workdir, config)
   with contextlib.ExitStack() as stack:
     bar = stack.enter_context(tqdm(
-      total=config.steps, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
+      total=steps, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
       mininterval=0.5 if sys.stderr.isatty() else 30))
     events = stack.enter_context(contextlib.closing(SummaryWriter(str(pathlib.Path(workdir, 'tensorboard')),
                                                                   purge_step=start)))
     lines = stack.enter_context(open(pathlib.Path(workdir, 'metrics.jsonl'), 'a'))
-    window, began = [], time.perf_counter()
+    windows, began, drawn = {}, time.perf_counter(), 0
 
-    def log(step, measures):
-      nonlocal began
+    def log(step, measures, task):
+      nonlocal began, drawn
       bar.update()
-      window.append(measures)
+      windows.setdefault(task, []).append(measures)
+      drawn += batch_of(config, task)
       done = step + 1
-      if done % config.log_every and done != config.steps:
+      if done % config.log_every and done != steps:
         return
       now = time.perf_counter()
-      means = {name: sum(row[name] for row in window) / len(window) for name in measures}
-      means['images_per_second'] = config.batch * len(window) / (now - began)
-      means['waited'] *= len(window) / (now - began)  # from seconds a step to the share of the time
-      for name, value in means.items():
-        events.add_scalar(name, value, done)
-      lines.write(json.dumps({'step': done} | means) + '\n')
+      shared = {'images_per_second': drawn / (now - began),
+                'waited': sum(row['waited'] for rows in windows.values() for row in rows) / (now - began)}
+      for name, rows in windows.items():
+        means = {measure: sum(row[measure] for row in rows) / len(rows) for measure in rows[0]} | shared
+        for measure, value in means.items():
+          events.add_scalar(measure if name == 'contrast' else f'{name}/{measure}', value, done)
+        lines.write(json.dumps({'step': done, 'task': name} | means) + '\n')
       lines.flush()
-      bar.set_postfix_str(f'loss {means["loss"]:.3f}, accuracy {means["accuracy"]:.2f}, '
-                          f'{means["images_per_second"]:.0f} images/s')
-      window.clear()
-      began = now
+      bar.set_postfix_str(f'{task} loss {means["loss"]:.3f}, {shared["images_per_second"]:.0f} images/s')
+      windows.clear()
+      began, drawn = now, 0
 
     yield log
+
+
+def batch_of(config, task):
+  """Images in a step on `task`."""
+  if config.objective == 'contrast':
+    return config.batch
+  return sum(card.batch for name, card in config.tasks.items() if task in (name, 'joint'))

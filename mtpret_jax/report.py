@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from mtpret_jax import augment, probe
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.progress import list_versions
-from mtpret_jax.train import read_start
+from mtpret_jax.start import read_start
 
 PHANTOMS = 'phantom radiographs, computed, not patients'
 

@@ -20,8 +20,8 @@ def init_state(objective, optimiser, mesh, seed, trunk=None):
   return jax.jit(make, out_shardings=replicated(mesh))(jax.random.key(seed), trunk)
 
 
-def compile_step(objective, optimiser, task, mesh, seed):
-  """(state, batch) -> (state, measures). Only the parts that `task` moves are differentiated and updated, so that
+def compile_step(objective, optimiser, schedule, task, mesh, seed):
+  """(state, batch) -> (state, measures), at the rate that `schedule` has for the step. Only the parts that `task` moves are differentiated and updated, so that
   neither momentum nor weight decay drifts a part which saw no data. The old state's memory is reused."""
   live = objective.parts[task]
 
@@ -36,11 +36,11 @@ def compile_step(objective, optimiser, task, mesh, seed):
 
     moving = {part: state.params[part] for part in live}
     (_, (carry, measures)), grads = jax.value_and_grad(compute_loss, has_aux=True)(moving)
-    params, opt = dict(state.params), dict(state.opt)
+    params, opt, rate = dict(state.params), dict(state.opt), schedule(state.step)
     for part in live:
       updates, opt[part] = optimiser.update(grads[part], state.opt[part], moving[part])
-      params[part] = optax.apply_updates(moving[part], updates)
-    measures = measures | {'gradient': optax.global_norm(grads)}
+      params[part] = jax.tree.map(lambda weight, update: weight - rate * update, moving[part], updates)
+    measures = measures | {'gradient': optax.global_norm(grads), 'rate': rate}
     return TrainState(state.step + 1, params, carry, opt), measures
 
   return step

@@ -31,7 +31,7 @@ def make_config(trunk, augment, negatives='all'):
     trunk=trunk, dtype='float32', augment=augment,
     contrast=dict(dim=s.DIM, queue=s.QUEUE, temperature=s.TEMPERATURE, momentum=s.MOMENTUM, group=s.GROUP,
                   shuffle_groups=s.SHUFFLE_GROUPS, negatives=negatives),
-    optimiser=dict(momentum=s.SGD_MOMENTUM, weight_decay=s.DECAY)))
+    optimiser=dict(kind='sgd', momentum=s.SGD_MOMENTUM, weight_decay=s.DECAY)))
 
 
 def make_batch(step, size=setting.SIZE):
@@ -43,14 +43,14 @@ def make_batch(step, size=setting.SIZE):
 def follow_setting():
   """Our ten losses from the drawn weights, on one device."""
   config, mesh = make_config('resnet18', STILL), make_mesh(jax.devices()[:1])
-  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser, lambda step: setting.RATE)
+  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, 0, import_trunk(make_state_dict('resnet18', channels=1), 'resnet18'))
   linear = {name: {'kernel': draw.weight(f'{torch}.weight', (out, 512)).T, 'bias': draw.weight(f'{torch}.bias', (out,))}
             for name, torch, out in (('hidden', 'fc.0', 512), ('out', 'fc.2', setting.DIM))}
   params = state.params | {'projector': linear}
   slow = jax.tree.map(jnp.array, params)  # a copy: what is donated must not be given twice
   state = state.replace(params=params, carry=state.carry | {'slow': slow, 'queue': setting.first_queue()})
-  step = compile_step(objective, optimiser, 'contrast', mesh, seed=0)
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'contrast', mesh, seed=0)
   losses = []
   for number in range(setting.STEPS):
     state, measures = step(state, place_batch(make_batch(number), mesh))
@@ -89,9 +89,9 @@ def shallow():
 def take_steps(trunk, devices, steps=3):
   """The state before and after each step with random views, and each step's measures."""
   config, mesh = make_config(trunk, LIVELY), make_mesh(jax.devices()[:devices])
-  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser, lambda step: setting.RATE)
+  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, 0)
-  step = compile_step(objective, optimiser, 'contrast', mesh, seed=0)
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'contrast', mesh, seed=0)
   states, measures = [jax.device_get(state)], []
   for number in range(steps):
     state, measured = step(state, place_batch(make_batch(number, size=40), mesh))

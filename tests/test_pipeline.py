@@ -79,7 +79,7 @@ def test_neither_threads_nor_workers_change_the_order(sources, reading):
   config = make_config()
   batches = pipeline.make_contrast_batches(sources, config)
   config.data.update(reading)
-  with pipeline.stream(batches, 3, 'contrast', config.data) as feed:
+  with pipeline.stream(batches, 3, config.data) as feed:
     for step in range(3, 8):
       task, batch = next(feed)
       assert task == 'contrast'

@@ -1,4 +1,4 @@
-"""Sources, mixed and shuffled -> a stream of batches that starts at any step.
+"""Sources, mixed and shuffled -> a stream of (task, batch) that starts at any step.
 
 Everything is a random-access `grain.MapDataset`: each source is shuffled and repeated for itself, the sources are
 mixed, records are decoded and batched, and only then each process takes its share. So the batch of step n is a
@@ -6,12 +6,14 @@ function of n, a run needs to remember nothing but its step, and it resumes on a
 """
 
 import contextlib
+import dataclasses
 import functools
 
 import grain
 import numpy as np
 
-from mtpret_jax.data.records import decode_image
+from mtpret_jax.data.order import JOINT, Plan
+from mtpret_jax.data.records import decode_image, read_labelled
 from mtpret_jax.shuffle import place_keys
 
 # Fields that change nothing of what is learned.
@@ -47,7 +49,7 @@ def read_pair(size, tagged):
 
 
 def make_contrast_batches(sources, config, *, process=0, processes=1):
-  """The batches of stage 1, one process's rows of each: `query` and `key` (B, size, size, 1) uint8, the same images
+  """The batches of stage 1, all of the task 'contrast', one process's rows of each: `query` and `key` (B, size, size, 1) uint8, the same images
   in two orders (`shuffle.place_keys`), and `source` (B,) int32."""
   rows = config.batch // processes
   records = mix_sources(sources, config.data.weights, config.seed)
@@ -56,14 +58,62 @@ def make_contrast_batches(sources, config, *, process=0, processes=1):
 
 
 def split_views(moco, batch):
-  return {
+  return 'contrast', {
     'query': batch['image'],
     'key': place_keys(batch['image'], moco.group, moco.shuffle_groups),
     'source': batch['source']}
 
 
+@dataclasses.dataclass(frozen=True)
+class Visits:
+  """(task, batch) of each step of a plan; `batches[task]` are the endless batches of each task."""
+
+  plan: Plan
+  batches: dict
+
+  def __len__(self):
+    return self.plan.steps
+
+  def __getitem__(self, step):
+    visit = self.plan.find(step)
+    number = visit.seen + step - visit.start
+    if visit.task != JOINT:
+      return visit.task, self.batches[visit.task][number]
+    return JOINT, {f'{task}/{field}': rows for task, batches in self.batches.items()
+                   for field, rows in batches[number].items()}
+
+
+def make_visit_batches(plan, sources, config, *, process=0, processes=1):
+  """The batches of stages 2 and 3, one process's rows of each: `config.tasks[task]` of `sources[task]`, in the order of
+  the plan; see `records.read_labelled`. Joint steps have every task's fields as 'task/field'."""
+  batches = {}
+  for index, (task, source) in enumerate(sources.items()):
+    card = config.tasks[task]
+    read = functools.partial(read_task, source.about, card)
+    records = grain.MapDataset.source(source.records).seed(config.seed + index).shuffle().repeat().map(read)
+    batches[task] = records.batch(card.batch // processes)[process::processes]
+  return grain.MapDataset.source(Visits(plan, batches))
+
+
+def read_task(about, card, record):
+  """A record as the task of `card` wants it, see `records.read_labelled`, with only the findings asked for."""
+  fields = read_labelled(card.kind, about, card, record)
+  if card.findings:
+    columns = [about['findings'].index(finding) for finding in card.findings]
+    fields |= {field: fields[field][columns] for field in ('present', 'known')}
+  return fields
+
+
+def choose_findings(about, card):
+  """What a dataset says of itself, with only the findings that the card asks for, () being all."""
+  absent = [finding for finding in card.findings if finding not in about['findings']]
+  if absent:
+    raise ValueError(f'{card.dataset} has no finding {absent[0]!r}; have {", ".join(about["findings"])}')
+  return about | ({'findings': list(card.findings)} if card.findings else {})
+
+
 @contextlib.contextmanager
-def stream(batches, start, task, config):
+def stream(batches, start, config):
   """Iterates (task, batch) from step `start` on, read ahead by `data.threads` threads, or by `data.workers` processes
   (each with its threads) on hosts with many cores. Neither changes the order."""
   options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=max(config.ahead, config.threads))
@@ -72,7 +122,7 @@ def stream(batches, start, task, config):
     dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
   iterator = iter(dataset)
   try:
-    yield ((task, batch) for batch in iterator)
+    yield iterator
   finally:
     iterator.close()
 

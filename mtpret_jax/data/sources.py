@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import hashlib
+import math
 import pathlib
 
 import tensorflow_datasets as tfds
@@ -61,9 +63,10 @@ class View:
     return self.stored[split][position]
 
 
-def open_source(name, data_dir, stored, split, rule='patient', images_only=False):
+def open_source(name, data_dir, stored, split, rule='patient', images_only=False, fraction=1.0):
   """`stored` is the builder's size config: 'original', '512' or '256'; `rule` says who is in `split`; with
-  `images_only` a record is its image alone, which is all that stage 1 reads. Raises FileNotFoundError with the
+  `images_only` a record is its image alone, which is all that stage 1 reads; `fraction` of its patients are kept, those
+  of a smaller fraction are among those of a larger. Raises FileNotFoundError with the
   command that prepares the dataset, and MissingSplit where the rule leaves it empty."""
   versions = sorted(pathlib.Path(data_dir, name, stored).glob('*.*.*/dataset_info.json'))
   if not versions:
@@ -72,10 +75,10 @@ def open_source(name, data_dir, stored, split, rule='patient', images_only=False
       f'python -m tfds_builders.build {name} --archives <folder of downloads> --data_dir {data_dir} --size {stored}')
   folder = versions[-1].parent
   builder = tfds.builder_from_directory(folder)
-  if rule == 'patient':
+  if rule == 'patient' and fraction == 1:
     records = open_split(builder, split, images_only)
   else:
-    places = read_places(folder, name, split, rule)
+    places = read_places(folder, name, split, rule, fraction)
     records = View({part: open_split(builder, part, images_only) for part in SPLITS}, places)
   return Source(name, split, str(builder.version), dict(builder.info.metadata or {}), records, rule)
 
@@ -88,13 +91,16 @@ def open_split(builder, split, images_only):
   return builder.as_data_source(split, decoders=undecoded)
 
 
-def read_places(folder, name, split, rule):
-  """[(stored split, position)] of the records that `rule` puts into `split`, from the builder's index.csv."""
+def read_places(folder, name, split, rule, fraction):
+  """[(stored split, position)] of the records that `rule` puts into `split`, from the builder's index.csv; with a
+  `fraction` those of its patients who come first by SHA-256, at least one."""
   with open(folder / 'index.csv', newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))
-  places = [(row['split'], int(row['position'])) for row in rows if row[rule] == split]
-  if not places:
+  chosen = [row for row in rows if (row['split'] if rule == 'patient' else row[rule]) == split]
+  if not chosen:
     there = sorted({row[rule] for row in rows} - {''})
     raise MissingSplit(f'{name} has no {split} images by the rule {rule!r}'
                        f'{", only " + " and ".join(there) if there else " at all"}: try --config.data.rule=patient')
-  return places
+  patients = sorted({row['patient'] for row in chosen}, key=lambda patient: hashlib.sha256(patient.encode()).digest())
+  kept = set(patients[:math.ceil(fraction * len(patients))])
+  return [(row['split'], int(row['position'])) for row in chosen if row['patient'] in kept]

@@ -1,0 +1,98 @@
+"""Runs a split through a task and scores what it predicts."""
+
+import functools
+import json
+import logging
+import pathlib
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from mtpret_jax import checkpoint, metrics, runs
+from mtpret_jax.data.pipeline import choose_findings, read_task
+from mtpret_jax.data.records import describe_record
+from mtpret_jax.objectives.multitask import make_answer
+from mtpret_jax.sharding import by_batch, make_mesh, place_batch, replicated
+
+log = logging.getLogger(__name__)
+
+LOWER_IS_BETTER = ('MAE', 'RMSE')
+
+
+def make_predictor(config, name, source, mesh):
+  """collect(params, stats, source, title) -> rows of the task `name`, as `metrics.score` takes them."""
+  task = runs.make_labelled_task(config, name, source)
+  predict = jax.jit(make_answer(config, name, task), in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
+                    out_shardings=replicated(mesh))
+  return functools.partial(collect, config.tasks[name], predict, mesh)
+
+
+def collect(card, predict, mesh, params, stats, source, title):
+  """The predictions and the truth of every record of `source`, one row for each, in its order; {field: array}."""
+  share = card.batch // jax.process_count()
+  own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+  rows, described = [], []
+  for start in tqdm(range(0, len(source), card.batch), desc=title, unit='batch', leave=False,
+                    disable=jax.process_index() > 0 or None):
+    places = np.arange(start, start + card.batch)
+    valid, places = places < len(source), np.minimum(places, len(source) - 1)
+    read = [read_task(source.about, card, source.records[int(place)]) for place in places[own]]
+    batch = {field: np.stack([row[field] for row in read]) for field in read[0]} | {'valid': valid[own]}
+    shown, predicted = jax.device_get(predict(params, stats, place_batch(batch, mesh)))
+    rows += [describe_row(card.kind, source.about, index, shown, predicted) for index in range(valid.sum())]
+    described += [describe_record(source.records[int(place)]) for place in places[valid]]
+  return {field: stack([row[field] for row in kept]) for kept in (rows, described) for field in kept[0]}
+
+
+def describe_row(kind, about, index, batch, predicted):
+  """One image's prediction and truth."""
+  if kind == 'classification':
+    return {'score': predicted['score'][index], 'present': batch['present'][index], 'known': batch['known'][index]}
+  if kind == 'regression':
+    return {'predicted': predicted['value'][index], 'value': batch['value'][index]}
+  if kind == 'segmentation':
+    return {'confusion': count_pixels(batch['mask'][index], predicted['mask'][index], len(about['mask']))}
+  found, real = predicted['kind'][index] >= 0, batch['kind'][index] >= 0
+  return {'boxes': predicted['boxes'][index][found], 'kind': predicted['kind'][index][found],
+          'score': predicted['score'][index][found], 'truth_boxes': batch['boxes'][index][real],
+          'truth_kind': batch['kind'][index][real], 'sizes': np.array(batch['image'].shape[1:3])}
+
+
+def count_pixels(mask_HW, predicted_HW, classes):
+  """(T, T) pixels of true class t predicted as class p, over the annotated ones."""
+  there = mask_HW >= 0
+  pairs = mask_HW[there] * classes + predicted_HW[there]
+  return np.bincount(pairs, minlength=classes ** 2).reshape(classes, classes)
+
+
+def stack(values):
+  """Rows of one shape as one array; what varies in length, such as boxes, as an array of objects."""
+  if isinstance(values[0], np.ndarray) and len({value.shape for value in values}) > 1 or np.ndim(values[0]) == 2 and (
+      np.shape(values[0])[1] == 4):
+    rows = np.empty(len(values), object)
+    rows[:] = values
+    return rows
+  return np.stack(values) if isinstance(values[0], np.ndarray) else np.array(values)
+
+
+def score_tasks(config, state, split, collectors):
+  """{task: (rows, result of `metrics.score`)} of a state on one split; `collectors` are kept from call to call."""
+  mesh, scored = make_mesh(), {}
+  stats = state.carry['stats']
+  for name, source in runs.open_sources(config, split).items():
+    if name not in collectors:
+      train = runs.open_sources(config, 'train', config.data.fraction)[name]
+      collectors[name] = make_predictor(config, name, train, mesh)
+    own = {part: state.params[part] for part in ('trunk', name)}
+    rows = collectors[name](own, stats, source, f'{name} {split}')
+    about = choose_findings(source.about, config.tasks[name])
+    scored[name] = rows, metrics.score(config.tasks[name].kind, about, rows, resamples=config.resamples)
+  return scored
+
+
+def headline_of(result):
+  """(name, value, sign) of the score that decides; sign is -1 where lower is better."""
+  name = result['headline']
+  return name, result['scores'][name]['value'], -1 if name.split()[0] in LOWER_IS_BETTER else 1
