@@ -30,11 +30,13 @@ def embedded():
   """Five phantom archives, ResNet-18 at 64 px."""
   return ConfigDict(dict(
     name='pretrain',
+    objective='contrast',
     workdir='runs/pretrain',   # checkpoints, metrics, results; the same command resumes what is there
     seed=0,
     trunk='resnet18',
     dtype='float32',           # of the activations; parameters, statistics and losses are always f32
-    init_from='',              # a .safetensors file of a torchvision ResNet; '' is from scratch
+    init='scratch',            # or imagenet, moco, md_moco, muscle--, mtpret, other
+    init_from='',              # a .safetensors file of a torchvision ResNet, or the workdir of a run
     steps=500,
     batch=32,                  # images, over all devices
     save_every=100,            # steps

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from mtpret_jax.data.order import ORDERS
 from mtpret_jax.data.sources import RULES
 from mtpret_jax.models.resnet import LAYERS
 
@@ -13,17 +14,42 @@ class ConfigError(ValueError):
 
 def check_config(config, *, devices, processes):
   """Raises ConfigError for the first thing that cannot work with this many devices in this many processes."""
-  moco, batch = config.contrast, config.batch
+  check_choice('objective', config.objective, ['contrast', 'multitask'])
   check_choice('trunk', config.trunk, sorted(LAYERS))
   check_choice('dtype', config.dtype, ['bfloat16', 'float32'])
-  check_choice('contrast.negatives', moco.negatives, ['all', 'same_source'])
+  check_choice('optimiser.kind', config.optimiser.kind, ['adamw', 'sgd'])
   check_choice('data.rule', config.data.rule, RULES)
   check_choice('data.stored', config.data.stored, ['256', '512', 'original'])
-  if batch % (devices * moco.group):
-    fits = devices * moco.group
+  if config.objective == 'contrast':
+    check_contrast(config, devices, processes)
+  else:
+    check_multitask(config, devices)
+
+
+def check_groups(field, batch, group, devices):
+  if batch % (devices * group):
+    fits = devices * group
     raise ConfigError(
-      f'batch of {batch} cannot be cut into groups of {moco.group} on {devices} devices: it must be a multiple of '
-      f'{devices} x {moco.group} = {fits}; try --config.batch={round_up(batch, fits)} or another config.contrast.group')
+      f'{field} of {batch} cannot be cut into groups of {group} on {devices} devices: it must be a multiple of '
+      f'{devices} x {group} = {fits}; try --config.{field}={round_up(batch, fits)} or another config.'
+      f'{"contrast.group" if field == "batch" else field.replace("batch", "group")}')
+
+
+def check_multitask(config, devices):
+  check_choice('train', config.train, ['all', 'head'])
+  check_choice('order', config.order, ORDERS)
+  check_choice('memory.anchor', config.memory.anchor, ['none', 'previous_visit', 'start'])
+  check_choice('statistics', config.statistics, ['per_task', 'shared'])
+  if not 0 < config.data.fraction <= 1:
+    raise ConfigError(f'data.fraction of {config.data.fraction} is not a share: it must be above 0 and at most 1')
+  for name, card in config.tasks.items():
+    check_groups(f'tasks.{name}.batch', card.batch, card.group, devices)
+
+
+def check_contrast(config, devices, processes):
+  moco, batch = config.contrast, config.batch
+  check_choice('contrast.negatives', moco.negatives, ['all', 'same_source'])
+  check_groups('batch', batch, moco.group, devices)
   if batch // processes % (moco.group * moco.shuffle_groups):
     raise ConfigError(
       f'{batch // processes} rows a process cannot be cut into blocks of {moco.shuffle_groups} groups of {moco.group}, '

@@ -1,16 +1,13 @@
 """Runs a split through a task and scores what it predicts."""
 
 import functools
-import json
 import logging
-import pathlib
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from mtpret_jax import checkpoint, metrics, runs
+from mtpret_jax import metrics, runs
 from mtpret_jax.data.pipeline import choose_findings, read_task
 from mtpret_jax.data.records import describe_record
 from mtpret_jax.objectives.multitask import make_answer
@@ -63,7 +60,7 @@ def describe_row(kind, about, index, batch, predicted):
 def count_pixels(mask_HW, predicted_HW, classes):
   """(T, T) pixels of true class t predicted as class p, over the annotated ones."""
   there = mask_HW >= 0
-  pairs = mask_HW[there] * classes + predicted_HW[there]
+  pairs = mask_HW[there].astype(int) * classes + predicted_HW[there]
   return np.bincount(pairs, minlength=classes ** 2).reshape(classes, classes)
 
 

@@ -12,7 +12,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mtpret_jax import prepare, report, train
+from mtpret_jax import prepare, report, scores, train
 from mtpret_jax.check import ConfigError, check_config, check_workdir
 from mtpret_jax.data.sources import MissingSplit
 from tfds_builders import build, common
@@ -22,6 +22,7 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'file.py or file.py:var
 DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'one of several processes (TPU pod, Slurm, GPU cluster): call jax.distributed.initialize()')
 
+FINISH = {'contrast': report.finish, 'multitask': scores.finish}
 FAILED, REFUSED = 1, 2  # exit codes: the run went wrong; the command has to be changed
 
 
@@ -36,8 +37,7 @@ def main(_):
     prepare.choose_datasets(config)
     check_config(config, devices=jax.device_count(), processes=jax.process_count())
     prepare.prepare_data(config)
-    state = train.train(config, config.workdir)
-    report.finish(state, config)
+    FINISH[config.objective](train.train(config, config.workdir), config)
   except (ConfigError, MissingSplit, build.ArchiveChanged, common.TooManyRejects,
           own_archive.Mistake) as error:
     stop(REFUSED, error)

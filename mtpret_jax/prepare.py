@@ -15,7 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def choose_datasets(config):
-  """Fills in `data.datasets` where it is empty: every dataset whose archive lies in `data.archives`."""
+  """Fills in `data.datasets`: those of the tasks, or where it is empty all whose archives are in `data.archives`."""
+  if config.objective == 'multitask':
+    config.data.datasets = tuple(dict.fromkeys(card.dataset for card in config.tasks.values()))
   for name in config.data.datasets:
     if not build.is_prepared(build.locate(name, config.data.dir, config.data.stored)):
       check_name(name, config.data.archives)

@@ -30,8 +30,8 @@ def list_versions():
 
 @contextlib.contextmanager
 def open_log(workdir, start, steps, config):
-  """Yields log(step, measures, task): the bar moves each step; every `log_every` steps the means since the last time are
-  written. Only the first process shows and writes anything."""
+  """Yields log(step, measures, task): the bar moves each step; every `log_every` steps the means of each task since the
+  last time are written. Only the first process shows and writes anything."""
   if jax.process_index():
     yield lambda step, measures, task: None
     return

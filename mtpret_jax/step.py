@@ -21,8 +21,9 @@ def init_state(objective, optimiser, mesh, seed, trunk=None):
 
 
 def compile_step(objective, optimiser, schedule, task, mesh, seed):
-  """(state, batch) -> (state, measures), at the rate that `schedule` has for the step. Only the parts that `task` moves are differentiated and updated, so that
-  neither momentum nor weight decay drifts a part which saw no data. The old state's memory is reused."""
+  """(state, batch) -> (state, measures), at the rate that `schedule` has for the step. Only the parts that `task` moves
+  are differentiated and updated, so that neither momentum nor weight decay drifts a part which saw no data. The old
+  state's memory is reused."""
   live = objective.parts[task]
 
   @functools.partial(jax.jit, donate_argnums=0, in_shardings=(replicated(mesh), by_batch(mesh)),

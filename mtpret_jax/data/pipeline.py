@@ -17,8 +17,9 @@ from mtpret_jax.data.records import decode_image, read_labelled
 from mtpret_jax.shuffle import place_keys
 
 # Fields that change nothing of what is learned.
-INCIDENTAL = ('name', 'workdir', 'save_every', 'log_every', 'keep', 'probe', 'data.archives', 'data.dir',
-              'data.datasets', 'data.phantoms', 'data.threads', 'data.workers', 'data.ahead')
+INCIDENTAL = ('name', 'workdir', 'save_every', 'log_every', 'keep', 'probe', 'evaluate_every', 'resamples',
+              'data.archives', 'data.dir', 'data.datasets', 'data.phantoms', 'data.threads', 'data.workers',
+              'data.ahead')
 
 
 def weigh_sources(sources, weights):
@@ -49,8 +50,8 @@ def read_pair(size, tagged):
 
 
 def make_contrast_batches(sources, config, *, process=0, processes=1):
-  """The batches of stage 1, all of the task 'contrast', one process's rows of each: `query` and `key` (B, size, size, 1) uint8, the same images
-  in two orders (`shuffle.place_keys`), and `source` (B,) int32."""
+  """The batches of stage 1, all of the task 'contrast', one process's rows of each: `query` and `key` (B, size, size, 1)
+  uint8, the same images in two orders (`shuffle.place_keys`), and `source` (B,) int32."""
   rows = config.batch // processes
   records = mix_sources(sources, config.data.weights, config.seed)
   batches = records.map(functools.partial(read_pair, config.data.size)).batch(rows)

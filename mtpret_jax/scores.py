@@ -1,0 +1,111 @@
+"""The end of stages 2 and 3: scores as JSON, table and picture, and every prediction, so that anybody can recompute.
+
+Stage 3 scores its best state by validation on the test split, once. Stage 2 leaves the test splits alone and shows how
+every task's validation score went from round to round.
+"""
+
+import json
+import logging
+import pathlib
+
+import jax
+import matplotlib
+import numpy as np
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+from mtpret_jax import checkpoint, evaluate, metrics, watch
+from mtpret_jax.data.pipeline import choose_findings
+from mtpret_jax.progress import list_versions
+from mtpret_jax.report import PHANTOMS
+from mtpret_jax.state import TrainState
+
+log = logging.getLogger(__name__)
+
+
+def finish(state, config):
+  """Scores on the test split where the run has one task; the matrix of rounds where it has several."""
+  workdir = pathlib.Path(config.workdir)
+  if len(config.tasks) > 1:
+    if jax.process_index() == 0:
+      show_rounds(config, workdir)
+    return
+  best, note = checkpoint.read_state(workdir, watch.BEST)
+  log.info('scoring step %d, the best by validation (%.4f), on the test split', best['step'], note['score'])
+  score_test(TrainState(**best), config, workdir)
+
+
+def score_test(state, config, workdir):
+  """`scores.json`, `predictions_<task>.csv` and a table of the test split."""
+  about = {name: choose_findings(source.about, config.tasks[name])
+           for name, source in evaluate.runs.open_sources(config, 'test').items()}
+  scored = evaluate.score_tasks(config, state, 'test', {})
+  if jax.process_index():
+    return
+  results = {'data': config.data.archives or PHANTOMS, 'split': 'test', 'rule': config.data.rule,
+             'step': int(state.step), 'tasks': {name: result for name, (_, result) in scored.items()},
+             'versions': list_versions(), 'config': config.to_dict()}
+  pathlib.Path(workdir, 'scores.json').write_text(json.dumps(results, indent=2, default=list) + '\n')
+  for name, (rows, result) in scored.items():
+    path = workdir / f'predictions_{name}.csv'
+    metrics.write_predictions(path, config.tasks[name].kind, about[name], rows)
+    print(f'{name}, test split by {config.data.rule}, {len(rows["image_id"])} images ({results["data"]}); '
+          f'95 % interval over patients')
+    print(metrics.describe(result))
+    print(f'See {workdir / "scores.json"}, {path}, {workdir / "best"}')
+
+
+def show_rounds(config, workdir):
+  """The matrix score x round x task from `validation.jsonl` as `rounds.json`, table and `rounds.png`."""
+  lines = watch.read(workdir)
+  table = measure_forgetting(lines)
+  results = {'data': config.data.archives or PHANTOMS, 'split': 'validation', 'rounds': lines, 'tasks': table}
+  pathlib.Path(workdir, 'rounds.json').write_text(json.dumps(results, indent=2) + '\n')
+  print(describe_rounds(lines, table, results['data']))
+  print(f'See {draw_rounds(lines, workdir)}, {workdir / "rounds.json"}, {workdir / "checkpoints"}')
+
+
+def measure_forgetting(lines):
+  """{task: `forgetting`, the best earlier score less the last one, and `transfer`, the last less the first}, signed so
+  that more forgetting is worse and more transfer better (after Lopez-Paz and Ranzato 2017; theirs compares with the
+  score right after a task's only visit). None where there is but one round, or a score is missing."""
+  measured = {}
+  for name in lines[0]['tasks']:
+    gains = [score['sign'] * score['value'] if (score := line['tasks'][name])['value'] is not None else None
+             for line in lines]
+    whole = len(gains) > 1 and None not in gains
+    measured[name] = {'forgetting': max(gains[:-1]) - gains[-1] if whole else None,
+                      'transfer': gains[-1] - gains[0] if whole else None}
+  return measured
+
+
+def describe_rounds(lines, table, data):
+  rows = [('task', 'score', *(f'step {line["step"]}' for line in lines), 'forgetting', 'transfer')]
+  for name, measured in table.items():
+    values = [line['tasks'][name]['value'] for line in lines]
+    rows.append((name, lines[-1]['tasks'][name]['headline'], *map(write_number, values),
+                 write_number(measured['forgetting']), write_number(measured['transfer'])))
+  widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+  return '\n'.join([f'Validation after each round ({data})', *(
+    '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)])
+
+
+def write_number(value):
+  return '-' if value is None else f'{value:.3f}'
+
+
+def draw_rounds(lines, workdir):
+  """`rounds.png`: a small curve for each task."""
+  names = list(lines[0]['tasks'])
+  figure, axes = plt.subplots(1, len(names), squeeze=False, figsize=(2.6 * len(names), 2.4))
+  for name, cell in zip(names, axes[0], strict=True):
+    points = [(line['step'], line['tasks'][name]['value']) for line in lines]
+    steps, values = np.array([point for point in points if point[1] is not None], float).reshape(-1, 2).T
+    cell.plot(steps, values, marker='o')
+    cell.set(title=name, xlabel='step', ylabel=lines[-1]['tasks'][name]['headline'])
+  figure.tight_layout()
+  path = pathlib.Path(workdir, 'rounds.png')
+  figure.savefig(path, dpi=110)
+  plt.close(figure)
+  return path
