@@ -50,7 +50,7 @@ def read_pair(size, tagged):
 
 
 def make_contrast_batches(sources, config, *, process=0, processes=1):
-  """The batches of stage 1, all of the task 'contrast', one process's rows of each: `query` and `key` (B, size, size, 1)
+  """The batches of stage 1, all of task 'contrast', one process's rows of each: `query` and `key` (B, size, size, 1)
   uint8, the same images in two orders (`shuffle.place_keys`), and `source` (B,) int32."""
   rows = config.batch // processes
   records = mix_sources(sources, config.data.weights, config.seed)
