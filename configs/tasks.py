@@ -14,7 +14,8 @@ mtpret7 = (*muscle4, 'bone_age', 'jaw', 'knee')
 external2 = ('covid', 'findings')
 
 
-def make_card(kind, dataset, findings=(), head=None, *, size, batch, group, steps, objects=0, margin=1.15, **augment):
+def make_card(kind, dataset, findings=(), head=None, *, size, batch, group, steps, objects=0, margin=1.15,
+              negatives=False, **augment):
   return ConfigDict(dict(
     kind=kind,                    # classification, regression, segmentation, detection
     dataset=dataset,
@@ -24,6 +25,7 @@ def make_card(kind, dataset, findings=(), head=None, *, size, batch, group, step
     group=group,                  # images in a batch-norm group
     steps=steps,                  # of a visit
     objects=objects,              # boxes in an image, at most
+    negatives=negatives,          # detection: whether images without a box are known to show nothing
     head=head or ConfigDict(),
     augment=dict(common.labelled_augment(size), **augment),
   ))

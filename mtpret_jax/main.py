@@ -22,27 +22,44 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'file.py or file.py:var
 DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'one of several processes (TPU pod, Slurm, GPU cluster): call jax.distributed.initialize()')
 
-FINISH = {'contrast': report.finish, 'multitask': scores.finish}
+log = logging.getLogger(__name__)
+
 FAILED, REFUSED = 1, 2  # exit codes: the run went wrong; the command has to be changed
 
 
 def main(_):
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries' chatter
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
-  config = CONFIG.value
   if DISTRIBUTED.value:
     jax.distributed.initialize()
   try:
-    check_workdir(config.workdir)
-    prepare.choose_datasets(config)
-    check_config(config, devices=jax.device_count(), processes=jax.process_count())
-    prepare.prepare_data(config)
-    FINISH[config.objective](train.train(config, config.workdir), config)
+    RUNS[CONFIG.value.objective](CONFIG.value)
   except (ConfigError, MissingSplit, build.ArchiveChanged, common.TooManyRejects,
           own_archive.Mistake) as error:
     stop(REFUSED, error)
   except train.Diverged as error:
     stop(FAILED, error)
+
+
+def run_stage(config):
+  """Prepares, trains and reports one stage."""
+  check_workdir(config.workdir)
+  prepare.choose_datasets(config)
+  check_config(config, devices=jax.device_count(), processes=jax.process_count())
+  prepare.prepare_data(config)
+  state = train.train(config, config.workdir)
+  (report if config.objective == 'contrast' else scores).finish(state, config)
+
+
+def run_recipe(config):
+  """Runs the stages one after another; those that have reported with the same config are passed by."""
+  for name, stage in config.stages.items():
+    if scores.is_finished(stage):
+      log.info('%s: finished before, see %s', name, stage.workdir)
+    else:
+      log.info('%s', name)
+      run_stage(stage)
+  scores.finish_recipe(config)
 
 
 def parse_flags(argv):
@@ -76,6 +93,8 @@ def stop(code, error):
   print(f'mtpret_jax: {error}', file=sys.stderr)
   sys.exit(code)
 
+
+RUNS = {'contrast': run_stage, 'multitask': run_stage, 'evaluate': scores.evaluate_run, 'recipe': run_recipe}
 
 if __name__ == '__main__':
   app.run(main, flags_parser=parse_flags)

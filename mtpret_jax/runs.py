@@ -1,6 +1,7 @@
 """A config -> what the loop needs to run it, whichever stage it is."""
 
 import dataclasses
+import logging
 from collections.abc import Callable
 
 import jax
@@ -11,10 +12,13 @@ from mtpret_jax import optim
 from mtpret_jax.check import ConfigError
 from mtpret_jax.data import order, pipeline
 from mtpret_jax.data.sources import open_source
+from mtpret_jax.data.suitable import keep_suitable
 from mtpret_jax.objectives import Objective
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.tasks import make_task
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +78,21 @@ def make_plan(config):
 
 
 def open_sources(config, split, fraction=1.0):
-  """{task: Source} of one split of the tasks' datasets."""
-  return {name: open_source(card.dataset, config.data.dir, config.data.stored, split, config.data.rule,
-                            fraction=fraction) for name, card in config.tasks.items()}
+  """{task: Source} of one split of the tasks' datasets: the records that can teach their task. For detection these are
+  the images with boxes unless the card says that those without are `negatives`, seen and found empty."""
+  return {name: open_suitable(config, name, split, fraction) for name in config.tasks}
+
+
+def open_suitable(config, name, split, fraction):
+  card = config.tasks[name]
+  source = open_source(card.dataset, config.data.dir, config.data.stored, split, config.data.rule, fraction=fraction)
+  if card.negatives:
+    return source
+  source, left_out = keep_suitable(card.kind, source)
+  if left_out:
+    log.info('%s, %s of %s: left out %s', name, split, card.dataset, ', '.join(
+      f'{count} images with {reason}' for reason, count in left_out.items()))
+  return source
 
 
 def make_labelled_task(config, name, source):

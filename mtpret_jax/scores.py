@@ -14,8 +14,10 @@ import numpy as np
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+from ml_collections import ConfigDict
 
-from mtpret_jax import checkpoint, evaluate, metrics, watch
+from mtpret_jax import checkpoint, evaluate, metrics, runs, watch
+from mtpret_jax.check import ConfigError
 from mtpret_jax.data.pipeline import choose_findings
 from mtpret_jax.progress import list_versions
 from mtpret_jax.report import PHANTOMS
@@ -33,27 +35,76 @@ def finish(state, config):
     return
   best, note = checkpoint.read_state(workdir, watch.BEST)
   log.info('scoring step %d, the best by validation (%.4f), on the test split', best['step'], note['score'])
-  score_test(TrainState(**best), config, workdir)
+  score_split(TrainState(**best), config, workdir, 'test')
 
 
-def score_test(state, config, workdir):
-  """`scores.json`, `predictions_<task>.csv` and a table of the test split."""
+def evaluate_run(config):
+  """Scores a finished run on a split: `config.run` is its workdir, `config.state` its 'best' or last state."""
+  path = pathlib.Path(config.run, 'config.json')
+  if not path.exists():
+    raise ConfigError(f'run={config.run!r} is no workdir of a run, {path} is not there: set --config.run')
+  trained = ConfigDict(json.loads(path.read_text())['config'])
+  if trained.objective != 'multitask':
+    raise ConfigError(f'run={config.run!r} is of objective {trained.objective!r}: only multitask runs have tasks to '
+                      f'score')
+  trained.resamples = config.resamples
+  trained.data.update({field: value for field, value in config.data.items() if value})
+  state, _ = checkpoint.read_state(config.run, {'best': watch.BEST, 'last': 'checkpoints'}[config.state])
+  workdir = pathlib.Path(config.workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  score_split(TrainState(**state), trained, workdir, config.split)
+
+
+def score_split(state, config, workdir, split):
+  """`scores.json`, `predictions_<task>.csv` and a table of one split."""
   about = {name: choose_findings(source.about, config.tasks[name])
-           for name, source in evaluate.runs.open_sources(config, 'test').items()}
-  scored = evaluate.score_tasks(config, state, 'test', {})
+           for name, source in runs.open_sources(config, split).items()}
+  scored = evaluate.score_tasks(config, state, split, {})
   if jax.process_index():
     return
-  results = {'data': config.data.archives or PHANTOMS, 'split': 'test', 'rule': config.data.rule,
+  results = {'data': config.data.archives or PHANTOMS, 'split': split, 'rule': config.data.rule,
              'step': int(state.step), 'tasks': {name: result for name, (_, result) in scored.items()},
              'versions': list_versions(), 'config': config.to_dict()}
   pathlib.Path(workdir, 'scores.json').write_text(json.dumps(results, indent=2, default=list) + '\n')
   for name, (rows, result) in scored.items():
     path = workdir / f'predictions_{name}.csv'
     metrics.write_predictions(path, config.tasks[name].kind, about[name], rows)
-    print(f'{name}, test split by {config.data.rule}, {len(rows["image_id"])} images ({results["data"]}); '
+    print(f'{name}, {split} split by {config.data.rule}, {len(rows["image_id"])} images ({results["data"]}); '
           f'95 % interval over patients')
     print(metrics.describe(result))
     print(f'See {workdir / "scores.json"}, {path}, {workdir / "best"}')
+
+
+def is_finished(config):
+  """Whether the run has reported, with the very same config."""
+  workdir = pathlib.Path(config.workdir)
+  report = 'results.json' if config.objective == 'contrast' else (
+    'scores.json' if len(config.tasks) == 1 else 'rounds.json')
+  if not (workdir / report).exists():
+    return False
+  before = json.loads((workdir / 'config.json').read_text())['config']
+  now = json.loads(json.dumps(config.to_dict()))
+  before['data']['datasets'] = now['data']['datasets'] = None  # filled in by the run
+  return before == now
+
+
+def finish_recipe(config):
+  """Gathers the test scores of all stages in `scores.json` and a table."""
+  rows, gathered = [('stage', 'task', 'score', 'value', '95 % interval')], {}
+  for name, stage in config.stages.items():
+    path = pathlib.Path(stage.workdir, 'scores.json')
+    if not path.exists():
+      continue
+    gathered[name] = json.loads(path.read_text())['tasks']
+    for task, result in gathered[name].items():
+      score = result['scores'][result['headline']]
+      interval = score['interval'] or (None, None)
+      rows.append((name, task, result['headline'], write_number(score['value']),
+                   ' to '.join(map(write_number, interval))))
+  workdir = pathlib.Path(config.workdir)
+  (workdir / 'scores.json').write_text(json.dumps(gathered, indent=2) + '\n')
+  print('\n'.join(['Test splits', *align(rows)]))
+  print(f'See {workdir}')
 
 
 def show_rounds(config, workdir):
@@ -86,9 +137,13 @@ def describe_rounds(lines, table, data):
     values = [line['tasks'][name]['value'] for line in lines]
     rows.append((name, lines[-1]['tasks'][name]['headline'], *map(write_number, values),
                  write_number(measured['forgetting']), write_number(measured['transfer'])))
+  return '\n'.join([f'Validation after each round ({data})', *align(rows)])
+
+
+def align(rows):
+  """Rows of text as lines with aligned columns."""
   widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-  return '\n'.join([f'Validation after each round ({data})', *(
-    '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)])
+  return ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def write_number(value):

@@ -1,0 +1,21 @@
+"""Scores a run of stage 2 or 3 again, from its checkpoints.
+
+    python -m mtpret_jax.main --config=configs/evaluate.py --config.run=runs/finetune/pneumonia
+    python -m mtpret_jax.main --config=configs/evaluate.py --config.run=runs/continual --config.split=validation
+
+`scores.json` and the predictions are written to `workdir`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+  return ConfigDict(dict(
+    objective='evaluate',
+    run='runs/finetune/pneumonia',  # workdir of the run
+    state='best',              # by validation, or 'last'
+    split='test',              # or 'validation', 'train'
+    workdir='runs/evaluate',
+    resamples=1000,            # of patients, for the intervals
+    data=dict(dir='', archives='', rule=''),  # '' is as in the run
+  ))
