@@ -79,7 +79,7 @@ def test_an_unknown_dataset_lists_the_datasets():
 @pytest.mark.parametrize('name, said', [('none.safetensors', 'No such file'), ('weights.pth', 'convert it')])
 def test_weights_that_cannot_be_used_are_refused_with_a_reason(name, said, tmp_path):
   config = get_config()
-  config.init_from = str(tmp_path / name)
+  config.update(init='imagenet', init_from=str(tmp_path / name))
   with pytest.raises(ConfigError, match=f'(?s)init_from=.*{said}'):
     read_start(config)
 
