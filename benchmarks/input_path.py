@@ -62,7 +62,7 @@ def make_our_batches(source, options):
     seed=0, batch=options.batch, contrast=dict(group=options.batch // 4, shuffle_groups=4),
     data=dict(weights='by_images', size=options.stored)))
   batches = pipeline.make_contrast_batches([source], config)
-  return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)))
+  return (batch for _, batch in batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)))
 
 
 def make_our_views(batches, options):

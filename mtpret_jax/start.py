@@ -13,7 +13,7 @@ from mtpret_jax.weights import import_trunk, trunk_shapes
 
 log = logging.getLogger(__name__)
 
-SCRATCH, FILE = 'scratch', '.safetensors'
+SCRATCH = 'scratch'
 
 
 def came_from(config):
@@ -41,10 +41,10 @@ def read_start(config):
   if config.init not in INITS:
     raise ConfigError(f'unknown init {config.init!r}; have {", ".join(INITS)}')
   if not source:
-    raise ConfigError(f'init={config.init!r} needs --config.init_from=<a {FILE} file of a torchvision ResNet, or the '
-                      f'workdir of a run>')
+    raise ConfigError(f'init={config.init!r} needs --config.init_from=<a .safetensors file of a torchvision ResNet, or '
+                      f'the workdir of a run>')
   try:
-    trunk = import_trunk(source, config.trunk) if source.endswith(FILE) else read_run(source, config)
+    trunk = read_run(source, config) if pathlib.Path(source).is_dir() else import_trunk(source, config.trunk)
   except (OSError, ValueError) as error:
     raise ConfigError(f'init_from={source!r}: {error}') from error
   count = sum(np.size(leaf) for leaf in jax.tree.leaves(trunk[0]))

@@ -37,7 +37,7 @@ def make_config(weights='by_images', seed=0):
 
 
 def read_values(batches, count):
-  return [batches[i]['query'][:, 0, 0, 0].tolist() for i in range(count)]
+  return [batches[i][1]['query'][:, 0, 0, 0].tolist() for i in range(count)]
 
 
 def test_no_image_comes_twice_before_all_came_once(sources):
@@ -52,7 +52,7 @@ def test_no_image_comes_twice_before_all_came_once(sources):
 @pytest.mark.parametrize('weights, share', [('by_images', 60 / 72), ('balanced', 1 / 2), ('1,3', 1 / 4)])
 def test_weights_set_the_share_of_each_source(sources, weights, share):
   batches = pipeline.make_contrast_batches(sources, make_config(weights))
-  counts = collections.Counter(int(source) for i in range(30) for source in batches[i]['source'])
+  counts = collections.Counter(int(source) for i in range(30) for source in batches[i][1]['source'])
   assert counts[0] / counts.total() == pytest.approx(share, abs=0.01)
 
 
@@ -64,12 +64,12 @@ def test_processes_share_out_the_very_batch_that_one_process_reads(sources, proc
   parts = [pipeline.make_contrast_batches(sources, config, process=p, processes=processes) for p in range(processes)]
   for step in range(5):
     for field in ('query', 'key', 'source'):
-      shared = np.concatenate([part[step][field] for part in parts])
-      np.testing.assert_array_equal(shared, whole[step][field])
+      shared = np.concatenate([part[step][1][field] for part in parts])
+      np.testing.assert_array_equal(shared, whole[step][1][field])
 
 
 def test_keys_are_the_queries_in_another_order(sources):
-  batch = pipeline.make_contrast_batches(sources, make_config())[0]
+  _, batch = pipeline.make_contrast_batches(sources, make_config())[0]
   assert (batch['key'] != batch['query']).any()
   np.testing.assert_array_equal(return_keys(batch['key'], 4, 2), batch['query'])
 
@@ -83,7 +83,7 @@ def test_neither_threads_nor_workers_change_the_order(sources, reading):
     for step in range(3, 8):
       task, batch = next(feed)
       assert task == 'contrast'
-      np.testing.assert_array_equal(batch['key'], batches[step]['key'])
+      np.testing.assert_array_equal(batch['key'], batches[step][1]['key'])
 
 
 def test_another_seed_is_another_order(sources):

@@ -108,7 +108,7 @@ def test_a_view_is_shuffled_and_batched_like_a_stored_split_and_has_another_fing
   config = make_config()
   config.batch = 8
   one, other = ([open_source('kermany_pneumonia', prepared, '256', 'train', rule)] for rule in ('patient', 'paper'))
-  assert pipeline.make_contrast_batches(other, config)[3]['query'].shape == (8, 8, 8, 1)
+  assert pipeline.make_contrast_batches(other, config)[3][1]['query'].shape == (8, 8, 8, 1)
   assert pipeline.fingerprint(one, config) != pipeline.fingerprint(other, config)
 
 
