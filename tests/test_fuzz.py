@@ -122,6 +122,14 @@ def test_cells_of_nih_that_mean_nothing_are_unknown_or_rejects(tmp_path):
   assert math.isnan(odd['age']) and odd['sex'] == odd['view'] == ''
 
 
+def test_a_row_that_names_nothing_is_listed_with_its_table(tmp_path):
+  root = write_nih(tmp_path, images=80)
+  edit(root / TABLE, '00000001_000.png,No Finding', ',No Finding')
+  build.prepare('nih_chest_xray', tmp_path, tmp_path / 'data')
+  with open(build.locate('nih_chest_xray', tmp_path / 'data') / 'rejects.csv', newline='') as file:
+    assert {'image_id': '', 'path': TABLE, 'reason': 'row without image'} in csv.DictReader(file)
+
+
 @pytest.mark.parametrize('months', ['²', '9' * 5000, '٣', '1e3', '0', ''])
 def test_a_bone_age_that_is_no_number_of_months_is_a_reject(months, tmp_path):
   folder = tmp_path / 'boneage-training-dataset'
@@ -237,6 +245,14 @@ def test_a_dicom_file_with_more_frames_than_it_says_is_unreadable(tmp_path):
 
 
 # Packed archives
+
+@pytest.mark.parametrize('ending', ['zip', 'tar', 'tgz'])
+def test_a_file_of_zeros_is_no_archive(ending, tmp_path):
+  (tmp_path / f'set.{ending}').write_bytes(bytes(4096))
+  with pytest.raises(unpack.Refused, match='holds nothing'):
+    unpack.unpack(tmp_path / f'set.{ending}', tmp_path / 'archives')
+  assert list((tmp_path / 'archives').iterdir()) == []
+
 
 def test_a_zip_that_calls_a_file_a_folder_is_refused(tmp_path):
   entry = zipfile.ZipInfo('a.txt')

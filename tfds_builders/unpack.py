@@ -62,6 +62,8 @@ def unpack(path, folder):
   half.mkdir(parents=True)
   try:
     write_members(path, half)
+    if not next(half.iterdir(), None):  # zeros, as of a download that was never filled, are a tar file
+      raise Refused('holds nothing')
     half.rename(target)
   except Refused as error:
     raise Refused(f'{path}: {error}') from error

@@ -55,5 +55,5 @@ def read(root, listed):
         group=f'{part} {match["label"]}', official=OFFICIAL[match['folder']],
         fields={'part': part, 'study': path.rsplit('/', 1)[0], 'known': [True],
                 'present': [float(match['label'] == 'positive')]}))
-  rejects += [common.Reject(path[:-4], path, 'row without image') for path in sorted(tabled - set(listed))]
+  rejects += [common.Reject(path[:-4], path or lists[0], 'row without image') for path in sorted(tabled - set(listed))]
   return entries, rejects, {}

@@ -65,7 +65,7 @@ def read(root, listed):
   for row in rows:
     name, labels = row['Image Index'], set(row['Finding Labels'].split('|')) - {'No Finding'}
     if name not in images:
-      rejects.append(common.Reject(name[:-4], '', 'row without image'))
+      rejects.append(common.Reject(name[:-4], tables[0], 'row without image'))
     elif not row['Finding Labels'] or not labels <= set(FINDINGS):
       rejects.append(common.Reject(name[:-4], images[name], f'unknown finding: {sorted(labels - set(FINDINGS))}'))
     else:

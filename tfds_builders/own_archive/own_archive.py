@@ -135,7 +135,7 @@ def read(root, listed, classes, kinds):
     name = row['image'].replace('\\', '/').removeprefix('images/')
     tabled.add(name)
     if name not in pictures:
-      rejects.append(common.Reject(stem(name), name, 'row without image'))
+      rejects.append(common.Reject(stem(name), name or TABLE, 'row without image'))
     elif not row['patient']:
       rejects.append(common.Reject(stem(name), pictures[name], 'row without patient'))
     else:

@@ -44,7 +44,7 @@ def read(root, listed):
   for row in rows:
     name, months, sex = row['id'].strip(), row['boneage'].strip(), SEXES.get(row['male'].strip().lower())
     if name not in images:
-      rejects.append(common.Reject(name, '', 'row without image'))
+      rejects.append(common.Reject(name, ARCHIVE.marker, 'row without image'))
     elif not re.fullmatch('[1-9][0-9]{0,2}', months) or sex is None:
       rejects.append(common.Reject(name, images[name], f'no bone age or sex: {months!r}, {row["male"]!r}'))
     else:

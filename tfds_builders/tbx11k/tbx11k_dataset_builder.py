@@ -48,7 +48,7 @@ def read(root, listed):
     if name in pictures and marks is not None:
       entries.append(make_entry(root / pictures[name], name, marks, sides.get(name, '')))
     elif name not in pictures:
-      rejects.append(common.Reject(stem(name), '', 'row without image'))
+      rejects.append(common.Reject(stem(name), name or 'annotations', 'row without image'))
   rejects += [common.Reject(stem(name), pictures[name], 'image without row') for name in pictures if name not in table]
   left_out = {'test image without label': sum(path.startswith('imgs/test/') for path in listed),
               'image of another archive (imgs/extra)': sum(path.startswith('imgs/extra/') for path in listed)}

@@ -62,7 +62,7 @@ def read(root, listed):
   rejects += [common.Reject('', 'train.csv', reason) for reason in ragged]
   for row in table:
     rows[row['image_id']].append(row)
-  rejects += [common.Reject(name, '', 'row without image') for name in rows.keys() - pictures.keys()]
+  rejects += [common.Reject(name, 'train.csv', 'row without image') for name in rows.keys() - pictures.keys()]
   rejects += [common.Reject(name, pictures[name], 'image without row') for name in pictures.keys() - rows.keys()]
   entries = []
   for name in sorted(rows.keys() & pictures.keys()):
