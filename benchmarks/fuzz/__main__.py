@@ -31,7 +31,7 @@ def run(numbers, seed, seconds):
         if outcome == 'FAULT':
           faults.append((number, dataset, kind, detail))
     finally:
-      runner.stop()
+      runner.stop(seconds=5)
   return table, faults
 
 

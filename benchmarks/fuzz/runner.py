@@ -57,8 +57,12 @@ class Runner:
       code, self.process = self.process.exitcode, None
       return *told, 'FAULT', f'the process died with code {code}'
 
-  def stop(self):
+  def stop(self, seconds=0):
+    """Ends the process, after it was given so much time to end itself."""
     if self.process:
+      if seconds:
+        self.pipe.send(None)
+        self.process.join(seconds)
       self.process.kill()
       self.process.join()
       self.process = None
