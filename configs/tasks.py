@@ -15,7 +15,7 @@ external2 = ('covid', 'findings')
 
 
 def make_card(kind, dataset, findings=(), head=None, *, size, batch, group, steps, objects=0, margin=1.15,
-              negatives=False, **augment):
+              negatives=False, external=False, **augment):
   return ConfigDict(dict(
     kind=kind,                    # classification, regression, segmentation, detection
     dataset=dataset,
@@ -26,6 +26,7 @@ def make_card(kind, dataset, findings=(), head=None, *, size, batch, group, step
     steps=steps,                  # of a visit
     objects=objects,              # boxes in an image, at most
     negatives=negatives,          # detection: whether images without a box are known to show nothing
+    external=external,            # whether the scores are to be those of a dataset that pretraining never saw
     head=head or ConfigDict(),
     augment=dict(common.labelled_augment(size), **augment),
   ))
@@ -43,8 +44,9 @@ def make_cards(names, *, small, big, batch, group, steps, deeplab, detector, obj
     'bone_age': lambda: make_card('regression', 'rsna_bone_age', **whole),
     'jaw': lambda: make_card('segmentation', 'panoramic_dental', head=deeplab, **where),
     'knee': lambda: make_card('classification', 'knee_oa', **whole),
-    'covid': lambda: make_card('classification', 'covid19_radiography', **whole),
-    'findings': lambda: make_card('detection', 'vinbigdata_cxr', head=detector, objects=2 * objects, **where),
+    'covid': lambda: make_card('classification', 'covid19_radiography', external=True, **whole),
+    'findings': lambda: make_card('detection', 'vinbigdata_cxr', head=detector, objects=2 * objects, external=True,
+                                  **where),
   }
   unknown = [name for name in names if name not in cards]
   if unknown:
@@ -55,11 +57,11 @@ def make_cards(names, *, small, big, batch, group, steps, deeplab, detector, obj
 def embedded(names, steps):
   """The tasks on phantoms, small enough for two cores."""
   deeplab = common.deeplab_v3()
-  deeplab.update(output_stride=16, width=64, rates=(1, 2, 3))
-  detector = common.faster_rcnn(128)
+  deeplab.update(width=64, rates=(1, 2, 4))
+  detector = common.faster_rcnn(96)
   detector.update(width=64, hidden=128, train=(200, 200), test=(100, 100), region_sample=(64, 32), box_sample=(64, 16),
-                  detections=20, sides=((8,), (14,), (24,), (40,), (64,)))
-  return make_cards(names, small=64, big=128, batch=16, group=16, steps=steps, deeplab=deeplab, detector=detector,
+                  detections=20, sides=((6,), (10,), (18,), (30,), (48,)))
+  return make_cards(names, small=64, big=96, batch=16, group=16, steps=steps, deeplab=deeplab, detector=detector,
                     objects=8)
 
 

@@ -2,5 +2,6 @@
 
 A config names datasets, an objective and a trunk. `data` turns prepared records into (task, batch); an objective in
 `objectives` says what a batch costs and what it changes; `step` compiles one donated, sharded step per task; `train`
-is the one loop that draws, steps, saves and logs; `probe` scores what the trunk learned and `report` shows it.
+is the one loop that draws, steps, saves and logs; `probe` and `report` show what stage 1 learned, `watch`, `evaluate`
+and `scores` what stages 2 and 3 did.
 """

@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from mtpret_jax import prepare, report, scores, train
 from mtpret_jax.check import ConfigError, check_config, check_workdir
 from mtpret_jax.data.sources import MissingSplit
+from mtpret_jax.start import list_lineage
 from tfds_builders import build, common
 from tfds_builders.own_archive import own_archive
 
@@ -47,6 +48,7 @@ def run_stage(config):
   prepare.choose_datasets(config)
   check_config(config, devices=jax.device_count(), processes=jax.process_count())
   prepare.prepare_data(config)
+  prepare.refuse_external(config, list_lineage(config))
   state = train.train(config, config.workdir)
   (report if config.objective == 'contrast' else scores).finish(state, config)
 

@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 
 from mtpret_jax.check import ConfigError
 from mtpret_jax.data.sources import open_source
-from tfds_builders import build
+from tfds_builders import build, leakage
 from tfds_builders.own_archive import own_archive
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,17 @@ def prepare_data(config):
   for name in config.data.datasets:
     for split in ('train', 'validation'):  # raises MissingSplit now rather than after the training
       open_source(name, config.data.dir, config.data.stored, split, config.data.rule)
+
+
+def refuse_external(config, pretrained):
+  """Raises ConfigError where a task is to be external, but shares images with what its trunk was pretrained on."""
+  for name, card in config.get('tasks', {}).items():
+    if card.external:
+      try:
+        leakage.refuse_external(card.dataset, pretrained)
+      except leakage.NotExternal as error:
+        raise ConfigError(f'{error}; to run it all the same, as an internal task: '
+                          f'--config.tasks.{name}.external=False') from error
 
 
 def render_phantoms(data):

@@ -52,6 +52,15 @@ def read_start(config):
   return trunk
 
 
+def list_lineage(config):
+  """The datasets that the trunk saw before this run, in the run of `init_from` and in those that it came from; what is
+  in a weights file cannot be known."""
+  if config['init'] == SCRATCH or not pathlib.Path(config['init_from']).is_dir():
+    return []
+  before = json.loads(pathlib.Path(config['init_from'], 'config.json').read_text())['config']
+  return list(dict.fromkeys([*list_lineage(before), *before['data']['datasets']]))
+
+
 def read_run(workdir, config):
   """The trunk of another run's newest checkpoint. Of several tasks' running statistics it has those of the config's own
   task where there are such, else their mean."""
