@@ -17,5 +17,5 @@ def get_config():
     split='test',              # or 'validation', 'train'
     workdir='runs/evaluate',
     resamples=1000,            # of patients, for the intervals
-    data=dict(dir='', archives='', rule=''),  # '' is as in the run
+    data=dict(dir=''),         # '' is as in the run; the split is by the run's rule, others mix training and test
   ))

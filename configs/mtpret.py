@@ -28,4 +28,5 @@ def get_config(variant=''):
     stage.data.update(dir=data, phantoms=stages['pretrain'].data.phantoms)
     if name in tasks.muscle4:
       stage.update(init='mtpret', init_from=f'{root}/continual')
+  stages = ConfigDict(stages, sort_keys=False)  # they run in this order
   return ConfigDict(dict(objective='recipe', workdir=root, stages=stages))

@@ -18,15 +18,18 @@ log = logging.getLogger(__name__)
 LOWER_IS_BETTER = ('MAE', 'RMSE')
 
 
-def make_predictor(config, name, source, mesh):
-  """collect(params, stats, source, title) -> rows of the task `name`, as `metrics.score` takes them."""
-  task = runs.make_labelled_task(config, name, source)
+def make_collector(config, name, split, mesh):
+  """(source, collect) of the task `name` on one split; collect(params, stats) -> rows as `metrics.score` takes them.
+  The numbers that the head needs are those of the training split."""
+  source = runs.open_suitable(config, name, split)
+  train = runs.open_suitable(config, name, 'train', config.data.fraction)
+  task = runs.make_labelled_task(config, name, train)
   predict = jax.jit(make_answer(config, name, task), in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
                     out_shardings=replicated(mesh))
-  return functools.partial(collect, config.tasks[name], predict, mesh)
+  return source, functools.partial(collect, config.tasks[name], predict, mesh, source, f'{name} {split}')
 
 
-def collect(card, predict, mesh, params, stats, source, title):
+def collect(card, predict, mesh, source, title, params, stats):
   """The predictions and the truth of every record of `source`, one row for each, in its order; {field: array}."""
   share = card.batch // jax.process_count()
   own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
@@ -77,13 +80,11 @@ def stack(values):
 def score_tasks(config, state, split, collectors):
   """{task: (rows, result of `metrics.score`)} of a state on one split; `collectors` are kept from call to call."""
   mesh, scored = make_mesh(), {}
-  stats = state.carry['stats']
-  for name, source in runs.open_sources(config, split).items():
-    if name not in collectors:
-      train = runs.open_sources(config, 'train', config.data.fraction)[name]
-      collectors[name] = make_predictor(config, name, train, mesh)
-    own = {part: state.params[part] for part in ('trunk', name)}
-    rows = collectors[name](own, stats, source, f'{name} {split}')
+  for name in config.tasks:
+    if (name, split) not in collectors:
+      collectors[name, split] = make_collector(config, name, split, mesh)
+    source, collect_rows = collectors[name, split]
+    rows = collect_rows({part: state.params[part] for part in ('trunk', name)}, state.carry['stats'])
     about = choose_findings(source.about, config.tasks[name])
     scored[name] = rows, metrics.score(config.tasks[name].kind, about, rows, resamples=config.resamples)
   return scored

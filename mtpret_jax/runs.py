@@ -73,6 +73,7 @@ def make_multitask_run(config):
 
 
 def make_plan(config):
+  """The visits of the run. A config keeps its keys sorted, so the order given is that of the tasks' names."""
   return order.make_plan({name: card.steps for name, card in config.tasks.items()}, config.rounds, config.order,
                          config.seed)
 
@@ -83,7 +84,7 @@ def open_sources(config, split, fraction=1.0):
   return {name: open_suitable(config, name, split, fraction) for name in config.tasks}
 
 
-def open_suitable(config, name, split, fraction):
+def open_suitable(config, name, split, fraction=1.0):
   card = config.tasks[name]
   source = open_source(card.dataset, config.data.dir, config.data.stored, split, config.data.rule, fraction=fraction)
   if card.negatives:

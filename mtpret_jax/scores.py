@@ -16,14 +16,17 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from ml_collections import ConfigDict
 
-from mtpret_jax import checkpoint, evaluate, metrics, runs, watch
-from mtpret_jax.check import ConfigError
+from mtpret_jax import checkpoint, evaluate, metrics, watch
+from mtpret_jax.check import ConfigError, check_choice
 from mtpret_jax.data.pipeline import choose_findings
+from mtpret_jax.data.sources import SPLITS
 from mtpret_jax.progress import list_versions
 from mtpret_jax.report import PHANTOMS
 from mtpret_jax.state import TrainState
 
 log = logging.getLogger(__name__)
+
+STATES = {'best': watch.BEST, 'last': 'checkpoints'}  # and the folders they are in
 
 
 def finish(state, config):
@@ -47,9 +50,14 @@ def evaluate_run(config):
   if trained.objective != 'multitask':
     raise ConfigError(f'run={config.run!r} is of objective {trained.objective!r}: only multitask runs have tasks to '
                       f'score')
+  check_choice('state', config.state, sorted(STATES))
+  check_choice('split', config.split, SPLITS)
   trained.resamples = config.resamples
-  trained.data.update({field: value for field, value in config.data.items() if value})
-  state, _ = checkpoint.read_state(config.run, {'best': watch.BEST, 'last': 'checkpoints'}[config.state])
+  trained.data.dir = config.data.dir or trained.data.dir
+  try:
+    state, _ = checkpoint.read_state(config.run, STATES[config.state])
+  except FileNotFoundError as error:
+    raise ConfigError(f'run={config.run!r} has no {config.state} state yet: {error}') from error
   workdir = pathlib.Path(config.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   score_split(TrainState(**state), trained, workdir, config.split)
@@ -57,9 +65,9 @@ def evaluate_run(config):
 
 def score_split(state, config, workdir, split):
   """`scores.json`, `predictions_<task>.csv` and a table of one split."""
-  about = {name: choose_findings(source.about, config.tasks[name])
-           for name, source in runs.open_sources(config, split).items()}
-  scored = evaluate.score_tasks(config, state, split, {})
+  collectors = {}
+  scored = evaluate.score_tasks(config, state, split, collectors)
+  about = {name: choose_findings(source.about, config.tasks[name]) for (name, _), (source, _) in collectors.items()}
   if jax.process_index():
     return
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'rule': config.data.rule,
@@ -72,7 +80,7 @@ def score_split(state, config, workdir, split):
     print(f'{name}, {split} split by {config.data.rule}, {len(rows["image_id"])} images ({results["data"]}); '
           f'95 % interval over patients')
     print(metrics.describe(result))
-    print(f'See {workdir / "scores.json"}, {path}, {workdir / "best"}')
+    print(f'See {workdir / "scores.json"}, {path}')
 
 
 def is_finished(config):
@@ -84,7 +92,8 @@ def is_finished(config):
     return False
   before = json.loads((workdir / 'config.json').read_text())['config']
   now = json.loads(json.dumps(config.to_dict()))
-  before['data']['datasets'] = now['data']['datasets'] = None  # filled in by the run
+  if config.objective == 'multitask' or not config.data.datasets:
+    before['data']['datasets'] = now['data']['datasets'] = None  # filled in by the run
   return before == now
 
 

@@ -22,7 +22,8 @@ def came_from(config):
     return 'moco' if len(config['data']['datasets']) == 1 else 'md_moco'
   if config['memory']['anchor'] == 'none' and config['order'] == 'sequential':
     return 'muscle--'
-  return 'mtpret' if config['memory']['anchor'] == 'previous_visit' else 'other'
+  whole = config['memory']['anchor'] == 'previous_visit' and config['order'] == 'cyclic_reshuffled'
+  return 'mtpret' if whole else 'other'
 
 
 INITS = (SCRATCH, 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret', 'other')

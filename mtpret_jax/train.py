@@ -26,7 +26,7 @@ class Diverged(RuntimeError):
 def train(config, workdir):
   """Takes the run's steps, from the newest checkpoint in `workdir` if there is one. Returns the last state."""
   run, mesh = make_run(config), make_mesh()
-  mark, watch = pipeline.fingerprint(run.sources, config), make_watch(config, workdir)
+  mark = pipeline.fingerprint(run.sources, config)
   optimiser = optim.make_optimiser(config.optimiser)
 
   with contextlib.ExitStack() as stack:
@@ -34,6 +34,7 @@ def train(config, workdir):
     state = checkpoint.resume(
       checkpoints, init_state(run.objective, optimiser, mesh, config.seed, read_start(config)), mark)
     start = int(state.step)
+    watch = make_watch(config, workdir, start)
     if start:
       log.info('resumed from step %d of %d', start, run.steps)
     steps = {}

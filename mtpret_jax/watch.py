@@ -2,7 +2,9 @@
 
 import json
 import logging
+import math
 import pathlib
+import shutil
 
 import jax
 from tensorboardX import SummaryWriter
@@ -14,10 +16,14 @@ log = logging.getLogger(__name__)
 FILE, BEST = 'validation.jsonl', 'best'
 
 
-def make_watch(config, workdir):
+def make_watch(config, workdir, start):
   """watch(state, step): scores the validation split, writes a line to `validation.jsonl` and TensorBoard, and saves the
-  state in `best/` where it is the best so far by the mean of the tasks' headline scores (one task: its own)."""
+  state in `best/` where it is the best so far by the mean of the tasks' headline scores (one task: its own). A run that
+  starts at step 0 forgets what another one, interrupted before its first checkpoint, left of these."""
   collectors = {}
+  if start == 0 and jax.process_index() == 0:
+    shutil.rmtree(pathlib.Path(workdir, BEST), ignore_errors=True)
+    pathlib.Path(workdir, FILE).unlink(missing_ok=True)
 
   def watch(state, step):
     scored = evaluate.score_tasks(config, state, 'validation', collectors)
@@ -28,8 +34,7 @@ def make_watch(config, workdir):
       write(workdir, step, {name: {'headline': title, 'value': value, 'sign': sign}
                             for name, (title, value, sign) in heads.items()})
     values = [sign * value for _, value, sign in heads.values() if value is not None]
-    if values:
-      keep_best(workdir, state, step, sum(values) / len(values))
+    keep_best(workdir, state, step, sum(values) / len(values) if values else -math.inf)
   return watch
 
 

@@ -1,4 +1,5 @@
-"""Eight fake CPU devices for every test; broadcasting over ranks is an error; phantom archives once per test run."""
+"""Eight fake CPU devices for every test; broadcasting over ranks is an error; phantom archives and a
+small run on them once per test run."""
 
 import os
 import tempfile
@@ -9,6 +10,9 @@ os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_p
 import jax
 import pytest
 
+from configs import continual, tasks
+from mtpret_jax import train
+from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from tfds_builders import build, phantoms
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -36,3 +40,25 @@ def prepared(archives, tmp_path_factory):
   for name in build.NAMES:
     build.prepare(name, archives, data_dir, size='256')
   return data_dir
+
+
+@pytest.fixture(scope='session')
+def two_tasks(prepared):
+  """Stage 2 in twelve steps: two rounds of three steps on each of two tasks, a trunk of one block, eight devices."""
+  LAYERS['one_block'] = (BasicBlock, (1, 0, 0, 0))
+  config = continual.get_config('smoke')
+  config.update(trunk='one_block', rounds=2, save_every=1, log_every=1, resamples=4)
+  config.tasks = tasks.embedded(['bone_age', 'pneumonia'], steps=3)
+  for card in config.tasks.values():
+    card.update(size=36, batch=16, group=2)
+    card.augment.size = 32
+  config.data.update(dir=str(prepared), datasets=('rsna_bone_age', 'kermany_pneumonia'))
+  yield config.lock()
+  del LAYERS['one_block']
+
+
+@pytest.fixture(scope='session')
+def two_tasks_run(two_tasks, tmp_path_factory):
+  """(workdir, last state) of that run."""
+  workdir = tmp_path_factory.mktemp('two_tasks')
+  return workdir, jax.device_get(train.train(two_tasks, workdir))

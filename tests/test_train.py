@@ -11,6 +11,7 @@ from configs.pretrain import get_config
 from mtpret_jax import checkpoint, train
 from mtpret_jax.check import ConfigError
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
+from tests.interrupted import stop_at
 
 
 @pytest.fixture(scope='module')
@@ -29,17 +30,6 @@ def config(prepared):
 def undisturbed(config, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('undisturbed')
   return workdir, jax.device_get(train.train(config, workdir))
-
-
-def stop_at(monkeypatch, step):
-  """The run is interrupted when it draws the batch of `step`."""
-  place, drawn = train.place_batch, iter(range(10 ** 6))
-
-  def place_or_stop(batch, mesh):
-    if next(drawn) == step:
-      raise KeyboardInterrupt
-    return place(batch, mesh)
-  monkeypatch.setattr(train, 'place_batch', place_or_stop)
 
 
 def read_losses(workdir):

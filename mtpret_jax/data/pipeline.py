@@ -144,5 +144,10 @@ def flatten(fields, prefix=''):
     if isinstance(value, dict):
       flat |= flatten(value, f'{prefix}{name}.')
     else:
-      flat[f'{prefix}{name}'] = list(value) if isinstance(value, tuple) else value
+      flat[f'{prefix}{name}'] = to_lists(value)
   return flat
+
+
+def to_lists(value):
+  """Tuples as lists, inside each other too: as JSON gives them back."""
+  return [to_lists(one) for one in value] if isinstance(value, tuple | list) else value
