@@ -61,7 +61,14 @@ def read_state(workdir, folder='checkpoints'):
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved.metadata)
     state = checkpoints.load_checkpointables(latest.step, abstract_checkpointables={'state': like})['state']
-    return jax.device_get(state), saved.custom_metadata or {}
+    return number_places(jax.device_get(state)), saved.custom_metadata or {}
+
+
+def number_places(tree):
+  """The places in lists, which Orbax gives back as text, as numbers: a state with other keys is compiled anew."""
+  if not isinstance(tree, dict):
+    return tree
+  return {int(key) if key.isdecimal() else key: number_places(branch) for key, branch in tree.items()}
 
 
 def read_metadata(checkpoints):

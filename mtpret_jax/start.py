@@ -6,6 +6,7 @@ import pathlib
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 
 from mtpret_jax import checkpoint
 from mtpret_jax.check import ConfigError
@@ -46,7 +47,7 @@ def read_start(config):
                       f'the workdir of a run>')
   try:
     trunk = read_run(source, config) if pathlib.Path(source).is_dir() else import_trunk(source, config.trunk)
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, SafetensorError) as error:
     raise ConfigError(f'init_from={source!r}: {error}') from error
   count = sum(np.size(leaf) for leaf in jax.tree.leaves(trunk[0]))
   log.info('trunk: %s from %s, %d parameters; everything else is fresh', config.init, source, count)

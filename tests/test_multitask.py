@@ -22,6 +22,7 @@ from tests.interrupted import stop_at
 BATCH, SIZE = 16, 16
 BEGINS = np.array([True, False, True, False, True, False])
 ORDER = ['chest', 'chest', 'hand', 'hand', 'chest', 'chest']  # the task of each step
+QUICK = {'xla_backend_optimization_level': 0}  # most of these tests' time is the compiler's
 SGD = dict(kind='sgd', momentum=0.9, weight_decay=0.1)
 TASKS = {'chest': make_task('classification', {'relation': 'independent', 'findings': ['a', 'b', 'c']}, None),
          'hand': make_task('regression', {}, ConfigDict(dict(mean=5.0, deviation=2.0)))}
@@ -82,7 +83,7 @@ def visits():
 def look(task, params, carry, step, **changes):
   """The carry after a loss, whose gradient is not asked for."""
   objective = make_objective(**changes)
-  _, (after, _) = jax.jit(functools.partial(objective.loss, task))(
+  _, (after, _) = jax.jit(functools.partial(objective.loss, task), compiler_options=QUICK)(
     params, carry, draw_batch(task), step, jax.random.key(0))
   return after
 
@@ -94,12 +95,12 @@ def make_gradient(task, **changes):
 
   def compute_loss(params, carry, batch, rng):
     return objective.loss(task, params, carry, batch, 1, rng)
-  return jax.jit(jax.grad(compute_loss, has_aux=True))
+  return jax.jit(jax.grad(compute_loss, has_aux=True), compiler_options=QUICK)
 
 
 def start(**changes):
   """(params, carry) of a run that remembers other weights than it has."""
-  params, carry = jax.jit(make_objective(**changes).init)(jax.random.key(3))
+  params, carry = jax.jit(make_objective(**changes).init, compiler_options=QUICK)(jax.random.key(3))
   carry['anchor'] = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf + 1), carry['anchor'])
   return params, carry
 

@@ -1,6 +1,7 @@
 """The stream of batches: a function of the step, whatever reads it."""
 
 import collections
+import json
 
 import cv2
 import numpy as np
@@ -100,6 +101,13 @@ def test_the_fingerprint_changes_with_whatever_changes_the_order(sources):
   assert same == pipeline.fingerprint(sources, elsewhere)
   assert same != pipeline.fingerprint(sources, make_config(weights='balanced'))
   assert same != pipeline.fingerprint([sources[0], make_source('small', 13, 100)], make_config())
+
+
+def test_the_fingerprint_is_the_same_after_it_was_saved_as_json(sources):
+  config = make_config()
+  config.head = ConfigDict(dict(rates=(1, 2), sides=((8,), (16, 24))))
+  mark = pipeline.fingerprint(sources, config)
+  assert json.loads(json.dumps(mark)) == mark
 
 
 def test_images_are_squashed_to_the_square_and_keep_their_mean():
