@@ -27,7 +27,7 @@ def get_config(variant='embedded'):
 
 
 def embedded():
-  """Five phantom archives, ResNet-18 at 64 px."""
+  """Five phantom archives, ResNet-18 at 32 px."""
   return ConfigDict(dict(
     name='pretrain',
     objective='contrast',
@@ -37,37 +37,37 @@ def embedded():
     dtype='float32',           # of the activations; parameters, statistics and losses are always f32
     init='scratch',            # or imagenet, moco, md_moco, muscle--, mtpret, other
     init_from='',              # a .safetensors file of a torchvision ResNet, or the workdir of a run
-    steps=500,
-    batch=32,                  # images, over all devices
-    save_every=100,            # steps
+    steps=1200,
+    batch=64,                  # images, over all devices
+    save_every=200,            # steps
     log_every=10,              # steps
     keep=2,                    # checkpoints
     contrast=dict(
       dim=128,
-      queue=256,               # keys, 8 batches; with longer queues short runs went astray, docs/results.md
+      queue=512,               # keys, 8 batches; with longer queues short runs went astray, docs/results.md
       temperature=0.2,
-      momentum=0.99,           # of the slow encoder; MoCo v2 has 0.999, too slow for 500 steps
-      group=8,                 # images in a batch-norm group
+      momentum=0.99,           # of the slow encoder; MoCo v2 has 0.999, too slow for 1,200 steps
+      group=16,                # images in a batch-norm group
       shuffle_groups=4,        # groups among which keys change place; a block of them lies in one process
       negatives='all',         # or 'same_source': only keys of the query's own dataset
     ),
     optimiser=dict(kind='sgd', rate=0.03, momentum=0.9, weight_decay=1e-4, warmup_steps=50),
-    augment=dict(common.moco_v2_augment(64), crop_area=(0.3, 1.0)),  # MoCo v2 has 0.2
+    augment=dict(common.moco_v2_augment(32), crop_area=(0.3, 1.0)),  # MoCo v2 has 0.2
     data=dict(
       datasets=common.embedded,
       archives='',             # folder with the downloaded archives; '' is phantoms
-      phantoms=dict(images=1200, size=160, seed=0),  # for each dataset; px
+      phantoms=dict(images=2000, size=96, seed=0),  # for each dataset; px
       dir='data/phantoms',     # prepared datasets, and the phantom archives themselves
       stored='256',            # longer side that is stored, px: 'original', '512' or '256'
       rule='patient',          # who is trained on: 'patient', 'paper' or 'official', docs/datasets.md
-      size=128,                # px, side that the host hands to the device
+      size=64,                 # px, side that the host hands to the device
       weights='by_images',     # 'balanced', or a number for each, as in '2,1,1,1,1'
       threads=4,               # that read ahead
       workers=0,               # processes that read ahead, 0 is none; for hosts with many cores
       ahead=8,                 # batches
     ),
     probe=dict(
-      images=1000,             # at most, of each split of each dataset
+      images=2000,             # at most, of each split of each dataset
       neighbours=20,           # k of the k nearest neighbours
       penalty=0.01,            # C of the linear model, 1 / strength of its L2 penalty
       resamples=200,           # of patients, for the intervals
@@ -76,20 +76,23 @@ def embedded():
 
 
 def smoke(config):
-  config.steps, config.save_every, config.log_every = 6, 3, 2
+  config.steps, config.batch, config.save_every, config.log_every = 6, 32, 3, 2
   config.workdir = 'runs/smoke'
   config.data.dir = 'data/smoke'
   config.data.phantoms.update(images=48, size=64)
   config.data.size = 40
-  config.contrast.queue = 64
+  config.contrast.update(queue=64, group=8)
   config.augment = common.moco_v2_augment(32)
   config.probe.update(images=48, neighbours=5, resamples=20)
 
 
 def real(config):
-  """Archives of any size on a small machine; () is every archive that is found."""
+  """Archives of any size on a small machine, at 64 px; () is every archive that is found."""
+  config.steps, config.batch = 500, 32
+  config.contrast.update(queue=256, group=8)
+  config.augment.update(common.moco_v2_augment(64), crop_area=(0.3, 1.0))
   config.workdir = 'runs/real'
-  config.data.update(datasets=(), archives='archives', dir='data/real')
+  config.data.update(datasets=(), archives='archives', dir='data/real', size=128)
 
 
 def papers_scale(config, name, datasets):

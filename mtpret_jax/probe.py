@@ -106,11 +106,25 @@ def score_sets(sets, before, after, config):
 
 def compare(score_old, score_new, patients, resamples):
   """{'before' | 'after' | 'change': (score, interval)} of two functions of rows."""
+  old, new = remember(score_old), remember(score_new)  # the three intervals draw the same patients
+
   def change(rows):
-    old, new = score_old(rows), score_new(rows)
-    return None if old is None else new - old
-  return {title: (score(slice(None)), bootstrap_interval(score, patients, resamples=resamples))
-          for title, score in (('before', score_old), ('after', score_new), ('change', change))}
+    return None if old(rows) is None else new(rows) - old(rows)
+  every = np.arange(len(patients))
+  return {title: (score(every), bootstrap_interval(score, patients, resamples=resamples))
+          for title, score in (('before', old), ('after', new), ('change', change))}
+
+
+def remember(score):
+  """The function of rows, computed once for the same rows."""
+  known = {}
+
+  def recall(rows):
+    key = rows.tobytes()
+    if key not in known:
+      known[key] = score(rows)
+    return known[key]
+  return recall
 
 
 def fit_findings(kind, train, features_NC, features_MC, config):
