@@ -45,12 +45,12 @@ def test_an_unknown_variant_lists_the_choices():
 
 def test_a_queue_that_the_batch_does_not_divide_gets_a_length_that_fits():
   assert refuse(**{'contrast.queue': 1000}) == (
-    'queue of 1000 keys is not a multiple of batch 32: try --config.contrast.queue=1024')
+    'queue of 1000 keys is not a multiple of batch 64: try --config.contrast.queue=1024')
 
 
 def test_a_batch_that_groups_and_devices_do_not_divide_gets_one_that_fits():
   message = refuse(devices=4, batch=40)
-  assert 'batch of 40' in message and '4 x 8 = 32' in message and '--config.batch=64' in message
+  assert 'batch of 40' in message and '4 x 16 = 64' in message and '--config.batch=64' in message
 
 
 def test_keys_that_stay_with_their_queries_are_refused():
