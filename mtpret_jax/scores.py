@@ -16,7 +16,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from ml_collections import ConfigDict
 
-from mtpret_jax import checkpoint, evaluate, metrics, watch
+from mtpret_jax import checkpoint, evaluate, metrics, runs, watch
 from mtpret_jax.check import ConfigError, check_choice
 from mtpret_jax.data.pipeline import choose_findings
 from mtpret_jax.data.sources import SPLITS
@@ -60,6 +60,9 @@ def evaluate_run(config):
     raise ConfigError(f'run={config.run!r} has no {config.state} state yet: {error}') from error
   workdir = pathlib.Path(config.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
+  if not is_finished(trained):
+    log.warning('%s is not finished: scoring its %s state, step %d of %d', config.run, config.state, state['step'],
+                runs.make_plan(trained).steps)
   score_split(TrainState(**state), trained, workdir, config.split)
 
 
@@ -77,8 +80,8 @@ def score_split(state, config, workdir, split):
   for name, (rows, result) in scored.items():
     path = workdir / f'predictions_{name}.csv'
     metrics.write_predictions(path, config.tasks[name].kind, about[name], rows)
-    print(f'{name}, {split} split by {config.data.rule}, {len(rows["image_id"])} images ({results["data"]}); '
-          f'95 % interval over patients')
+    print(f'{name} after step {results["step"]}, {split} split by {config.data.rule}, '
+          f'{len(rows["image_id"])} images ({results["data"]}); 95 % interval over patients')
     print(metrics.describe(result))
     print(f'See {workdir / "scores.json"}, {path}')
 

@@ -45,6 +45,9 @@ def read_start(config):
   if not source:
     raise ConfigError(f'init={config.init!r} needs --config.init_from=<a .safetensors file of a torchvision ResNet, or '
                       f'the workdir of a run>')
+  if not pathlib.Path(source).exists():
+    raise ConfigError(f'init_from={source!r} is not there: give the workdir of a run that has been made, or a '
+                      f'.safetensors file')
   try:
     trunk = read_run(source, config) if pathlib.Path(source).is_dir() else import_trunk(source, config.trunk)
   except (OSError, ValueError, SafetensorError) as error:

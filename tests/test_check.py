@@ -76,9 +76,10 @@ def test_an_unknown_dataset_lists_the_datasets():
     choose_datasets(config)
 
 
-@pytest.mark.parametrize('name, said', [('none.safetensors', 'No such file'), ('weights.pth', 'convert it')])
+@pytest.mark.parametrize('name, said', [('none.safetensors', 'is not there'), ('weights.pth', 'convert it')])
 def test_weights_that_cannot_be_used_are_refused_with_a_reason(name, said, tmp_path):
   config = get_config()
+  (tmp_path / 'weights.pth').touch()
   config.update(init='imagenet', init_from=str(tmp_path / name))
   with pytest.raises(ConfigError, match=f'(?s)init_from=.*{said}'):
     read_start(config)

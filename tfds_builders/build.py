@@ -228,6 +228,8 @@ def main(arguments=None):
   absent = missing(names, flags.archives, None if flags.overwrite else flags.data_dir, flags.size)
   for error in absent:
     print(error, file=sys.stderr)
+  if any(isinstance(error, own_archive.UnknownDataset) for error in absent):
+    print(f'builders there are: {", ".join(NAMES)}', file=sys.stderr)
   if absent:
     return 2
   for name in names:

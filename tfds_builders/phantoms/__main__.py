@@ -13,7 +13,8 @@ from tfds_builders.phantoms import ARCHIVES, render, write
 def main():
   parser = argparse.ArgumentParser(prog='python -m tfds_builders.phantoms', description=__doc__)
   parser.add_argument('--archives', help='folder to write the archives into')
-  parser.add_argument('--names', default=','.join(ARCHIVES), help='which archives (default: all)')
+  parser.add_argument('--names', nargs='+', default=list(ARCHIVES), choices=list(ARCHIVES), metavar='NAME',
+                      help=f'which archives (default: all): {", ".join(ARCHIVES)}')
   parser.add_argument('--images', type=int, default=200, help='images of each archive')
   parser.add_argument('--size', type=int, default=256, help='pixels on the longer side')
   parser.add_argument('--seed', type=int, default=0)
@@ -22,7 +23,7 @@ def main():
   asked = parser.parse_args()
   if not (asked.archives or asked.sheet or asked.bench):
     parser.error('nothing to do: give --archives, --sheet or --bench')
-  names = asked.names.split(',')
+  names = asked.names
   if asked.bench:
     bench(names, asked.size)
   if asked.sheet:
