@@ -37,7 +37,7 @@ def embedded():
     dtype='float32',           # of the activations; parameters, statistics and losses are always f32
     init='scratch',            # or imagenet, moco, md_moco, muscle--, mtpret, other
     init_from='',              # a .safetensors file of a torchvision ResNet, or the workdir of a run
-    steps=800,
+    steps=1200,
     batch=64,                  # images, over all devices
     save_every=200,            # steps
     log_every=10,              # steps
@@ -46,7 +46,7 @@ def embedded():
       dim=128,
       queue=512,               # keys, 8 batches; with longer queues short runs went astray, docs/results.md
       temperature=0.2,
-      momentum=0.99,           # of the slow encoder; MoCo v2 has 0.999, too slow for 800 steps
+      momentum=0.99,           # of the slow encoder; MoCo v2 has 0.999, too slow for 1,200 steps
       group=16,                # images in a batch-norm group
       shuffle_groups=4,        # groups among which keys change place; a block of them lies in one process
       negatives='all',         # or 'same_source': only keys of the query's own dataset
@@ -56,7 +56,7 @@ def embedded():
     data=dict(
       datasets=common.embedded,
       archives='',             # folder with the downloaded archives; '' is phantoms
-      phantoms=dict(images=1600, size=96, seed=0),  # for each dataset; px
+      phantoms=dict(images=2000, size=96, seed=0),  # for each dataset; px
       dir='data/phantoms',     # prepared datasets, and the phantom archives themselves
       stored='256',            # longer side that is stored, px: 'original', '512' or '256'
       rule='patient',          # who is trained on: 'patient', 'paper' or 'official', docs/datasets.md
