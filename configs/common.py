@@ -18,6 +18,11 @@ mtpret11 = (*muscle9, 'knee_oa', 'panoramic_dental')
 external2 = ('covid19_radiography', 'vinbigdata_cxr')
 
 
+def phantoms():
+  """The phantom archives of the embedded runs. Stages share `data/phantoms`, so they must ask for the same ones."""
+  return ConfigDict(dict(images=2000, size=96, seed=0))  # for each dataset; px
+
+
 def moco_v2_augment(size):
   """MoCo v2's recipe (facebookresearch/moco main_moco.py --aug-plus) for a grey image of `size` px. The blur is the
   reference's 0.1-2 px at 224 px, scaled with the size (the scaling is our assumption)."""

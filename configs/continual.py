@@ -11,7 +11,7 @@ and the memory's form are known by recollection or inference; the strength is ou
 
 from ml_collections import ConfigDict
 
-from configs import tasks
+from configs import common, tasks
 
 
 def get_config(variant='embedded'):
@@ -51,7 +51,7 @@ def embedded():
     data=dict(
       datasets=(),             # filled in: those of the tasks
       archives='',             # folder with the downloaded archives; '' is phantoms
-      phantoms=dict(images=400, size=160, seed=0),  # for each dataset; px
+      phantoms=common.phantoms(),
       dir='data/phantoms',
       stored='256',
       rule='patient',          # who is in which split, or 'paper', 'official'
@@ -66,7 +66,8 @@ def embedded():
 def smoke(config):
   config.workdir, config.rounds, config.log_every, config.resamples = 'runs/smoke_continual', 1, 2, 10
   config.tasks = tasks.embedded(tasks.muscle4, steps=2)
-  config.data.dir, config.data.phantoms = 'data/smoke', ConfigDict(dict(images=48, size=64, seed=0))
+  config.data.dir = 'data/smoke'
+  config.data.phantoms.update(images=48, size=64)
 
 
 def papers_scale(config, name, names):

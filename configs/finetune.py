@@ -20,7 +20,6 @@ def get_config(variant='pneumonia'):
   config.update(name='finetune', workdir=f'runs/finetune/{task}', order='cyclic', rounds=1, resamples=1000)
   config.memory.anchor = 'none'
   config.evaluate_every = 50
-  config.data.phantoms.images = 1200
   config.tasks = tasks.embedded([task], steps=STEPS.get(task, 300))
   if size:
     if size[0] not in SIZES:

@@ -56,7 +56,7 @@ def embedded():
     data=dict(
       datasets=common.embedded,
       archives='',             # folder with the downloaded archives; '' is phantoms
-      phantoms=dict(images=2000, size=96, seed=0),  # for each dataset; px
+      phantoms=common.phantoms(),
       dir='data/phantoms',     # prepared datasets, and the phantom archives themselves
       stored='256',            # longer side that is stored, px: 'original', '512' or '256'
       rule='patient',          # who is trained on: 'patient', 'paper' or 'official', docs/datasets.md

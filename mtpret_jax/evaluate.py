@@ -1,7 +1,6 @@
 """Runs a split through a task and scores what it predicts."""
 
 import functools
-import logging
 
 import jax
 import numpy as np
@@ -12,8 +11,6 @@ from mtpret_jax.data.pipeline import choose_findings, read_task
 from mtpret_jax.data.records import describe_record
 from mtpret_jax.objectives.multitask import make_answer
 from mtpret_jax.sharding import by_batch, make_mesh, place_batch, replicated
-
-log = logging.getLogger(__name__)
 
 LOWER_IS_BETTER = ('MAE', 'RMSE')
 

@@ -47,8 +47,8 @@ def run_stage(config):
   check_workdir(config.workdir)
   prepare.choose_datasets(config)
   check_config(config, devices=jax.device_count(), processes=jax.process_count())
-  prepare.prepare_data(config)
   prepare.refuse_external(config, list_lineage(config))
+  prepare.prepare_data(config)
   state = train.train(config, config.workdir)
   (report if config.objective == 'contrast' else scores).finish(state, config)
 

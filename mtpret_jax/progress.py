@@ -12,6 +12,8 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from mtpret_jax.data.order import JOINT
+
 LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
              'opencv-python-headless')
 
@@ -73,4 +75,4 @@ def batch_of(config, task):
   """Images in a step on `task`."""
   if config.objective == 'contrast':
     return config.batch
-  return sum(card.batch for name, card in config.tasks.items() if task in (name, 'joint'))
+  return sum(card.batch for name, card in config.tasks.items() if task in (name, JOINT))

@@ -11,6 +11,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 from mtpret_jax import augment, probe
+from mtpret_jax.metrics import align
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.progress import list_versions
 from mtpret_jax.start import read_start
@@ -41,14 +42,12 @@ def describe_scores(scored, config):
            'linear before', 'linear after', 'linear change')]
   rows += [(row['dataset'], row['metric'], f'{row["train"]}/{row["validation"]}',
             *(describe_score(row, kind, title) for kind in ('knn', 'linear') for title in row[kind])) for row in scored]
-  widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-  lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
   what = PHANTOMS if not config.data.archives else f'archives in {config.data.archives}'
   named = {row['dataset'] for row in scored}
   unscored = [name for name in config.data.datasets if name not in named]
   apart = 'patients apart' if config.data.rule == 'patient' else f'rule {config.data.rule}: patients may be in both'
   return '\n'.join([f'Probe on the validation split, {apart} ({what}); 95 % interval over patients',
-                    *lines, 'AUROC, the mean over findings: higher is better. MAE: lower is better.',
+                    *align(rows), 'AUROC, the mean over findings: higher is better. MAE: lower is better.',
                     *(f'{name} has no label that the probe scores.' for name in unscored)])
 
 

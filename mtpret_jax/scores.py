@@ -76,7 +76,7 @@ def score_split(state, config, workdir, split):
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'rule': config.data.rule,
              'step': int(state.step), 'tasks': {name: result for name, (_, result) in scored.items()},
              'versions': list_versions(), 'config': config.to_dict()}
-  pathlib.Path(workdir, 'scores.json').write_text(json.dumps(results, indent=2, default=list) + '\n')
+  metrics.write_scores(workdir / 'scores.json', results)
   for name, (rows, result) in scored.items():
     path = workdir / f'predictions_{name}.csv'
     metrics.write_predictions(path, config.tasks[name].kind, about[name], rows)
@@ -114,8 +114,8 @@ def finish_recipe(config):
       rows.append((name, task, result['headline'], write_number(score['value']),
                    ' to '.join(map(write_number, interval))))
   workdir = pathlib.Path(config.workdir)
-  (workdir / 'scores.json').write_text(json.dumps(gathered, indent=2) + '\n')
-  print('\n'.join(['Test splits', *align(rows)]))
+  metrics.write_scores(workdir / 'scores.json', gathered)
+  print('\n'.join(['Test splits', *metrics.align(rows)]))
   print(f'See {workdir}')
 
 
@@ -124,7 +124,7 @@ def show_rounds(config, workdir):
   lines = watch.read(workdir)
   table = measure_forgetting(lines)
   results = {'data': config.data.archives or PHANTOMS, 'split': 'validation', 'rounds': lines, 'tasks': table}
-  pathlib.Path(workdir, 'rounds.json').write_text(json.dumps(results, indent=2) + '\n')
+  metrics.write_scores(workdir / 'rounds.json', results)
   print(describe_rounds(lines, table, results['data']))
   print(f'See {draw_rounds(lines, workdir)}, {workdir / "rounds.json"}, {workdir / "checkpoints"}')
 
@@ -149,13 +149,7 @@ def describe_rounds(lines, table, data):
     values = [line['tasks'][name]['value'] for line in lines]
     rows.append((name, lines[-1]['tasks'][name]['headline'], *map(write_number, values),
                  write_number(measured['forgetting']), write_number(measured['transfer'])))
-  return '\n'.join([f'Validation after each round ({data})', *align(rows)])
-
-
-def align(rows):
-  """Rows of text as lines with aligned columns."""
-  widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-  return ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+  return '\n'.join([f'Validation after each round ({data})', *metrics.align(rows)])
 
 
 def write_number(value):

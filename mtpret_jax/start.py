@@ -60,9 +60,10 @@ def read_start(config):
 def list_lineage(config):
   """The datasets that the trunk saw before this run, in the run of `init_from` and in those that it came from; what is
   in a weights file cannot be known."""
-  if config['init'] == SCRATCH or not pathlib.Path(config['init_from']).is_dir():
+  path = pathlib.Path(config['init_from'], 'config.json')
+  if config['init'] == SCRATCH or not path.exists():  # what is no run, `read_start` refuses
     return []
-  before = json.loads(pathlib.Path(config['init_from'], 'config.json').read_text())['config']
+  before = json.loads(path.read_text())['config']
   return list(dict.fromkeys([*list_lineage(before), *before['data']['datasets']]))
 
 

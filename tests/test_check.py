@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from configs import continual, finetune, pretrain
 from configs.pretrain import VARIANTS, get_config
 from mtpret_jax.check import ConfigError, check_config, check_workdir
 from mtpret_jax.prepare import choose_datasets
@@ -105,3 +106,12 @@ def test_a_profile_without_archives_lists_all_with_source_and_place(tmp_path):
   assert lines[0] == 'mtpret_jax: 11 of 11 archives are missing:'
   assert len(lines) == 12
   assert all(str(tmp_path) in line and ('http' in line or 'Kaggle' in line) for line in lines[1:])
+
+
+@pytest.mark.parametrize('variants', [('embedded', 'embedded', 'pneumonia'), ('smoke', 'smoke', 'smoke,lung')])
+def test_stages_that_share_a_folder_ask_for_the_same_phantoms(variants):
+  """Else the second stage would render them anew and find the prepared ones changed."""
+  configs = [module.get_config(variant) for module, variant in zip((pretrain, continual, finetune), variants,
+                                                                   strict=True)]
+  assert len({config.data.dir for config in configs}) == 1
+  assert all(config.data.phantoms == configs[0].data.phantoms for config in configs)

@@ -154,8 +154,7 @@ def test_a_prediction_that_is_no_number_is_refused(name, column):
 
 def test_scores_of_several_datasets_share_a_file(tmp_path):
   results = {name: score(TASKS[name], ABOUT[name], make_rows(name), resamples=5) for name in ('value', 'mask')}
-  for name, result in results.items():
-    path = write_scores(tmp_path / 'run', name, result)
+  path = write_scores(tmp_path / 'run' / 'scores.json', results)
   assert path == tmp_path / 'run' / 'scores.json'
   assert json.loads(path.read_text()) == json.loads(json.dumps(results))
 

@@ -7,8 +7,8 @@ is drawn. Every score is a function of such weights, so that a thousand resample
 from mtpret_jax.metrics.auroc import mean_auroc
 from mtpret_jax.metrics.bootstrap import bootstrap_interval
 from mtpret_jax.metrics.predictions import read_predictions, write_predictions
-from mtpret_jax.metrics.report import describe, write_scores
+from mtpret_jax.metrics.report import align, describe, write_scores
 from mtpret_jax.metrics.scoring import score
 
-__all__ = ['bootstrap_interval', 'describe', 'mean_auroc', 'read_predictions', 'score', 'write_predictions',
+__all__ = ['align', 'bootstrap_interval', 'describe', 'mean_auroc', 'read_predictions', 'score', 'write_predictions',
            'write_scores']

@@ -4,13 +4,11 @@ import json
 import pathlib
 
 
-def write_scores(folder, name, result):
-  """Puts a result of `score` under its name, such as that of the dataset, into `folder`/scores.json beside those that
-  are there, and returns the path."""
-  path = pathlib.Path(folder, 'scores.json')
+def write_scores(path, results):
+  """Writes a dict of results, such as those of `score` by their names, as JSON, and returns the path."""
+  path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  results = json.loads(path.read_text()) if path.exists() else {}
-  text = json.dumps(results | {name: result}, indent=2, allow_nan=False) + '\n'
+  text = json.dumps(results, indent=2, allow_nan=False) + '\n'
   whole = path.with_suffix('.partial')
   whole.write_text(text)
   whole.replace(path)  # a reader never sees half a file
@@ -41,5 +39,6 @@ def describe_score(scored):
 
 
 def align(table):
+  """Rows of text as lines with aligned columns."""
   widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
   return ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mtpret_jax import augment_labelled
+from mtpret_jax.data.order import JOINT
 from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.objectives import Objective
 
-TRUNK, JOINT, SHARED = 'trunk', 'joint', 'all'
-ANCHORS = ('previous_visit', 'start', 'none')
+TRUNK, SHARED = 'trunk', 'all'
 
 
 def make_multitask(config, tasks, begins):
