@@ -227,9 +227,8 @@ def main(arguments=None):
   names = NAMES if 'all' in flags.names else flags.names
   absent = missing(names, flags.archives, None if flags.overwrite else flags.data_dir, flags.size)
   for error in absent:
-    print(error, file=sys.stderr)
-  if any(isinstance(error, own_archive.UnknownDataset) for error in absent):
-    print(f'builders there are: {", ".join(NAMES)}', file=sys.stderr)
+    unknown = isinstance(error, own_archive.UnknownDataset)
+    print(f'{error}; builders there are: {", ".join(NAMES)}' if unknown else error, file=sys.stderr)
   if absent:
     return 2
   for name in names:
