@@ -1,7 +1,7 @@
 """Checks a config once, at the border: every error states the value, the rule and a remedy."""
 
-import os
 import pathlib
+import tempfile
 
 from mtpret_jax.data.order import ORDERS
 from mtpret_jax.data.sources import RULES
@@ -86,11 +86,9 @@ def check_choice(field, value, choices):
 
 def check_workdir(workdir):
   """Makes the folder and writes in it once, so that an unwritable one is noticed before hours of work."""
-  probe = pathlib.Path(workdir, '.writable')
   try:
-    probe.parent.mkdir(parents=True, exist_ok=True)
-    probe.write_bytes(b'')
-    os.remove(probe)
+    pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+    tempfile.NamedTemporaryFile(dir=workdir, prefix='.writable-').close()
   except OSError as error:
     raise ConfigError(f'cannot write to workdir {str(workdir)!r} ({error.strerror}): choose another with '
                       f'--config.workdir=<folder>') from error

@@ -1,12 +1,13 @@
 """Runs a split through a task and scores what it predicts."""
 
+import contextlib
 import functools
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from mtpret_jax import metrics, runs
+from mtpret_jax import metrics, runs, stall
 from mtpret_jax.data.pipeline import choose_findings, read_task
 from mtpret_jax.data.records import describe_record
 from mtpret_jax.objectives.multitask import make_answer
@@ -27,7 +28,8 @@ def make_collector(config, name, split, mesh):
 
 
 def collect(card, predict, mesh, source, title, params, stats):
-  """The predictions and the truth of every record of `source`, one row for each, in its order; {field: array}."""
+  """The predictions and the truth of every record of `source`, one row for each, in its order; {field: array}. Each
+  process reads and shows its share; the first has the rows, the others none."""
   share = card.batch // jax.process_count()
   own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
   rows, described = [], []
@@ -37,10 +39,14 @@ def collect(card, predict, mesh, source, title, params, stats):
     valid, places = places < len(source), np.minimum(places, len(source) - 1)
     read = [read_task(source.about, card, source.records[int(place)]) for place in places[own]]
     batch = {field: np.stack([row[field] for row in read]) for field in read[0]} | {'valid': valid[own]}
-    shown, predicted = jax.device_get(predict(params, stats, place_batch(batch, mesh)))
+    batch = place_batch(batch, mesh)
+    with stall.limit(f'{title}, images from {start} on') if start else contextlib.nullcontext():  # the first compiles
+      shown, predicted = jax.device_get(predict(params, stats, batch))
+    if jax.process_index():
+      continue
     rows += [describe_row(card.kind, source.about, index, shown, predicted) for index in range(valid.sum())]
     described += [describe_record(source.records[int(place)]) for place in places[valid]]
-  return {field: stack([row[field] for row in kept]) for kept in (rows, described) for field in kept[0]}
+  return {field: stack([row[field] for row in kept]) for kept in (rows, described) if kept for field in kept[0]}
 
 
 def describe_row(kind, about, index, batch, predicted):
@@ -75,13 +81,16 @@ def stack(values):
 
 
 def score_tasks(config, state, split, collectors):
-  """{task: (rows, result of `metrics.score`)} of a state on one split; `collectors` are kept from call to call."""
+  """{task: (rows, result of `metrics.score`)} of a state on one split, in the first process, and {} in the others;
+  `collectors` are kept from call to call."""
   mesh, scored = make_mesh(), {}
   for name in config.tasks:
     if (name, split) not in collectors:
       collectors[name, split] = make_collector(config, name, split, mesh)
     source, collect_rows = collectors[name, split]
     rows = collect_rows({part: state.params[part] for part in ('trunk', name)}, state.carry['stats'])
+    if jax.process_index():
+      continue
     about = choose_findings(source.about, config.tasks[name])
     scored[name] = rows, metrics.score(config.tasks[name].kind, about, rows, resamples=config.resamples)
   return scored

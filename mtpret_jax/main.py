@@ -12,31 +12,41 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mtpret_jax import prepare, report, scores, train
+from mtpret_jax import hosts, prepare, report, scores, train
 from mtpret_jax.check import ConfigError, check_config, check_workdir
-from mtpret_jax.data.sources import MissingSplit
+from mtpret_jax.data.pipeline import flatten
+from mtpret_jax.progress import list_libraries
 from mtpret_jax.start import list_lineage
-from tfds_builders import build, common
-from tfds_builders.own_archive import own_archive
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'file.py or file.py:variant of the run')
 DISTRIBUTED = flags.DEFINE_bool(
-  'distributed', False, 'one of several processes (TPU pod, Slurm, GPU cluster): call jax.distributed.initialize()')
+  'distributed', False, 'one of several processes, which a TPU pod, Slurm, Open MPI or Kubernetes introduces to each '
+  'other; elsewhere with --coordinator, --processes and --process (docs/pods.md)')
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process')
+PROCESSES = flags.DEFINE_integer('processes', None, 'how many processes there are', lower_bound=1)
+PROCESS = flags.DEFINE_integer('process', None, 'which of them this is, from 0', lower_bound=0)
+STALL_TIMEOUT = flags.DEFINE_integer(
+  'stall_timeout', 300, 'seconds after which one of several processes gives up waiting for another', lower_bound=1)
 
 log = logging.getLogger(__name__)
 
 FAILED, REFUSED = 1, 2  # exit codes: the run went wrong; the command has to be changed
+EXPECTED = (*prepare.REFUSALS, train.Diverged)  # what is told in one line, by all processes at the same time
 
 
 def main(_):
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries' chatter
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
-  if DISTRIBUTED.value:
-    jax.distributed.initialize()
   try:
-    RUNS[CONFIG.value.objective](CONFIG.value)
-  except (ConfigError, MissingSplit, build.ArchiveChanged, common.TooManyRejects,
-          own_archive.Mistake) as error:
+    if DISTRIBUTED.value:
+      hosts.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, STALL_TIMEOUT.value)
+      if jax.process_index():  # the first process speaks for all
+        logging.getLogger('mtpret_jax').setLevel(logging.WARNING)
+    elif COORDINATOR.value or PROCESSES.value or PROCESS.value is not None:
+      raise ConfigError('--coordinator, --processes and --process are for --distributed: give that, too')
+    with hosts.alarm(EXPECTED):
+      RUNS[CONFIG.value.objective](CONFIG.value)
+  except prepare.REFUSALS as error:
     stop(REFUSED, error)
   except train.Diverged as error:
     stop(FAILED, error)
@@ -44,13 +54,19 @@ def main(_):
 
 def run_stage(config):
   """Prepares, trains and reports one stage."""
+  hosts.in_all(lambda: check_stage(config), prepare.REFUSALS)
+  hosts.check_same(flatten(config.to_dict()) | list_libraries())
+  hosts.check_shared(config.workdir, 'workdir')
+  prepare.prepare_data(config)
+  state = train.train(config, config.workdir)
+  (report if config.objective == 'contrast' else scores).finish(state, config)
+
+
+def check_stage(config):
   check_workdir(config.workdir)
   prepare.choose_datasets(config)
   check_config(config, devices=jax.device_count(), processes=jax.process_count())
   prepare.refuse_external(config, list_lineage(config))
-  prepare.prepare_data(config)
-  state = train.train(config, config.workdir)
-  (report if config.objective == 'contrast' else scores).finish(state, config)
 
 
 def run_recipe(config):
@@ -61,7 +77,7 @@ def run_recipe(config):
     else:
       log.info('%s', name)
       run_stage(stage)
-  scores.finish_recipe(config)
+  hosts.on_first(lambda: scores.finish_recipe(config))
 
 
 def parse_flags(argv):
@@ -75,7 +91,8 @@ def parse_flags(argv):
     CONFIG.value.to_dict()  # a config file that is not there only says so when it is used
     return rest
   except flags.UnrecognizedFlagError as error:
-    stop(REFUSED, f'unknown flag --{error.flagname}: have --config, --config.FIELD (after --config) and --distributed')
+    stop(REFUSED, f'unknown flag --{error.flagname}: have --config, --config.FIELD (after --config) and, for several '
+                  f'processes, --distributed, --coordinator, --processes, --process and --stall_timeout')
   except (AttributeError, KeyError) as error:
     stop(REFUSED, explain_field(error, argv))
   except (flags.Error, TypeError, ValueError, OSError) as error:
@@ -92,7 +109,8 @@ def explain_field(error, argv):
 
 
 def stop(code, error):
-  print(f'mtpret_jax: {error}', file=sys.stderr)
+  hosts.say(error)
+  hosts.leave_with_all(code)
   sys.exit(code)
 
 

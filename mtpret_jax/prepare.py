@@ -4,14 +4,17 @@ import logging
 import pathlib
 
 import jax
-from jax.experimental import multihost_utils
 
+from mtpret_jax import hosts
 from mtpret_jax.check import ConfigError
-from mtpret_jax.data.sources import open_source
-from tfds_builders import build, leakage
+from mtpret_jax.data.sources import MissingSplit, open_source
+from tfds_builders import build, common, leakage
 from tfds_builders.own_archive import own_archive
 
 log = logging.getLogger(__name__)
+
+# what the person who gave the command can mend
+REFUSALS = (ConfigError, MissingSplit, build.ArchiveChanged, common.TooManyRejects, own_archive.Mistake)
 
 
 def choose_datasets(config):
@@ -41,16 +44,28 @@ def check_name(name, folder):
 
 def prepare_data(config):
   """Builds every dataset of the config that is not built yet, in the first process; the others wait."""
-  if jax.process_index() == 0:
-    folder = config.data.archives or render_phantoms(config.data)
-    refuse_missing(config.data.datasets, folder, config.data.dir, config.data.stored)
-    for name in config.data.datasets:
-      build.prepare(name, folder, config.data.dir, size=config.data.stored)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices('data prepared')
+  hosts.on_first(lambda: build_data(config), REFUSALS)
+  hosts.in_all(lambda: open_data(config), REFUSALS)
+
+
+def build_data(config):
+  folder = config.data.archives or render_phantoms(config.data)
+  refuse_missing(config.data.datasets, folder, config.data.dir, config.data.stored)
   for name in config.data.datasets:
-    for split in ('train', 'validation'):  # raises MissingSplit now rather than after the training
-      open_source(name, config.data.dir, config.data.stored, split, config.data.rule)
+    build.prepare(name, folder, config.data.dir, size=config.data.stored)
+
+
+def open_data(config):
+  """Raises MissingSplit now rather than after the training, and ConfigError where another host built the data."""
+  for name in config.data.datasets:
+    for split in ('train', 'validation'):
+      try:
+        open_source(name, config.data.dir, config.data.stored, split, config.data.rule)
+      except FileNotFoundError as error:
+        if jax.process_index() == 0:
+          raise
+        raise ConfigError(f'{name} is prepared, but this host does not see it in {config.data.dir!r}: set '
+                          f'--config.data.dir to a folder on storage that all hosts share') from error
 
 
 def refuse_external(config, pretrained):

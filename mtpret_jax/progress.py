@@ -26,8 +26,11 @@ def save_config(workdir, config):
 
 def list_versions():
   devices = jax.devices()
-  return {'python': platform.python_version(), 'devices': f'{len(devices)} x {devices[0].device_kind}',
-          **{name: importlib.metadata.version(name) for name in LIBRARIES}}
+  return {'devices': f'{len(devices)} x {devices[0].device_kind}', **list_libraries()}
+
+
+def list_libraries():
+  return {'python': platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
 @contextlib.contextmanager

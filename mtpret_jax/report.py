@@ -10,7 +10,7 @@ import numpy as np
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-from mtpret_jax import augment, probe
+from mtpret_jax import augment, hosts, probe
 from mtpret_jax.metrics import align
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.progress import list_versions
@@ -21,10 +21,13 @@ PHANTOMS = 'phantom radiographs, computed, not patients'
 
 def finish(state, config):
   """Probes the trunk before and after training, writes what they scored, draws, and prints where everything lies."""
-  if jax.process_index():
-    return
+  start = read_start(config)  # by all processes: Orbax waits for them
+  hosts.on_first(lambda: report(state, start, config))
+
+
+def report(state, start, config):
   sets, embed = probe.read_sets(config), probe.make_embedder(config)
-  params, carry = jax.jit(make_contrast(config).init)(jax.random.key(config.seed), read_start(config))
+  params, carry = jax.jit(make_contrast(config).init)(jax.random.key(config.seed), start)
   trunks = jax.device_get({'first': (params['trunk'], carry['stats']['trunk']),
                            'trained': (state.params['trunk'], state.carry['stats']['trunk'])})
   features = {title: probe.embed_sets(embed, trunk, sets, title) for title, trunk in trunks.items()}

@@ -8,7 +8,6 @@ import json
 import logging
 import pathlib
 
-import jax
 import matplotlib
 import numpy as np
 
@@ -16,7 +15,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from ml_collections import ConfigDict
 
-from mtpret_jax import checkpoint, evaluate, metrics, runs, watch
+from mtpret_jax import checkpoint, evaluate, hosts, metrics, runs, watch
 from mtpret_jax.check import ConfigError, check_choice
 from mtpret_jax.data.pipeline import choose_findings
 from mtpret_jax.data.sources import SPLITS
@@ -33,8 +32,7 @@ def finish(state, config):
   """Scores on the test split where the run has one task; the matrix of rounds where it has several."""
   workdir = pathlib.Path(config.workdir)
   if len(config.tasks) > 1:
-    if jax.process_index() == 0:
-      show_rounds(config, workdir)
+    hosts.on_first(lambda: show_rounds(config, workdir))
     return
   best, note = checkpoint.read_state(workdir, watch.BEST)
   log.info('scoring step %d, the best by validation (%.4f), on the test split', best['step'], note['score'])
@@ -71,8 +69,10 @@ def score_split(state, config, workdir, split):
   collectors = {}
   scored = evaluate.score_tasks(config, state, split, collectors)
   about = {name: choose_findings(source.about, config.tasks[name]) for (name, _), (source, _) in collectors.items()}
-  if jax.process_index():
-    return
+  hosts.on_first(lambda: write_split(scored, about, state, config, workdir, split))
+
+
+def write_split(scored, about, state, config, workdir, split):
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'rule': config.data.rule,
              'step': int(state.step), 'tasks': {name: result for name, (_, result) in scored.items()},
              'versions': list_versions(), 'config': config.to_dict()}

@@ -7,8 +7,9 @@ from jax.sharding import PartitionSpec as P
 
 
 def make_mesh(devices=None):
-  """One axis, `data`, over all devices of all processes (or those given)."""
-  devices = jax.devices() if devices is None else devices
+  """One axis, `data`, over all devices of all processes (or those given), each process's side by side: a process reads
+  neighbouring rows of the batch. On a pod the numbers of devices alone do not give that."""
+  devices = sorted(jax.devices() if devices is None else devices, key=lambda device: (device.process_index, device.id))
   return Mesh(np.array(devices), ('data',), axis_types=(AxisType.Auto,))
 
 

@@ -7,7 +7,7 @@ import time
 import jax
 import numpy as np
 
-from mtpret_jax import checkpoint, optim
+from mtpret_jax import checkpoint, optim, stall
 from mtpret_jax.data import pipeline
 from mtpret_jax.progress import open_log
 from mtpret_jax.runs import make_run
@@ -50,7 +50,8 @@ def train(config, workdir):
         pending = settle(pending, show, checkpoints)
         checkpoint.save(checkpoints, state, step, mark)
       began = time.perf_counter()
-      task, batch = next(feed)
+      with stall.limit(f'the batch of step {step}'):
+        task, batch = next(feed)
       batch = place_batch(batch, mesh)
       waited = time.perf_counter() - began
       if task not in steps:
@@ -71,7 +72,8 @@ def settle(pending, show, checkpoints):
   """Reads and logs the measures of a step that has been dispatched; stops the run if they are not numbers."""
   if pending is not None:
     step, measures, task = pending
-    measures = {name: float(value) for name, value in jax.device_get(measures).items()}
+    with stall.limit(f'step {step}'):
+      measures = {name: float(value) for name, value in jax.device_get(measures).items()}
     if not np.isfinite(measures['loss'] + measures['gradient']):
       raise Diverged(
         f'step {step} ({task}) gave loss {measures["loss"]} and gradient norm {measures["gradient"]}: the run stops '

@@ -9,7 +9,7 @@ import shutil
 import jax
 from tensorboardX import SummaryWriter
 
-from mtpret_jax import checkpoint, evaluate
+from mtpret_jax import checkpoint, evaluate, hosts
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def make_watch(config, workdir, start):
 
   def watch(state, step):
     scored = evaluate.score_tasks(config, state, 'validation', collectors)
-    heads = {name: evaluate.headline_of(result) for name, (_, result) in scored.items()}
+    heads = hosts.on_first(lambda: {name: evaluate.headline_of(result) for name, (_, result) in scored.items()})
     log.info('validation at step %d: %s', step, ', '.join(
       f'{name} {title} {value if value is None else round(value, 4)}' for name, (title, value, _) in heads.items()))
     if jax.process_index() == 0:
@@ -58,5 +58,6 @@ def read(workdir):
 def keep_best(workdir, state, step, score):
   with checkpoint.open_checkpoints(workdir, 1, BEST) as checkpoints:
     before = checkpoint.read_metadata(checkpoints)
-    if before is None or score > before['score'] and checkpoint.latest_step(checkpoints) < step:
+    if hosts.on_first(lambda: before is None or (
+        score > before['score'] and checkpoint.latest_step(checkpoints) < step)):
       checkpoint.save(checkpoints, state, step, {'score': score})
