@@ -138,10 +138,20 @@ class ResNet(nnx.Module):
 
 
 def pool_max(images_BHWC):
-  """3 x 3 maximum at stride 2, padded by one, of images that are nowhere negative (after ReLU).
+  """3 x 3 maximum at stride 2, padded by one, of images that are nowhere negative (after ReLU). Where pixels of a
+  window are equal, the first has the gradient on a TPU and they share it elsewhere."""
+  return jax.lax.platform_dependent(images_BHWC, tpu=pool_windows, default=pool_shifted)
 
-  As maxima of shifted slices, rows first: the gradient of `reduce_window` is a scatter, slow on every backend.
-  """
+
+def pool_windows(images_BHWC):
+  """The gradient is a scatter, which TPUs have an instruction sequence for: the stem and this pool access 1.2 GB for 32
+  images of 224 px there, and 4.3 GB by `pool_shifted`."""
+  return jax.lax.reduce_window(images_BHWC, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1),
+                               ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def pool_shifted(images_BHWC):
+  """As maxima of shifted slices, rows first: the gradient of `reduce_window` is a slow scatter on CPUs."""
   def pool_rows(images):
     height = images.shape[1]
     out = -(-height // 2)
