@@ -3,6 +3,7 @@
     python -m mtpret_jax.main --config=configs/pretrain.py [--config.FIELD=VALUE ...]
 """
 
+import contextlib
 import logging
 import re
 import sys
@@ -12,7 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mtpret_jax import hosts, prepare, report, scores, train
+from mtpret_jax import bad_steps, checkpoint, hosts, lock, prepare, report, scores, stopping, train
 from mtpret_jax.check import ConfigError, check_config, check_workdir
 from mtpret_jax.data.pipeline import flatten
 from mtpret_jax.progress import list_libraries
@@ -30,8 +31,10 @@ STALL_TIMEOUT = flags.DEFINE_integer(
 
 log = logging.getLogger(__name__)
 
-FAILED, REFUSED = 1, 2  # exit codes: the run went wrong; the command has to be changed
-EXPECTED = (*prepare.REFUSALS, train.Diverged)  # what is told in one line, by all processes at the same time
+# exit codes: the run went wrong; the command has to be changed; the same command goes on
+FAILED, REFUSED, STOPPED = 1, 2, stopping.CODE
+FAILURES = (bad_steps.Diverged, checkpoint.SaveFailed)
+EXPECTED = (*prepare.REFUSALS, *FAILURES)  # what is told in one line, by all processes at the same time
 
 
 def main(_):
@@ -44,12 +47,15 @@ def main(_):
         logging.getLogger('mtpret_jax').setLevel(logging.WARNING)
     elif COORDINATOR.value or PROCESSES.value or PROCESS.value is not None:
       raise ConfigError('--coordinator, --processes and --process are for --distributed: give that, too')
+    stopping.listen()
     with hosts.alarm(EXPECTED):
       RUNS[CONFIG.value.objective](CONFIG.value)
   except prepare.REFUSALS as error:
     stop(REFUSED, error)
-  except train.Diverged as error:
+  except FAILURES as error:
     stop(FAILED, error)
+  except stopping.Stopped as notice:
+    stop(STOPPED, f'{notice}; the same command goes on')
 
 
 def run_stage(config):
@@ -57,9 +63,12 @@ def run_stage(config):
   hosts.in_all(lambda: check_stage(config), prepare.REFUSALS)
   hosts.check_same(flatten(config.to_dict()) | list_libraries())
   hosts.check_shared(config.workdir, 'workdir')
-  prepare.prepare_data(config)
-  state = train.train(config, config.workdir)
-  (report if config.objective == 'contrast' else scores).finish(state, config)
+  with contextlib.ExitStack() as stack:
+    hosts.on_first(lambda: stack.enter_context(lock.hold(config.workdir)))
+    prepare.prepare_data(config)
+    state = train.train(config, config.workdir)
+    with stopping.free():
+      (report if config.objective == 'contrast' else scores).finish(state, config)
 
 
 def check_stage(config):

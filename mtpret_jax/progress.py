@@ -13,15 +13,17 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mtpret_jax.data.order import JOINT
+from mtpret_jax.files import read_lines, write_whole
 
+METRICS = 'metrics.jsonl'
 LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
              'opencv-python-headless')
 
 
 def save_config(workdir, config):
   """`config.json` in the workdir: what runs, with the versions it runs on."""
-  path = pathlib.Path(workdir, 'config.json')
-  path.write_text(json.dumps({'config': config.to_dict(), 'versions': list_versions()}, indent=2) + '\n')
+  text = json.dumps({'config': config.to_dict(), 'versions': list_versions()}, indent=2)
+  write_whole(pathlib.Path(workdir, 'config.json'), f'{text}\n')
 
 
 def list_versions():
@@ -36,24 +38,28 @@ def list_libraries():
 @contextlib.contextmanager
 def open_log(workdir, start, steps, config):
   """Yields log(step, measures, task): the bar moves each step; every `log_every` steps the means of each task since the
-  last time are written. Only the first process shows and writes anything."""
+  last time are written, of its steps that count: `measures` is None for others. What an earlier run wrote of steps that
+  are taken again is dropped. Only the first process shows and writes anything."""
   if jax.process_index():
     yield lambda step, measures, task: None
     return
   save_config(workdir, config)
+  drop_lines(pathlib.Path(workdir, METRICS), start)
   with contextlib.ExitStack() as stack:
     bar = stack.enter_context(tqdm(
       total=steps, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
       mininterval=0.5 if sys.stderr.isatty() else 30))
     events = stack.enter_context(contextlib.closing(SummaryWriter(str(pathlib.Path(workdir, 'tensorboard')),
-                                                                  purge_step=start)))
-    lines = stack.enter_context(open(pathlib.Path(workdir, 'metrics.jsonl'), 'a'))
-    windows, began, drawn = {}, time.perf_counter(), 0
+                                                                  purge_step=start + 1)))
+    lines = stack.enter_context(open(pathlib.Path(workdir, METRICS), 'a'))
+    windows, began, drawn, shown = {}, time.perf_counter(), 0, ''
 
     def log(step, measures, task):
-      nonlocal began, drawn
+      nonlocal began, drawn, shown
       bar.update()
-      windows.setdefault(task, []).append(measures)
+      if measures is not None:
+        windows.setdefault(task, []).append(measures)
+        shown = f'{task} loss {measures["loss"]:.3f}'
       drawn += batch_of(config, task)
       done = step + 1
       if done % config.log_every and done != steps:
@@ -67,11 +73,18 @@ def open_log(workdir, start, steps, config):
           events.add_scalar(measure if name == 'contrast' else f'{name}/{measure}', value, done)
         lines.write(json.dumps({'step': done, 'task': name} | means) + '\n')
       lines.flush()
-      bar.set_postfix_str(f'{task} loss {means["loss"]:.3f}, {shared["images_per_second"]:.0f} images/s')
+      bar.set_postfix_str(f'{shown}, {shared["images_per_second"]:.0f} images/s')
       windows.clear()
       began, drawn = now, 0
 
     yield log
+
+
+def drop_lines(path, start):
+  """Leaves the lines of the first `start` steps."""
+  lines = read_lines(path)
+  if lines or path.exists():
+    write_whole(path, ''.join(json.dumps(line) + '\n' for line in lines if line['step'] <= start))
 
 
 def batch_of(config, task):

@@ -11,6 +11,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 from mtpret_jax import augment, hosts, probe
+from mtpret_jax.files import write_whole
 from mtpret_jax.metrics import align
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.progress import list_versions
@@ -67,7 +68,7 @@ def write_results(workdir, rows, config):
     'data': PHANTOMS if not config.data.archives else config.data.archives,
     'probe': rows, 'versions': list_versions(), 'config': config.to_dict()}
   path = pathlib.Path(workdir, 'results.json')
-  path.write_text(json.dumps(results, indent=2, default=list) + '\n')
+  write_whole(path, json.dumps(results, indent=2, default=list) + '\n')
   return path
 
 

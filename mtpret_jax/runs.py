@@ -1,6 +1,7 @@
 """A config -> what the loop needs to run it, whichever stage it is."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 
@@ -29,6 +30,7 @@ class Run:
     batches: `grain.MapDataset` of (task, batch), one for each step.
     schedule: step -> learning rate.
     steps: how many there are.
+    name_images: step -> [(dataset, image_id)] of its batch.
     pauses: steps before which the state is evaluated, and the last.
   """
 
@@ -37,6 +39,7 @@ class Run:
   batches: object
   schedule: Callable
   steps: int
+  name_images: Callable
   pauses: frozenset = frozenset()
 
 
@@ -56,7 +59,8 @@ def make_contrast_run(config):
     sources=sources,
     batches=pipeline.make_contrast_batches(sources, config, **processes()),
     schedule=optim.make_schedule(config.optimiser, config.steps),
-    steps=config.steps)
+    steps=config.steps,
+    name_images=functools.partial(pipeline.name_contrast_images, sources, config))
 
 
 def make_multitask_run(config):
@@ -69,6 +73,7 @@ def make_multitask_run(config):
     batches=pipeline.make_visit_batches(plan, sources, config, **processes()),
     schedule=optim.make_visit_schedule(config.optimiser, plan),
     steps=plan.steps,
+    name_images=functools.partial(pipeline.name_visit_images, plan, sources, config),
     pauses=frozenset(range(every, plan.steps, every) if every else plan.round_ends) | {plan.steps})
 
 

@@ -20,10 +20,10 @@ def init_state(objective, optimiser, mesh, seed, trunk=None):
   return jax.jit(make, out_shardings=replicated(mesh))(jax.random.key(seed), trunk)
 
 
-def compile_step(objective, optimiser, schedule, task, mesh, seed):
+def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None):
   """(state, batch) -> (state, measures), at the rate that `schedule` has for the step. Only the parts that `task` moves
   are differentiated and updated, so that neither momentum nor weight decay drifts a part which saw no data. The old
-  state's memory is reused."""
+  state's memory is reused. `guard` has the last word on what a step changes (`guard.py`)."""
   live = objective.parts[task]
 
   @functools.partial(jax.jit, donate_argnums=0, in_shardings=(replicated(mesh), by_batch(mesh)),
@@ -42,6 +42,7 @@ def compile_step(objective, optimiser, schedule, task, mesh, seed):
       updates, opt[part] = optimiser.update(grads[part], state.opt[part], moving[part])
       params[part] = jax.tree.map(lambda weight, update: weight - rate * update, moving[part], updates)
     measures = measures | {'gradient': optax.global_norm(grads), 'rate': rate}
-    return TrainState(state.step + 1, params, carry, opt), measures
+    new = TrainState(state.step + 1, params, carry, opt)
+    return guard(task, state, new, measures) if guard else (new, measures)
 
   return step

@@ -5,10 +5,11 @@ import logging
 import time
 
 import jax
-import numpy as np
 
-from mtpret_jax import checkpoint, optim, stall
+from mtpret_jax import checkpoint, optim, stall, stopping
+from mtpret_jax.bad_steps import make_judge
 from mtpret_jax.data import pipeline
+from mtpret_jax.guard import make_guard, remember
 from mtpret_jax.progress import open_log
 from mtpret_jax.runs import make_run
 from mtpret_jax.sharding import make_mesh, place_batch
@@ -19,64 +20,65 @@ from mtpret_jax.watch import make_watch
 log = logging.getLogger(__name__)
 
 
-class Diverged(RuntimeError):
-  """A loss or gradient that is not a number."""
-
-
 def train(config, workdir):
-  """Takes the run's steps, from the newest checkpoint in `workdir` if there is one. Returns the last state."""
+  """Takes the run's steps, from the newest checkpoint in `workdir` if there is one. Returns the last state. Raises
+  `bad_steps.Diverged`, `checkpoint.SaveFailed`, and `stopping.Stopped` where it is asked to stop."""
   run, mesh = make_run(config), make_mesh()
   mark = pipeline.fingerprint(run.sources, config)
+  objective, guard = remember(run.objective, config), make_guard(config)
   optimiser = optim.make_optimiser(config.optimiser)
 
   with contextlib.ExitStack() as stack:
-    checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep))
+    checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep, retries=config.save_retries))
     state = checkpoint.resume(
-      checkpoints, init_state(run.objective, optimiser, mesh, config.seed, read_start(config)), mark)
+      checkpoints, init_state(objective, optimiser, mesh, config.seed, read_start(config)), mark)
     start = int(state.step)
     watch = make_watch(config, workdir, start)
     if start:
       log.info('resumed from step %d of %d', start, run.steps)
+    judge = make_judge(config, workdir, run.name_images, lambda: checkpoint.describe_latest(checkpoints))
     steps = {}
     feed = stack.enter_context(pipeline.stream(run.batches, start, config.data))
     show = stack.enter_context(open_log(workdir, start, run.steps, config))
     pending = None  # the measures of the last step, not yet read: reading them would wait for the device
 
     for step in range(start, run.steps):
+      stops = stopping.is_asked(step)
+      if stops or step > start and (step % config.save_every == 0 or step in run.pauses
+                                    or checkpoint.has_failed(checkpoints)):
+        pending = settle(pending, judge, show)
+        checkpoint.save(checkpoints, state, step, mark, wait=stops)
+      if stops:
+        raise stopping.Stopped(stopping.describe(step, run.steps))
       if step in run.pauses:
-        pending = settle(pending, show, checkpoints)
-        watch(state, step)
-      if step > start and step % config.save_every == 0:
-        pending = settle(pending, show, checkpoints)
-        checkpoint.save(checkpoints, state, step, mark)
+        with stopping.free():
+          watch(state, step)
       began = time.perf_counter()
       with stall.limit(f'the batch of step {step}'):
         task, batch = next(feed)
       batch = place_batch(batch, mesh)
       waited = time.perf_counter() - began
       if task not in steps:
-        steps[task] = compile_step(run.objective, optimiser, run.schedule, task, mesh, config.seed)
+        steps[task] = compile_step(objective, optimiser, run.schedule, task, mesh, config.seed, guard)
       state, measures = steps[task](state, batch)
-      settle(pending, show, checkpoints)
+      if step == start:
+        stack.enter_context(stopping.deferred())  # from here on there is something to save
+      settle(pending, judge, show)
       pending = step, measures | {'waited': waited}, task
 
-    settle(pending, show, checkpoints)
-    if run.steps in run.pauses and start < run.steps:
-      watch(state, run.steps)
-    checkpoint.save(checkpoints, state, run.steps, mark)
+    settle(pending, judge, show)
+    checkpoint.save(checkpoints, state, run.steps, mark, wait=True)
+    if run.steps in run.pauses:
+      with stopping.free():
+        watch(state, run.steps)
     log.info('the last checkpoint is %s', checkpoint.describe_latest(checkpoints))
   return state
 
 
-def settle(pending, show, checkpoints):
-  """Reads and logs the measures of a step that has been dispatched; stops the run if they are not numbers."""
+def settle(pending, judge, show):
+  """Reads the measures of a step that has been dispatched, judges and logs them."""
   if pending is not None:
     step, measures, task = pending
     with stall.limit(f'step {step}'):
       measures = {name: float(value) for name, value in jax.device_get(measures).items()}
-    if not np.isfinite(measures['loss'] + measures['gradient']):
-      raise Diverged(
-        f'step {step} ({task}) gave loss {measures["loss"]} and gradient norm {measures["gradient"]}: the run stops '
-        f'here. The last good checkpoint is {checkpoint.describe_latest(checkpoints)}. A lower '
-        f'--config.optimiser.rate or more config.optimiser.warmup_steps usually helps')
-    show(step, measures, task)
+    show(step, measures if judge(step, task, measures) else None, task)

@@ -10,6 +10,7 @@ import jax
 from tensorboardX import SummaryWriter
 
 from mtpret_jax import checkpoint, evaluate, hosts
+from mtpret_jax.files import read_lines, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -17,24 +18,28 @@ FILE, BEST = 'validation.jsonl', 'best'
 
 
 def make_watch(config, workdir, start):
-  """watch(state, step): scores the validation split, writes a line to `validation.jsonl` and TensorBoard, and saves the
-  state in `best/` where it is the best so far by the mean of the tasks' headline scores (one task: its own). A run that
-  starts at step 0 forgets what another one, interrupted before its first checkpoint, left of these."""
+  """watch(state, step): scores the validation split, saves the state in `best/` where it is the best so far by the mean
+  of the tasks' headline scores (one task: its own), and writes a line to `validation.jsonl` and TensorBoard. A pause
+  with a line is over: a run that resumes there does not go through it again. A run that starts at step 0 forgets what
+  another one, interrupted before its first checkpoint, left of these."""
   collectors = {}
   if start == 0 and jax.process_index() == 0:
     shutil.rmtree(pathlib.Path(workdir, BEST), ignore_errors=True)
     pathlib.Path(workdir, FILE).unlink(missing_ok=True)
+  check_best(workdir)
 
   def watch(state, step):
+    if step == start and any(line['step'] == step for line in read(workdir)):
+      return
     scored = evaluate.score_tasks(config, state, 'validation', collectors)
     heads = hosts.on_first(lambda: {name: evaluate.headline_of(result) for name, (_, result) in scored.items()})
     log.info('validation at step %d: %s', step, ', '.join(
       f'{name} {title} {value if value is None else round(value, 4)}' for name, (title, value, _) in heads.items()))
+    values = [sign * value for _, value, sign in heads.values() if value is not None]
+    keep_best(workdir, state, step, sum(values) / len(values) if values else -math.inf, config.save_retries)
     if jax.process_index() == 0:
       write(workdir, step, {name: {'headline': title, 'value': value, 'sign': sign}
                             for name, (title, value, sign) in heads.items()})
-    values = [sign * value for _, value, sign in heads.values() if value is not None]
-    keep_best(workdir, state, step, sum(values) / len(values) if values else -math.inf)
   return watch
 
 
@@ -42,7 +47,7 @@ def write(workdir, step, scores):
   """Replaces what an interrupted run may have written of this step and later ones."""
   path = pathlib.Path(workdir, FILE)
   earlier = [line for line in read(workdir) if line['step'] < step]
-  path.write_text(''.join(json.dumps(line) + '\n' for line in [*earlier, {'step': step, 'tasks': scores}]))
+  write_whole(path, ''.join(json.dumps(line) + '\n' for line in [*earlier, {'step': step, 'tasks': scores}]))
   with SummaryWriter(str(pathlib.Path(workdir, 'tensorboard'))) as events:
     for name, score in scores.items():
       if score['value'] is not None:
@@ -51,13 +56,22 @@ def write(workdir, step, scores):
 
 def read(workdir):
   """The lines of `validation.jsonl`: `step`, and of each task `headline`, `value` and `sign`."""
-  path = pathlib.Path(workdir, FILE)
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  return read_lines(pathlib.Path(workdir, FILE))
 
 
-def keep_best(workdir, state, step, score):
-  with checkpoint.open_checkpoints(workdir, 1, BEST) as checkpoints:
+def check_best(workdir):
+  """Raises Damaged at the start of a run rather than at its next pause."""
+  folder = pathlib.Path(workdir, BEST)
+  try:
+    if folder.is_dir():
+      checkpoint.find_latest(folder)
+  except checkpoint.Damaged as error:
+    raise checkpoint.Damaged(f'{error}; or delete {folder}: the best state is then the best from here on') from error
+
+
+def keep_best(workdir, state, step, score, retries):
+  with checkpoint.open_checkpoints(workdir, 1, BEST, retries) as checkpoints:
     before = checkpoint.read_metadata(checkpoints)
     if hosts.on_first(lambda: before is None or (
         score > before['score'] and checkpoint.latest_step(checkpoints) < step)):
-      checkpoint.save(checkpoints, state, step, {'score': score})
+      checkpoint.save(checkpoints, state, step, {'score': score}, wait=True)

@@ -144,4 +144,4 @@ def test_an_images_only_source_has_the_very_images_of_the_whole_records(prepared
   images = open_source('mura', prepared, '256', 'train', rule, images_only=True)
   assert len(images) == len(whole) > 0
   for index in range(len(whole)):
-    assert images.records[index] == {'image': whole.records[index]['image']}
+    assert images.records[index] == {field: whole.records[index][field] for field in ('image', 'image_id')}

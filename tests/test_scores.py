@@ -152,7 +152,7 @@ def test_a_resumed_run_keeps_its_best(one_task, finished, tmp_path, monkeypatch)
 
 def test_a_run_that_starts_anew_forgets_the_best_of_another(one_task, tmp_path):
   state = {'step': np.array(5)}
-  watch.keep_best(tmp_path, state, 5, 1e9)
+  watch.keep_best(tmp_path, state, 5, 1e9, 0)
   watch.write(tmp_path, 5, {})
   watch.make_watch(one_task, tmp_path, 3)
   assert (tmp_path / watch.BEST).exists() and watch.read(tmp_path)

@@ -9,6 +9,7 @@ import pytest
 
 from configs.pretrain import get_config
 from mtpret_jax import checkpoint, train
+from mtpret_jax.bad_steps import Diverged
 from mtpret_jax.check import ConfigError
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from tests.interrupted import stop_at
@@ -82,8 +83,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_check
       return state, measures | {'loss': measures['loss'] * (float('nan') if next(taken) == 2 else 1.0)}
     return run
   monkeypatch.setattr(train, 'compile_step', compile_poisoned)
-  told = r'step 2 .contrast. gave loss nan.*last good checkpoint is step 2 in .*/2\. A lower'
-  with pytest.raises(train.Diverged, match=told):
+  told = r'step 2 .contrast. gave loss nan.*bad_batches.jsonl.*last good checkpoint is step 2 in .*/2\. A lower'
+  with pytest.raises(Diverged, match=told):
     train.train(config, tmp_path)
   with checkpoint.open_checkpoints(tmp_path, 2) as checkpoints:
     assert checkpoint.latest_step(checkpoints) == 2

@@ -13,13 +13,13 @@ import grain
 import numpy as np
 
 from mtpret_jax.data.order import JOINT, Plan
-from mtpret_jax.data.records import decode_image, read_labelled
+from mtpret_jax.data.records import decode_image, read_labelled, read_text
 from mtpret_jax.shuffle import place_keys
 
 # Fields that change nothing of what is learned.
 INCIDENTAL = ('name', 'workdir', 'save_every', 'log_every', 'keep', 'probe', 'evaluate_every', 'resamples',
               'data.archives', 'data.dir', 'data.datasets', 'data.phantoms', 'data.threads', 'data.workers',
-              'data.ahead')
+              'data.ahead', 'on_bad', 'skips', 'save_retries')
 
 
 def weigh_sources(sources, weights):
@@ -111,6 +111,44 @@ def choose_findings(about, card):
   if absent:
     raise ValueError(f'{card.dataset} has no finding {absent[0]!r}; have {", ".join(about["findings"])}')
   return about | ({'findings': list(card.findings)} if card.findings else {})
+
+
+def name_contrast_images(sources, config, step):
+  """[(dataset, image_id)] of the batch of a step of stage 1, of all processes: its order is drawn again, nothing is
+  decoded."""
+  order = mix_sources([dataclasses.replace(source, records=Places(len(source))) for source in sources],
+                      config.data.weights, config.seed)
+  drawn = [order[row] for row in range(step * config.batch, (step + 1) * config.batch)]
+  return [name_image(sources[index], place) for index, place in drawn]
+
+
+def name_visit_images(plan, sources, config, step):
+  """[(dataset, image_id)] of the batch of a step of stages 2 and 3, of all processes and, where joint, of all tasks."""
+  visit, names = plan.find(step), []
+  number = visit.seen + step - visit.start
+  for index, (task, source) in enumerate(sources.items()):
+    if visit.task in (task, JOINT):
+      rows = config.tasks[task].batch
+      order = grain.MapDataset.source(Places(len(source))).seed(config.seed + index).shuffle().repeat()
+      names += [name_image(source, order[row]) for row in range(number * rows, (number + 1) * rows)]
+  return names
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+  """Stands for a source of so many records: record i is i."""
+
+  count: int
+
+  def __len__(self):
+    return self.count
+
+  def __getitem__(self, index):
+    return index
+
+
+def name_image(source, place):
+  return source.name, read_text(source.records[int(place)]['image_id'])
 
 
 @contextlib.contextmanager
