@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -41,6 +42,7 @@ def join(coordinator, processes, process, timeout):
   except ValueError as error:
     raise ConfigError(f'cannot join other processes ({error}): give --coordinator=HOST:PORT of the first, --processes, '
                       f'how many there are, and --process, which of them this is, from 0') from error
+  signal.signal(signal.SIGABRT, signal.SIG_DFL)  # jax aborts when others are gone: its message says all, no stacks
   stall.start(timeout, FAILED)
 
 

@@ -6,8 +6,9 @@ import time
 
 import jax
 
-from mtpret_jax import checkpoint, optim, stall, stopping
-from mtpret_jax.bad_steps import make_judge
+from mtpret_jax import checkpoint, hosts, optim, stall, stopping
+from mtpret_jax.bad_steps import Diverged, make_judge
+from mtpret_jax.check import ConfigError
 from mtpret_jax.data import pipeline
 from mtpret_jax.guard import make_guard, remember
 from mtpret_jax.progress import open_log
@@ -40,6 +41,7 @@ def train(config, workdir):
     steps = {}
     feed = stack.enter_context(pipeline.stream(run.batches, start, config.data))
     show = stack.enter_context(open_log(workdir, start, run.steps, config))
+    stack.enter_context(hosts.alarm((ConfigError, Diverged, checkpoint.SaveFailed)))
     pending = None  # the measures of the last step, not yet read: reading them would wait for the device
 
     for step in range(start, run.steps):
@@ -60,7 +62,10 @@ def train(config, workdir):
       waited = time.perf_counter() - began
       if task not in steps:
         steps[task] = compile_step(objective, optimiser, run.schedule, task, mesh, config.seed, guard)
-      state, measures = steps[task](state, batch)
+        state, measures = jax.block_until_ready(steps[task](state, batch))  # compiles; other hosts may take longer
+      else:
+        with stall.limit(f'step {step}'):
+          state, measures = steps[task](state, batch)
       if step == start:
         stack.enter_context(stopping.deferred())  # from here on there is something to save
       settle(pending, judge, show)
