@@ -13,11 +13,19 @@ from mtpret_jax.state import TrainState
 def init_state(objective, optimiser, mesh, seed, trunk=None):
   """The state at step 0, made inside `jit`: nothing in it aliases, so that it can be donated. `trunk`: the (params,
   stats) to start from, or None for random ones."""
-  def make(rng, trunk):
-    params, carry = objective.init(rng, trunk)
-    opt = {part: optimiser.init(weights) for part, weights in params.items()}
-    return TrainState(jnp.int32(0), params, carry, opt)
+  make = functools.partial(make_state, objective, optimiser)
   return jax.jit(make, out_shardings=replicated(mesh))(jax.random.key(seed), trunk)
+
+
+def make_state(objective, optimiser, rng, trunk=None):
+  params, carry = objective.init(rng, trunk)
+  opt = {part: optimiser.init(weights) for part, weights in params.items()}
+  return TrainState(jnp.int32(0), params, carry, opt)
+
+
+def shape_state(objective, optimiser):
+  """The state's shapes, without its numbers."""
+  return jax.eval_shape(functools.partial(make_state, objective, optimiser), jax.random.key(0))
 
 
 def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None):
@@ -36,7 +44,8 @@ def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None):
       return objective.loss(task, resting | moving, state.carry, batch, state.step, rng)
 
     moving = {part: state.params[part] for part in live}
-    (_, (carry, measures)), grads = jax.value_and_grad(compute_loss, has_aux=True)(moving)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      (_, (carry, measures)), grads = jax.value_and_grad(compute_loss, has_aux=True)(moving)
     params, opt, rate = dict(state.params), dict(state.opt), schedule(state.step)
     for part in live:
       updates, opt[part] = optimiser.update(grads[part], state.opt[part], moving[part])

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mtpret_jax.hlo import list_messages
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.optim import make_optimiser
 from mtpret_jax.sharding import make_mesh, place_batch
 from mtpret_jax.shuffle import place_keys
-from mtpret_jax.step import compile_step, init_state
+from mtpret_jax.step import compile_step, init_state, shape_state
 from mtpret_jax.weights import import_trunk
 from tests.drawn import make_state_dict
 from tests.reference import draw
@@ -108,6 +109,17 @@ def on_one_device(shallow):
 @pytest.fixture(scope='module')
 def on_eight_devices(shallow):
   return take_steps(shallow, devices=8, steps=1)
+
+
+def test_a_step_sends_the_keys_in_one_message_and_the_gradients_in_another(shallow):
+  config, mesh = make_config(shallow, LIVELY), make_mesh()
+  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser)
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'contrast', mesh, seed=0)
+  batch = place_batch(make_batch(0, size=40), mesh)
+  compiled = step.lower(shape_state(objective, optimiser), batch).compile()
+  messages = list_messages(compiled.as_text())
+  assert sorted(kind for kind, _ in messages) == ['all-gather', 'all-reduce']
+  assert dict(messages)['all-gather'] == setting.BATCH * (setting.DIM + 1) * 4, 'embeddings and sources, f32'
 
 
 def test_eight_devices_take_the_step_that_one_takes(on_one_device, on_eight_devices):

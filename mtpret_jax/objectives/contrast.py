@@ -20,6 +20,7 @@ from mtpret_jax import augment
 from mtpret_jax.models.heads import Projector
 from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.objectives import Objective
+from mtpret_jax.sharding import replicate
 from mtpret_jax.shuffle import return_keys
 
 PARTS = ('trunk', 'projector')
@@ -84,7 +85,7 @@ def compute_loss(config, encoder, task, params, carry, batch, step, rng):
                       carry['slow'], params)
   key_images = augment.make_view(batch['key'], rng_key, config.augment, config.dtype)
   key_BD, slow_stats = embed(slow, carry['slow_stats'], key_images, groups)
-  key_BD = return_keys(jax.lax.stop_gradient(key_BD), moco.group, moco.shuffle_groups)
+  key_BD, source_B = gather_keys(jax.lax.stop_gradient(key_BD), batch['source'], moco)
 
   query_images = augment.make_view(batch['query'], rng_query, config.augment, config.dtype)
   query_BD, stats = embed(params, carry['stats'], query_images, groups)
@@ -103,12 +104,19 @@ def compute_loss(config, encoder, task, params, carry, batch, step, rng):
     'slow': slow,
     'slow_stats': slow_stats,
     'queue': jax.lax.dynamic_update_slice(carry['queue'], key_BD, (start, 0)),
-    'queue_source': jax.lax.dynamic_update_slice(carry['queue_source'], batch['source'], (start,)),
+    'queue_source': jax.lax.dynamic_update_slice(carry['queue_source'], source_B, (start,)),
   }
   measures = {
     'loss': loss,
     'accuracy': jnp.mean(same_B1[:, 0] > other_BK.max(1)),
     'agreement': same_B1.mean(),
-    'spread': jnp.sqrt(query_BD.var(0).sum()),
+    'spread': jnp.sqrt(jnp.maximum(1 - jnp.square(query_BD.mean(0)).sum(), 0)),  # rows have length 1
   }
   return loss, (carry, measures)
+
+
+def gather_keys(key_BD, source_B, moco):
+  """The keys in the order of their queries, and the sources, all of them on every device, where the queue needs them:
+  one message, and the order costs none."""
+  rows = replicate(jnp.concatenate([key_BD, source_B[:, None].astype(jnp.float32)], axis=1))
+  return replicate(return_keys(rows[:, :-1], moco.group, moco.shuffle_groups)), rows[:, -1].astype(jnp.int32)
