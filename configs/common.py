@@ -65,6 +65,7 @@ def deeplab_v3():
     output_stride=8,            # of the trunk's last map; 16 is four times cheaper
     width=256,                  # channels
     rates=(12, 24, 36),         # px of the map between taps; the paper has half of that at output stride 16
+    dice=0.0,                   # weight of the soft Dice loss beside the cross-entropy; torchvision has none
   ))
 
 

@@ -77,7 +77,7 @@ def smoke(config):
 
 def papers_scale(config, name, names):
   config.workdir, config.trunk, config.dtype = f'runs/{name}', 'resnet50', 'bfloat16'
-  config.tasks = tasks.papers_scale(names, steps=500)
+  config.tasks = tasks.papers_scale(names, steps=0)
   config.rounds, config.resamples, config.save_every = 10, 1000, 500
   config.optimiser.update(kind='sgd', rate=0.01)
   config.data.update(archives='archives', dir='data/real', stored='512', threads=16, ahead=16)

@@ -23,7 +23,7 @@ def make_card(kind, dataset, findings=(), head=None, *, size, batch, group, step
     size=round(size * margin),    # px, side that the host hands to the device
     batch=batch,                  # images, over all devices
     group=group,                  # images in a batch-norm group
-    steps=steps,                  # of a visit
+    steps=steps,                  # of a visit; 0 is an epoch
     objects=objects,              # boxes in an image, at most
     negatives=negatives,          # detection: whether images without a box are known to show nothing
     external=external,            # whether the scores are to be those of a dataset that pretraining never saw

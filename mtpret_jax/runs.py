@@ -64,7 +64,8 @@ def make_contrast_run(config):
 
 
 def make_multitask_run(config):
-  sources, plan = open_sources(config, 'train', config.data.fraction), make_plan(config)
+  sources = open_sources(config, 'train', config.data.fraction)
+  plan = make_plan(config, {name: len(source) for name, source in sources.items()})
   tasks = {name: make_labelled_task(config, name, source) for name, source in sources.items()}
   every = config.evaluate_every
   return Run(
@@ -77,10 +78,11 @@ def make_multitask_run(config):
     pauses=frozenset(range(every, plan.steps, every) if every else plan.round_ends) | {plan.steps})
 
 
-def make_plan(config):
-  """The visits of the run. A config keeps its keys sorted, so the order given is that of the tasks' names."""
-  return order.make_plan({name: card.steps for name, card in config.tasks.items()}, config.rounds, config.order,
-                         config.seed)
+def make_plan(config, images):
+  """The visits of the run, on tasks with so many `images` each. A visit has its card's steps; 0 of them is an epoch, as
+  many whole batches as there are. A config keeps its keys sorted, so the order given is that of the tasks' names."""
+  lengths = {name: card.steps or max(images[name] // card.batch, 1) for name, card in config.tasks.items()}
+  return order.make_plan(lengths, config.rounds, config.order, config.seed)
 
 
 def open_sources(config, split, fraction=1.0):

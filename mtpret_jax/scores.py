@@ -15,7 +15,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from ml_collections import ConfigDict
 
-from mtpret_jax import checkpoint, evaluate, hosts, metrics, runs, watch
+from mtpret_jax import checkpoint, evaluate, hosts, metrics, watch
 from mtpret_jax.check import ConfigError, check_choice
 from mtpret_jax.data.pipeline import choose_findings
 from mtpret_jax.data.sources import SPLITS
@@ -40,7 +40,7 @@ def finish(state, config):
 
 
 def evaluate_run(config):
-  """Scores a finished run on a split: `config.run` is its workdir, `config.state` its 'best' or last state."""
+  """Scores a run on a split: `config.run` is its workdir, `config.state` its 'best' or last state."""
   path = pathlib.Path(config.run, 'config.json')
   if not path.exists():
     raise ConfigError(f'run={config.run!r} is no workdir of a run, {path} is not there: set --config.run')
@@ -48,20 +48,23 @@ def evaluate_run(config):
   if trained.objective != 'multitask':
     raise ConfigError(f'run={config.run!r} is of objective {trained.objective!r}: only multitask runs have tasks to '
                       f'score')
-  check_choice('state', config.state, sorted(STATES))
+  chosen = config.state or ('best' if len(trained.tasks) == 1 else 'last')
+  check_choice('state', chosen, sorted(STATES))
   check_choice('split', config.split, SPLITS)
   trained.resamples = config.resamples
   trained.data.dir = config.data.dir or trained.data.dir
   try:
-    state, _ = checkpoint.read_state(config.run, STATES[config.state])
+    state, _ = checkpoint.read_state(config.run, STATES[chosen])
   except FileNotFoundError as error:
-    raise ConfigError(f'run={config.run!r} has no {config.state} state yet: {error}') from error
-  workdir = pathlib.Path(config.workdir)
+    raise ConfigError(f'run={config.run!r} has no {chosen} state: {error}') from error
+  workdir = pathlib.Path(config.workdir or pathlib.Path(config.run, config.split))
   workdir.mkdir(parents=True, exist_ok=True)
   if not is_finished(trained):
-    log.warning('%s is not finished: scoring its %s state, step %d of %d', config.run, config.state, state['step'],
-                runs.make_plan(trained).steps)
-  score_split(TrainState(**state), trained, workdir, config.split)
+    log.warning('%s is not finished: scoring its %s state, step %d', config.run, chosen, state['step'])
+  try:
+    score_split(TrainState(**state), trained, workdir, config.split)
+  except FileNotFoundError as error:  # the run's data is not prepared, or no longer there
+    raise ConfigError(f'{error}, or name the folder where it lies, --config.data.dir=<folder>') from error
 
 
 def score_split(state, config, workdir, split):

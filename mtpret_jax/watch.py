@@ -18,10 +18,10 @@ FILE, BEST = 'validation.jsonl', 'best'
 
 
 def make_watch(config, workdir, start):
-  """watch(state, step): scores the validation split, saves the state in `best/` where it is the best so far by the mean
-  of the tasks' headline scores (one task: its own), and writes a line to `validation.jsonl` and TensorBoard. A pause
-  with a line is over: a run that resumes there does not go through it again. A run that starts at step 0 forgets what
-  another one, interrupted before its first checkpoint, left of these."""
+  """watch(state, step): scores the validation split, of a run with one task saves the state in `best/` where it is the
+  best so far by its headline score (several tasks' scores have no common unit), and writes a line to `validation.jsonl`
+  and TensorBoard. A pause with a line is over: a run that resumes there does not go through it again. A run that starts
+  at step 0 forgets what another one, interrupted before its first checkpoint, left of these."""
   collectors = {}
   if start == 0 and jax.process_index() == 0:
     shutil.rmtree(pathlib.Path(workdir, BEST), ignore_errors=True)
@@ -35,8 +35,9 @@ def make_watch(config, workdir, start):
     heads = hosts.on_first(lambda: {name: evaluate.headline_of(result) for name, (_, result) in scored.items()})
     log.info('validation at step %d: %s', step, ', '.join(
       f'{name} {title} {value if value is None else round(value, 4)}' for name, (title, value, _) in heads.items()))
-    values = [sign * value for _, value, sign in heads.values() if value is not None]
-    keep_best(workdir, state, step, sum(values) / len(values) if values else -math.inf, config.save_retries)
+    if len(heads) == 1:
+      (_, value, sign), = heads.values()
+      keep_best(workdir, state, step, -math.inf if value is None else sign * value, config.save_retries)
     if jax.process_index() == 0:
       write(workdir, step, {name: {'headline': title, 'value': value, 'sign': sign}
                             for name, (title, value, sign) in heads.items()})

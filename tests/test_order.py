@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mtpret_jax import optim
+from mtpret_jax import optim, runs
 from mtpret_jax.data import pipeline
 from mtpret_jax.data.order import JOINT, ORDERS, make_plan
 from mtpret_jax.data.pipeline import Visits
@@ -119,3 +119,11 @@ def test_the_rate_starts_anew_in_every_visit(order):
     done = np.arange(visit.length) / visit.length
     np.testing.assert_allclose([rate(visit.start + step) for step in range(visit.length)],
                                0.25 * (1 + np.cos(np.pi * done)), rtol=1e-5, atol=1e-7)
+
+
+def test_a_visit_of_no_steps_is_an_epoch_of_whole_batches():
+  card = dict(batch=4, steps=0)
+  config = ConfigDict(dict(tasks=dict(chest=card, hand=card | dict(steps=9), jaw=card), rounds=1, order='cyclic',
+                           seed=0))
+  plan = runs.make_plan(config, {'chest': 23, 'hand': 23, 'jaw': 3})
+  assert [(visit.task, visit.length) for visit in plan.visits] == [('chest', 5), ('hand', 9), ('jaw', 1)]

@@ -116,7 +116,7 @@ def test_an_evaluation_gives_the_scores_of_the_run(finished, tmp_path):
 def test_a_run_of_several_tasks_scores_each_with_its_own_statistics(two_tasks_run, two_tasks, tmp_path):
   workdir, _ = two_tasks_run
   config = get_evaluation()
-  config.update(run=str(workdir), workdir=str(tmp_path), state='last', split='train', resamples=2)
+  config.update(run=str(workdir), workdir=str(tmp_path), split='train', resamples=2)
   scores.evaluate_run(config)
   result = read_scores(tmp_path)['tasks']['pneumonia']
   source = open_source('kermany_pneumonia', two_tasks.data.dir, '256', 'train')
@@ -127,13 +127,29 @@ def test_a_run_of_several_tasks_scores_each_with_its_own_statistics(two_tasks_ru
 
 @pytest.mark.parametrize('fields, said', [
   (dict(run='nowhere'), 'is no workdir of a run'), (dict(state='worst'), 'unknown state .worst.; have best, last'),
-  (dict(split='dev'), 'unknown split .dev.; have train, validation, test')])
+  (dict(split='dev'), 'unknown split .dev.; have train, validation, test'),
+  ({'data': {'dir': 'nowhere'}}, 'rsna_bone_age is not prepared under nowhere.*--config.data.dir=<folder>')])
 def test_an_evaluation_that_cannot_be_is_refused(fields, said, finished, tmp_path):
   config = get_evaluation()
   config.update(run=str(finished[0]), workdir=str(tmp_path))
   config.update(fields)
   with pytest.raises(ConfigError, match=said):
     scores.evaluate_run(config)
+
+
+def test_an_evaluation_without_a_workdir_goes_into_the_runs_and_leaves_its_scores_alone(finished):
+  workdir, *_ = finished
+  before = (workdir / 'scores.json').read_text()
+  config = get_evaluation()
+  config.update(run=str(workdir), split='validation', resamples=2)
+  scores.evaluate_run(config)
+  assert read_scores(workdir / 'validation')['split'] == 'validation'
+  assert (workdir / 'scores.json').read_text() == before
+
+
+def test_a_run_of_several_tasks_has_no_best_since_their_scores_have_no_common_unit(two_tasks_run):
+  workdir, _ = two_tasks_run
+  assert len(watch.read(workdir)) == 2 and not (workdir / watch.BEST).exists()
 
 
 def test_a_resumed_run_keeps_its_best(one_task, finished, tmp_path, monkeypatch):

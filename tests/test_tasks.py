@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from ml_collections import ConfigDict
-from sklearn.metrics import log_loss
+from sklearn.metrics import f1_score, log_loss
 
 from configs import common
 from mtpret_jax.models.resnet import ResNet
@@ -119,6 +119,30 @@ def test_losses_are_the_textbooks():
   total, count = task.loss({'deviations': deviations}, batch | {'value': np.float32([[120.0], [120.0], [160.0]])})
   np.testing.assert_allclose((total, count), (0.125 + 2.5 + 0.5, 3))
   np.testing.assert_allclose(task.predict({'deviations': deviations})['value'], [[140], [0], [120]])
+
+
+def test_the_dice_loss_of_sure_predictions_is_what_f1_lacks_of_one():
+  """F1 over pixels is Dice; the annotated ones of each image, the mean over its classes without the background."""
+  batch = make_batch()
+  guess = draw.stream('guess').randint(0, 3, (BATCH, *SIZE))
+  batch['mask'][1] = -1  # an image without annotated pixels, and the third row is padding
+  weight = 0.5
+  config = CONFIGS['segmentation'].copy_and_resolve_references()
+  plain = make_task('segmentation', ABOUT, config).loss({'logits': 100.0 * np.eye(3)[guess]}, batch)
+  config.dice = weight
+  both = make_task('segmentation', ABOUT, config).loss({'logits': 100.0 * np.eye(3)[guess]}, batch)
+  seen = batch['mask'][0] >= 0
+  wanted = 1 - f1_score(batch['mask'][0][seen], guess[0][seen], labels=[1, 2], average='macro')
+  assert both[1] == plain[1] == seen.sum() and 0.3 < wanted < 0.9
+  np.testing.assert_allclose((both[0] - plain[0]) / plain[1], weight * wanted, rtol=1e-4)
+
+
+def test_the_dice_loss_of_a_class_that_is_absent_and_not_predicted_is_nothing():
+  batch = make_batch() | {'mask': np.zeros((BATCH, *SIZE), int)}
+  config = CONFIGS['segmentation'].copy_and_resolve_references()
+  config.dice = 1.0
+  total, _ = make_task('segmentation', ABOUT, config).loss({'logits': 100.0 * np.eye(3)[batch['mask']]}, batch)
+  assert total < 1e-3
 
 
 def test_a_wrong_name_is_answered_with_the_names():
