@@ -1,0 +1,65 @@
+"""The whole recipe: stages 1, 2 and 3 in one command, interrupted in each, end in the same scores."""
+
+import json
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import pretrain
+from mtpret_jax import main
+from tests.interrupted import stop_at
+from tests.test_start import change
+
+STAGES = ('pretrain', 'continual', 'bone_age')
+
+
+@pytest.fixture(scope='module')
+def make_recipe(two_tasks, tmp_path_factory):
+  """make(root) -> two steps of stage 1, two rounds on two tasks, four steps on one of them."""
+  def make(root):
+    data = {'data.archives': str(tmp_path_factory.mktemp('none'))}  # everything is prepared already
+    first = pretrain.get_config('smoke')
+    first.update(trunk='one_block', steps=2, batch=32)
+    first.contrast.update(group=2, shuffle_groups=2, dim=16)
+    first.probe.resamples = 2
+    first.data.update(dir=two_tasks.data.dir, datasets=two_tasks.data.datasets)
+    first = change(first, workdir=f'{root}/pretrain', **data)
+    second = change(two_tasks, workdir=f'{root}/continual', init='md_moco', init_from=f'{root}/pretrain', **data)
+    last = change(two_tasks, workdir=f'{root}/bone_age', init='mtpret', init_from=f'{root}/continual', order='cyclic',
+                  rounds=1, evaluate_every=2, **{'memory.anchor': 'none', 'tasks.bone_age.steps': 4}, **data)
+    with last.unlocked():
+      del last.tasks['pneumonia']
+    stages = ConfigDict(dict(zip(STAGES, (first, second, last), strict=True)), sort_keys=False)
+    return ConfigDict(dict(objective='recipe', workdir=str(root), stages=stages))
+  return make
+
+
+@pytest.fixture(scope='module')
+def undisturbed(make_recipe, tmp_path_factory):
+  root = tmp_path_factory.mktemp('undisturbed')
+  main.run_recipe(make_recipe(root))
+  return root
+
+
+def read(root, *names):
+  return json.loads(pathlib.Path(root, *names).read_text())
+
+
+def test_the_stages_follow_each_other(undisturbed):
+  assert read(undisturbed, 'continual', 'config.json')['config']['init_from'] == str(undisturbed / 'pretrain')
+  assert list(read(undisturbed, 'scores.json')) == ['bone_age']
+  assert read(undisturbed, 'scores.json')['bone_age'] == read(undisturbed, 'bone_age', 'scores.json')['tasks']
+
+
+def test_a_recipe_stopped_in_every_stage_goes_on_to_the_same_scores(make_recipe, undisturbed, tmp_path, monkeypatch):
+  recipe, visited, run_stage = make_recipe(tmp_path), [], main.run_stage
+  monkeypatch.setattr(main, 'run_stage', lambda stage: (visited.append(pathlib.Path(stage.workdir).name),
+                                                        run_stage(stage)))
+  for batches in (1, 2 + 3, 9 + 1):  # drawn before the interruption, in what is left of a stage and in the next
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+      stop_at(patch, batches)
+      main.run_recipe(recipe)
+  main.run_recipe(recipe)
+  assert visited == ['pretrain', 'pretrain', 'continual', 'continual', 'bone_age', 'bone_age']
+  assert read(tmp_path, 'scores.json') == read(undisturbed, 'scores.json')
