@@ -59,7 +59,7 @@ def train(config, workdir):
       with stall.limit(f'the batch of step {step}'):
         task, batch = next(feed)
       batch = place_batch(batch, mesh)
-      waited = time.perf_counter() - began
+      waited = 0.0 if is_busy(pending) else time.perf_counter() - began
       if task not in steps:
         steps[task] = compile_step(objective, optimiser, run.schedule, task, mesh, config.seed, guard)
         state, measures = jax.block_until_ready(steps[task](state, batch))  # compiles; other hosts may take longer
@@ -78,6 +78,11 @@ def train(config, workdir):
         watch(state, run.steps)
     log.info('the last checkpoint is %s', checkpoint.describe_latest(checkpoints))
   return state
+
+
+def is_busy(pending):
+  """Whether the device still works on the last step: what the host did meanwhile has kept nobody waiting."""
+  return pending is not None and not pending[1]['loss'].is_ready()
 
 
 def settle(pending, judge, show):

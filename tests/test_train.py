@@ -95,3 +95,11 @@ def test_metrics_hold_what_a_person_watches(undisturbed):
   line = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
   assert {'loss', 'accuracy', 'rate', 'spread', 'images_per_second', 'waited'} <= set(line)
   assert list((workdir / 'tensorboard').glob('events*'))
+
+
+def test_the_host_keeps_nobody_waiting_while_the_device_works():
+  class Loss:
+    def __init__(self, ready):
+      self.is_ready = lambda: ready
+  assert train.is_busy((3, {'loss': Loss(False)}, 'contrast'))
+  assert not train.is_busy((3, {'loss': Loss(True)}, 'contrast')) and not train.is_busy(None)
