@@ -17,7 +17,7 @@ import jax
 from jax.experimental import multihost_utils
 
 CODE = 75  # exit code, EX_TEMPFAIL of sysexits.h: the same command goes on
-GRACE = 10  # seconds that a free program may take to unwind; a compilation does not hear of an exception
+GRACE = 3  # seconds that a free program may take to unwind; a compilation does not hear of an exception
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

@@ -1,5 +1,6 @@
 """A trunk and its heads: what a visit to one task moves, what it leaves, and what the memory does."""
 
+import collections
 import functools
 
 import jax
@@ -10,14 +11,17 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mtpret_jax import train
+from mtpret_jax.data.records import decode_image, read_text
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.optim import make_optimiser
+from mtpret_jax.runs import make_run
 from mtpret_jax.sharding import make_mesh, place_batch
 from mtpret_jax.state import TrainState
 from mtpret_jax.step import compile_step, init_state
 from mtpret_jax.tasks import make_task
 from tests.interrupted import stop_at
+from tests.test_start import change
 
 BATCH, SIZE = 16, 16
 BEGINS = np.array([True, False, True, False, True, False])
@@ -242,6 +246,24 @@ def test_each_tasks_step_is_compiled_once_in_a_run(two_tasks, tmp_path, monkeypa
   train.train(two_tasks, tmp_path)
   assert {task: [step._cache_size() for step in steps] for task, steps in compiled.items()} == {
     'bone_age': [1], 'pneumonia': [1]}
+
+
+@pytest.mark.parametrize('order, step', [('cyclic_reshuffled', 10), ('joint', 4)])
+def test_the_images_of_a_step_are_named_without_reading_its_batch(order, step, two_tasks):
+  config = change(two_tasks, order=order)
+  run = make_run(config)
+  task, batch = run.batches[step]
+  owners = {card.dataset: name for name, card in config.tasks.items()}
+  ids = {source.name: [read_text(source.records[index]['image_id']) for index in range(len(source))]
+         for source in run.sources}
+  found = collections.defaultdict(list)
+  for dataset, image_id in run.name_images(step):
+    source = next(source for source in run.sources if source.name == dataset)
+    record = source.records[ids[dataset].index(image_id)]
+    found[owners[dataset]].append(decode_image(record['image'], 36))
+  fields = {name: batch[f'{name}/image'] for name in found} if task == 'joint' else {task: batch['image']}
+  for name in found.keys() | fields.keys():
+    np.testing.assert_array_equal(np.stack(found[name]), fields[name])
 
 
 def test_a_finished_run_has_nothing_left_to_do(two_tasks, two_tasks_run):

@@ -21,8 +21,8 @@ SIZE, BATCH = 8, 16
 
 def make_source(name, images, first):
   """A source whose image i is filled with the grey value first + i."""
-  records = [{'image': cv2.imencode('.png', np.full((SIZE, SIZE), first + i, np.uint8))[1].tobytes()}
-             for i in range(images)]
+  records = [{'image': cv2.imencode('.png', np.full((SIZE, SIZE), first + i, np.uint8))[1].tobytes(),
+              'image_id': str(first + i).encode()} for i in range(images)]
   return Source(name, 'train', '1.0.0', {}, records)
 
 
@@ -48,6 +48,16 @@ def test_no_image_comes_twice_before_all_came_once(sources):
   small = [value for value in seen if value >= 100]
   assert sorted(large[:60]) == list(range(60)) and sorted(small[:12]) == list(range(100, 112))
   assert large[:60] != large[60:120], 'the second epoch has another order'
+
+
+@pytest.mark.parametrize('step', [0, 7])
+@pytest.mark.parametrize('processes', [1, 2])
+def test_the_images_of_a_step_are_named_without_reading_its_batch(step, processes, sources):
+  config = make_config('balanced', seed=3)
+  parts = [pipeline.make_contrast_batches(sources, config, process=process, processes=processes)[step][1]['query']
+           for process in range(processes)]
+  assert pipeline.name_contrast_images(sources, config, step) == [
+    ('large' if value < 100 else 'small', str(value)) for part in parts for value in part[:, 0, 0, 0]]
 
 
 @pytest.mark.parametrize('weights, share', [('by_images', 60 / 72), ('balanced', 1 / 2), ('1,3', 1 / 4)])

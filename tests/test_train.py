@@ -35,7 +35,7 @@ def undisturbed(config, tmp_path_factory):
 
 def read_losses(workdir):
   lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-  return {line['step']: line['loss'] for line in lines}
+  return [(line['step'], line['loss']) for line in lines]
 
 
 @pytest.mark.parametrize('step', [1, 3, 4])
@@ -46,7 +46,7 @@ def test_a_run_stopped_at_any_step_ends_in_the_same_bits(step, config, undisturb
     train.train(config, tmp_path)
   again = jax.device_get(train.train(config, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
-  assert read_losses(tmp_path) == read_losses(workdir), 'the resumed run drew the same batches'
+  assert read_losses(tmp_path) == read_losses(workdir), 'the same batches were drawn, no line is lost or doubled'
 
 
 def test_a_finished_run_has_nothing_left_to_do(config, undisturbed):

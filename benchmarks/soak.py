@@ -1,0 +1,96 @@
+"""A long run that must not grow: stage 1 at smoke size, its memory, open files and threads watched from outside.
+
+    python -m benchmarks.soak --minutes=60
+
+runs `configs/pretrain.py:smoke` (ResNet-18, batches of 32; a checkpoint every 200 steps, of which two are kept) in a
+process of its own and reads /proc every ten seconds; Linux only. The first fifth of the time is warm-up. After it the
+resident memory must rise by less than 1 MB per 1,000 steps (least squares over the samples), and at the end there must
+be no more files and threads than after the warm-up. Memory is that of the training process; the file `samples.csv` in
+--folder has every sample.
+"""
+
+import argparse
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from benchmarks import forked
+from mtpret_jax import stopping
+from mtpret_jax.files import read_lines
+
+EVERY, WARM, LIMIT = 10, 0.2, 1.0  # s; share of the time; MB per 1,000 steps
+
+
+def measure(process):
+  """(resident MB, open files, threads) of a process."""
+  status = dict(line.split(':', 1) for line in pathlib.Path(f'/proc/{process}/status').read_text().splitlines())
+  return int(status['VmRSS'].split()[0]) / 1024, len(os.listdir(f'/proc/{process}/fd')), int(status['Threads'])
+
+
+def count_steps(workdir):
+  lines = read_lines(pathlib.Path(workdir, 'metrics.jsonl'))
+  return lines[-1]['step'] if lines else 0
+
+
+def soak(folder, minutes, every=EVERY):
+  """[(s, step, MB, files, threads)] of a run of so many minutes, counted from its first steps."""
+  workdir = folder / 'run'
+  child = forked.start('configs/pretrain.py:smoke', folder / 'log.txt', workdir=workdir, **{
+    'data.dir': folder / 'data', 'steps': 10 ** 7, 'save_every': 200, 'log_every': 20})
+  samples = []
+  try:
+    while not count_steps(workdir):
+      if child.ends():
+        raise RuntimeError(f'the run ended before its first step, see {folder / "log.txt"}')
+      time.sleep(1)
+    began = time.monotonic()
+    with open(folder / 'samples.csv', 'w', encoding='utf-8') as file:
+      while (now := time.monotonic() - began) < 60 * minutes:
+        samples.append((round(now, 1), count_steps(workdir), *measure(child.pid)))
+        print(*samples[-1], sep=',', file=file, flush=True)
+        time.sleep(every)
+  finally:
+    child.send(signal.SIGTERM)
+    child.wait()
+  if child.code != stopping.CODE:
+    raise RuntimeError(f'the run ended with code {child.code} and not as asked, see {folder / "log.txt"}')
+  return np.array(samples)
+
+
+def judge(samples, warm=WARM):
+  """Prints what came of it; returns how many of the three rules hold."""
+  kept = samples[samples[:, 0] >= warm * samples[-1, 0]]
+  _, steps, memory, files, threads = kept.T
+  slope, ends = np.polyfit(steps / 1000, memory, 1)[0], max(1, len(kept) // 10)
+  rules = [('resident memory', f'{slope:+.3f} MB per 1,000 steps', slope < LIMIT)]
+  for name, column in (('open files', files), ('threads', threads)):
+    first, last = column[:ends].max(), column[-ends:].max()
+    rules.append((name, f'{first:.0f} after the warm-up, {last:.0f} at the end', last <= first))
+  print(f'{steps[-1] - steps[0]:.0f} steps in {(kept[-1, 0] - kept[0, 0]) / 60:.0f} minutes after the warm-up; '
+        f'{memory[0]:.0f} MB at its end, {memory[-1]:.0f} MB at the end, between {memory.min():.0f} and '
+        f'{memory.max():.0f} MB')
+  for name, words, holds in rules:
+    print(f'  {name}: {words}{"" if holds else "  TOO MUCH"}')
+  return sum(holds for *_, holds in rules)
+
+
+def main():
+  parser = argparse.ArgumentParser(prog='python -m benchmarks.soak', description=__doc__.split('\n')[0])
+  parser.add_argument('--minutes', type=float, default=60)
+  parser.add_argument('--folder', help='for the run and samples.csv; a temporary one without')
+  flags = parser.parse_args()
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = pathlib.Path(flags.folder or temporary).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    held = judge(soak(folder, flags.minutes))
+  print(f'soak: {held} of 3')
+  return int(held < 3)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
