@@ -1,13 +1,13 @@
 """A long run that must not grow: stage 1 at smoke size, its memory, open files and threads watched from outside.
 
-    python -m benchmarks.soak --minutes=60
+    python -m benchmarks.soak --minutes=60 --folder=DIR
+    python -m benchmarks.soak --again=DIR/samples.csv       judges a soak that was
 
 runs `configs/pretrain.py:smoke` (ResNet-18, batches of 32; a checkpoint every 200 steps, of which two are kept) in a
-process of its own and reads /proc every ten seconds, or once the checkpoint under way is saved: a save holds 350 MB,
-15 files and 15 threads for a moment, and where such moments fall among the samples is chance. Linux only. The first
-fifth of the time is warm-up. After it the resident memory must rise by less than 1 MB per 1,000 steps (least squares
-over the samples), and in the last tenth of it there must be no more files and threads than in the first. Memory is that
-of the training process; the file `samples.csv` in --folder has every sample.
+process of its own and reads /proc every ten seconds; Linux only. A save holds 350 MB, 15 files and 15 threads for a
+moment, and where such moments fall among the samples is chance: what is judged is the least of every two minutes, which
+is what the process holds at rest. The first fifth of the time is warm-up. After it memory must rise by less than 1 MB
+per 1,000 steps (least squares), files and threads must not be more at the end than at its beginning.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks import forked
 from mtpret_jax import stopping
 from mtpret_jax.files import read_lines
 
-EVERY, WARM, LIMIT = 10, 0.2, 1.0  # s; share of the time; MB per 1,000 steps
+EVERY, REST, WARM, LIMIT = 10, 120, 0.2, 1.0  # s; s; share of the time; MB per 1,000 steps
 
 
 def measure(process):
@@ -52,8 +52,6 @@ def soak(folder, minutes, every=EVERY):
     began = time.monotonic()
     with open(folder / 'samples.csv', 'w', encoding='utf-8') as file:
       while (now := time.monotonic() - began) < 60 * minutes:
-        while list(workdir.glob('checkpoints/*.incomplete')):
-          time.sleep(0.05)
         samples.append((round(now, 1), count_steps(workdir), *measure(child.pid)))
         print(*samples[-1], sep=',', file=file, flush=True)
         time.sleep(every)
@@ -65,28 +63,42 @@ def soak(folder, minutes, every=EVERY):
   return np.array(samples)
 
 
-def judge(samples, warm=WARM):
+def judge(samples, warm=WARM, rest=REST):
   """Prints what came of it; returns how many of the three rules hold."""
   kept = samples[samples[:, 0] >= warm * samples[-1, 0]]
-  _, steps, memory, files, threads = kept.T
-  slope, ends = np.polyfit(steps / 1000, memory, 1)[0], max(1, len(kept) // 10)
-  rules = [('resident memory', f'{slope:+.3f} MB per 1,000 steps', slope < LIMIT)]
+  window = (kept[:, 0] - kept[0, 0]) // rest
+  least = np.array([np.append(part[:, 1].mean(), part[:, 2:].min(0)) for part in (
+    kept[window == number] for number in np.unique(window)[:max(2, int(kept[-1, 0] - kept[0, 0]) // rest)])])
+  steps, memory, files, threads = least.T
+  slope, error = fit(steps / 1000, memory)
+  rules = [('memory at rest', f'{slope:+.2f} MB per 1,000 steps, standard error {error:.2f}', slope < LIMIT)]
   for name, column in (('open files', files), ('threads', threads)):
-    first, last = column[:ends].max(), column[-ends:].max()
+    ends = max(1, len(column) // 10)
+    first, last = column[:ends].min(), column[-ends:].min()
     rules.append((name, f'{first:.0f} after the warm-up, {last:.0f} at the end', last <= first))
-  print(f'{steps[-1] - steps[0]:.0f} steps in {(kept[-1, 0] - kept[0, 0]) / 60:.0f} minutes after the warm-up; '
-        f'{memory[0]:.0f} MB at its end, {memory[-1]:.0f} MB at the end, between {memory.min():.0f} and '
-        f'{memory.max():.0f} MB')
+  print(f'{kept[-1, 1] - kept[0, 1]:.0f} steps in {(kept[-1, 0] - kept[0, 0]) / 60:.0f} minutes after the warm-up; at '
+        f'rest between {memory.min():.0f} and {memory.max():.0f} MB, with saves up to {kept[:, 2].max():.0f} MB')
   for name, words, holds in rules:
     print(f'  {name}: {words}{"" if holds else "  TOO MUCH"}')
-  return sum(holds for *_, holds in rules)
+  return sum(bool(holds) for *_, holds in rules)
+
+
+def fit(x, y):
+  """(slope, its standard error) by least squares."""
+  slope, shift = np.polyfit(x, y, 1)
+  spread = np.sum((y - slope * x - shift) ** 2) / max(1, len(x) - 2)
+  return slope, np.sqrt(spread / np.sum((x - x.mean()) ** 2))
 
 
 def main():
   parser = argparse.ArgumentParser(prog='python -m benchmarks.soak', description=__doc__.split('\n')[0])
   parser.add_argument('--minutes', type=float, default=60)
   parser.add_argument('--folder', help='for the run and samples.csv; a temporary one without')
+  parser.add_argument('--again', help='samples.csv of a soak that was, to be judged')
   flags = parser.parse_args()
+  if flags.again:
+    print(f'soak: {judge(np.loadtxt(flags.again, delimiter=","))} of 3')
+    return 0
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(flags.folder or temporary).absolute()
     folder.mkdir(parents=True, exist_ok=True)
