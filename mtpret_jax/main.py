@@ -13,7 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mtpret_jax import bad_steps, checkpoint, hosts, lock, prepare, report, scores, stopping, train
+from mtpret_jax import bad_steps, checkpoint, hosts, lock, preflight, prepare, report, scores, stopping, train
 from mtpret_jax.check import ConfigError, check_config, check_workdir
 from mtpret_jax.data.pipeline import flatten
 from mtpret_jax.progress import list_libraries
@@ -28,6 +28,9 @@ PROCESSES = flags.DEFINE_integer('processes', None, 'how many processes there ar
 PROCESS = flags.DEFINE_integer('process', None, 'which of them this is, from 0', lower_bound=0)
 STALL_TIMEOUT = flags.DEFINE_integer(
   'stall_timeout', 300, 'seconds after which one of several processes gives up waiting for another', lower_bound=1)
+PREFLIGHT = flags.DEFINE_string(
+  'preflight', None, 'only compile the steps for this pod, such as v5e:4x4 or h100:8, which need not be here, and say '
+  'what they take there (docs/pods.md)')
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ def main(_):
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries' chatter
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   try:
+    if PREFLIGHT.value:
+      return preflight.fly(CONFIG.value, PREFLIGHT.value)
     if DISTRIBUTED.value:
       hosts.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, STALL_TIMEOUT.value)
       if jax.process_index():  # the first process speaks for all
@@ -100,8 +105,9 @@ def parse_flags(argv):
     CONFIG.value.to_dict()  # a config file that is not there only says so when it is used
     return rest
   except flags.UnrecognizedFlagError as error:
-    stop(REFUSED, f'unknown flag --{error.flagname}: have --config, --config.FIELD (after --config) and, for several '
-                  f'processes, --distributed, --coordinator, --processes, --process and --stall_timeout')
+    stop(REFUSED, f'unknown flag --{error.flagname}: have --config, --config.FIELD (after --config), --preflight '
+                  f'and, for several processes, --distributed, --coordinator, --processes, --process and '
+                  f'--stall_timeout')
   except (AttributeError, KeyError) as error:
     stop(REFUSED, explain_field(error, argv))
   except (flags.Error, TypeError, ValueError, OSError) as error:

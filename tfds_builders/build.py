@@ -142,6 +142,12 @@ def refuse_other(name, archives_dir, path):
       f'({now["files"]} files, {now["sha256"][:12]}): prepare with --overwrite, or into another --data_dir')
 
 
+def describe(name):
+  """What the builder `name` says of its dataset before there is any archive: findings, relation, mask, kinds."""
+  with tempfile.TemporaryDirectory() as folder:
+    return dict(load(name).Builder(data_dir=folder, config='256').info.metadata)
+
+
 def read_metadata(path):
   return tfds.builder_from_directory(path).info.metadata
 
