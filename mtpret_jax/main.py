@@ -13,7 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mtpret_jax import bad_steps, checkpoint, hosts, lock, preflight, prepare, report, scores, stopping, train
+from mtpret_jax import bad_steps, checkpoint, compiled, hosts, lock, preflight, prepare, report, scores, stopping, train
 from mtpret_jax.check import ConfigError, check_config, check_workdir
 from mtpret_jax.data.pipeline import flatten
 from mtpret_jax.progress import list_libraries
@@ -43,6 +43,7 @@ EXPECTED = (*prepare.REFUSALS, *FAILURES)  # what is told in one line, by all pr
 def main(_):
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries' chatter
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
+  compiled.keep_compiled()
   try:
     if PREFLIGHT.value:
       return preflight.fly(CONFIG.value, PREFLIGHT.value)
