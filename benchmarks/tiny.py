@@ -9,7 +9,7 @@ from configs import common, continual, pretrain, tasks
 
 
 def get_config(stage):
-  return {'pretrain': make_pretrain, 'continual': make_continual}[stage]()
+  return {'pretrain': make_pretrain, 'continual': make_continual, 'finetune': make_finetune}[stage]()
 
 
 def make_pretrain():
@@ -31,6 +31,16 @@ def make_continual():
     card.update(size=36, batch=16, group=2)
     card.augment = common.labelled_augment(32)
   config.data.phantoms = phantoms()
+  return config
+
+
+def make_finetune():
+  """Stage 3 on bone age, four steps, validated after two and four."""
+  config = make_continual()
+  config.update(name='finetune', order='cyclic', rounds=1, evaluate_every=2)
+  config.memory.anchor = 'none'
+  del config.tasks['pneumonia']
+  config.tasks.bone_age.steps = 4
   return config
 
 
