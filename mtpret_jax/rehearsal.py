@@ -41,7 +41,7 @@ def rehearse(config):
              for name, card in config.tasks.items()}
   if config.order == JOINT:
     batches = {JOINT: {f'{name}/{field}': rows for name, batch in batches.items() for field, rows in batch.items()}}
-  plan = make_plan(config)
+  plan = make_plan(config, dict.fromkeys(config.tasks, 0))  # a visit of an epoch: its length changes nothing here
   return Rehearsal(make_multitask(config, tasks, plan.begins), batches,
                    optim.make_visit_schedule(config.optimiser, plan))
 
