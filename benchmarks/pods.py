@@ -22,7 +22,8 @@ PODS = ('v5e:2x4', 'v5e:4x4', 'v5e:8x8', 'v5e:16x16')
 def make_config(variant, images, chips):
   config = pretrain.get_config(variant)
   config.batch = images * chips
-  config.contrast.update(group=images, shuffle_groups=4, queue=max(config.contrast.queue, config.batch))  # 4 chips a host
+  config.contrast.update(group=images, shuffle_groups=4)  # a host has four chips
+  config.contrast.queue = max(config.contrast.queue, config.batch)
   return config
 
 
