@@ -1,9 +1,9 @@
-"""What chips can do, by their makers' pages; none of it was measured here.
+"""What chips can do, as published; none of it was measured here.
 
-TPU: https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e. The network is the chip's links to its neighbours, one
-direction of each: half of the "bidirectional" figure. NVIDIA: the data sheets of the SXM modules,
-https://www.nvidia.com/en-us/data-center/a100, /h100, /h200; arithmetic without sparsity, network half of
-NVLink's total.
+Those of v5e were read on https://cloud.google.com/tpu/docs/v5e. The others are the figures in common use: compare them
+with their makers' pages (https://cloud.google.com/tpu/docs/v4, /v5p, /v6e; the data sheets of NVIDIA's SXM modules
+A100, H100 and H200) before money depends on them. The network of a TPU is its links to its neighbours, one direction
+of each: half of the "bidirectional" figure; of a GPU half of NVLink's total; arithmetic without sparsity.
 """
 
 import dataclasses
