@@ -16,6 +16,7 @@ core for a kill.
 
 import argparse
 import collections
+import functools
 import pathlib
 import random
 import shutil
@@ -74,7 +75,7 @@ def kill(child, moment, draw, workdir, seconds):
 def try_run(number, rng, folder, undisturbed):
   """Kills one run, lets it end, compares. Returns (kills, stage, moment, what is wrong, in words)."""
   stage, moment = STAGES[number % 2], MOMENTS[number // 2 % len(MOMENTS)]
-  wanted, whole, made = undisturbed[stage]
+  wanted, whole, made = undisturbed(stage)
   own = moment == 'making data'
   workdir, data, kills = folder / f'{number}_{stage}', folder / (f'{number}_data' if own else f'data_{stage}'), 0
   for _ in range(KILLS):
@@ -94,7 +95,7 @@ def run(n, seed, folder):
   """The number of kills survived, of at least `n`, and how many there were."""
   rng, counts, survived, began = random.Random(seed), collections.Counter(), 0, time.monotonic()
   forked.compile_into(folder / 'compiled')
-  undisturbed = {stage: run_undisturbed(stage, folder) for stage in STAGES}
+  undisturbed = functools.cache(lambda stage: run_undisturbed(stage, folder))
   number = 0
   while sum(counts.values()) < n:
     kills, stage, moment, wrong = try_run(number, rng, folder, undisturbed)

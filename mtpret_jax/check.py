@@ -20,10 +20,21 @@ def check_config(config, *, devices, processes):
   check_choice('optimiser.kind', config.optimiser.kind, ['adamw', 'sgd'])
   check_choice('data.rule', config.data.rule, RULES)
   check_choice('data.stored', config.data.stored, ['256', '512', 'original'])
+  check_choice('on_bad', config.on_bad, ['skip', 'stop'])
+  check_spike(config)
   if config.objective == 'contrast':
     check_contrast(config, devices, processes)
   else:
     check_multitask(config, devices)
+
+
+def check_spike(config):
+  if config.spike and not config.spike > 1:
+    raise ConfigError(f'spike={config.spike} would call ordinary losses spikes: it is a multiple of their median above '
+                      f'1, such as --config.spike=4, or 0 for no such rule')
+  for field, least in (('keep', 1), ('save_retries', 0), ('skips', 0), ('spike_window', 1)):
+    if config[field] < least:
+      raise ConfigError(f'{field}={config[field]} is too few: it must be at least {least}')
 
 
 def check_groups(field, batch, group, devices):

@@ -8,19 +8,13 @@ import pytest
 
 from mtpret_jax import lock, stopping
 from mtpret_jax.check import ConfigError
+from tests.interrupted import listen
 
 
 @pytest.fixture
-def listening(monkeypatch):
-  """The handlers are installed, without the thread that ends the program; afterwards everything is as it was."""
-  before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
-  monkeypatch.setattr(stopping.threading.Thread, 'start', lambda thread: None)
-  stopping.listen()
-  yield
-  signal.set_wakeup_fd(-1)
-  for number, handler in before.items():
-    signal.signal(number, handler)
-  stopping.Notice.asked, stopping.Notice.deferred = None, False
+def listening():
+  with listen():
+    yield
 
 
 @pytest.mark.parametrize('number', stopping.SIGNALS)
