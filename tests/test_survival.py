@@ -22,9 +22,9 @@ def test_damage_is_found_by_the_manifest_and_not_by_luck(tmp_path, monkeypatch, 
 
 
 def test_a_killed_run_ends_in_the_same_bits():
-  said = subprocess.run([sys.executable, '-m', 'benchmarks.kills', '--n=2', '--seed=5'], capture_output=True, text=True)
+  said = subprocess.run([sys.executable, '-m', 'benchmarks.kills', '--n=1', '--seed=5'], capture_output=True, text=True)
   kills = said.stdout.splitlines()[-1].split()
-  assert kills[0] == 'kills:' and kills[1] == kills[3] and int(kills[1]) >= 2, said.stdout + said.stderr
+  assert kills[0] == 'kills:' and kills[1] == kills[3] and int(kills[1]) >= 1, said.stdout + said.stderr
 
 
 def make_samples(growth=0.0, files=0, minutes=60):
