@@ -43,9 +43,16 @@ def prepared(archives, tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def two_tasks(prepared):
-  """Stage 2 in twelve steps: two rounds of three steps on each of two tasks, a trunk of one block, eight devices."""
+def one_block():
+  """A trunk of one block has this name while tests run."""
   LAYERS['one_block'] = (BasicBlock, (1, 0, 0, 0))
+  yield
+  del LAYERS['one_block']
+
+
+@pytest.fixture(scope='session')
+def two_tasks(prepared, one_block):
+  """Stage 2 in twelve steps: two rounds of three steps on each of two tasks, a trunk of one block, eight devices."""
   config = continual.get_config('smoke')
   config.update(trunk='one_block', rounds=2, save_every=1, log_every=1, resamples=4)
   config.tasks = tasks.embedded(['bone_age', 'pneumonia'], steps=3)
@@ -53,8 +60,7 @@ def two_tasks(prepared):
     card.update(size=36, batch=16, group=2)
     card.augment.size = 32
   config.data.update(dir=str(prepared), datasets=('rsna_bone_age', 'kermany_pneumonia'))
-  yield config.lock()
-  del LAYERS['one_block']
+  return config.lock()
 
 
 @pytest.fixture(scope='session')

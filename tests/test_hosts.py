@@ -2,13 +2,13 @@
 
 `benchmarks/hosts.py` has more of each; these are the same checks."""
 
+import dataclasses
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import types
 
 import jax
 import pytest
@@ -17,7 +17,6 @@ from benchmarks import hosts as bench
 from benchmarks import tiny
 from mtpret_jax import evaluate, hosts, train
 from mtpret_jax.check import ConfigError
-from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.sharding import make_mesh
 
 
@@ -39,15 +38,13 @@ def stages(folder):
 
 
 @pytest.fixture(scope='module')
-def pretrain(prepared, tmp_path_factory):
+def pretrain(prepared, one_block, tmp_path_factory):
   """(config, workdir) of stage 1 in this process, on its eight devices."""
-  LAYERS['one_block'] = (BasicBlock, (1, 0, 0, 0))
   config = tiny.get_config('pretrain')
   config.data.dir = str(prepared)
   workdir = tmp_path_factory.mktemp('alone')
   train.train(config.lock(), workdir)
-  yield config, workdir
-  del LAYERS['one_block']
+  return config, workdir
 
 
 def test_stage_1_in_two_processes_ends_as_in_one_and_only_the_first_reports(stages):
@@ -91,8 +88,14 @@ def test_processes_with_different_configs_refuse_together(folder):
   assert bench.check_refusal(folder) == ''
 
 
+@dataclasses.dataclass(frozen=True)
+class Device:
+  id: int
+  process_index: int
+
+
 def test_the_devices_of_a_process_lie_side_by_side_whatever_their_numbers():
-  devices = [types.SimpleNamespace(id=number, process_index=number // 2 % 2) for number in range(8)]
+  devices = [Device(number, number // 2 % 2) for number in range(8)]
   assert [device.process_index for device in make_mesh(devices).devices] == [0] * 4 + [1] * 4
 
 

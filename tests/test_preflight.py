@@ -11,7 +11,6 @@ from configs.pretrain import get_config
 from mtpret_jax import preflight
 from mtpret_jax.check import ConfigError
 from mtpret_jax.chips import Chip
-from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.pods import Pod, find_pod
 from mtpret_jax.preflight import Account, DoesNotFit, find_most, find_seconds, fly, take_account
 from mtpret_jax.rehearsal import rehearse
@@ -44,15 +43,13 @@ def test_labelled_batches_are_rehearsed_in_the_shapes_of_the_data(order, prepare
 
 
 @pytest.fixture
-def pretrain():
+def pretrain(one_block):
   """Stage 1 on a trunk of one block, four images on each of eight devices, and nothing prepared."""
-  LAYERS['one_block'] = (BasicBlock, (1, 0, 0, 0))
   config = get_config('smoke')
   config.update(trunk='one_block', batch=32)
   config.contrast.update(group=4, shuffle_groups=4)
   config.data.dir = 'nowhere'
-  yield config
-  del LAYERS['one_block']
+  return config
 
 
 def make_pod(memory=1e9):
