@@ -9,11 +9,6 @@ import optax
 from mtpret_jax.sharding import by_batch, replicated
 from mtpret_jax.state import TrainState
 
-# For XLA, by platform. On CPUs its library YNNPACK takes every convolution unless told which operations to take; for
-# products and sums it is the fastest there, for convolutions and above all for their kernel gradients it is not.
-COMPILER_OPTIONS = {'cpu': {
-  'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'}}
-
 
 def init_state(objective, optimiser, mesh, seed, trunk=None):
   """The state at step 0, made inside `jit`: nothing in it aliases, so that it can be donated. `trunk`: the (params,
@@ -40,8 +35,7 @@ def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None):
   live = objective.parts[task]
 
   @functools.partial(jax.jit, donate_argnums=0, in_shardings=(replicated(mesh), by_batch(mesh)),
-                     out_shardings=replicated(mesh),
-                     compiler_options=COMPILER_OPTIONS.get(mesh.devices.flat[0].platform))
+                     out_shardings=replicated(mesh))
   def step(state, batch):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     resting = {part: weights for part, weights in state.params.items() if part not in live}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtpret_jax.models.pool import pool_max, pool_pairs, pool_windows
+from mtpret_jax.models.resnet import pool_max, pool_shifted, pool_windows
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def pull(pool, images_BHWC):
   return out, np.where(images_BHWC > 0, gradient(jnp.asarray(weights))[0], 0)  # ReLU stops what falls on zeros
 
 
-def test_windows_and_pairs_are_the_same_pool(images_BHWC):
-  for one, other in zip(pull(pool_windows, images_BHWC), pull(pool_pairs, images_BHWC), strict=True):
+def test_windows_and_shifted_slices_are_the_same_pool(images_BHWC):
+  for one, other in zip(pull(pool_windows, images_BHWC), pull(pool_shifted, images_BHWC), strict=True):
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
 
