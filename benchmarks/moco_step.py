@@ -97,16 +97,17 @@ def make_torch_step(options):
 
 
 def serve(options):
-  """The process of one side: answers each line on stdin with the seconds that `steps` steps took."""
+  """The process of one side: answers each line on stdin with the seconds that `steps` steps took, by the clock and of
+  processors."""
   take_step, description = {'ours': make_our_step, 'torch': make_torch_step}[options.side](options)
   for _ in range(2):
     take_step()
   print(json.dumps(description), flush=True)
   for _ in sys.stdin:
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     for _ in range(options.steps):
       take_step()
-    print(json.dumps(time.perf_counter() - began), flush=True)
+    print(json.dumps([time.perf_counter() - began, time.process_time() - spent]), flush=True)
 
 
 def start_side(side):
@@ -123,11 +124,11 @@ def read(process):
   return json.loads(line)
 
 
-def measure(process, images):
-  """Images a second in one measurement of `images` images."""
+def measure(process):
+  """Seconds of one measurement, by the clock and of processors."""
   process.stdin.write('go\n')
   process.stdin.flush()
-  return images / read(process)
+  return read(process)
 
 
 def compare(options):
@@ -139,21 +140,26 @@ def compare(options):
   for side in sides:
     processes[side], description = start_side(side)
     print(f'  {side}: {description}')
-  images = options.batch * options.steps
-  rates = {side: [] for side in sides}
+  seconds = {side: [] for side in sides}
   for _ in range(options.repeats):
     for side in sides:
-      rates[side].append(measure(processes[side], images))
+      seconds[side].append(measure(processes[side]))
   for process in processes.values():
     process.stdin.close()
     process.wait()
   for side in sides:
-    print(f'{side:>6}: {statistics.median(rates[side]):7.1f} images/s, median of {options.repeats}')
+    clock, processors = (statistics.median(column) for column in zip(*seconds[side], strict=True))
+    print(f'{side:>6}: {options.batch * options.steps / clock:7.1f} images/s; {processors / options.steps:.2f} s of '
+          f'processors a step, medians of {options.repeats}')
   if len(sides) == 1:
     print('PyTorch is not here to compare with: pip install torch torchvision')
     return
-  ratios = [ours / theirs for ours, theirs in zip(rates['ours'], rates['torch'], strict=True)]
-  print(f' ratio: {statistics.median(ratios):.2f} times PyTorch, {min(ratios):.2f} to {max(ratios):.2f} over the pairs')
+  ratios, spent = ([theirs[column] / ours[column] for ours, theirs in zip(*seconds.values(), strict=True)]
+                   for column in (0, 1))
+  print(f'processor time: ratio {statistics.median(spent):.2f} ({min(spent):.2f} to {max(spent):.2f})')
+  other = '' if options.dtype == 'float32' else f' {options.dtype}'
+  print(f'moco_step {options.model} {options.size}{other}: ratio {statistics.median(ratios):.2f} '
+        f'({min(ratios):.2f} to {max(ratios):.2f}) over torch {options.layout}')
 
 
 if __name__ == '__main__':
