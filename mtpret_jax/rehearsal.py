@@ -15,7 +15,6 @@ from mtpret_jax.objectives import Objective
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.runs import make_plan
-from mtpret_jax.sharding import place_state
 from mtpret_jax.step import compile_step, shape_state
 from mtpret_jax.tasks import make_task
 from tfds_builders import build
@@ -87,7 +86,5 @@ def shape_labelled(card, about):
 def lower(config, rehearsal, task, mesh):
   """The step of `task` for the devices of `mesh`, lowered: `jax.stages.Lowered`."""
   objective, optimiser = remember(rehearsal.objective, config), optim.make_optimiser(config.optimiser)
-  state = shape_state(objective, optimiser)
-  step = compile_step(objective, optimiser, rehearsal.schedule, task, mesh, config.seed, make_guard(config),
-                      place_state(state, mesh, config.sharding))
-  return step.lower(state, rehearsal.batches[task])
+  step = compile_step(objective, optimiser, rehearsal.schedule, task, mesh, config.seed, make_guard(config))
+  return step.lower(shape_state(objective, optimiser), rehearsal.batches[task])

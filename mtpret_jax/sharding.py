@@ -1,6 +1,4 @@
-"""The mesh and what lies where on it: batches split over `data`, the state on every device or cut over all of them."""
-
-import math
+"""The mesh and its two shardings: batches split over `data`, everything else on every device."""
 
 import jax
 import numpy as np
@@ -21,29 +19,6 @@ def by_batch(mesh):
 
 def replicated(mesh):
   return NamedSharding(mesh, P())
-
-
-STATES = ('replicated', 'fsdp')  # the config's `sharding`
-CUT = ('params', 'opt', 'slow', 'anchor')  # parts of the state with the shapes of the weights
-WORTH_CUTTING = 2 ** 14  # numbers; below that a message costs more than the memory
-
-
-def place_state(shapes, mesh, how):
-  """The sharding of each array of a state of `shapes`. 'replicated': all on every device. 'fsdp' (Rajbhandari et al.
-  2020, ZeRO-3): weights, momentum and slow weights are cut along the longest side that the devices divide, each device
-  keeps its piece, and XLA brings the pieces together where a step needs them: less memory for more messages."""
-  def place(path, array):
-    parts = {getattr(key, 'name', getattr(key, 'key', None)) for key in path}
-    sides = [side if side % mesh.size == 0 else 0 for side in array.shape]
-    if how == 'replicated' or not parts & set(CUT) or math.prod(array.shape) < WORTH_CUTTING or not max(sides):
-      return replicated(mesh)
-    return NamedSharding(mesh, P(*[None] * sides.index(max(sides)), 'data'))
-  return jax.tree_util.tree_map_with_path(place, shapes)
-
-
-def gather_state(state, mesh):
-  """The state with all of it on every device."""
-  return jax.device_put(state, replicated(mesh))
 
 
 def place_batch(batch, mesh):

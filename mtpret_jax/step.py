@@ -10,11 +10,11 @@ from mtpret_jax.sharding import by_batch, replicated
 from mtpret_jax.state import TrainState
 
 
-def init_state(objective, optimiser, mesh, seed, trunk=None, placement=None):
+def init_state(objective, optimiser, mesh, seed, trunk=None):
   """The state at step 0, made inside `jit`: nothing in it aliases, so that it can be donated. `trunk`: the (params,
-  stats) to start from, or None for random ones. `placement`: `sharding.place_state`'s, None is all on every device."""
+  stats) to start from, or None for random ones."""
   make = functools.partial(make_state, objective, optimiser)
-  return jax.jit(make, out_shardings=placement or replicated(mesh))(jax.random.key(seed), trunk)
+  return jax.jit(make, out_shardings=replicated(mesh))(jax.random.key(seed), trunk)
 
 
 def make_state(objective, optimiser, rng, trunk=None):
@@ -28,14 +28,14 @@ def shape_state(objective, optimiser):
   return jax.eval_shape(functools.partial(make_state, objective, optimiser), jax.random.key(0))
 
 
-def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None, placement=None):
+def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None):
   """(state, batch) -> (state, measures), at the rate that `schedule` has for the step. Only the parts that `task` moves
   are differentiated and updated, so that neither momentum nor weight decay drifts a part which saw no data. The old
   state's memory is reused. `guard` has the last word on what a step changes (`guard.py`)."""
-  live, placement = objective.parts[task], placement or replicated(mesh)
+  live = objective.parts[task]
 
-  @functools.partial(jax.jit, donate_argnums=0, in_shardings=(placement, by_batch(mesh)),
-                     out_shardings=(placement, replicated(mesh)))
+  @functools.partial(jax.jit, donate_argnums=0, in_shardings=(replicated(mesh), by_batch(mesh)),
+                     out_shardings=replicated(mesh))
   def step(state, batch):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     resting = {part: weights for part, weights in state.params.items() if part not in live}
