@@ -1,9 +1,8 @@
-"""What chips can do, as published; none of it was measured here.
+"""What chips can do, as published, each figure with its source; none of it was measured here.
 
-Those of v5e were read on https://cloud.google.com/tpu/docs/v5e. The others are the figures in common use: compare them
-with their makers' pages (https://cloud.google.com/tpu/docs/v4, /v5p, /v6e; the data sheets of NVIDIA's SXM modules
-A100, H100 and H200) before money depends on them. The network of a TPU is its links to its neighbours, one direction
-of each: half of the "bidirectional" figure; of a GPU half of NVLink's total; arithmetic without sparsity.
+Units are decimal as the makers have them; the memory that a program gets is a little more or less. Arithmetic is
+without sparsity. The network of a TPU is all its links to its neighbours, one direction of each: half of
+the "bidirectional" figure; of a GPU half of NVLink's total.
 """
 
 import dataclasses
@@ -35,17 +34,29 @@ class Chip:
   gpu: Gpu | None = None
 
 
+# OpenXLA, xla/backends/gpu/target_config/specs/{a100_sxm_80,h100_sxm,h200}.txtpb (https://github.com/openxla/xla)
 A100 = Gpu('NVIDIA A100-SXM4-80GB', 108, 167_936, 166_912, 41_943_040, 1.41, (8, 0))
 H100 = Gpu('NVIDIA H100 80GB HBM3', 132, 233_472, 232_448, 52_428_800, 1.98, (9, 0))
-H200 = Gpu('NVIDIA H200', 132, 233_472, 232_448, 62_914_560, 1.98, (9, 0))
+H200 = Gpu('NVIDIA H200 141GB HBM3e', 132, 233_472, 232_448, 52_428_800, 1.98, (9, 0))
 
 CHIPS = {
-  'v4': Chip(275e12, 32e9, 1200e9, 300e9),
+  # "TPU v4", https://cloud.google.com/tpu/docs/v4: 275 TFLOPS, 32 GiB, 1200 GB/s. Its links, six of 45 GB/s: "How to
+  # Think About TPUs" in How to Scale Your Model, https://jax-ml.github.io/scaling-book/tpus
+  'v4': Chip(275e12, 32e9, 1200e9, 270e9),
+  # "TPU v5e", https://cloud.google.com/tpu/docs/v5e: 197 TFLOPS, 16 GB, 819 GB/s, 400 GB/s in both directions
   'v5e': Chip(197e12, 16e9, 819e9, 200e9),
+  # "TPU v5p", https://docs.cloud.google.com/tpu/docs/v5p-training: 459 TFLOPS, 95 GiB, 2765 GB/s, 1200 GB/s in both
+  # directions
   'v5p': Chip(459e12, 95e9, 2765e9, 600e9),
-  'v6e': Chip(918e12, 32e9, 1600e9, 400e9),
+  # "TPU v6e", https://docs.cloud.google.com/tpu/docs/v6e: 918 TFLOPS, 32 GB, 1638 GB/s, 800 GB/s in both directions
+  'v6e': Chip(918e12, 32e9, 1638e9, 400e9),
+  # GPUs, SXM modules: "How to Think About GPUs" in How to Scale Your Model, https://jax-ml.github.io/scaling-book/gpus
+  # (3.1e14, 9.9e14 and 9.9e14 FLOP/s; 80, 80 and 141 GB; 300, 450 and 450 GB/s of NVLink). With more digits: bandwidth
+  # and, for H100 and H200, arithmetic from OpenXLA's files above, 132 multiprocessors x 4 units x 512 multiply-adds at
+  # 1.8295 GHz; A100's 312 TFLOPS from https://glennklockwood.com/garden/processors/A100, which quotes NVIDIA's "A100
+  # datasheet" (nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf). NVIDIA's own pages were not seen.
   'a100': Chip(312e12, 80e9, 2039e9, 300e9, A100),
-  'h100': Chip(989e12, 80e9, 3350e9, 450e9, H100),
+  'h100': Chip(989e12, 80e9, 3352e9, 450e9, H100),
   'h200': Chip(989e12, 141e9, 4800e9, 450e9, H200),
 }
 
