@@ -2,7 +2,7 @@
 
     python -m benchmarks.hosts
 
-Runs of `benchmarks/tiny.py` in 1, 2 and 4 processes joined by `jax.distributed` over loopback, always four CPU devices
+Runs of `benchmarks/smooth.py` in 1, 2 and 4 processes joined by `jax.distributed` over loopback, always four CPU devices
 and the same global batches:
 
   equal      stages 1 and 2 in 2 and in 4 processes end in the state that one process ends in, with the same validation
@@ -45,7 +45,7 @@ def start(config, processes, devices, folder, log, flags=(), own=()):
   children = []
   for process in range(processes):
     joined = ['--distributed', f'--coordinator=127.0.0.1:{port}', f'--processes={processes}', f'--process={process}']
-    command = [sys.executable, '-m', 'benchmarks.tiny', f'--config=benchmarks/tiny.py:{config}',
+    command = [sys.executable, '-m', 'benchmarks.smooth', f'--config=benchmarks/tiny.py:{config}',
                f'--config.data.dir={folder / "data"}', *flags, *(own if process == processes - 1 else ()),
                *(joined if processes > 1 else ())]
     with open(f'{log}.{process}', 'w') as file:

@@ -48,10 +48,14 @@ def phantoms():
   return dict(images=24, size=96, seed=0)
 
 
+def add_trunk():
+  from mtpret_jax.models.resnet import LAYERS, BasicBlock
+  LAYERS['one_block'] = (BasicBlock, (1, 0, 0, 0))
+
+
 if __name__ == '__main__':
   from absl import app
 
   from mtpret_jax import main
-  from mtpret_jax.models.resnet import LAYERS, BasicBlock
-  LAYERS['one_block'] = (BasicBlock, (1, 0, 0, 0))
+  add_trunk()
   app.run(main.main, flags_parser=main.parse_flags)

@@ -7,6 +7,9 @@ from tfds_builders.phantoms.physics import Vendor
 from tfds_builders.phantoms.shot import Shot, dice
 from tfds_builders.phantoms.studies import take_limb
 
+# What is seen in an abnormal study. Of 100 that radiologists reviewed 53 had fractures, 48 hardware, 35 degenerative
+# joints and 29 something else (Rajpurkar et al. 2018, 2.5), many more than one; lesions stand for the last two.
+KINDS = (('fracture',), ('fracture', 'hardware'), ('hardware',), ('lesion',))
 PARTS = ('WRIST', 'SHOULDER', 'ELBOW', 'FINGER', 'HAND', 'FOREARM', 'HUMERUS')
 
 
@@ -19,11 +22,11 @@ def plan(seed):
     labels = (True, False) if patient % 3 == 0 else (bool(rng.random() < 0.42),)
     turn = 0
     for study, positive in enumerate(labels, 1):
-      kind = ('fracture', 'hardware', 'fracture', 'lesion')[int(rng.integers(4))] if positive else None
+      kinds = KINDS[int(rng.integers(4))] if positive else ()
       folder = f'MURA-v1.1/{"valid" if valid else "train"}/XR_{part}/patient{number:05d}'
       folder += f'/study{study}_{"positive" if positive else "negative"}'
       for image in range(1, int(rng.integers(2, 5))):
-        yield Shot(f'{folder}/image{image}.png', patient, turn, (kind,) if kind else (), part)
+        yield Shot(f'{folder}/image{image}.png', patient, turn, kinds, part)
         turn += 1
 
 
