@@ -2,7 +2,7 @@
 
     python -m benchmarks.hosts
 
-Runs of `benchmarks/smooth.py` in 1, 2 and 4 processes joined by `jax.distributed` over loopback, always four CPU devices
+Runs of `benchmarks/smooth.py` in 1, 2 and 4 processes joined by `jax.distributed` over loopback, always four devices
 and the same global batches:
 
   equal      stages 1 and 2 in 2 and in 4 processes end in the state that one process ends in, with the same validation
@@ -16,6 +16,7 @@ tolerance. About 10 minutes on two idle cores.
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import signal
@@ -99,10 +100,18 @@ def judge(workdir, one):
   state, loss = compare(workdir, one)
   print(f'  {workdir.name}: states within {state:.1e}, losses within {loss:.1e}', flush=True)
   words = [f'states differ by {state}'] * (state > TOLERANCE) + [f'losses differ by {loss}'] * (loss > TOLERANCE)
-  for name in ('validation.jsonl', 'results.json'):
-    if (one / name).exists() and not (workdir / name).exists():
-      words.append(f'no {name}')
+  words += ['no results.json'] * ((one / 'results.json').exists() and not (workdir / 'results.json').exists())
+  ours, alone = read_validation(workdir), read_validation(one)
+  words += [f'validation {ours} against {alone}'] * (ours.keys() != alone.keys() or not all(
+    math.isclose(ours[at], alone[at], rel_tol=TOLERANCE) for at in alone))
   return '; '.join(words)
+
+
+def read_validation(workdir):
+  """{(step, task): headline}; {} where nothing was validated."""
+  path = workdir / 'validation.jsonl'
+  lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  return {(line['step'], task): score['value'] for line in lines for task, score in line['tasks'].items()}
 
 
 def check_equal(stage, processes, folder):

@@ -30,9 +30,10 @@ def folder(prepared, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def stages(folder):
-  """Stage 1 in one process of four devices: what several are compared with, compiled in the same way."""
-  workdir = folder / 'pretrain_1'
-  assert bench.finish(bench.start('pretrain', 1, 4, folder, workdir, [f'--config.workdir={workdir}'])) == [0]
+  """Stages 1 and 2 in one process of four devices: what several are compared with, compiled in the same way."""
+  for stage in ('pretrain', 'continual'):
+    workdir = folder / f'{stage}_1'
+    assert bench.finish(bench.start(stage, 1, 4, folder, workdir, [f'--config.workdir={workdir}'])) == [0]
   return folder
 
 
@@ -52,6 +53,10 @@ def test_stage_1_in_two_processes_ends_as_in_one_and_only_the_first_reports(stag
   assert [row['dataset'] for row in ours['probe']] == [row['dataset'] for row in alone['probe']]
   first, other = ((stages / f'pretrain_2.{process}').read_text() for process in (0, 1))
   assert 'Probe on the validation split' in first and 'Probe' not in other and 'step/s' not in other
+
+
+def test_stage_2_in_two_processes_ends_as_in_one_and_validates_alike(stages):
+  assert bench.check_equal('continual', 2, stages) == ''
 
 
 @pytest.mark.parametrize('devices', [4, 1])
