@@ -15,6 +15,7 @@ import pytest
 from benchmarks.fuzz import __main__ as fuzz
 from tests import dicoms
 from tests.test_builders import edit, read_all, read_rejects, write_nih
+from tests.test_own_archive import write_clinic
 from tfds_builders import archives, boxes, build, common, dicom, images, nlm, unpack
 
 GREY = np.arange(300 * 40, dtype=np.uint8).reshape(300, 40)  # large enough that its bytes may be taken over
@@ -242,6 +243,61 @@ def test_a_dicom_file_with_more_frames_than_it_says_is_unreadable(tmp_path):
   header.PixelData = header.PixelData * 3
   with pytest.raises(images.Unreadable, match='more in it'):
     images.read(dicoms.save(header, tmp_path / 'a.dcm'))
+
+
+@pytest.mark.parametrize('name, bits', [('BitsAllocated', 32), ('BitsStored', 0), ('SamplesPerPixel', 2)])
+def test_bits_on_which_a_decoder_would_end_the_program_are_refused_before_it_is_asked(name, bits, tmp_path):
+  header = dicoms.make(dicoms.ramp(low=0, high=250, kind=np.uint8), 8)
+  path = dicoms.compress(header, 'jpeg baseline', tmp_path / 'a.dcm')
+  setattr(header, name, bits)
+  dicoms.save(header, path)
+  with pytest.raises(images.Unreadable, match='compressed DICOM of'):
+    images.read(path)
+
+
+def test_a_jpeg_within_a_dicom_file_that_is_damaged_is_unreadable_or_an_image(tmp_path):
+  """GDCM ended the program where a second scan seemed to begin."""
+  header = dicoms.make(dicoms.ramp(low=0, high=250, kind=np.uint8), 8)
+  raw = dicoms.compress(header, 'jpeg baseline', tmp_path / 'a.dcm').read_bytes()
+  scan = raw.rindex(b'\xff\xda')
+  for place in range(scan + 2, len(raw) - 20, 7):
+    (tmp_path / 'b.dcm').write_bytes(raw[:place] + b'\xff\xda' + raw[place + 2:])
+    try:
+      assert images.read(tmp_path / 'b.dcm').shape == (40, 60)
+    except images.Unreadable as error:
+      assert not archives.GARBLED.search(str(error))
+
+
+def test_why_a_dicom_file_is_not_read_is_one_line_whatever_is_in_it(tmp_path):
+  path = dicoms.save(dicoms.make(dicoms.ramp()), tmp_path / 'a.dcm')
+  path.write_bytes(path.read_bytes().replace(b'1.2.840.10008.1.2.1', b'1.2.840.10008.\n\x01.1'))
+  with pytest.raises(images.Unreadable, match=r'not read: 1\.2\.840\.10008\.\\n') as caught:
+    images.read(path)
+  assert not archives.GARBLED.search(str(caught.value))
+
+
+# Archives of one's own
+
+@pytest.mark.parametrize('mark', [';', '\t'])
+def test_an_own_table_may_part_its_cells_as_spreadsheets_do_in_half_of_europe(mark, tmp_path):
+  root = write_clinic(tmp_path)
+  table = (root / 'labels.csv').read_text()
+  (root / 'labels.csv').write_text(table.replace(',', mark))
+  path = build.prepare('clinic', tmp_path, tmp_path / 'data')
+  assert len(read_all(path)) == 24 and build.read_metadata(path)['findings'] == ['fracture', 'cast']
+
+
+@pytest.mark.parametrize('name', ['classes.txt', 'boxes.json'])
+def test_a_pipe_or_device_beside_an_own_table_is_refused_and_named(name, tmp_path):
+  root = write_clinic(tmp_path)
+  (root / 'masks').mkdir()
+  os.mkfifo(root / name)
+  with pytest.raises(ValueError, match=f'{name} is a pipe or device'):
+    build.prepare('clinic', tmp_path, tmp_path / 'data')
+  (root / name).unlink()
+  (root / name).symlink_to('/dev/zero')
+  with pytest.raises(ValueError, match=f'{name} is a pipe or device'):
+    build.prepare('clinic', tmp_path, tmp_path / 'data')
 
 
 # Packed archives

@@ -192,8 +192,12 @@ def read_rows(path):
 
 
 def number_rows(path):
-  """Yields (number of the line, cells) of the rows of a CSV file that are not empty."""
-  table = csv.reader(io.StringIO(read_text(path), newline=''))
+  """Yields (number of the line, cells) of the rows of a CSV file that are not empty. Where its first line has no comma,
+  cells may be parted by semicolons or tabs, as spreadsheets save them in half of Europe."""
+  text = read_text(path)
+  head = text.lstrip('\r\n').splitlines()[:1]
+  delimiter = next((mark for mark in ',;\t' if head and mark in head[0]), ',')
+  table = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter)
   try:
     yield from ((table.line_num, row) for row in table if row)
   except csv.Error as error:
@@ -202,6 +206,7 @@ def number_rows(path):
 
 def read_text(path):
   """A text file in UTF-8, with or without a mark at its start; line ends as they are. Raises ValueError, OSError."""
+  measure(path)  # a pipe or device could be read for ever
   try:
     return path.read_bytes().decode('utf-8-sig')
   except UnicodeDecodeError as error:

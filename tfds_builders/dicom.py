@@ -16,6 +16,7 @@ RAW = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBig
 JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
         uid.JPEGLSNearLossless)
 JPEG2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
+PILLOW = (uid.JPEGBaseline8Bit, *JPEG2000)  # GDCM reads them too, but ends the program on some that are damaged
 SIZED = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG markers with a frame's size; 0xF7 is JPEG-LS
 HEAD = 65_536  # bytes of a file in which the file meta information ends
 SHOWN = 0.1  # share of the pixels that a window must leave between black and white, else it is passed by
@@ -44,6 +45,8 @@ def decode(raw):
     refuse_syntax(syntax)
     header = pydicom.dcmread(io.BytesIO(raw))
     refuse_size(header, syntax)
+    if syntax in PILLOW:
+      header.pixel_array_options(decoding_plugin='pillow')
     stored = header.pixel_array
     return develop(header, stored)
   except (images.Unreadable, MemoryError):
@@ -97,10 +100,18 @@ def refuse_size(header, syntax):
     raise images.Unreadable(f'DICOM with several frames: {frames}')
   if syntax in RAW:
     return
+  refuse_depth(header)
   stream = encaps.get_frame(header.PixelData, 0, number_of_frames=1)
   size = (find_jpeg2000_size if syntax in JPEG2000 else find_jpeg_size)(stream)
   if size != (height, width):
     raise images.Unreadable(f'DICOM of two sizes: {width} x {height} in the header, {size[1]} x {size[0]} in its JPEG')
+
+
+def refuse_depth(header):
+  """Raises Unreadable for numbers of bits with which GDCM ends the program instead of an error."""
+  allocated, stored, samples = (int(header[name].value) for name in ('BitsAllocated', 'BitsStored', 'SamplesPerPixel'))
+  if allocated not in (8, 16) or not 1 <= stored <= allocated or samples not in (1, 3):
+    raise images.Unreadable(f'compressed DICOM of {samples} samples of {stored} bits in {allocated}')
 
 
 def find_jpeg_size(stream):

@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 import PIL.Image
 
+from tfds_builders import archives
+
+LONGEST = 300  # characters of a reason
 MAX_PIXELS = 100_000_000  # the largest film scans have about 30 million; in colour this takes 0.9 GB while it is read
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'GIF', 'WEBP', 'JPEG2000')  # Pillow has more; one of them runs Ghostscript
 PLAIN_UP_TO = 256  # pixels a side; smaller images are stored uncompressed: twice the bytes, an eighth of the decoding
@@ -20,7 +23,10 @@ warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
 
 
 class Unreadable(ValueError):
-  """The file is not an image that can be had whole."""
+  """The file is not an image that can be had whole. The reason may hold whatever the file does: it is made one line."""
+
+  def __init__(self, reason):
+    super().__init__(archives.escape(reason)[:LONGEST])
 
 
 def read(path):

@@ -16,20 +16,21 @@ import tempfile
 
 import tqdm
 
+from benchmarks.fuzz.cases import SHARES
 from benchmarks.fuzz.runner import OUTCOMES, Runner
 
 
-def run(numbers, seed, seconds):
-  """Runs cases; returns ({kind: {outcome: count}}, [(number, dataset, kind, detail) of faults])."""
+def run(numbers, seed, seconds, what=None):
+  """Runs cases; returns ({kind: {outcome: count}}, [(number, what, kind, detail) of faults])."""
   table, faults = collections.defaultdict(collections.Counter), []
   with tempfile.TemporaryDirectory(prefix='fuzz-') as folder:
-    runner = Runner(folder, seed, seconds)
+    runner = Runner(folder, seed, what, seconds)
     try:
       for number in tqdm.tqdm(numbers, unit=' cases', disable=None):
-        dataset, kind, outcome, detail = runner.run(number)
+        name, kind, outcome, detail = runner.run(number)
         table[kind][outcome] += 1
         if outcome == 'FAULT':
-          faults.append((number, dataset, kind, detail))
+          faults.append((number, name, kind, detail))
     finally:
       runner.stop(seconds=5)
   return table, faults
@@ -41,17 +42,19 @@ def main(arguments=None):
   parser.add_argument('--n', type=int, default=2000, help='cases')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--seconds', type=float, default=10, help='that a case may take')
+  parser.add_argument('--what', choices=list(SHARES), help='only cases of this kind')
   parser.add_argument('--only', type=int, help='repeats this case alone')
   flags = parser.parse_args(arguments)
   numbers = range(flags.n) if flags.only is None else [flags.only]
-  table, faults = run(numbers, flags.seed, flags.seconds)
+  table, faults = run(numbers, flags.seed, flags.seconds, flags.what)
   print(f'{"":24}', *(f'{outcome:>8}' for outcome in OUTCOMES))
   for kind in sorted(table):
     print(f'{kind or "(it hung or died)":24}', *(f'{table[kind][outcome]:8}' for outcome in OUTCOMES))
   print(f'{"all":24}', *(f'{sum(counts[outcome] for counts in table.values()):8}' for outcome in OUTCOMES))
-  for number, dataset, kind, detail in faults:
-    print(f'case {number}, {dataset}, {kind}: {detail if flags.only is not None else detail.splitlines()[0]}')
-    print(f'  python -m benchmarks.fuzz --seed={flags.seed} --only={number}')
+  again = f' --what={flags.what}' if flags.what else ''
+  for number, name, kind, detail in faults:
+    print(f'case {number}, {name}, {kind}: {detail if flags.only is not None else detail.splitlines()[0]}')
+    print(f'  python -m benchmarks.fuzz --seed={flags.seed}{again} --only={number}')
   print(f'fuzz: {len(numbers) - len(faults)} of {len(numbers)}')
   return int(bool(faults))
 

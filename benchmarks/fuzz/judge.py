@@ -32,6 +32,11 @@ def judge_error(error, name, root, files):
   demand(told, f'names no file: {type(error).__name__} {text}')
 
 
+def judge_line(text):
+  """What a person is told is one line that can be printed."""
+  demand(text.strip() and not archives.GARBLED.search(text) and len(text) < LINE, f'no one line: {text[:300]!r}')
+
+
 def judge_record(image_id, record, name, metadata):
   """A record is what the schema says (`common.describe`), to the range of every number."""
   demand(image_id and image_id.strip() and record['image_id'] == image_id, 'record without image_id')

@@ -6,13 +6,50 @@ import tarfile
 import zipfile
 import zlib
 
+from benchmarks.fuzz import archives, judge, values
 from benchmarks.fuzz import raw as raws
-from benchmarks.fuzz import values
+from tfds_builders import unpack
+
+ENDINGS = ('.zip', '.tar', '.tgz')
 
 NAMES = ('/etc/x', '../x', 'a/../../x', '..\\x', 'C:/x', 'C:x', '//x', '.', '..', '', '/', 'a\0b', 'x' * 300,
          'a/' * 600 + 'b', 'a\nb', 'ä', '🩻', 'a/./b', 'a//b', '.x', '__MACOSX/x', 'good/1', 'good', 'good/1/x', '~/x',
          '-x', ' ', 'con', '\\x')
 GOOD = {f'good/{i}': bytes([65 + i]) * 700 + bytes(range(256)) for i in range(4)}
+
+
+def make(folder):
+  """run(rng, case, tell) of packed files."""
+  return run
+
+
+def run(rng, case, tell):
+  kind = values.pick(rng, tuple(KINDS))
+  path = case / f'set{values.pick(rng, ENDINGS)}'
+  KINDS[kind](rng, path)
+  tell(('unpack', kind))
+  before = archives.list_tree(case)
+  try:
+    target = unpack.unpack(path, case / 'prepared')
+  except Exception as error:
+    judge.judge_error(error, 'unpack', path, ())
+    outcome = 'refused'
+    left = list((case / 'prepared').rglob('*'))
+    judge.demand(not left, f'left behind: {left[:3]}')
+  else:
+    outcome = 'whole'
+    judge_unpacked(target, kind, path.suffix)
+  archives.judge_tree(case, before)
+  return outcome
+
+
+def judge_unpacked(target, kind, ending):
+  for path in target.rglob('*'):
+    judge.demand(not path.is_symlink() and (path.is_file() or path.is_dir()), f'unpacked what is no file: {path}')
+  # A plain tar has checksums of its headers only; what is damaged inside of a file shows nowhere.
+  if kind in ('packed: damaged', 'packed: headers lie') and ending != '.tar':
+    found = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob('*') if path.is_file()}
+    judge.demand(found == GOOD, f'unpacked to something else: {sorted(found)}')
 
 
 def hostile_name(rng, path):

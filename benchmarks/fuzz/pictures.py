@@ -143,17 +143,23 @@ def as_kind(raw, kind):
 def as_dicom(raw):
   if raw[128:132] == b'DICM':
     return raw
-  grey = as_grey(raw)
+  return wrap(as_grey(raw))
+
+
+def wrap(stored):
+  """The bytes of a plain DICOM file with these stored values, HW of 8 or 16 bits."""
+  bits = 8 * stored.itemsize
   header = pydicom.Dataset()
   header.file_meta = pydicom.dataset.FileMetaDataset()
   header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
   header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
   header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = '1.2.3'
-  header.Rows, header.Columns = grey.shape
-  header.SamplesPerPixel, header.PhotometricInterpretation, header.PixelRepresentation = 1, 'MONOCHROME2', 0
-  header.BitsAllocated, header.BitsStored, header.HighBit = 8, 8, 7
-  header.PixelData = grey.tobytes()
-  header['PixelData'].VR = 'OB'
+  header.Rows, header.Columns = stored.shape
+  header.SamplesPerPixel, header.PhotometricInterpretation = 1, 'MONOCHROME2'
+  header.PixelRepresentation = int(stored.dtype.kind == 'i')
+  header.BitsAllocated, header.BitsStored, header.HighBit = bits, bits, bits - 1
+  header.PixelData = stored.tobytes()
+  header['PixelData'].VR = 'OB' if bits == 8 else 'OW'
   out = io.BytesIO()
   header.save_as(out, enforce_file_format=True)
   return out.getvalue()

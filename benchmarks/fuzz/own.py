@@ -1,0 +1,45 @@
+"""Damaged tables, masks and boxes of an archive of one's own."""
+import functools
+import json
+
+import numpy as np
+import PIL.Image
+
+from benchmarks.fuzz import archives as trials
+from tfds_builders import archives
+from tfds_builders.own_archive import own_archive
+
+NAME, PATIENTS = 'clinic', 8
+HEIGHT, WIDTH = 20, 30  # px
+
+
+def make(folder):
+  """run(rng, case, tell) of own archives."""
+  root = folder / NAME
+  if not root.is_dir():
+    write(root)
+  _, _, classes, kinds = own_archive.read_schema(root)
+  clean = trials.describe_clean(root, folder, archives.list_files(own_archive.make_archive(NAME), root),
+                                functools.partial(own_archive.read, classes=classes, kinds=kinds))
+
+  def run(rng, case, tell):
+    return trials.build_damaged(rng, case, tell, NAME, root, clean)
+  return run
+
+
+def write(root):
+  """Two images a patient, with all that a table can say of them, a mask each and boxes of two kinds."""
+  rng = np.random.default_rng(0)
+  for folder in ('images/a', 'masks/a'):
+    (root / folder).mkdir(parents=True)
+  lines = ['image,patient,study,part,view,sex,age,fracture,cast,value (mm),split']
+  coco = {'images': [], 'annotations': [], 'categories': [{'id': 1, 'name': 'plate'}, {'id': 2, 'name': 'screw'}]}
+  for i in range(2 * PATIENTS):
+    PIL.Image.fromarray(rng.integers(0, 255, (HEIGHT, WIDTH), np.uint8)).save(root / f'images/a/{i}.png')
+    PIL.Image.fromarray(rng.integers(0, 3, (HEIGHT, WIDTH), np.uint8)).save(root / f'masks/a/{i}.png')
+    lines.append(f'a/{i}.png,p{i // 2},s{i // 2},hand,frontal,{"FM"[i % 2]},{40 + i},{i % 3 == 0:d},0,{i}.5,')
+    coco['images'].append({'id': i, 'file_name': f'a/{i}.png', 'width': WIDTH, 'height': HEIGHT})
+    coco['annotations'].append({'image_id': i, 'category_id': 1 + i % 2, 'bbox': [2, 3, 5 + i % 5, 4]})
+  (root / 'labels.csv').write_text('\n'.join(lines) + '\n')
+  (root / 'classes.txt').write_text('background\nbone\nmetal\n')
+  (root / 'boxes.json').write_text(json.dumps(coco))
