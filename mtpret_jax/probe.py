@@ -20,7 +20,8 @@ from mtpret_jax import augment
 from mtpret_jax.data.records import decode_image
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.metrics import bootstrap_interval, mean_auroc
-from mtpret_jax.models.resnet import ResNet, pool_mean
+from mtpret_jax.models.pool import pool_mean
+from mtpret_jax.models.resnet import ResNet
 
 log = logging.getLogger(__name__)
 

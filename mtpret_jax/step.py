@@ -9,6 +9,25 @@ import optax
 from mtpret_jax.sharding import by_batch, replicated
 from mtpret_jax.state import TrainState
 
+# For XLA, by platform. On CPUs its library YNNPACK takes every convolution unless told which operations to take; for
+# products and sums it is the fastest there, for convolutions and above all for their kernel gradients it is not.
+COMPILER_OPTIONS = {'cpu': {
+  'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'}}
+
+
+@functools.cache
+def choose_options(platform):
+  """What XLA is told on this platform; None where there is nothing to tell or this jaxlib does not know the
+  option (that of 0.7 did not)."""
+  if platform not in COMPILER_OPTIONS:
+    return None
+  try:
+    with jax.default_device(jax.local_devices(backend=platform)[0]):
+      jax.jit(lambda: 0, compiler_options=COMPILER_OPTIONS[platform]).lower().compile()
+  except jax.errors.JaxRuntimeError:
+    return None
+  return COMPILER_OPTIONS[platform]
+
 
 def init_state(objective, optimiser, mesh, seed, trunk=None):
   """The state at step 0, made inside `jit`: nothing in it aliases, so that it can be donated. `trunk`: the (params,
@@ -35,7 +54,8 @@ def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None):
   live = objective.parts[task]
 
   @functools.partial(jax.jit, donate_argnums=0, in_shardings=(replicated(mesh), by_batch(mesh)),
-                     out_shardings=replicated(mesh))
+                     out_shardings=replicated(mesh),
+                     compiler_options=choose_options(mesh.devices.flat[0].platform))
   def step(state, batch):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     resting = {part: weights for part, weights in state.params.items() if part not in live}

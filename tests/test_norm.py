@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from mtpret_jax.models.norm import BatchNorm
-from mtpret_jax.models.resnet import LAYERS, BasicBlock, ResNet, pool_mean
+from mtpret_jax.models.pool import pool_mean
+from mtpret_jax.models.resnet import LAYERS, BasicBlock, ResNet
 from mtpret_jax.sharding import by_batch, make_mesh
 from mtpret_jax.shuffle import place_keys, return_keys
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.objectives import Objective
 from mtpret_jax.optim import make_optimiser, make_schedule
 from mtpret_jax.sharding import make_mesh, place_batch
-from mtpret_jax.step import compile_step, init_state
+from mtpret_jax.step import COMPILER_OPTIONS, choose_options, compile_step, init_state
 
 
 def init(rng, trunk=None):
@@ -75,3 +75,12 @@ def test_rate_climbs_over_the_warm_up_and_falls_to_zero():
   assert rate(0) == pytest.approx(0.05) and rate(9) == pytest.approx(0.5) and rate(10) == pytest.approx(0.5)
   assert rate(60) == pytest.approx(0.25) and rate(110) == pytest.approx(0, abs=1e-7)
   assert all(rate(step) > rate(step + 1) for step in range(11, 109))
+
+
+def test_an_option_that_this_compiler_does_not_know_is_left_out(monkeypatch):
+  for name, known in (('xla_llvm_disable_expensive_passes', True), ('xla_no_such_option', False)):
+    monkeypatch.setitem(COMPILER_OPTIONS, 'cpu', {name: True})
+    choose_options.cache_clear()
+    assert (choose_options('cpu') is not None) == known
+  choose_options.cache_clear()
+  assert choose_options('tpu') is None

@@ -3,13 +3,13 @@
 Letters: B images, H rows, W columns, C input channels, D output channels.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# Where the result is 2 x 2, XLA's CPU convolution and its gradients run at 3 GFLOP/s and a matrix product over patches
-# at 150 or more; where it is larger it is the other way round. One input channel is slow at any size.
-PATCHES_UP_TO = 2
+from mtpret_jax.models import conv_cpu
 
 he_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's, He et al. 2015
 
@@ -41,16 +41,7 @@ class BiasedConv(Conv):
 
 def convolve(images_BHWC, kernel_hwCD, stride, dilation=1):
   """The convolution of odd, square `kernel_hwCD` with `images_BHWC`, padded by half of what the kernel spans."""
-  kernel_hwCD = drop_unused_taps(kernel_hwCD, images_BHWC.shape[1:3], dilation)
-  if kernel_hwCD.shape[:2] == (1, 1):
-    return convolve_points(images_BHWC, kernel_hwCD, stride)
-  height, channels = images_BHWC.shape[1], images_BHWC.shape[-1]
-  if channels == 1 or -(-height // stride) <= PATCHES_UP_TO:
-    return jax.lax.platform_dependent(
-      images_BHWC, kernel_hwCD,
-      cpu=lambda images, kernel: convolve_patches(images, kernel, stride, dilation),
-      default=lambda images, kernel: convolve_directly(images, kernel, stride, dilation))
-  return convolve_directly(images_BHWC, kernel_hwCD, stride, dilation)
+  return compute(images_BHWC, drop_unused_taps(kernel_hwCD, images_BHWC.shape[1:3], dilation), stride, dilation)
 
 
 def drop_unused_taps(kernel_hwCD, sides, dilation):
@@ -63,27 +54,34 @@ def drop_unused_taps(kernel_hwCD, sides, dilation):
   return kernel_hwCD
 
 
-def find_padding(kernel_hwCD, dilation):
-  return [dilation * (size // 2) for size in kernel_hwCD.shape[:2]]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def compute(images_BHWC, kernel_hwCD, stride, dilation):
+  """The one place where the backend decides, forward and back."""
+  return jax.lax.platform_dependent(
+    images_BHWC, kernel_hwCD, cpu=lambda *both: conv_cpu.convolve(*both, stride, dilation),
+    default=lambda *both: convolve_plainly(*both, stride, dilation))
 
 
-def convolve_directly(images_BHWC, kernel_hwCD, stride, dilation):
-  return jax.lax.conv_general_dilated(
-    images_BHWC, kernel_hwCD, (stride, stride), [(pad, pad) for pad in find_padding(kernel_hwCD, dilation)],
-    rhs_dilation=(dilation, dilation), dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+def compute_with_memory(images_BHWC, kernel_hwCD, stride, dilation):
+  return compute(images_BHWC, kernel_hwCD, stride, dilation), (images_BHWC, kernel_hwCD)
 
 
-def convolve_points(images_BHWC, kernel_11CD, stride):
-  """A 1 x 1 convolution is a matrix product over the kept pixels."""
-  return images_BHWC[:, ::stride, ::stride] @ kernel_11CD[0, 0]
+def pull_back(stride, dilation, memory, gradient_BhwD):
+  return jax.lax.platform_dependent(
+    *memory, gradient_BhwD, cpu=lambda *all: conv_cpu.pull_back(*all, stride, dilation),
+    default=lambda *all: pull_back_plainly(*all, stride, dilation))
 
 
-def convolve_patches(images_BHWC, kernel_hwCD, stride, dilation):
-  """Every window as one row (h w C long) of a matrix, times the kernel as a matrix."""
-  rows, columns, channels, out = kernel_hwCD.shape
-  up, left = find_padding(kernel_hwCD, dilation)
-  height, width = (-(-side // stride) for side in images_BHWC.shape[1:3])
-  padded = jnp.pad(images_BHWC, ((0, 0), (up, up), (left, left), (0, 0)))
-  shifted = [padded[:, i:i + stride * (height - 1) + 1:stride, j:j + stride * (width - 1) + 1:stride]
-             for i in range(0, rows * dilation, dilation) for j in range(0, columns * dilation, dilation)]
-  return jnp.concatenate(shifted, axis=-1) @ kernel_hwCD.reshape(rows * columns * channels, out)
+compute.defvjp(compute_with_memory, pull_back)
+
+
+def convolve_plainly(images_BHWC, kernel_hwCD, stride, dilation):
+  """As TPUs and GPUs want it. A 1 x 1 convolution is a matrix product over the kept pixels."""
+  if kernel_hwCD.shape[:2] == (1, 1):
+    return images_BHWC[:, ::stride, ::stride] @ kernel_hwCD[0, 0]
+  return conv_cpu.convolve_directly(images_BHWC, kernel_hwCD, stride, dilation)
+
+
+def pull_back_plainly(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation):
+  _, pull = jax.vjp(lambda *both: convolve_plainly(*both, stride, dilation), images_BHWC, kernel_hwCD)
+  return pull(gradient_BhwD)

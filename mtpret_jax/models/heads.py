@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtpret_jax.models.resnet import pool_mean
+from mtpret_jax.models.pool import pool_mean
 
 
 def uniform_fan_in(key, shape, fan_in):

@@ -12,14 +12,13 @@ Letters: B images, H rows, W columns, C channels.
 """
 
 import dataclasses
-import functools
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from mtpret_jax.models.conv import Conv
 from mtpret_jax.models.norm import BatchNorm
+from mtpret_jax.models.pool import pool_max
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -135,31 +134,3 @@ class ResNet(nnx.Module):
         out = block(out, groups=groups, grid=plan_block(stage, index, output_stride))
       features.append(out)
     return features
-
-
-def pool_max(images_BHWC):
-  """3 x 3 maximum at stride 2, padded by one, of images that are nowhere negative (after ReLU). Where pixels of a
-  window are equal, the first has the gradient on a TPU and they share it elsewhere."""
-  return jax.lax.platform_dependent(images_BHWC, tpu=pool_windows, default=pool_shifted)
-
-
-def pool_windows(images_BHWC):
-  """The gradient is a scatter, which TPUs have an instruction sequence for: the stem and this pool access 1.2 GB for 32
-  images of 224 px there, and 4.3 GB by `pool_shifted`."""
-  return jax.lax.reduce_window(images_BHWC, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1),
-                               ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def pool_shifted(images_BHWC):
-  """As maxima of shifted slices, rows first: the gradient of `reduce_window` is a slow scatter on CPUs."""
-  def pool_rows(images):
-    height = images.shape[1]
-    out = -(-height // 2)
-    padded = jnp.pad(images, ((0, 0), (1, 1), (0, 0), (0, 0)))  # zero never exceeds what ReLU leaves
-    return functools.reduce(jnp.maximum, [padded[:, i:i + 2 * out - 1:2] for i in range(3)])
-  return pool_rows(pool_rows(images_BHWC).swapaxes(1, 2)).swapaxes(1, 2)
-
-
-def pool_mean(features_BHWC):
-  """The mean over the image in f32: (B, C)."""
-  return features_BHWC.astype(jnp.float32).mean((1, 2))

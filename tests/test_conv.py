@@ -1,0 +1,58 @@
+"""What a CPU computes in its own way is the convolution and its two gradients."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtpret_jax.models.conv import convolve, convolve_plainly
+
+# name: images' (B, H, W, C), kernel's (size, D), stride, dilation
+CASES = {
+  'stem': ((4, 16, 32, 1), (7, 5), 2, 1),
+  'stem whose rows have no multiple of four results': ((2, 16, 30, 1), (7, 5), 2, 1),
+  '3 x 3': ((2, 10, 6, 5), (3, 7), 1, 1),
+  '3 x 3 at stride 2': ((2, 10, 6, 5), (3, 7), 2, 1),
+  '3 x 3 at stride 2 of an odd map': ((2, 11, 7, 5), (3, 4), 2, 1),
+  '3 x 3, spread': ((2, 10, 6, 5), (3, 7), 1, 2),
+  'down to 2 x 2': ((3, 4, 4, 5), (3, 7), 2, 1),
+  'point': ((3, 6, 4, 5), (1, 7), 1, 1),
+  'point of many pixels': ((80, 6, 20, 3), (1, 2), 1, 1),
+  'point at stride 2': ((3, 7, 5, 4), (1, 6), 2, 1),
+}
+
+
+@functools.cache
+def results(way, name):
+  (shape, (size, out), stride, dilation), draw = CASES[name], np.random.default_rng(0)
+  images, kernel = (jnp.asarray(draw.normal(size=sides), jnp.float32)
+                    for sides in (shape, (size, size, shape[-1], out)))
+
+  @jax.jit
+  def run(images, kernel):
+    result, pull = jax.vjp(lambda *both: way(*both, stride, dilation), images, kernel)
+    return result, *pull(jnp.cos(jnp.arange(result.size, dtype=jnp.float32)).reshape(result.shape))
+  return run(images, kernel)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_result_and_both_gradients_are_the_plain_convolutions(name):
+  for ours, plain in zip(results(convolve, name), results(convolve_plainly, name), strict=True):
+    np.testing.assert_allclose(ours, plain, rtol=0, atol=3e-6 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize('name', ('stem', '3 x 3 at stride 2', 'point of many pixels'))
+def test_other_backends_are_given_the_plain_convolution(name):
+  shape, (size, out), stride, dilation = CASES[name]
+  arguments = [jax.ShapeDtypeStruct(sides, jnp.float32) for sides in (shape, (size, size, shape[-1], out))]
+
+  def lower(way, platform):
+    grad = jax.jit(jax.grad(lambda *both: way(*both, stride, dilation).sum(), (0, 1)))
+    text = jax.export.export(grad, platforms=[platform])(*arguments).mlir_module()
+    return sorted(line.split('stablehlo.')[1].split(' ')[0] for line in text.splitlines()
+                  if 'stablehlo.convolution' in line or 'stablehlo.dot' in line or 'stablehlo.while' in line)
+
+  assert lower(convolve, 'tpu') == lower(convolve, 'cuda') == lower(convolve_plainly, 'tpu')
+  assert lower(convolve, 'cpu') != lower(convolve_plainly, 'tpu')
