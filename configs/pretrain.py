@@ -37,9 +37,9 @@ def embedded():
     dtype='float32',           # of the activations; parameters, statistics and losses are always f32
     init='scratch',            # or imagenet, moco, md_moco, muscle--, mtpret, other
     init_from='',              # a .safetensors file of a torchvision ResNet, or the workdir of a run
-    steps=1200,
+    steps=2400,
     batch=64,                  # images, over all devices
-    save_every=200,            # steps
+    save_every=400,            # steps
     log_every=10,              # steps
     keep=2,                    # checkpoints
     save_retries=3,            # of a checkpoint that could not be written, after 1, 5, 25 s
@@ -51,7 +51,7 @@ def embedded():
       dim=128,
       queue=512,               # keys, 8 batches; with longer queues short runs went astray, docs/results.md
       temperature=0.2,
-      momentum=0.99,           # of the slow encoder; MoCo v2 has 0.999, too slow for 1,200 steps
+      momentum=0.99,           # of the slow encoder; MoCo v2 has 0.999, too slow for 2,400 steps
       group=16,                # images in a batch-norm group
       shuffle_groups=4,        # groups among which keys change place; a block of them lies in one process
       negatives='all',         # or 'same_source': only keys of the query's own dataset
