@@ -24,6 +24,7 @@ FAILED = 1  # exit code of a process that cannot go on
 MARGIN = 30  # s, by which the heartbeat waits longer than the watch on the steps, which says more
 POLL = 10  # s
 GRACE = 3  # s, in which the others notice before the first process ends and takes the coordination service with it
+MEETING = 10  # s, in which the others come to an end that all of them have
 COUNT = itertools.count()  # names a talk: all processes have them in the same order
 
 
@@ -174,7 +175,9 @@ def leave_with_all(code):
   if not is_joined():
     return
   try:
-    distributed.global_state.client.wait_at_barrier('mtpret_jax/leave', GRACE * 1000)
+    distributed.global_state.client.wait_at_barrier('mtpret_jax/leave', MEETING * 1000)
+    if jax.process_index() == 0:
+      time.sleep(GRACE)
   except jax.errors.JaxRuntimeError:
     pass
   leave(code)
