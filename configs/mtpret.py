@@ -22,6 +22,7 @@ def get_config(variant=''):
   stages = {'pretrain': make(pretrain), 'continual': make(continual)}
   stages |= {task: make(finetune, task) for task in tasks.muscle4}
   stages['pretrain'].data.datasets = DATASETS
+  stages['pretrain'].steps = min(1200, stages['pretrain'].steps)  # half of its own run's, for the half hour
   stages['continual'].update(init='md_moco', init_from=f'{root}/pretrain')
   for name, stage in stages.items():
     stage.update(workdir=f'{root}/{name}')
