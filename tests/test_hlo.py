@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtpret_jax import hlo
-from mtpret_jax.models.conv import convolve_directly
+from mtpret_jax.models.conv import convolve_plainly
 from mtpret_jax.sharding import by_batch, make_mesh, replicated
 
 
@@ -31,7 +31,7 @@ def test_a_gradient_costs_two_products_more():
 @pytest.mark.parametrize('side, stride, taps', [(6, 1, 16), (6, 2, 8), (7, 2, 10)])
 def test_taps_that_fall_on_padding_are_not_counted(side, stride, taps):
   """`taps` of three meet a pixel along one side, counted by hand: 2 + 3 + 3 + 3 + 3 + 2 of a side of 6."""
-  text = write(lambda images, kernel: convolve_directly(images, kernel, stride, 1), (2, side, side, 5), (3, 3, 5, 4))
+  text = write(lambda images, kernel: convolve_plainly(images, kernel, stride, 1), (2, side, side, 5), (3, 3, 5, 4))
   assert hlo.count_flops(text) == 2 * 2 * 5 * 4 * taps ** 2
 
 
@@ -39,7 +39,7 @@ def test_taps_that_fall_on_padding_are_not_counted(side, stride, taps):
 def test_each_gradient_of_a_convolution_costs_what_the_convolution_does(stride):
   """Of its input, with zeros between the pixels where the stride is 2, and of its kernel."""
   def convolve(images, kernel):
-    return convolve_directly(images, kernel, stride, 1)
+    return convolve_plainly(images, kernel, stride, 1)
 
   def pull(images, kernel):
     out, gradients = jax.vjp(convolve, images, kernel)
