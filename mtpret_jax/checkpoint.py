@@ -82,6 +82,8 @@ def sweep(folder):
   for debris in folder.glob('*.orbax-checkpoint-tmp*'):
     shutil.rmtree(debris, ignore_errors=True)
   for mark in folder.glob('*.incomplete'):
+    if not mark.stem.isdecimal() or not mark.is_file():  # none of ours
+      continue
     if manifest.locate(folder / mark.stem).exists():  # whole: the mark was not yet taken away, or just set
       mark.unlink()
     else:
@@ -244,11 +246,25 @@ def read_state(workdir, folder='checkpoints'):
   latest = find_latest(path)
   if latest is None:
     raise FileNotFoundError(f'{path} holds no checkpoint')
-  saved = ocp.checkpointables_metadata(path / str(latest))
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved.metadata['state'])
-  state = ocp.load_checkpointables(path / str(latest), {'state': like})['state']
+  try:
+    saved = ocp.checkpointables_metadata(path / str(latest))
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+                        saved.metadata['state'])
+    state = ocp.load_checkpointables(path / str(latest), {'state': like})['state']
+  except Exception as error:  # whatever Orbax makes of a folder with a manifest that no run has saved
+    raise Damaged(f'{path / str(latest)} is whole by its manifest, but no checkpoint of a run '
+                  f'({type(error).__name__}): name another run') from error
   return number_places(jax.device_get(state)), saved.custom_metadata or {}
+
+
+def read_mark(workdir):
+  """What was saved beside the newest whole state of a run. Raises FileNotFoundError and Damaged as `read_state`."""
+  path = pathlib.Path(workdir, 'checkpoints').absolute()
+  latest = find_latest(path) if path.is_dir() else None
+  if latest is None:
+    raise FileNotFoundError(f'{path} holds no checkpoint')
+  return ocp.checkpointables_metadata(path / str(latest)).custom_metadata or {}
 
 
 def number_places(tree):

@@ -30,14 +30,17 @@ def keep_names(folder):
 
 
 def read_lines(path):
-  """The objects in a file of JSON lines, [] where it is not there. A line that is no JSON, such as a last one that was
-  cut off, is left out; in the middle that is told."""
+  """The objects in a file of JSON lines, [] where it is not there. A line that is no object with the number of a
+  `step`, such as a last one that was cut off, is left out; in the middle that is told."""
   path = pathlib.Path(path)
-  lines, objects = path.read_text(encoding='utf-8', errors='replace').splitlines() if path.exists() else [], []
+  lines, objects = path.read_text(encoding='utf-8', errors='replace').splitlines() if path.is_file() else [], []
   for number, line in enumerate(lines, 1):
     try:
-      objects.append(json.loads(line))
-    except ValueError:
-      if number < len(lines):
-        log.warning('line %d of %s is damaged and left out', number, path)
+      told = json.loads(line)
+    except (ValueError, RecursionError):
+      told = None
+    if isinstance(told, dict) and type(told.get('step')) is int:
+      objects.append(told)
+    elif number < len(lines):
+      log.warning('line %d of %s is damaged and left out', number, path)
   return objects

@@ -7,17 +7,28 @@ import contextlib
 import logging
 import re
 import sys
+import traceback
 
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from mtpret_jax import bad_steps, checkpoint, compiled, hosts, lock, preflight, prepare, report, scores, stopping, train
-from mtpret_jax.check import ConfigError, check_config, check_workdir
+from mtpret_jax.check import (
+  ConfigError,
+  as_line,
+  check_config,
+  check_fields,
+  check_folder,
+  check_objective,
+  check_workdir,
+  in_stage,
+)
 from mtpret_jax.data.pipeline import flatten
+from mtpret_jax.fields import show
 from mtpret_jax.progress import list_libraries
-from mtpret_jax.start import list_lineage
+from mtpret_jax.start import check_start, list_lineage
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'file.py or file.py:variant of the run')
 DISTRIBUTED = flags.DEFINE_bool(
@@ -45,6 +56,7 @@ def main(_):
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   compiled.keep_compiled()
   try:
+    objective = check_objective(CONFIG.value)
     if PREFLIGHT.value:
       return preflight.fly(CONFIG.value, PREFLIGHT.value)
     if DISTRIBUTED.value:
@@ -55,7 +67,7 @@ def main(_):
       raise ConfigError('--coordinator, --processes and --process are for --distributed: give that, too')
     stopping.listen()
     with hosts.alarm(EXPECTED):
-      RUNS[CONFIG.value.objective](CONFIG.value)
+      RUNS[objective](CONFIG.value)
   except prepare.REFUSALS as error:
     stop(REFUSED, error)
   except FAILURES as error:
@@ -66,7 +78,7 @@ def main(_):
 
 def run_stage(config):
   """Prepares, trains and reports one stage."""
-  hosts.in_all(lambda: check_stage(config), prepare.REFUSALS)
+  hosts.in_all(lambda: check_run(config), prepare.REFUSALS)
   hosts.check_same(flatten(config.to_dict()) | list_libraries())
   hosts.check_shared(config.workdir, 'workdir')
   with contextlib.ExitStack() as stack:
@@ -77,15 +89,45 @@ def run_stage(config):
       (report if config.objective == 'contrast' else scores).finish(state, config)
 
 
-def check_stage(config):
+def check_run(config):
+  """Everything that is checked before data is prepared; of a recipe, in all of its stages."""
+  objective = check_objective(config)
+  if objective == 'evaluate':
+    return check_fields(config)
+  if objective != 'recipe':
+    return check_stage(config)
+  check_fields(config)
   check_workdir(config.workdir)
+  made = {stage.get('workdir') for stage in config.stages.values()}
+  for name, stage in config.stages.items():
+    try:
+      check_stage(stage.copy_and_resolve_references(), made)
+    except prepare.REFUSALS as error:
+      raise in_stage(name, error) from error
+
+
+def check_stage(config, made=()):
+  """`made`: workdirs that are still to be filled, which the stage may start from."""
+  devices, processes = jax.device_count(), jax.process_count()
+  check_fields(config, devices, processes)
+  check_workdir(config.workdir)
+  check_folder('data.dir', config.data.dir)
   prepare.choose_datasets(config)
-  check_config(config, devices=jax.device_count(), processes=jax.process_count())
-  prepare.refuse_external(config, list_lineage(config))
+  check_config(config, devices=devices, processes=processes)
+  prepare.refuse_unteachable(config)
+  if config.init_from not in made:
+    check_start(config)
+    prepare.refuse_external(config, list_lineage(config))
+
+
+def run_evaluation(config):
+  check_run(config)
+  scores.evaluate_run(config)
 
 
 def run_recipe(config):
   """Runs the stages one after another; those that have reported with the same config are passed by."""
+  hosts.in_all(lambda: check_run(config), prepare.REFUSALS)
   for name, stage in config.stages.items():
     if scores.is_finished(stage):
       log.info('%s: finished before, see %s', name, stage.workdir)
@@ -101,9 +143,11 @@ def parse_flags(argv):
     rest = flags.FLAGS(argv)
     if rest[1:]:
       stop(REFUSED, f'unexpected argument {rest[1]!r}: every argument is a flag, such as --config.batch=64')
-    if CONFIG.value is None:
+    if CONFIG.value is None and not CONFIG.present:
       stop(REFUSED, 'which run? Name its config, such as --config=configs/pretrain.py')
-    CONFIG.value.to_dict()  # a config file that is not there only says so when it is used
+    getattr(CONFIG.value, 'to_dict', None)  # a config file that is not there only says so when it is used
+    if not isinstance(CONFIG.value, ConfigDict):
+      stop(REFUSED, f'get_config() of the config file gives {type(CONFIG.value).__name__}, must give a ConfigDict')
     return rest
   except flags.UnrecognizedFlagError as error:
     stop(REFUSED, f'unknown flag --{error.flagname}: have --config, --config.FIELD (after --config), --preflight '
@@ -112,7 +156,11 @@ def parse_flags(argv):
   except (AttributeError, KeyError) as error:
     stop(REFUSED, explain_field(error, argv))
   except (flags.Error, TypeError, ValueError, OSError) as error:
-    stop(REFUSED, str(error).strip().splitlines()[-1].strip())
+    stop(REFUSED, as_line((str(error).strip().splitlines() or [type(error).__name__])[-1]))
+  except Exception as error:  # a config file is a program, and may have any mistake
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    stop(REFUSED, as_line(f'the config file does not run: {type(error).__name__} {error}, in {place.filename} line '
+                          f'{place.lineno}'))
 
 
 def explain_field(error, argv):
@@ -121,7 +169,7 @@ def explain_field(error, argv):
   flag = next((flag for flag in argv if name and re.match(rf'--config\.([\w.]+\.)?{name[1]}\b', flag)), str(error))
   guess = re.search(r'Did you mean "(\w+)"', str(error))
   remedy = f'did you mean {guess[1]!r}?' if guess else 'the config file lists the fields there are'
-  return f'unknown config field in {flag}: {remedy}'
+  return as_line(f'unknown config field in {show(flag)[1:-1]}: {remedy}')
 
 
 def stop(code, error):
@@ -130,7 +178,7 @@ def stop(code, error):
   sys.exit(code)
 
 
-RUNS = {'contrast': run_stage, 'multitask': run_stage, 'evaluate': scores.evaluate_run, 'recipe': run_recipe}
+RUNS = {'contrast': run_stage, 'multitask': run_stage, 'evaluate': run_evaluation, 'recipe': run_recipe}
 
 if __name__ == '__main__':
   app.run(main, flags_parser=parse_flags)

@@ -40,7 +40,7 @@ def find_pod(name):
 
 
 def list_gpus(name, chip, shape):
-  if not shape.isdigit() or not 1 <= int(shape) <= IN_ONE_HOST:
+  if not re.fullmatch('[0-9]{1,3}', shape) or not 1 <= int(shape) <= IN_ONE_HOST:
     raise ConfigError(f'no GPUs by the name of --preflight={name}: give their number in one host, 1 to {IN_ONE_HOST}, '
                       f'such as {name.partition(":")[0]}:{IN_ONE_HOST}')
   if not any(importlib.util.find_spec(f'jax_cuda{major}_plugin') for major in (12, 13)):
@@ -50,7 +50,7 @@ def list_gpus(name, chip, shape):
 
 
 def list_tpus(name, shape):
-  if not re.fullmatch(r'\d+(x\d+){1,2}', shape):
+  if not re.fullmatch(r'[0-9]{1,4}(x[0-9]{1,4}){1,2}', shape):
     raise ConfigError(f'no slice by the name of --preflight={name}: give its sides in chips, such as v5e:4x4 or '
                       f'v5p:2x2x4')
   if not importlib.util.find_spec('libtpu'):

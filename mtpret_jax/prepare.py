@@ -11,6 +11,8 @@ from mtpret_jax.data.sources import MissingSplit, open_source
 from tfds_builders import build, common, leakage
 from tfds_builders.own_archive import own_archive
 
+NEEDED = {'classification': 'findings', 'regression': 'value', 'segmentation': 'mask', 'detection': 'kinds'}
+
 log = logging.getLogger(__name__)
 
 # what the person who gave the command can mend
@@ -77,6 +79,23 @@ def refuse_external(config, pretrained):
       except leakage.NotExternal as error:
         raise ConfigError(f'{error}; to run it all the same, as an internal task: '
                           f'--config.tasks.{name}.external=False') from error
+
+
+def refuse_unteachable(config):
+  """Raises ConfigError where a dataset with a builder has not what a task on it is to learn; what one of your own has
+  is known once it is prepared."""
+  for name, card in config.get('tasks', {}).items():
+    if card.dataset not in build.NAMES:
+      continue
+    about = build.describe(card.dataset)
+    if not about[NEEDED[card.kind]]:
+      fits = [kind for kind, needed in NEEDED.items() if about[needed]]
+      raise ConfigError(f'tasks.{name}: {card.dataset} has nothing to learn {card.kind} from, only {", ".join(fits)}: '
+                        f'set tasks.{name}.kind or tasks.{name}.dataset')
+    absent = [finding for finding in card.findings if finding not in about['findings']]
+    if absent:
+      raise ConfigError(f'tasks.{name}.findings: {card.dataset} has no finding {absent[0]!r}; have '
+                        f'{", ".join(about["findings"])}')
 
 
 def render_phantoms(data):

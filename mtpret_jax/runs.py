@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax import optim
-from mtpret_jax.check import ConfigError
+from mtpret_jax.check import ConfigError, check_length
 from mtpret_jax.data import order, pipeline
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.data.suitable import keep_suitable
@@ -82,6 +82,7 @@ def make_plan(config, images):
   """The visits of the run, on tasks with so many `images` each. A visit has its card's steps; 0 of them is an epoch, as
   many whole batches as there are. A config keeps its keys sorted, so the order given is that of the tasks' names."""
   lengths = {name: card.steps or max(images[name] // card.batch, 1) for name, card in config.tasks.items()}
+  check_length(config, lengths)
   return order.make_plan(lengths, config.rounds, config.order, config.seed)
 
 

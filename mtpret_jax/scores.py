@@ -15,10 +15,11 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from ml_collections import ConfigDict
 
-from mtpret_jax import checkpoint, evaluate, hosts, metrics, watch
-from mtpret_jax.check import ConfigError, check_choice
+from mtpret_jax import checkpoint, evaluate, hosts, metrics, past, watch
+from mtpret_jax.check import ConfigError, check_choice, check_workdir
 from mtpret_jax.data.pipeline import choose_findings
 from mtpret_jax.data.sources import SPLITS
+from mtpret_jax.fields import MULTITASK, find_mistake, show
 from mtpret_jax.progress import list_versions
 from mtpret_jax.report import PHANTOMS
 from mtpret_jax.state import TrainState
@@ -41,13 +42,7 @@ def finish(state, config):
 
 def evaluate_run(config):
   """Scores a run on a split: `config.run` is its workdir, `config.state` its 'best' or last state."""
-  path = pathlib.Path(config.run, 'config.json')
-  if not path.exists():
-    raise ConfigError(f'run={config.run!r} is no workdir of a run, {path} is not there: set --config.run')
-  trained = ConfigDict(json.loads(path.read_text())['config'])
-  if trained.objective != 'multitask':
-    raise ConfigError(f'run={config.run!r} is of objective {trained.objective!r}: only multitask runs have tasks to '
-                      f'score')
+  trained = read_trained(config.run)
   chosen = config.state or ('best' if len(trained.tasks) == 1 else 'last')
   check_choice('state', chosen, sorted(STATES))
   check_choice('split', config.split, SPLITS)
@@ -58,13 +53,31 @@ def evaluate_run(config):
   except FileNotFoundError as error:
     raise ConfigError(f'run={config.run!r} has no {chosen} state: {error}') from error
   workdir = pathlib.Path(config.workdir or pathlib.Path(config.run, config.split))
-  workdir.mkdir(parents=True, exist_ok=True)
+  check_workdir(workdir)
   if not is_finished(trained):
     log.warning('%s is not finished: scoring its %s state, step %d', config.run, chosen, state['step'])
   try:
     score_split(TrainState(**state), trained, workdir, config.split)
   except FileNotFoundError as error:  # the run's data is not prepared, or no longer there
     raise ConfigError(f'{error}, or name the folder where it lies, --config.data.dir=<folder>') from error
+
+
+def read_trained(run):
+  """The config of a run of stage 2 or 3; raises ConfigError where it is none, or not the one of its checkpoint."""
+  try:
+    told = past.read_config(run, past.PLACES)
+    if told['objective'] != 'multitask':
+      raise ConfigError(f'it is of objective {told["objective"]!r}: only multitask runs have tasks to score')
+    mistake = find_mistake(told, MULTITASK, whole=False)
+    if mistake:
+      raise ConfigError(f'{past.FILE} is damaged, {mistake[0]} is {show(mistake[1])}: {past.REMEDY}')
+    try:
+      past.refuse_changed(told, checkpoint.read_mark(run), run)
+    except (FileNotFoundError, checkpoint.Damaged) as error:  # the best state may be whole all the same
+      log.warning('%s in %s cannot be compared with the checkpoint of the run: %s', past.FILE, run, error)
+  except ConfigError as error:
+    raise ConfigError(f'run={run!r}: {error}; set --config.run') from error
+  return ConfigDict(told)
 
 
 def score_split(state, config, workdir, split):
@@ -96,7 +109,11 @@ def is_finished(config):
     'scores.json' if len(config.tasks) == 1 else 'rounds.json')
   if not (workdir / report).exists():
     return False
-  before = json.loads((workdir / 'config.json').read_text())['config']
+  try:
+    before = past.read_config(workdir)
+  except ConfigError as error:  # it will be written anew
+    log.warning('%s', error)
+    return False
   now = json.loads(json.dumps(config.to_dict()))
   if config.objective == 'multitask' or not config.data.datasets:
     before['data']['datasets'] = now['data']['datasets'] = None  # filled in by the run
@@ -110,12 +127,15 @@ def finish_recipe(config):
     path = pathlib.Path(stage.workdir, 'scores.json')
     if not path.exists():
       continue
-    gathered[name] = json.loads(path.read_text())['tasks']
-    for task, result in gathered[name].items():
-      score = result['scores'][result['headline']]
-      interval = score['interval'] or (None, None)
-      rows.append((name, task, result['headline'], write_number(score['value']),
-                   ' to '.join(map(write_number, interval))))
+    try:
+      gathered[name] = json.loads(path.read_text())['tasks']
+      for task, result in gathered[name].items():
+        score = result['scores'][result['headline']]
+        low, high = score['interval'] or (None, None)
+        rows.append((name, task, result['headline'], write_number(score['value']),
+                     f'{write_number(low)} to {write_number(high)}'))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+      raise ConfigError(f'{path} is damaged: delete it, and the same command scores {name} again') from error
   workdir = pathlib.Path(config.workdir)
   metrics.write_scores(workdir / 'scores.json', gathered)
   print('\n'.join(['Test splits', *metrics.align(rows)]))
@@ -124,7 +144,10 @@ def finish_recipe(config):
 
 def show_rounds(config, workdir):
   """The matrix score x round x task from `validation.jsonl` as `rounds.json`, table and `rounds.png`."""
-  lines = watch.read(workdir)
+  lines = [line for line in watch.read(workdir) if set(line['tasks']) == set(config.tasks)]
+  if not lines:
+    log.warning('%s has no scores of any round: there is nothing to show', workdir / watch.FILE)
+    return
   table = measure_forgetting(lines)
   results = {'data': config.data.archives or PHANTOMS, 'split': 'validation', 'rounds': lines, 'tasks': table}
   metrics.write_scores(workdir / 'rounds.json', results)

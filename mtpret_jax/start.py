@@ -1,16 +1,15 @@
 """Where a run's trunk comes from: `init` names the initialisation as the papers do, `init_from` is the file or run."""
 
-import json
 import logging
 import pathlib
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
 
-from mtpret_jax import checkpoint
-from mtpret_jax.check import ConfigError
-from mtpret_jax.weights import import_trunk, trunk_shapes
+from mtpret_jax import checkpoint, past
+from mtpret_jax.check import ConfigError, as_line
+from mtpret_jax.fields import show
+from mtpret_jax.weights import check_kind, import_trunk, trunk_shapes
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +29,16 @@ def came_from(config):
 INITS = (SCRATCH, 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret', 'other')
 
 
-def read_start(config):
-  """The (params, stats) of the trunk to start from, or None for random ones. Raises ConfigError where the file or run
-  cannot be used, or is not what `init` says."""
+def check_start(config):
+  """Raises ConfigError where `init` and `init_from` cannot be; what is in the file or checkpoint is not yet read."""
   source = config.init_from
   if config.init == SCRATCH:
     if source:
       raise ConfigError(f'init={SCRATCH!r} takes nothing from init_from={source!r}: set --config.init to one of '
                         f'{", ".join(INITS[1:])}, or leave init_from empty')
-    log.info('trunk: random weights')
-    return None
+    return
   if config.init not in INITS:
-    raise ConfigError(f'unknown init {config.init!r}; have {", ".join(INITS)}')
+    raise ConfigError(f'unknown init {show(config.init)}; have {", ".join(INITS)}')
   if not source:
     raise ConfigError(f'init={config.init!r} needs --config.init_from=<a .safetensors file of a torchvision ResNet, or '
                       f'the workdir of a run>')
@@ -49,34 +46,58 @@ def read_start(config):
     raise ConfigError(f'init_from={source!r} is not there: give the workdir of a run that has been made, or a '
                       f'.safetensors file')
   try:
-    trunk = read_run(source, config) if pathlib.Path(source).is_dir() else import_trunk(source, config.trunk)
-  except (OSError, ValueError, SafetensorError) as error:
+    if pathlib.Path(source).is_dir():
+      check_origin(source, config, past.read_config(source))
+    else:
+      check_kind(source)
+  except ValueError as error:
     raise ConfigError(f'init_from={source!r}: {error}') from error
+
+
+def check_origin(workdir, config, trained):
+  origin = came_from(trained)
+  if config.init not in (origin, 'other'):
+    raise ConfigError(f'init={config.init!r}, but the run in {workdir} trained {origin!r} (objective '
+                      f'{trained["objective"]}): set --config.init={origin}, or another init_from')
+
+
+def read_start(config):
+  """The (params, stats) of the trunk to start from, or None for random ones. Raises ConfigError where the file or run
+  cannot be used, or is not what `init` says."""
+  check_start(config)
+  source = config.init_from
+  if config.init == SCRATCH:
+    log.info('trunk: random weights')
+    return None
+  try:
+    trunk = read_run(source, config) if pathlib.Path(source).is_dir() else import_trunk(source, config.trunk)
+  except (OSError, ValueError, KeyError, TypeError) as error:  # the last two: a state that is no stage's
+    raise ConfigError(f'init_from={source!r}: {as_line(error)}') from error
   count = sum(np.size(leaf) for leaf in jax.tree.leaves(trunk[0]))
   log.info('trunk: %s from %s, %d parameters; everything else is fresh', config.init, source, count)
   return trunk
 
 
-def list_lineage(config):
+def list_lineage(config, later=()):
   """The datasets that the trunk saw before this run, in the run of `init_from` and in those that it came from; what is
-  in a weights file cannot be known."""
-  path = pathlib.Path(config['init_from'], 'config.json')
-  if config['init'] == SCRATCH or not path.exists():  # what is no run, `read_start` refuses
+  in a weights file cannot be known. Raises ConfigError where that cannot be read, or goes round: `later` are the runs
+  that are known to come from this one."""
+  source = pathlib.Path(config['init_from'])
+  if config['init'] == SCRATCH or not (source / past.FILE).exists():  # what is no run, `check_start` refuses
     return []
-  before = json.loads(path.read_text())['config']
-  return list(dict.fromkeys([*list_lineage(before), *before['data']['datasets']]))
+  if source.resolve() in later:
+    raise ConfigError(f'the run in {source} says that it came from itself: its {past.FILE}, or that of a run it came '
+                      f'from, is damaged')
+  before = past.read_config(source, past.ORIGIN)
+  return list(dict.fromkeys([*list_lineage(before, (*later, source.resolve())), *before['data']['datasets']]))
 
 
 def read_run(workdir, config):
   """The trunk of another run's newest checkpoint. Of several tasks' running statistics it has those of the config's own
   task where there are such, else their mean."""
-  path = pathlib.Path(workdir, 'config.json')
-  trained = json.loads(path.read_text())['config']
-  origin = came_from(trained)
-  if config.init not in (origin, 'other'):
-    raise ConfigError(f'init={config.init!r}, but the run in {workdir} trained {origin!r} (objective '
-                      f'{trained["objective"]}): set --config.init={origin}, or another init_from')
-  state, _ = checkpoint.read_state(workdir)
+  trained = past.read_config(workdir)
+  state, mark = checkpoint.read_state(workdir)
+  past.refuse_changed(trained, mark, workdir)
   params, stats = state['params']['trunk'], state['carry']['stats']['trunk']
   if trained['objective'] == 'multitask':
     own = [stats[name] for name in config.get('tasks', {}) if name in stats] or list(stats.values())

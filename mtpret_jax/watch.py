@@ -56,8 +56,18 @@ def write(workdir, step, scores):
 
 
 def read(workdir):
-  """The lines of `validation.jsonl`: `step`, and of each task `headline`, `value` and `sign`."""
-  return read_lines(pathlib.Path(workdir, FILE))
+  """The lines of `validation.jsonl`: `step`, and of each task `headline`, `value` and `sign`; without damaged ones."""
+  lines = read_lines(pathlib.Path(workdir, FILE))
+  whole = [line for line in lines if isinstance(line.get('tasks'), dict) and all(map(is_score, line['tasks'].values()))]
+  if len(whole) < len(lines):
+    log.warning('%d damaged lines of %s are left out', len(lines) - len(whole), pathlib.Path(workdir, FILE))
+  return whole
+
+
+def is_score(score):
+  """Whether it is what `make_watch` writes of a task."""
+  return (isinstance(score, dict) and isinstance(score.get('headline'), str) and score.get('sign') in (-1, 1)
+          and (score.get('value', '') is None or isinstance(score.get('value'), int | float)))
 
 
 def check_best(workdir):

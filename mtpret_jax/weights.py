@@ -6,22 +6,31 @@ grey channel is exact: on a grey image repeated over three channels, a convoluti
 Arrays in and out are NumPy's.
 """
 
+import functools
 import logging
+import math
 import pathlib
+import shlex
 
 import jax
 import numpy as np
+import safetensors
 import safetensors.numpy
 from flax import nnx
 
+from mtpret_jax.fields import show
 from mtpret_jax.models.resnet import LAYERS, ResNet
 
 STEM = 'conv1.weight'
 MARK = 'layer1.0.conv1.weight'  # in every ResNet; what stands before it in a file is the file's prefix
+REAL, COUNTS = {'F64', 'F32', 'F16'}, {'I64', 'I32'}  # counts are PyTorch's of its batches, which nothing here needs
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 CONVERT = ("python -c \"import sys, torch, safetensors.torch as s; d = torch.load(sys.argv[1], weights_only=True); "
            "s.save_file({k: v.contiguous() for k, v in d.get('state_dict', d).items()}, sys.argv[2])\" "
            "{path} {target}")
+
+
+LARGEST = 2**32  # bytes in a file: the release of MoCo, two encoders and a queue, has 0.3 GB
 
 
 def import_trunk(source, name):
@@ -32,7 +41,7 @@ def import_trunk(source, name):
   classifier `fc.*` is left out. Raises ValueError, naming the first parameter that does not fit.
   """
   weights = strip_prefix(source if isinstance(source, dict) else read(source))
-  if STEM in weights and weights[STEM].shape[1] == 3:
+  if STEM in weights and weights[STEM].ndim == 4 and weights[STEM].shape[1] == 3:
     weights[STEM] = weights[STEM].sum(1, keepdims=True)
   params, stats = trunk_shapes(name)
   problem = find_mismatch(weights, params, stats)
@@ -43,8 +52,18 @@ def import_trunk(source, name):
     raise ValueError(f'{problem}; {remedy}')
 
   def take(path, _):
-    return from_torch(weights[name_in_torch(path)])
+    return from_torch(check_numbers(name_in_torch(path), weights[name_in_torch(path)]))
   return jax.tree.map_with_path(take, params), jax.tree.map_with_path(take, stats)
+
+
+def check_numbers(name, values):
+  """The values of a parameter; raises ValueError where they are none, or a variance is negative."""
+  with np.errstate(over='ignore', invalid='ignore'):
+    numbers = np.asarray(values, np.float32)
+  if not np.isfinite(numbers).all() or name.endswith('running_var') and (numbers < 0).any():
+    raise ValueError(f'{name} has values that cannot be (NaN, infinite, or a negative variance): the file is damaged, '
+                     f'or of a run that went wrong; take another')
+  return numbers
 
 
 def export_trunk(params, stats, path, channels=1):
@@ -87,12 +106,32 @@ def from_torch(leaf):
   return np.ascontiguousarray(leaf.transpose(2, 3, 1, 0) if leaf.ndim == 4 else leaf)
 
 
-def read(path):
+def check_kind(path):
+  """Raises ValueError for what is no .safetensors file by its name, or no file."""
   path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f'{path} is no file: give a .safetensors file, or the workdir of a run')
   if path.suffix != '.safetensors':  # a pickle can run anything
-    command = CONVERT.replace('{path}', str(path)).replace('{target}', str(path.with_suffix('.safetensors')))
-    raise ValueError(f'{path} is not a .safetensors file; where torch is installed, convert it with\n{command}')
-  return safetensors.numpy.load_file(path)
+    command = CONVERT.replace('{path}', shlex.quote(str(path))).replace(
+      '{target}', shlex.quote(str(path.with_suffix('.safetensors'))))
+    raise ValueError(f'{path} is not a .safetensors file; where torch is installed, convert it with: {command}')
+
+
+def read(path):
+  """{name: array} of a safetensors file. Its header is looked at before any memory is taken. Raises ValueError."""
+  check_kind(path)
+  try:
+    with safetensors.safe_open(path, 'np') as file:
+      slices = {name: file.get_slice(name) for name in file.keys()}
+      size = sum(math.prod(part.get_shape()) for part in slices.values())
+      if 2 * size > LARGEST:
+        raise ValueError(f'holds {size:,} numbers, too many for a trunk: give the weights alone')
+      odd = next((name for name, part in slices.items() if part.get_dtype() not in REAL | COUNTS), None)
+      if odd is not None:
+        raise ValueError(f'{show(odd)} is of type {slices[odd].get_dtype()}, must be one of {", ".join(sorted(REAL))}')
+      return {name: file.get_tensor(name) for name, part in slices.items() if part.get_dtype() in REAL}
+  except Exception as error:  # safetensors' own, and whatever NumPy makes of a type
+    raise ValueError(f'{path} cannot be read: {error}') from error
 
 
 def strip_prefix(weights):
@@ -102,16 +141,17 @@ def strip_prefix(weights):
   if len(prefixes) > 1 and len(queries) == 1:
     prefixes = queries
   if len(prefixes) != 1:
-    raise ValueError(f'{len(prefixes)} encoders in the file (parameters that end in {MARK}: prefixes {prefixes}), '
-                     'must be one, or one that ends in encoder_q.; leave one in')
+    raise ValueError(f'{len(prefixes)} encoders in the file (parameters that end in {MARK}: prefixes '
+                     f'{show(prefixes)}), must be one, or one that ends in encoder_q.; leave one in')
   bare = {name.removeprefix(prefixes[0]): value for name, value in weights.items() if name.startswith(prefixes[0])}
   ignored = [name for name in bare if name.startswith('fc.')]
   if ignored:
-    logging.info('left out the classifier: %s', ', '.join(ignored))
+    logging.info('left out the classifier: %s', show(', '.join(ignored))[1:-1])
   return {name: value for name, value in bare.items()
           if name not in ignored and not name.endswith('num_batches_tracked')}
 
 
+@functools.cache
 def trunk_shapes(name):
   """(params, stats) of trunk `name` as shapes, nothing computed."""
   if name not in LAYERS:
@@ -131,7 +171,7 @@ def find_mismatch(weights, params, stats):
     if weights[name].shape != shape:
       return f'{name} has shape {weights[name].shape}, must have {shape}'
   spare = next((name for name in weights if name not in wanted), None)
-  return spare and f'{spare} of shape {weights[spare].shape} has no place in the trunk'
+  return None if spare is None else f'{show(spare)[1:-1]} of shape {weights[spare].shape} has no place in the trunk'
 
 
 def torch_shape(shape):

@@ -121,7 +121,7 @@ def test_the_printed_command_converts_a_pickle(state_dict, tmp_path):
                                          for name, value in state_dict.items()}}, path)
   with pytest.raises(ValueError) as error:
     weights.import_trunk(path, 'resnet18')
-  command = str(error.value).splitlines()[-1].replace('python', sys.executable, 1)
+  command = str(error.value).split('convert it with: ')[1].replace('python', sys.executable, 1)
   subprocess.run(command, shell=True, check=True)
   assert_trees_equal(weights.import_trunk(path.with_suffix('.safetensors'), 'resnet18'),
                      weights.import_trunk(state_dict, 'resnet18'))

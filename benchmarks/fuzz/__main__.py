@@ -1,13 +1,16 @@
-"""Damaged and hostile archives through every builder, and hostile files through `tfds_builders.unpack`.
+"""Whatever a person hands in, damaged or hostile: archives through every builder, packed files through `unpack`, DICOM
+files, commands and configs, weights files, workdirs of earlier runs.
 
     python -m benchmarks.fuzz --n=2000 --seed=0
 
-Each case damages a copy of a miniature archive of phantoms in one of about thirty ways and builds it. It must end in
-records that keep to the schema, with every image that is missing among them counted in rejects.csv or left out by
-rule; or in a declared error (ValueError, OSError) of one line that names the dataset or the file. Faults are: any other
-exception, another value than the schema allows, an image that goes without a word, something written outside of the
-folder, more than 10 s, more than 3 GiB. Cases run in a process of their own, which is started anew where it hangs or
-dies. `--only=NUMBER` repeats one case with its traceback.
+A case of archives damages a copy of a miniature archive of phantoms in one of about thirty ways and builds it. It must
+end in records that keep to the schema, with every image that is missing among them counted in rejects.csv or left out
+by rule; or in a declared error (ValueError, OSError) of one line that names the dataset or the file. Faults are: any
+other exception, another value than the schema allows, an image that goes without a word, something written outside of
+the folder, more than 10 s of processor time, more than 3 GiB. What the other kinds must end in, their modules say.
+
+Cases run in a process of their own, which is started anew where it hangs or dies. `--what` keeps to one kind,
+`--only=NUMBER` repeats one case with its traceback.
 """
 import argparse
 import collections

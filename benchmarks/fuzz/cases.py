@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.fuzz import values
 
-SHARES = {'archives': 70, 'own': 10, 'packed': 10, 'dicom': 10}  # per cent
+SHARES = {'archives': 48, 'own': 6, 'packed': 6, 'configs': 15, 'weights': 10, 'runs': 5, 'dicom': 10}  # per cent
 
 
 class Fuzz:

@@ -1,0 +1,161 @@
+"""Commands with values nobody expected in them: parsed and checked as `mtpret_jax.main` does it, and where they are
+accepted, built as far as that goes without data and without compiling anything.
+
+Good ends are a refusal of one line that can be printed, and an accepted command whose objective, optimiser, schedule
+and order can be built and whose loss can be traced. A remedy of the form --config.FIELD=VALUE is followed: of a command
+with one wrong value it must be accepted, of one with several it must not go round in a circle.
+"""
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import sys
+from unittest import mock
+
+import numpy as np
+from absl import flags
+
+from benchmarks.fuzz import commands, judge, values
+
+DEVICES = ((1, 1), (1, 1), (1, 1), (2, 1), (4, 1), (8, 1), (8, 2), (4, 4), (3, 1))
+ADVICE = re.compile(r'try ((?:--config\.[\w.]+=(?![<.])\S+ ?)+)')
+FOLLOWED = 20  # remedies in a row
+TRACED = 0.15  # share of the accepted commands whose loss is traced, too: that takes seconds
+
+
+def make(folder):
+  """run(rng, case, tell) of commands."""
+  from benchmarks.fuzz import small
+  small.shrink()
+  logging.getLogger('mtpret_jax').setLevel(logging.CRITICAL)
+  return run
+
+
+def run(rng, case, tell):
+  kind, arguments = commands.draw(rng, read_fields)
+  tell((str(arguments)[:300], kind))
+  home = commands.make_surroundings(case)
+  before = os.getcwd()
+  os.chdir(home)
+  try:
+    return judge_command(rng, arguments, kind, *values.pick(rng, DEVICES))
+  finally:
+    os.chdir(before)
+
+
+def read_fields(file):
+  """{dotted name: default} of the fields of a config file."""
+  config, _ = parse([file])
+  return dict(walk(config.to_dict()))
+
+
+def walk(tree, prefix=''):
+  for name, value in tree.items():
+    if isinstance(value, dict) and value:
+      yield from walk(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', value
+
+
+def parse(arguments):
+  """(config, what was said): as `main.parse_flags` does it; the config is None where it refuses."""
+  from mtpret_jax import main
+  known = flags.FLAGS
+  for name in [name for name in known if name.startswith('config.')]:
+    delattr(known, name)
+  known.unparse_flags()
+  argv, said = ['mtpret_jax', *map(str, arguments)], io.StringIO()
+  with (mock.patch.object(sys, 'argv', argv), contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(io.StringIO())):
+    try:
+      main.parse_flags(argv)
+    except SystemExit as stop:
+      judge.demand(stop.code == main.REFUSED, f'exit code {stop.code}')
+      return None, said.getvalue()
+  return main.CONFIG.value, ''
+
+
+def check(arguments, devices, processes):
+  """(config, what was said) after everything that is checked before data is prepared."""
+  import jax
+
+  from mtpret_jax import main, prepare
+  config, said = parse(arguments)
+  if config is None:
+    return None, said
+  with (mock.patch.object(jax, 'device_count', lambda: devices),
+        mock.patch.object(jax, 'process_count', lambda: processes)):
+    try:
+      main.check_run(config)
+    except prepare.REFUSALS as error:
+      return None, f'mtpret_jax: {error}\n'
+  return config, ''
+
+
+def judge_command(rng, arguments, kind, devices, processes):
+  seen, one = set(), kind == commands.ONE and check(arguments[:1], devices, processes)[0] is not None
+  for _ in range(FOLLOWED):
+    config, said = check(arguments, devices, processes)
+    if config is not None:
+      judge_accepted(rng, config)
+      return 'refused' if seen else 'whole'
+    line = said.removesuffix('\n')
+    judge.judge_line(line)
+    judge.demand(line.startswith('mtpret_jax: '), f'not its own words: {line[:300]}')
+    judge.demand(line not in seen, f'its remedies go round: {line}')
+    judge.demand(not seen or not one, f'its remedy is refused: {line}; after {seen}')
+    seen.add(line)
+    advice = ADVICE.search(line)
+    remedies = advice[1].split() if advice else []
+    if not remedies or kind not in (commands.ONE, commands.SEVERAL):
+      return 'refused'
+    fields = {remedy.partition('=')[0] for remedy in remedies}
+    arguments = [*(one for one in arguments if one.partition('=')[0] not in fields), *remedies]
+  raise judge.Fault(f'{FOLLOWED} remedies in a row, the last: {line}')
+
+
+def judge_accepted(rng, config):
+  """What is accepted can be written down, and built."""
+  stages = list(config.stages.values()) if config.objective == 'recipe' else [config]
+  for stage in stages:
+    text = json.dumps(stage.to_dict(), allow_nan=False)
+    judge.demand(set(json.loads(text)) == set(stage), f'written as {text[:300]}')
+    judge.demand(find_unprintable(stage) is None, f'unprintable: {find_unprintable(stage)!r:.300}')
+    judge.demand(config.objective == 'evaluate' or os.path.isdir(stage.workdir), f'no workdir {stage.workdir}')
+  if config.objective != 'evaluate':
+    build(rng, stages[rng.integers(len(stages))])
+
+
+def find_unprintable(stage):
+  """A text of the config that would garble a log, or None."""
+  return next((value for _, value in walk(stage.to_dict()) if isinstance(value, str) and not value.isprintable()), None)
+
+
+def build(rng, config):
+  """Builds what a run of one stage is made of, and asks it for a few numbers."""
+  import jax
+
+  from mtpret_jax import optim, rehearsal, runs
+  from mtpret_jax.guard import make_guard, remember
+  from mtpret_jax.step import shape_state
+  rehearsed = rehearsal.rehearse(config)
+  optimiser, objective = optim.make_optimiser(config.optimiser), remember(rehearsed.objective, config)
+  make_guard(config)
+  if config.objective == 'multitask':
+    plan = runs.make_plan(config, dict.fromkeys(config.tasks, 1000))
+    judge.demand(plan.steps > 0 and plan.visits, 'a run without steps')
+    plan.round_ends, plan.begins, plan.find(plan.steps - 1)
+    schedule, steps = optim.make_visit_schedule(config.optimiser, plan), plan.steps
+  else:
+    schedule, steps = optim.make_schedule(config.optimiser, config.steps), config.steps
+  rates = np.array([schedule(step) for step in (0, 1, steps // 2, steps - 1)])
+  judge.demand(np.isfinite(rates).all() and (rates >= 0).all(), f'rates {rates}')
+  state = shape_state(objective, optimiser)
+  if rng.random() < TRACED:
+    task = values.pick(rng, list(rehearsed.batches))
+    (loss, _) = jax.eval_shape(
+      lambda params, carry, batch: objective.loss(task, params, carry, batch, jax.numpy.int32(0), jax.random.key(0)),
+      state.params, state.carry, rehearsed.batches[task])
+    judge.demand(loss.shape == (), f'a loss of {loss.shape}')

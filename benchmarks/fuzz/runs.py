@@ -1,0 +1,272 @@
+"""Workdirs of earlier runs whose small files were edited, damaged or exchanged: as `init_from`, to be evaluated, and to
+go on in. The arrays of checkpoints are damaged by benchmarks.damage.
+
+Good ends are a ConfigError of one line, or what an undamaged run gives; a config.json that is not the one of the
+checkpoint beside it must not be taken for it.
+"""
+import contextlib
+import copy
+import io
+import json
+import logging
+import os
+import shutil
+from unittest import mock
+
+import numpy as np
+
+from benchmarks.fuzz import judge, raw, tables, trees, values
+
+FIRST, THIRD = 'first', 'third'  # a run of stage 1, and one of stage 3 that came from it
+JSONS = ('config.json', 'scores.json', 'results.json', 'run.lock')
+LINES = ('metrics.jsonl', 'validation.jsonl')
+STEP = 4
+
+
+def make(folder):
+  """run(rng, case, tell) of workdirs."""
+  from benchmarks.fuzz import small
+  small.shrink()
+  for talker in ('mtpret_jax', 'absl'):
+    logging.getLogger(talker).setLevel(logging.CRITICAL)
+  if not folder.is_dir():
+    folder.mkdir()
+    write_runs(folder)
+  clean = {name: json.loads((folder / name / 'config.json').read_text())['config'] for name in (FIRST, THIRD)}
+  return lambda rng, case, tell: run(rng, case, tell, folder, clean)
+
+
+def write_runs(folder):
+  from configs import finetune, pretrain
+  first, third = pretrain.get_config('smoke'), finetune.get_config('smoke,bone_age')
+  first.data.datasets = ('rsna_bone_age', 'mura')
+  third.update(init='md_moco', init_from=FIRST)
+  third.data.datasets = ('rsna_bone_age',)
+  for name, config in ((FIRST, first), (THIRD, third)):
+    config.workdir = name
+    write_run(folder / name, config)
+
+
+def write_run(workdir, config):
+  """What a run leaves, of numbers drawn at random."""
+  import jax
+
+  from mtpret_jax import checkpoint, optim, rehearsal
+  from mtpret_jax.data.pipeline import INCIDENTAL, flatten
+  from mtpret_jax.step import shape_state
+  rng = np.random.default_rng(0)
+  shapes = shape_state(rehearsal.rehearse(config).objective, optim.make_optimiser(config.optimiser))
+  state = jax.tree.map(lambda leaf: np.asarray(rng.random(leaf.shape), leaf.dtype), shapes)
+  mark = {field: value for field, value in flatten(config.to_dict()).items() if not field.startswith(INCIDENTAL)}
+  mark |= {f'data.{name}': '1.0.0 train by patient 16 images' for name in config.data.datasets}
+  places = ('checkpoints', 'best') if config.objective == 'multitask' else ('checkpoints',)
+  for place in places:
+    with checkpoint.open_checkpoints(workdir, 2, place) as checkpoints:
+      checkpoint.save(checkpoints, state, STEP, mark if place == 'checkpoints' else {'score': -3.5}, wait=True)
+  score = {'headline': 'MAE (months)', 'scores': {'MAE (months)': {'value': 12.5, 'interval': [11.0, 14.0]}}}
+  texts = {
+    'config.json': {'config': config.to_dict(), 'versions': {'jax': '0.10.2'}}, 'results.json': {'probe': []},
+    'scores.json': {'step': STEP, 'tasks': {'bone_age': score}}, 'run.lock': {'host': 'here', 'pid': 1, 'since': 'now'}}
+  for name, told in texts.items():
+    (workdir / name).write_text(json.dumps(told))
+  (workdir / 'metrics.jsonl').write_text(''.join(
+    json.dumps({'step': step, 'task': 'contrast', 'loss': 1.0}) + '\n' for step in range(1, STEP + 1)))
+  (workdir / 'validation.jsonl').write_text(''.join(
+    json.dumps({'step': step, 'tasks': {'bone_age': {'headline': 'MAE (months)', 'value': 9.5, 'sign': -1}}}) + '\n'
+    for step in range(1, STEP + 1)))
+
+
+def edit_text(rng, case):
+  """A file of JSON, or of lines of it, with another tree in it or none."""
+  path = pick_text(rng, case)
+  if path.suffix == '.jsonl':
+    lines = path.read_text().splitlines()
+    place = rng.integers(len(lines))
+    lines[place] = values.pick(rng, (tables.edit_json(rng, lines[place].encode()).decode(), *values.WORDS[:-1]))
+    path.write_text('\n'.join(lines), errors='surrogatepass')
+  else:
+    path.write_bytes(tables.edit_json(rng, path.read_bytes()))
+
+
+def edit_field(rng, case):
+  """A value in config.json that the result depends on, or where things lie."""
+  path = case / values.pick(rng, (FIRST, THIRD)) / 'config.json'
+  told = json.loads(path.read_text())
+  spots = [spot for spot in tables.list_spots(told['config']) if not isinstance(spot[0][spot[1]], dict)]
+  where, key = values.pick(rng, spots)
+  old = where[key]
+  where[key] = values.pick(rng, (*values.LEAVES, 7, 'resnet50', 'joint', [], [old], str(old)))
+  path.write_text(json.dumps(told))
+
+
+def damage_text(rng, case):
+  path = pick_text(rng, case)
+  path.write_bytes(values.pick(rng, (*raw.KINDS.values(), tables.recode))(rng, path.read_bytes()))
+
+
+def exchange(rng, case):
+  """A file of the one run in the other."""
+  name = values.pick(rng, ('config.json', 'config.json', 'metrics.jsonl', 'scores.json', 'checkpoints', 'checkpoints'))
+  one, two = (case / run / name for run in (FIRST, THIRD))
+  one.rename(case / 'held')
+  two.rename(one)
+  (case / 'held').rename(two)
+
+
+def go_round(rng, case):
+  """A run that says that it came from itself, or from the one that came from it."""
+  path = case / FIRST / 'config.json'
+  told = json.loads(path.read_text())
+  told['config'].update(init='md_moco', init_from=values.pick(rng, (FIRST, THIRD, '.', f'{THIRD}/../{FIRST}')))
+  path.write_text(json.dumps(told))
+
+
+def change_tree(rng, case):
+  """A file or folder that is gone, a link, a pipe, a folder, or a copy elsewhere."""
+  root = case / values.pick(rng, (FIRST, THIRD))
+  file = root / values.pick(rng, (*JSONS, *LINES, f'checkpoints/{STEP}.sha256', 'checkpoints'))
+  if file.name == 'checkpoints':
+    file.rename(root / 'moved')
+    values.pick(rng, (lambda: None, lambda: file.write_bytes(b'?'), file.mkdir, lambda: file.symlink_to('moved'),
+                      lambda: file.symlink_to('checkpoints'), lambda: os.mkfifo(file)))()
+  else:
+    kinds = (trees.remove, trees.make_folder, trees.pipe, trees.link)
+    if file.exists():
+      values.pick(rng, kinds)(rng, root, file)
+
+
+def forge(rng, case):
+  """A checkpoint that is another than was saved, with a manifest that says it is whole."""
+  from mtpret_jax import manifest
+  folder = case / values.pick(rng, (FIRST, THIRD)) / 'checkpoints' / str(STEP)
+  texts = [path for path in sorted(folder.rglob('*')) if path.is_file() and b'{' in path.read_bytes()[:1]]
+  path = values.pick(rng, texts)
+  way = rng.random()
+  if way < 0.5:
+    path.write_bytes(tables.edit_json(rng, path.read_bytes()))
+  elif way < 0.8:
+    path.write_bytes(values.pick(rng, tuple(raw.KINDS.values()))(rng, path.read_bytes()))
+  else:
+    path.unlink()
+  manifest.write(folder)
+
+
+def litter(rng, case):
+  """Files in a folder of checkpoints that no run has written."""
+  folder = case / values.pick(rng, (FIRST, THIRD)) / 'checkpoints'
+  name = values.pick(rng, ('x.incomplete', '.incomplete', '٣', '9' * 200, '5', '5.sha256', '-1', 'a b', '0', '²',
+                           '7.incomplete', '4.orbax-checkpoint-tmp-1'))
+  if rng.random() < 0.5:
+    (folder / name).mkdir(exist_ok=True)
+  elif not (folder / name).exists():
+    (folder / name).write_bytes(values.pick(rng, (b'', b'?', b'a  b\n')))
+
+
+KINDS = {'run: JSON edited': edit_text, 'run: field edited': edit_field, 'run: text damaged': damage_text,
+         'run: files exchanged': exchange, 'run: goes round': go_round, 'run: tree changed': change_tree,
+         'run: manifest forged': forge, 'run: litter': litter}
+
+
+def pick_text(rng, case):
+  root = case / values.pick(rng, (FIRST, THIRD))
+  return root / values.pick(rng, ('config.json', 'config.json', *JSONS, *LINES, f'checkpoints/{STEP}.sha256')[
+    :None if rng.random() < 0.2 else -1])
+
+
+def run(rng, case, tell, folder, clean):
+  kind = values.pick(rng, tuple(KINDS))
+  tell(('run', kind))
+  for name in (FIRST, THIRD):
+    shutil.copytree(folder / name, case / name)
+  KINDS[kind](rng, case)
+  before = os.getcwd()
+  os.chdir(case)
+  try:
+    ends = [judge_end(use, case, clean) for use in (start_from, evaluate, go_on)]
+  finally:
+    os.chdir(before)
+  return 'refused' if 'refused' in ends else 'whole'
+
+
+def judge_end(use, case, clean):
+  from mtpret_jax.check import ConfigError
+  try:
+    use(case, clean)
+  except ConfigError as error:
+    judge.judge_line(str(error))
+    judge.demand(FIRST in str(error) or THIRD in str(error), f'names no run: {error}')
+    return 'refused'
+  return 'whole'
+
+
+def start_from(case, clean):
+  """Both runs as those that others start from."""
+  from ml_collections import ConfigDict
+
+  from mtpret_jax import past, start
+  refused = []
+  for source in (FIRST, THIRD):
+    config = ConfigDict(dict(init='other', init_from=source, trunk='resnet18', tasks={}))
+    try:
+      start.check_start(config)
+      lineage = start.list_lineage(config)
+      params, _ = start.read_start(config)
+    except ValueError as error:
+      refused.append(error)
+      continue
+    judge.demand({'rsna_bone_age'} <= set(lineage), f'lineage {lineage}')
+    judge.demand(params['conv1']['kernel'].shape == (7, 7, 1, 64), 'another trunk')
+    judge_config(past.read_config(source), clean[source], source)
+  if refused:
+    raise refused[0]
+
+
+def judge_config(config, clean, source):
+  from mtpret_jax.data.pipeline import INCIDENTAL, flatten
+  now, then = ({field: value for field, value in flatten(one).items() if not field.startswith(INCIDENTAL)}
+               for one in (config, clean))
+  judge.demand(now == then, f'{source} was taken with another config than it had')
+  judge.demand(sorted(config['data']['datasets']) == sorted(clean['data']['datasets']), f'{source}: other datasets')
+
+
+def evaluate(case, clean):
+  from configs import evaluate as evaluation
+  from mtpret_jax import past, scores
+  config = evaluation.get_config()
+  config.update(run=THIRD, workdir='scored')
+  with mock.patch.object(scores, 'score_split', ask):
+    scores.evaluate_run(config)
+  judge_config(past.read_config(THIRD), clean[THIRD], THIRD)
+
+
+def ask(state, config, workdir, split):
+  """In place of `scores.score_split`: the tasks are built, and asked for the shapes of their answers."""
+  import jax
+
+  from mtpret_jax import rehearsal
+  from mtpret_jax.objectives.multitask import make_answer
+  from mtpret_jax.tasks import make_task
+  for name, card in config.tasks.items():
+    about = rehearsal.describe_dataset(config, card.dataset)
+    answer = make_answer(config, name, make_task(card.kind, about, rehearsal.choose_head(card)))
+    params = {part: state.params[part] for part in ('trunk', name)}
+    jax.eval_shape(answer, params, state.carry['stats'], rehearsal.shape_labelled(card, about))
+
+
+def go_on(case, clean):
+  """What the same command reads of its own workdir."""
+  from ml_collections import ConfigDict
+
+  from mtpret_jax import checkpoint, lock, progress, scores, watch
+  stages = {name: ConfigDict(copy.deepcopy(config)) for name, config in clean.items()}
+  for name, config in stages.items():
+    scores.is_finished(config)
+    if not (case / name / 'run.lock').exists() or (case / name / 'run.lock').is_file():
+      lock.describe_holder(case / name / 'run.lock')
+    if not (case / name / 'metrics.jsonl').exists() or (case / name / 'metrics.jsonl').is_file():
+      progress.drop_lines(case / name / 'metrics.jsonl', 2)
+    scores.measure_forgetting(watch.read(case / name) or [{'tasks': {}}])
+    with checkpoint.open_checkpoints(case / name, 2):
+      pass
+  with contextlib.redirect_stdout(io.StringIO()):
+    scores.finish_recipe(ConfigDict({'workdir': str(case), 'stages': stages}))
