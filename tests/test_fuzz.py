@@ -300,6 +300,18 @@ def test_a_pipe_or_device_beside_an_own_table_is_refused_and_named(name, tmp_pat
     build.prepare('clinic', tmp_path, tmp_path / 'data')
 
 
+@pytest.mark.parametrize('name, old, new, words', [
+  ('labels.csv', 'cast', 'ca\0st', r"cannot be printed: 'ca.*x00st'"),
+  ('boxes.json', '{}', '[' * 100_000, 'boxes.json is no COCO file')])
+def test_what_is_odd_beside_an_own_table_is_told_in_one_line(name, old, new, words, tmp_path):
+  root = write_clinic(tmp_path)
+  (root / 'boxes.json').write_text('{}')
+  edit(root / name, old, new)
+  with pytest.raises(ValueError, match=words) as caught:
+    build.prepare('clinic', tmp_path, tmp_path / 'data')
+  assert not archives.GARBLED.search(str(caught.value))
+
+
 # Packed archives
 
 @pytest.mark.parametrize('ending', ['zip', 'tar', 'tgz'])

@@ -1,5 +1,6 @@
 """DICOM files by themselves: every way in which they are packed, then damaged or made to lie."""
 import io
+import logging
 import warnings
 
 import numpy as np
@@ -17,6 +18,7 @@ ODD_SEQUENCES = ('ModalityLUTSequence', 'VOILUTSequence')
 def make(folder):
   """run(rng, case, tell) of DICOM files."""
   warnings.filterwarnings('ignore')
+  logging.getLogger('pydicom').setLevel(logging.CRITICAL)
   pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # as a library would that was imported before
   whole = {way: write(way) for way in WAYS}
   for data in whole.values():

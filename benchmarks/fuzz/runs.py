@@ -84,8 +84,10 @@ def edit_text(rng, case):
     place = rng.integers(len(lines))
     lines[place] = values.pick(rng, (tables.edit_json(rng, lines[place].encode()).decode(), *values.WORDS[:-1]))
     path.write_text('\n'.join(lines), errors='surrogatepass')
-  else:
+  elif path.suffix == '.json' or path.name == 'run.lock':
     path.write_bytes(tables.edit_json(rng, path.read_bytes()))
+  else:  # a manifest is no JSON
+    path.write_bytes(tables.edit_text(rng, path.read_bytes()))
 
 
 def edit_field(rng, case):

@@ -90,6 +90,9 @@ def read_schema(root):
   twice = [column for column, count in collections.Counter(columns).items() if count > 1 or not column]
   if twice:
     raise Mistake(f'{root / TABLE} has a column without a name or one name twice: {twice}')
+  odd = [column for column in columns if archives.GARBLED.search(column)]
+  if odd:
+    raise Mistake(f'{root / TABLE} has a column whose name cannot be printed: {archives.escape(odd[0])[:100]!r}')
   for needed, why in (('image', 'the file below images/'),
                       ('patient', 'whoever is in two rows must not be in two splits; for one image each repeat image')):
     if needed not in columns:
@@ -115,7 +118,7 @@ def read_names(root):
     try:
       categories = json.loads(archives.read_text(root / 'boxes.json'))['categories']
       kinds = tuple(dict.fromkeys(kind['name'] for kind in categories))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise Mistake(f'{root / "boxes.json"} is no COCO file: {type(error).__name__} {error}') from error
   return classes, kinds
 
