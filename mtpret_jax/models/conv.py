@@ -76,9 +76,10 @@ compute.defvjp(compute_with_memory, pull_back)
 
 
 def convolve_plainly(images_BHWC, kernel_hwCD, stride, dilation):
-  """As TPUs and GPUs want it. A 1 x 1 convolution is a matrix product over the kept pixels."""
-  if kernel_hwCD.shape[:2] == (1, 1):
-    return images_BHWC[:, ::stride, ::stride] @ kernel_hwCD[0, 0]
+  """As TPUs and GPUs want it. A 1 x 1 convolution is a matrix product over the pixels; not at stride 2,
+  where XLA for GPUs fails on the slices that it takes into the product (jax 0.10.2, openxla/xla issue 47381)."""
+  if kernel_hwCD.shape[:2] == (1, 1) and stride == 1:
+    return images_BHWC @ kernel_hwCD[0, 0]
   return conv_cpu.convolve_directly(images_BHWC, kernel_hwCD, stride, dilation)
 
 

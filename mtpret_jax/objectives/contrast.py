@@ -118,5 +118,6 @@ def compute_loss(config, encoder, task, params, carry, batch, step, rng):
 def gather_keys(key_BD, source_B, moco):
   """The keys in the order of their queries, and the sources, all of them on every device, where the queue needs them:
   one message, and the order costs none."""
-  rows = replicate(jnp.concatenate([key_BD, source_B[:, None].astype(jnp.float32)], axis=1))
+  source_B1 = source_B[:, None].astype(jnp.float32)  # a sum, since XLA fails on the concatenation for GPUs (jax 0.10.2)
+  rows = replicate(jnp.pad(key_BD, ((0, 0), (0, 1))) + jnp.pad(source_B1, ((0, 0), (key_BD.shape[1], 0))))
   return replicate(return_keys(rows[:, :-1], moco.group, moco.shuffle_groups)), rows[:, -1].astype(jnp.int32)
