@@ -6,6 +6,7 @@ import tempfile
 from mtpret_jax.data.order import ORDERS
 from mtpret_jax.data.sources import RULES
 from mtpret_jax.models.resnet import LAYERS
+from mtpret_jax.sharding import STATES
 
 
 class ConfigError(ValueError):
@@ -17,6 +18,7 @@ def check_config(config, *, devices, processes):
   check_choice('objective', config.objective, ['contrast', 'multitask'])
   check_choice('trunk', config.trunk, sorted(LAYERS))
   check_choice('dtype', config.dtype, ['bfloat16', 'float32'])
+  check_choice('sharding', config.sharding, STATES)
   check_choice('optimiser.kind', config.optimiser.kind, ['adamw', 'sgd'])
   check_choice('data.rule', config.data.rule, RULES)
   check_choice('data.stored', config.data.stored, ['256', '512', 'original'])
