@@ -65,7 +65,7 @@ def check_fields(config, devices=1, processes=1):
   if rule is None:
     raise ConfigError(f'{field}={show(value)}: it must have fields of its own, as in the config files of this package')
   if rule.choices:
-    raise ConfigError(f'unknown {field} {show(value)}; have {", ".join(sorted(map(str, rule.choices)))}')
+    raise ConfigError(f'unknown {field} {show(value)}; have {", ".join(map(str, rule.choices))}')
   mended, words = rule.mend(value), f'{field}={show(value)}: it must be {rule.words}'
   raise ConfigError(words, None if mended is None else mend_all(config, field, mended, devices, processes))
 
