@@ -13,8 +13,11 @@ import itertools
 import jax
 import jax.numpy as jnp
 
+from mtpret_jax.models import winograd
+
 PATCHES_UP_TO = 2   # rows of the result up to which its windows are laid out as a matrix
 NEIGHBOURS = 4      # results in a row that a convolution of one channel computes at once
+WIDE = 128          # channels from which a 3 x 3 kernel's gradient is worth transforming
 PIXELS = 2048       # of a sum over all pixels that are taken at once: what fits a core's cache
 
 
@@ -26,6 +29,8 @@ def convolve(images_BHWC, kernel_hwCD, stride, dilation):
     return convolve_grey(images_BHWC, kernel_hwCD, stride)
   if images_BHWC.shape[-1] == 1 or height <= PATCHES_UP_TO:
     return convolve_patches(images_BHWC, kernel_hwCD, stride, dilation)
+  if kernel_hwCD.shape[:2] == (3, 3) and stride == dilation == 1 and winograd.suits(images_BHWC, kernel_hwCD.shape[-1]):
+    return winograd.convolve(images_BHWC, kernel_hwCD)
   return convolve_directly(images_BHWC, kernel_hwCD, stride, dilation)
 
 
@@ -38,7 +43,7 @@ def pull_back(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation):
     by_images, by_kernel = pull_images_directly, pull_kernel_grey
   elif kernel_hwCD.shape[:2] == (3, 3) and gradient_BhwD.shape[1] > PATCHES_UP_TO and simple:
     by_images = {1: pull_images_flipped, 2: pull_images_by_parity}[stride]
-    by_kernel = pull_kernel_transposed
+    by_kernel = pull_kernel_3x3
   else:
     return jax.vjp(lambda *both: convolve(*both, stride, dilation), images_BHWC, kernel_hwCD)[1](gradient_BhwD)
   return (by_images(images_BHWC, kernel_hwCD, gradient_BhwD, stride),
@@ -168,6 +173,8 @@ def contract(one_BHWC, other_BHWD):
 
 def pull_images_flipped(images_BHWC, kernel_hwCD, gradient_BhwD, stride):
   """The convolution of the gradient with the kernel turned about its centre."""
+  if winograd.suits(gradient_BhwD, kernel_hwCD.shape[2]):
+    return winograd.pull_images(gradient_BhwD, kernel_hwCD)
   return convolve_directly(gradient_BhwD, jnp.flip(kernel_hwCD, (0, 1)).swapaxes(2, 3), 1, 1)
 
 
@@ -180,6 +187,12 @@ def pull_images_by_parity(images_BHWC, kernel_hwCD, gradient_BhwD, stride):
               for row, column in itertools.product((0, 1), (0, 1))]
   pairs = [jnp.stack(quarters[at:at + 2], axis=3) for at in (0, 2)]
   return jnp.stack(pairs, axis=2).reshape(images_BHWC.shape)
+
+
+def pull_kernel_3x3(images_BHWC, kernel_hwCD, gradient_BhwD, stride):
+  if stride == 1 and min(kernel_hwCD.shape[2:]) >= WIDE and winograd.suits(images_BHWC, kernel_hwCD.shape[-1]):
+    return winograd.pull_kernel(images_BHWC, gradient_BhwD)
+  return pull_kernel_transposed(images_BHWC, kernel_hwCD, gradient_BhwD, stride)
 
 
 def pull_kernel_transposed(images_BHWC, kernel_hwCD, gradient_BhwD, stride):
