@@ -14,7 +14,20 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from mtpret_jax import bad_steps, checkpoint, compiled, hosts, lock, preflight, prepare, report, scores, stopping, train
+from mtpret_jax import (
+  bad_steps,
+  checkpoint,
+  compiled,
+  heap,
+  hosts,
+  lock,
+  preflight,
+  prepare,
+  report,
+  scores,
+  stopping,
+  train,
+)
 from mtpret_jax.check import (
   ConfigError,
   as_line,
@@ -65,6 +78,7 @@ def main(_):
         logging.getLogger('mtpret_jax').setLevel(logging.WARNING)
     elif COORDINATOR.value or PROCESSES.value or PROCESS.value is not None:
       raise ConfigError('--coordinator, --processes and --process are for --distributed: give that, too')
+    heap.keep_memory()
     stopping.listen()
     with hosts.alarm(EXPECTED):
       RUNS[objective](CONFIG.value)

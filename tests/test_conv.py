@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtpret_jax.models import winograd
 from mtpret_jax.models.conv import convolve, convolve_plainly
 
 # name: images' (B, H, W, C), kernel's (size, D), stride, dilation
@@ -17,9 +18,8 @@ CASES = {
   '3 x 3 at stride 2': ((2, 10, 6, 5), (3, 7), 2, 1),
   '3 x 3 at stride 2 of an odd map': ((2, 11, 7, 5), (3, 4), 2, 1),
   '3 x 3, spread': ((2, 10, 6, 5), (3, 7), 1, 2),
-  '3 x 3 of 64 channels, a few images at once': ((6, 32, 24, 64), (3, 64), 1, 1),
-  '3 x 3 of 128 channels, a few images at once': ((6, 32, 16, 128), (3, 130), 1, 1),
-  '3 x 3 of 128 channels': ((3, 4, 6, 130), (3, 128), 1, 1),
+  '3 x 3 with fewer products': ((6, 32, 24, 64), (3, 66), 1, 1),
+  '3 x 3 with fewer products, the kernel gradient too': ((3, 20, 18, 130), (3, 128), 1, 1),
   'down to 2 x 2': ((3, 4, 4, 5), (3, 7), 2, 1),
   'point': ((3, 6, 4, 5), (1, 7), 1, 1),
   'point of many pixels': ((80, 6, 20, 3), (1, 2), 1, 1),
@@ -44,6 +44,16 @@ def results(way, name):
 def test_result_and_both_gradients_are_the_plain_convolutions(name):
   for ours, plain in zip(results(convolve, name), results(convolve_plainly, name), strict=True):
     np.testing.assert_allclose(ours, plain, rtol=0, atol=3e-6 * np.abs(plain).max())
+
+
+def test_the_cases_with_fewer_products_have_them(monkeypatch):
+  calls = []
+  for name in ('run', 'pull_kernel'):
+    function = getattr(winograd, name)
+    monkeypatch.setattr(winograd, name, lambda *all, function=function, name=name: calls.append(name) or function(*all))
+  for name in CASES:
+    results.__wrapped__(convolve, name)
+  assert calls == ['run'] * 4 + ['pull_kernel'] * 1
 
 
 @pytest.mark.parametrize('name', ('stem', '3 x 3 at stride 2', 'point of many pixels'))

@@ -14,16 +14,18 @@ import jax.numpy as jnp
 TILE = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))   # B^T in the paper
 KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))   # G
 RESULT = ((1, 1, 1, 0), (0, 1, -1, -1))                              # A^T
-TILES = 512  # that are computed at once, a few images' or one's: what comes of them stays in a core's cache
-CHANNELS = 64, 256
+TILES = 512           # that are computed at once, a few images' or one's: what comes of them stays in a core's cache
+CHANNELS = 64, 256    # fewer are not worth the transforms, of more the matrices leave the cache
+PRODUCTS = 2 ** 22    # of channels in, channels out and tiles, below which it is not worth compiling
 
 
 def suits(images_BHWC, out):
-  """Whether it is worth while: sides are even, the matrices large beside what the transforms add but not too large for
-  a cache, and the images in one place, for they are taken a few at a time."""
+  """Whether it is worth while. The images must be in one place, since they are taken a few at a time."""
   batch, height, width, channels = images_BHWC.shape
-  return (images_BHWC.dtype == jnp.float32 and height % 2 == width % 2 == 0 and min(channels, out) >= CHANNELS[0]
-          and max(channels, out) <= CHANNELS[1] and batch > 1 and jax.sharding.get_abstract_mesh().size <= 1)
+  return (images_BHWC.dtype == jnp.float32 and height % 2 == width % 2 == 0 and batch > 1
+          and CHANNELS[0] <= min(channels, out) and max(channels, out) <= CHANNELS[1]
+          and channels * out * batch * height * width // 4 >= PRODUCTS
+          and jax.sharding.get_abstract_mesh().size <= 1)
 
 
 def convolve(images_BHWC, kernel_33CD):
