@@ -48,13 +48,14 @@ def make_our_step(options):
   from ml_collections import ConfigDict
 
   from configs.common import moco_v2_augment
-  from mtpret_jax.heap import keep_memory
+  from mtpret_jax import heap
   from mtpret_jax.objectives.contrast import make_contrast
   from mtpret_jax.optim import make_optimiser
   from mtpret_jax.sharding import make_mesh, place_batch
   from mtpret_jax.step import compile_step, init_state
 
-  keep_memory()  # as `mtpret_jax.main` does
+  heap.stay_in_main_thread()  # as `mtpret_jax.main` does
+  heap.keep_memory()
   config = ConfigDict(dict(
     trunk=options.model, dtype=options.dtype, augment=moco_v2_augment(options.size),
     contrast=dict(dim=DIM, queue=options.queue, temperature=TEMPERATURE, momentum=MOMENTUM,

@@ -181,8 +181,8 @@ def discard(folder, step, keep_mark=False):
   mark = folder / f'{step}.incomplete'
   mark.touch()
   manifest.locate(folder / str(step)).unlink(missing_ok=True)
-  for path in (folder / str(step), *folder.glob(f'{step}.orbax-checkpoint-tmp*')):
-    if path.exists():
+  for path in list(folder.iterdir()):  # no glob: Python keeps every pattern
+    if path.name == str(step) or path.name.startswith(f'{step}.orbax-checkpoint-tmp'):
       shutil.rmtree(path)
   if not keep_mark:
     mark.unlink()

@@ -68,6 +68,7 @@ def main(_):
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries' chatter
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   compiled.keep_compiled()
+  heap.stay_in_main_thread()
   try:
     objective = check_objective(CONFIG.value)
     if PREFLIGHT.value:

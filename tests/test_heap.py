@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 SCRIPT = '''
-import resource, sys, threading
+import resource, sys
 from mtpret_jax import heap
 
 def use():
@@ -15,9 +15,7 @@ def use():
 if sys.argv[1] == 'keep':
   heap.keep_memory()
 for _ in range(2):
-  thread = threading.Thread(target=use)
-  thread.start()
-  thread.join()
+  use()
 '''
 
 
