@@ -81,10 +81,9 @@ def test_a_state_that_is_cut_takes_less_memory(whole, one_block):
   config = make_pretrain()
   config.sharding = 'fsdp'
   cut = take_account(config, 'contrast', make_pod())
-  print(whole, cut)
   pieces = 3 * 4 * 2 * 9 * 64 ** 2  # bytes of the block's two kernels, their momentum and the slow ones
   assert whole.memory['arguments'] - cut.memory['arguments'] == pieces * 7 / 8
-  assert cut.flops == whole.flops
+  assert 0.99 * whole.flops < cut.flops < whole.flops, 'each device updates its pieces only'
   gathered = [size for kind, size in cut.messages if kind == 'all-gather']
   assert sum(gathered) == 32 * (128 + 1) * 4 + 2 * 4 * 2 * 9 * 64 ** 2, 'the keys; the kernels and the slow ones'
 
