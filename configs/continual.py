@@ -31,6 +31,7 @@ def embedded():
     seed=0,
     trunk='resnet18',
     dtype='float32',
+    sharding='replicated',     # the state on every device, or cut over them: 'fsdp'
     init='scratch',            # or imagenet, moco, md_moco, muscle--, mtpret, other
     init_from='',              # a .safetensors file, or the workdir of a run
     train='all',               # or 'head': the trunk is frozen

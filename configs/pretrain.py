@@ -35,6 +35,7 @@ def embedded():
     seed=0,
     trunk='resnet18',
     dtype='float32',           # of the activations; parameters, statistics and losses are always f32
+    sharding='replicated',     # the state on every device, or cut over them: 'fsdp'
     init='scratch',            # or imagenet, moco, md_moco, muscle--, mtpret, other
     init_from='',              # a .safetensors file of a torchvision ResNet, or the workdir of a run
     steps=2400,

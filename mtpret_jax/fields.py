@@ -10,6 +10,7 @@ from mtpret_jax.data.order import ORDERS
 from mtpret_jax.data.records import READERS
 from mtpret_jax.data.sources import RULES, SPLITS
 from mtpret_jax.models.resnet import LAYERS
+from mtpret_jax.sharding import STATES
 
 SHOWN = 80  # characters of a value in a message
 SEED = 2**31 - 1
@@ -123,7 +124,7 @@ DATA = {
   'phantoms': {'images': whole(24, 1_000_000), 'size': whole(48, 4096), 'seed': whole(0, SEED)}}
 STAGE = {
   'name': text(1, 100), 'workdir': path(1), 'seed': whole(0, SEED), 'trunk': choice(LAYERS),
-  'dtype': choice(('bfloat16', 'float32')), 'init': text(), 'init_from': path(),
+  'dtype': choice(('bfloat16', 'float32')), 'sharding': choice(STATES), 'init': text(), 'init_from': path(),
   'save_every': whole(1, STEPS), 'log_every': whole(1, STEPS), 'keep': whole(1, 1_000_000),
   'save_retries': whole(0, 10), 'on_bad': choice(('skip', 'stop')), 'skips': whole(0, STEPS),
   'spike': spike(), 'spike_window': whole(1, 1_000_000), 'optimiser': OPTIMISER}

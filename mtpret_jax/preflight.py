@@ -177,7 +177,8 @@ def advise(config, title, task, pod, account, most):
   field = 'batch' if config.objective == 'contrast' else f'tasks.{task}.batch'
   fits = f'--config.{field}={most * len(pod.devices)}' if most else f'a smaller --config.{field}'
   return (f'{title}, step {task!r}, does not fit: it needs {needs} of the {pod.chip.memory / 1e9:.0f} GB of a chip of '
-          f'{pod.name}; try {fits}, a larger pod, smaller images or --config.dtype=bfloat16')
+          f'{pod.name}; try {fits}, a larger pod, smaller images, --config.dtype=bfloat16 or '
+          f'--config.sharding=fsdp')
 
 
 def show(size):

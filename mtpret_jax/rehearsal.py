@@ -15,7 +15,7 @@ from mtpret_jax.objectives import Objective
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.runs import make_plan
-from mtpret_jax.step import compile_step, shape_state
+from mtpret_jax.step import compile_step, place_state, shape_state
 from mtpret_jax.tasks import make_task
 from tfds_builders import build
 
@@ -86,5 +86,6 @@ def shape_labelled(card, about):
 def lower(config, rehearsal, task, mesh):
   """The step of `task` for the devices of `mesh`, lowered: `jax.stages.Lowered`."""
   objective, optimiser = remember(rehearsal.objective, config), optim.make_optimiser(config.optimiser)
-  step = compile_step(objective, optimiser, rehearsal.schedule, task, mesh, config.seed, make_guard(config))
+  step = compile_step(objective, optimiser, rehearsal.schedule, task, mesh, config.seed, make_guard(config),
+                      place_state(objective, optimiser, mesh, config.sharding))
   return step.lower(shape_state(objective, optimiser), rehearsal.batches[task])

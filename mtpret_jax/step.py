@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtpret_jax.sharding import by_batch, replicated
+from mtpret_jax.sharding import bring_together, by_batch, cut_state, replicated
 from mtpret_jax.state import TrainState
 
 # For XLA, by platform. On CPUs its library YNNPACK takes every convolution unless told which operations to take; for
@@ -29,11 +29,18 @@ def choose_options(platform):
   return COMPILER_OPTIONS[platform]
 
 
-def init_state(objective, optimiser, mesh, seed, trunk=None):
+def place_state(objective, optimiser, mesh, how='replicated'):
+  """A TrainState of shardings: 'replicated' is all on every device, 'fsdp' a piece of it (`sharding.cut_state`)."""
+  if how == 'replicated':
+    return TrainState(*[replicated(mesh)] * 4)
+  return cut_state(shape_state(objective, optimiser), mesh)
+
+
+def init_state(objective, optimiser, mesh, seed, trunk=None, placement=None):
   """The state at step 0, made inside `jit`: nothing in it aliases, so that it can be donated. `trunk`: the (params,
-  stats) to start from, or None for random ones."""
+  stats) to start from, or None for random ones. `placement`: of `place_state`; None is all on every device."""
   make = functools.partial(make_state, objective, optimiser)
-  return jax.jit(make, out_shardings=replicated(mesh))(jax.random.key(seed), trunk)
+  return jax.jit(make, out_shardings=placement or replicated(mesh))(jax.random.key(seed), trunk)
 
 
 def make_state(objective, optimiser, rng, trunk=None):
@@ -47,21 +54,23 @@ def shape_state(objective, optimiser):
   return jax.eval_shape(functools.partial(make_state, objective, optimiser), jax.random.key(0))
 
 
-def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None):
+def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None, placement=None):
   """(state, batch) -> (state, measures), at the rate that `schedule` has for the step. Only the parts that `task` moves
   are differentiated and updated, so that neither momentum nor weight decay drifts a part which saw no data. The old
-  state's memory is reused. `guard` has the last word on what a step changes (`guard.py`)."""
+  state's memory is reused. `guard` has the last word on what a step changes (`guard.py`). `placement` as above."""
   live = objective.parts[task]
+  placement = placement or place_state(objective, optimiser, mesh)
 
-  @functools.partial(jax.jit, donate_argnums=0, in_shardings=(replicated(mesh), by_batch(mesh)),
-                     out_shardings=replicated(mesh),
+  @functools.partial(jax.jit, donate_argnums=0, in_shardings=(placement, by_batch(mesh)),
+                     out_shardings=(placement, replicated(mesh)),
                      compiler_options=choose_options(mesh.devices.flat[0].platform))
   def step(state, batch):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     resting = {part: weights for part, weights in state.params.items() if part not in live}
+    carry = bring_together(state.carry, placement.carry)
 
     def compute_loss(moving):
-      return objective.loss(task, resting | moving, state.carry, batch, state.step, rng)
+      return objective.loss(task, bring_together(resting | moving, placement.params), carry, batch, state.step, rng)
 
     moving = {part: state.params[part] for part in live}
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):

@@ -13,9 +13,9 @@ from mtpret_jax.data import pipeline
 from mtpret_jax.guard import make_guard, remember
 from mtpret_jax.progress import open_log
 from mtpret_jax.runs import make_run
-from mtpret_jax.sharding import make_mesh, place_batch
+from mtpret_jax.sharding import gather_state, make_mesh, place_batch
 from mtpret_jax.start import read_start
-from mtpret_jax.step import compile_step, init_state
+from mtpret_jax.step import compile_step, init_state, place_state
 from mtpret_jax.watch import make_watch
 
 log = logging.getLogger(__name__)
@@ -28,11 +28,12 @@ def train(config, workdir):
   mark = pipeline.fingerprint(run.sources, config)
   objective, guard = remember(run.objective, config), make_guard(config)
   optimiser = optim.make_optimiser(config.optimiser)
+  placement = place_state(objective, optimiser, mesh, config.sharding)
 
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep, retries=config.save_retries))
     state = checkpoint.resume(
-      checkpoints, init_state(objective, optimiser, mesh, config.seed, read_start(config)), mark)
+      checkpoints, init_state(objective, optimiser, mesh, config.seed, read_start(config), placement), mark)
     start = int(state.step)
     watch = make_watch(config, workdir, start)
     if start:
@@ -54,14 +55,15 @@ def train(config, workdir):
         raise stopping.Stopped(stopping.describe(step, run.steps))
       if step in run.pauses:
         with stopping.free():
-          watch(state, step)
+          watch(gather_state(state), step)
       began = time.perf_counter()
       with stall.limit(f'the batch of step {step}'):
         task, batch = next(feed)
       batch = place_batch(batch, mesh)
       waited = 0.0 if is_busy(pending) else time.perf_counter() - began
       if task not in steps:
-        steps[task] = compile_step(objective, optimiser, run.schedule, task, mesh, config.seed, guard)
+        steps[task] = compile_step(objective, optimiser, run.schedule, task, mesh, config.seed, guard,
+                                   placement)
         state, measures = jax.block_until_ready(steps[task](state, batch))  # compiles; other hosts may take longer
       else:
         with stall.limit(f'step {step}'):
@@ -75,9 +77,9 @@ def train(config, workdir):
     checkpoint.save(checkpoints, state, run.steps, mark, wait=True)
     if run.steps in run.pauses:
       with stopping.free():
-        watch(state, run.steps)
+        watch(gather_state(state), run.steps)
     log.info('the last checkpoint is %s', checkpoint.describe_latest(checkpoints))
-  return state
+  return gather_state(state)
 
 
 def is_busy(pending):

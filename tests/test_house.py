@@ -34,7 +34,7 @@ ALLOWED = {
   'mtpret_jax.guard': set(),
   'mtpret_jax.bad_steps': set(),
   'mtpret_jax.progress': {'mtpret_jax.data.order', 'mtpret_jax.files'},
-  'mtpret_jax.fields': {'mtpret_jax.data', 'mtpret_jax.models'},
+  'mtpret_jax.fields': {'mtpret_jax.data', 'mtpret_jax.models', 'mtpret_jax.sharding'},
   'mtpret_jax.check': {'mtpret_jax.fields'},
   'mtpret_jax.past': {'mtpret_jax.check', 'mtpret_jax.data', 'mtpret_jax.fields'},
   'mtpret_jax.weights': {'mtpret_jax.fields', 'mtpret_jax.models'},

@@ -44,6 +44,15 @@ def test_labelled_batches_are_rehearsed_in_the_shapes_of_the_data(order, prepare
 
 @pytest.fixture
 def pretrain(one_block):
+  return make_pretrain()
+
+
+@pytest.fixture(scope='module')
+def whole(one_block):
+  return take_account(make_pretrain(), 'contrast', make_pod())
+
+
+def make_pretrain():
   """Stage 1 on a trunk of one block, four images on each of eight devices, and nothing prepared."""
   config = get_config('smoke')
   config.update(trunk='one_block', batch=32)
@@ -57,8 +66,8 @@ def make_pod(memory=1e9):
   return Pod('here:8', Chip(flops=1e12, memory=memory, bandwidth=1e11, network=1e10), jax.devices())
 
 
-def test_a_step_is_compiled_and_accounted_for_without_data(pretrain):
-  account = take_account(pretrain, 'contrast', make_pod())
+def test_a_step_is_compiled_and_accounted_for_without_data(whole):
+  account = whole
   assert dict(account.messages)['all-gather'] == 32 * (128 + 1) * 4, 'keys and sources'
   kernels = 2 * 9 * 64 ** 2 + 49 * 64 + 64 ** 2 + 64 * 128  # of the block, the stem and the projector
   assert account.memory['arguments'] > 3 * 4 * kernels, 'weights, momentum and slow weights'
@@ -66,6 +75,17 @@ def test_a_step_is_compiled_and_accounted_for_without_data(pretrain):
   stem = 2 * 49 * 64 * 16 ** 2  # operations for an image of 32 px, but for the padding
   assert 4 * 4 * 0.8 * stem < account.flops < 1e12, 'two passes, one of them with a gradient, of four images'
   assert account.traffic > account.memory['arguments']
+
+
+def test_a_state_that_is_cut_takes_less_memory(whole, one_block):
+  config = make_pretrain()
+  config.sharding = 'fsdp'
+  cut = take_account(config, 'contrast', make_pod())
+  pieces = 3 * 4 * 2 * 9 * 64 ** 2  # bytes of the block's two kernels, their momentum and the slow ones
+  assert whole.memory['arguments'] - cut.memory['arguments'] == pieces * 7 / 8
+  assert 0.99 * whole.flops < cut.flops < whole.flops, 'each device updates its pieces only'
+  gathered = [size for kind, size in cut.messages if kind == 'all-gather']
+  assert sum(gathered) == 32 * (128 + 1) * 4 + 2 * 4 * 2 * 9 * 64 ** 2, 'the keys; the kernels and the slow ones'
 
 
 def see(monkeypatch, memory):

@@ -17,7 +17,7 @@ from mtpret_jax.data.records import decode_image, read_labelled, read_text
 from mtpret_jax.shuffle import place_keys
 
 # Fields that change nothing of what is learned.
-INCIDENTAL = ('name', 'workdir', 'save_every', 'log_every', 'keep', 'probe', 'evaluate_every', 'resamples',
+INCIDENTAL = ('name', 'workdir', 'sharding', 'save_every', 'log_every', 'keep', 'probe', 'evaluate_every', 'resamples',
               'data.archives', 'data.dir', 'data.datasets', 'data.phantoms', 'data.threads', 'data.workers',
               'data.ahead', 'on_bad', 'skips', 'save_retries')
 
