@@ -14,7 +14,20 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from mtpret_jax import bad_steps, checkpoint, compiled, hosts, lock, preflight, prepare, report, scores, stopping, train
+from mtpret_jax import (
+  bad_steps,
+  checkpoint,
+  compiled,
+  hosts,
+  lock,
+  preflight,
+  prepare,
+  rehearsal,
+  report,
+  scores,
+  stopping,
+  train,
+)
 from mtpret_jax.check import (
   ConfigError,
   as_line,
@@ -83,7 +96,8 @@ def run_stage(config):
   hosts.check_shared(config.workdir, 'workdir')
   with contextlib.ExitStack() as stack:
     hosts.on_first(lambda: stack.enter_context(lock.hold(config.workdir)))
-    prepare.prepare_data(config)
+    with rehearsal.compiling(config):
+      prepare.prepare_data(config)
     state = train.train(config, config.workdir)
     with stopping.free():
       (report if config.objective == 'contrast' else scores).finish(state, config)
@@ -175,6 +189,8 @@ def explain_field(error, argv):
 def stop(code, error):
   hosts.say(error)
   hosts.leave_with_all(code)
+  if rehearsal.is_compiling():  # Python would wait for it
+    hosts.leave(code)
   sys.exit(code)
 
 
