@@ -23,6 +23,7 @@ from mtpret_jax import (
   lock,
   preflight,
   prepare,
+  rehearsal,
   report,
   scores,
   stopping,
@@ -98,7 +99,8 @@ def run_stage(config):
   hosts.check_shared(config.workdir, 'workdir')
   with contextlib.ExitStack() as stack:
     hosts.on_first(lambda: stack.enter_context(lock.hold(config.workdir)))
-    prepare.prepare_data(config)
+    with rehearsal.compiling(config):
+      prepare.prepare_data(config)
     state = train.train(config, config.workdir)
     with stopping.free():
       (report if config.objective == 'contrast' else scores).finish(state, config)
@@ -190,6 +192,8 @@ def explain_field(error, argv):
 def stop(code, error):
   hosts.say(error)
   hosts.leave_with_all(code)
+  if rehearsal.is_compiling():  # Python would wait for it
+    hosts.leave(code)
   sys.exit(code)
 
 

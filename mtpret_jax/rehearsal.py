@@ -1,6 +1,8 @@
 """The steps of a run as a compiler needs them: shapes in place of state and batches. No data is prepared or read."""
 
+import contextlib
 import dataclasses
+import threading
 
 import jax
 import numpy as np
@@ -15,9 +17,12 @@ from mtpret_jax.objectives import Objective
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.runs import make_plan
+from mtpret_jax.sharding import make_mesh
 from mtpret_jax.step import compile_step, place_state, shape_state
 from mtpret_jax.tasks import make_task
 from tfds_builders import build
+
+COMPILER = 'compile ahead'  # a thread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,3 +94,32 @@ def lower(config, rehearsal, task, mesh):
   step = compile_step(objective, optimiser, rehearsal.schedule, task, mesh, config.seed, make_guard(config),
                       place_state(objective, optimiser, mesh, config.sharding))
   return step.lower(shape_state(objective, optimiser), rehearsal.batches[task])
+
+
+@contextlib.contextmanager
+def compiling(config):
+  """While what is within prepares data, a thread compiles the steps for the devices that are here: training then finds
+  them in jax's cache. Waits for it, but not where preparing fails: that is to be told at once."""
+  names = {card.dataset for card in config.get('tasks', {}).values()} | set(config.data.datasets)
+  if all(build.is_prepared(build.locate(name, config.data.dir, config.data.stored)) for name in names):
+    yield
+    return
+  thread = threading.Thread(target=compile_ahead, args=(config,), name=COMPILER)
+  thread.start()
+  yield
+  thread.join()
+
+
+def is_compiling():
+  return any(thread.name == COMPILER for thread in threading.enumerate())
+
+
+def compile_ahead(config):
+  """Each step whose program does not depend on the data: that of a regression holds the mean of its values."""
+  try:
+    rehearsal = rehearse(config)
+  except ConfigError:  # of an archive of one's own the findings are not known yet
+    return
+  for task in rehearsal.batches:
+    if not any(card.kind == 'regression' for name, card in config.get('tasks', {}).items() if task in (name, JOINT)):
+      lower(config, rehearsal, task, make_mesh()).compile()

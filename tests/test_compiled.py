@@ -1,9 +1,12 @@
 """What was compiled is found again, by the processors that can run it."""
 
+import pathlib
+
 import jax
 import pytest
 
-from mtpret_jax import compiled
+from benchmarks import tiny
+from mtpret_jax import compiled, rehearsal, train
 
 
 @pytest.fixture
@@ -33,3 +36,24 @@ def test_processors_with_other_instructions_have_another_folder(tmp_path, monkey
     compiled.CPUINFO.write_text(f'model name : one\nflags : {able}\n')
     names.append(compiled.name_cpu())
   assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.parametrize('stage', ['pretrain', 'continual'])
+def test_steps_that_were_compiled_while_data_was_prepared_are_not_compiled_again(
+    stage, prepared, one_block, tmp_path, monkeypatch):
+  """All but that of bone age, whose head holds the mean age."""
+  def count():
+    return len(list(pathlib.Path(jax.config.jax_compilation_cache_dir).glob('jit_step-*-cache')))
+
+  config, before = tiny.get_config(stage), count()
+  config.seed = 7  # no other test compiles these
+  config.data.dir = str(tmp_path)
+  with rehearsal.compiling(config):
+    pass
+  ahead = count()
+  assert ahead == before + 1 and not rehearsal.is_compiling()
+  config.data.dir = str(prepared)
+  with rehearsal.compiling(config):
+    assert not rehearsal.is_compiling(), 'all is prepared'
+  train.train(config, tmp_path / 'run')
+  assert count() == ahead + (stage == 'continual')
