@@ -99,9 +99,9 @@ def run_stage(config):
   hosts.check_shared(config.workdir, 'workdir')
   with contextlib.ExitStack() as stack:
     hosts.on_first(lambda: stack.enter_context(lock.hold(config.workdir)))
-    with rehearsal.compiling(config):
+    with rehearsal.compiling(config) as steps:
       prepare.prepare_data(config)
-    state = train.train(config, config.workdir)
+    state = train.train(config, config.workdir, steps)
     with stopping.free():
       (report if config.objective == 'contrast' else scores).finish(state, config)
 

@@ -71,7 +71,7 @@ def report(stage, title, task, pod):
 
 def take_account(config, task, pod):
   """The `Account` of a step, or None where the compiler finds no room for it."""
-  lowered = lower(config, rehearse(config), task, make_mesh(pod.devices))
+  _, lowered = lower(config, rehearse(config), task, make_mesh(pod.devices))
   began = time.perf_counter()
   try:
     compiled = lowered.compile()

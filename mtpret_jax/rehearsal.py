@@ -17,7 +17,7 @@ from mtpret_jax.objectives import Objective
 from mtpret_jax.objectives.contrast import make_contrast
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.runs import make_plan
-from mtpret_jax.sharding import make_mesh
+from mtpret_jax.sharding import by_batch, make_mesh
 from mtpret_jax.step import compile_step, place_state, shape_state
 from mtpret_jax.tasks import make_task
 from tfds_builders import build
@@ -89,24 +89,30 @@ def shape_labelled(card, about):
 
 
 def lower(config, rehearsal, task, mesh):
-  """The step of `task` for the devices of `mesh`, lowered: `jax.stages.Lowered`."""
+  """(the step of `task` for the devices of `mesh`, the same lowered: `jax.stages.Lowered`). What is lowered is what
+  training calls, to the shardings of the arrays; otherwise jax would trace it anew, under other names."""
   objective, optimiser = remember(rehearsal.objective, config), optim.make_optimiser(config.optimiser)
-  step = compile_step(objective, optimiser, rehearsal.schedule, task, mesh, config.seed, make_guard(config),
-                      place_state(objective, optimiser, mesh, config.sharding))
-  return step.lower(shape_state(objective, optimiser), rehearsal.batches[task])
+  placement = place_state(objective, optimiser, mesh, config.sharding)
+  step = compile_step(objective, optimiser, rehearsal.schedule, task, mesh, config.seed, make_guard(config), placement)
+
+  def place(sharding, shapes):
+    return jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes)
+
+  state = jax.tree.map(place, placement, shape_state(objective, optimiser))
+  return step, step.lower(state, place(by_batch(mesh), rehearsal.batches[task]))
 
 
 @contextlib.contextmanager
 def compiling(config):
-  """While what is within prepares data, a thread compiles the steps for the devices that are here: training then finds
-  them in jax's cache. Waits for it, but not where preparing fails: that is to be told at once."""
-  names = {card.dataset for card in config.get('tasks', {}).values()} | set(config.data.datasets)
+  """While what is within prepares data, a thread compiles the steps for the devices that are here; {task: step} of
+  those that do not depend on the data. Waits for it, but not where preparing fails: that is to be told at once."""
+  steps, names = {}, {card.dataset for card in config.get('tasks', {}).values()} | set(config.data.datasets)
   if all(build.is_prepared(build.locate(name, config.data.dir, config.data.stored)) for name in names):
-    yield
+    yield steps
     return
-  thread = threading.Thread(target=compile_ahead, args=(config,), name=COMPILER)
+  thread = threading.Thread(target=compile_ahead, args=(config, steps), name=COMPILER)
   thread.start()
-  yield
+  yield steps
   thread.join()
 
 
@@ -114,12 +120,15 @@ def is_compiling():
   return any(thread.name == COMPILER for thread in threading.enumerate())
 
 
-def compile_ahead(config):
-  """Each step whose program does not depend on the data: that of a regression holds the mean of its values."""
-  try:
-    rehearsal = rehearse(config)
-  except ConfigError:  # of an archive of one's own the findings are not known yet
+def compile_ahead(config, steps):
+  """A regression's step holds the mean of its values; where a visit is an epoch, all hold the number of images; what an
+  archive of one's own is labelled with is not known yet."""
+  cards = config.get('tasks', {})
+  if any(card.steps == 0 or card.dataset not in build.NAMES for card in cards.values()):
     return
+  rehearsal, mesh = rehearse(config), make_mesh()
   for task in rehearsal.batches:
-    if not any(card.kind == 'regression' for name, card in config.get('tasks', {}).items() if task in (name, JOINT)):
-      lower(config, rehearsal, task, make_mesh()).compile()
+    if not any(card.kind == 'regression' for name, card in cards.items() if task in (name, JOINT)):
+      step, lowered = lower(config, rehearsal, task, mesh)
+      lowered.compile()
+      steps[task] = step

@@ -21,9 +21,10 @@ from mtpret_jax.watch import make_watch
 log = logging.getLogger(__name__)
 
 
-def train(config, workdir):
-  """Takes the run's steps, from the newest checkpoint in `workdir` if there is one. Returns the last state. Raises
-  `bad_steps.Diverged`, `checkpoint.SaveFailed`, and `stopping.Stopped` where it is asked to stop."""
+def train(config, workdir, ready=None):
+  """Takes the run's steps, from the newest checkpoint in `workdir` if there is one. Returns the last state. `ready`:
+  {task: step} of `rehearsal.compiling`. Raises `bad_steps.Diverged`, `checkpoint.SaveFailed`, and `stopping.Stopped`
+  where it is asked to stop."""
   run, mesh = make_run(config), make_mesh()
   mark = pipeline.fingerprint(run.sources, config)
   objective, guard = remember(run.objective, config), make_guard(config)
@@ -62,8 +63,8 @@ def train(config, workdir):
       batch = place_batch(batch, mesh)
       waited = 0.0 if is_busy(pending) else time.perf_counter() - began
       if task not in steps:
-        steps[task] = compile_step(objective, optimiser, run.schedule, task, mesh, config.seed, guard,
-                                   placement)
+        steps[task] = (ready or {}).get(task) or compile_step(
+          objective, optimiser, run.schedule, task, mesh, config.seed, guard, placement)
         state, measures = jax.block_until_ready(steps[task](state, batch))  # compiles; other hosts may take longer
       else:
         with stall.limit(f'step {step}'):

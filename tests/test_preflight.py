@@ -85,7 +85,8 @@ def test_a_state_that_is_cut_takes_less_memory(whole, one_block):
   assert whole.memory['arguments'] - cut.memory['arguments'] == pieces * 7 / 8
   assert 0.99 * whole.flops < cut.flops < whole.flops, 'each device updates its pieces only'
   gathered = [size for kind, size in cut.messages if kind == 'all-gather']
-  assert sum(gathered) == 32 * (128 + 1) * 4 + 2 * 4 * 2 * 9 * 64 ** 2, 'the keys; the kernels and the slow ones'
+  kernels = 4 * 2 * 9 * 64 ** 2
+  assert sum(gathered) == 32 * (128 + 1) * 4 + 3 * kernels, 'the keys; the kernels forward, backward, and the slow ones'
 
 
 def see(monkeypatch, memory):
