@@ -5,6 +5,8 @@ import os
 import pickle
 import re
 import struct
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -160,6 +162,21 @@ def test_a_file_that_claims_a_huge_array_is_refused_before_memory_is_taken(tmp_p
   except OSError:
     pytest.skip('the file system has no files of a terabyte')
   assert 'too many for a trunk' in refuse_weights(path)
+
+
+def test_weights_that_do_not_fit_the_memory_are_refused(tmp_path):
+  """safetensors panics there, which is no Exception."""
+  path, header = tmp_path / 'a.safetensors', b'{"a":{"dtype":"F32","shape":[250000000],"data_offsets":[0,1000000000]}}'
+  with open(path, 'wb') as file:
+    file.write(len(header).to_bytes(8, 'little') + header)
+    file.truncate(8 + len(header) + 10 ** 9)  # takes no room on the disk
+  script = ('import pathlib, resource, sys; from mtpret_jax import weights\n'
+            'used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()\n'
+            'resource.setrlimit(resource.RLIMIT_AS, (used + 15 * 10 ** 8, resource.RLIM_INFINITY))\n'
+            'try: weights.read(sys.argv[1])\n'
+            'except ValueError as error: print(error)')
+  done = subprocess.run([sys.executable, '-c', script, path], capture_output=True, text=True)
+  assert done.returncode == 0 and done.stdout.startswith(f'{path} cannot be read: ')
 
 
 @pytest.mark.parametrize('ending', ['.safetensors', '.pth'])
