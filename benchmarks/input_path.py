@@ -38,11 +38,11 @@ def parse_options():
   return parser.parse_args()
 
 
-def prepare(folder, options):
+def prepare(folder, images):
   """Renders and builds; returns the training split as a source, and the same images as PNG files."""
   from mtpret_jax.data.sources import open_source
   from tfds_builders import build, phantoms
-  phantoms.write(NAME, folder / 'archives', options.images, size=256)
+  phantoms.write(NAME, folder / 'archives', images, size=256)
   build.prepare(NAME, folder / 'archives', folder / 'prepared', size='256')
   source = open_source(NAME, folder / 'prepared', '256', 'train', images_only=True)
   paths = []
@@ -80,7 +80,7 @@ def make_our_views(batches, options):
 def make_torch_batches(paths, options):
   """MoCo v2's input as published, on grey images: an endless iterator of two (B, 1, size, size) tensors."""
   import torch
-  from PIL import Image, ImageFilter
+  from PIL import ImageFilter
   from torchvision import transforms
   torch.set_num_threads(1)
 
@@ -95,16 +95,25 @@ def make_torch_batches(paths, options):
     transforms.ToTensor(),
     transforms.Normalize([0.5], [0.25])])
 
+  return load_in_torch(paths, lambda image: (view(image), view(image)), options.batch)
+
+
+def load_in_torch(paths, make_views, batch, *, workers=0, ahead=None):
+  """PyTorch's DataLoader of shuffled grey images: an endless iterator of what `make_views` makes of each, batched.
+  `workers` processes each have `ahead` batches ready."""
+  import torch
+  from PIL import Image
+
   class Files(torch.utils.data.Dataset):
     def __len__(self):
       return len(paths)
 
     def __getitem__(self, index):
       with Image.open(paths[index]) as file:
-        image = file.convert('L')
-      return view(image), view(image)
+        return make_views(file.convert('L'))
 
-  loader = torch.utils.data.DataLoader(Files(), options.batch, shuffle=True, drop_last=True)
+  loader = torch.utils.data.DataLoader(Files(), batch, shuffle=True, drop_last=True, num_workers=workers,
+                                       prefetch_factor=ahead, persistent_workers=workers > 0)
   return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
@@ -139,7 +148,7 @@ def compare_storage(source):
 
 def compare(options):
   with tempfile.TemporaryDirectory() as folder:
-    source, paths = prepare(pathlib.Path(folder), options)
+    source, paths = prepare(pathlib.Path(folder), options.images)
     sides = {'ours': make_our_batches(source, options),
              'ours with views': make_our_views(make_our_batches(source, options), options)}
     if all(map(importlib.util.find_spec, ('torch', 'torchvision'))):
