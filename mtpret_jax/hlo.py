@@ -213,7 +213,8 @@ def count_traffic(text):
 
 def list_messages(text):
   """[(kind, bytes)] of the messages between devices, each once: of an all-gather what each device has afterwards, of
-  the others what it gives in."""
+  the others what it gives in. The program may have the same message in several places; several that share a channel
+  (TPUs' fusions of all-reduce and slice) are told apart by their size."""
   found = {}
   for body in read_program(text).values():
     for instruction in body.values():
@@ -223,5 +224,5 @@ def list_messages(text):
         sent = sum(array.bytes for array in given)
         if kind == 'all-gather':
           sent = sum(array.bytes for array in instruction.results) - (sent if instruction.op.endswith('-start') else 0)
-        found[instruction.read('channel_id') or instruction.name] = kind, sent
+        found[instruction.read('channel_id') or instruction.name, sent] = kind, sent
   return list(found.values())

@@ -81,6 +81,25 @@ def test_messages_between_devices_have_a_kind_and_a_size():
   assert hlo.list_messages(compile_on_eight(lambda rows: 2 * rows, by_batch, by_batch)) == []
 
 
+def test_messages_that_share_a_channel_are_told_apart_and_copies_of_one_are_not():
+  """As TPUs' compiler writes them, within fusions."""
+  text = """
+%one (input: f32[8,4]) -> f32[1,4] {
+  %input = f32[8,4]{1,0} parameter(0)
+  %sum.1 = f32[8,4]{1,0} all-reduce(%input), channel_id=1, to_apply=%add
+}
+%two (input: f32[8,6]) -> f32[1,6] {
+  %input = f32[8,6]{1,0} parameter(0)
+  %sum.2 = f32[8,6]{1,0} all-reduce(%input), channel_id=1, to_apply=%add
+}
+%copy (input: f32[8,6]) -> f32[1,6] {
+  %input = f32[8,6]{1,0} parameter(0)
+  %sum.3 = f32[8,6]{1,0} all-reduce(%input), channel_id=1, to_apply=%add
+}
+"""
+  assert hlo.list_messages(text) == [('all-reduce', 8 * 4 * 4), ('all-reduce', 8 * 6 * 4)]
+
+
 def test_a_program_is_read_with_its_loops_and_calls():
   def repeat(a):
     return jax.lax.while_loop(lambda state: state[0] < 10, lambda state: (state[0] + 1, state[1] @ a), (0, a))[1]
