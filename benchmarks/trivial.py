@@ -68,7 +68,11 @@ def main():
   for name in options.tasks:
     config = finetune.get_config(name)
     config.data.dir = options.data_dir
-    result = score_average(config, name)
+    try:
+      result = score_average(config, name)
+    except FileNotFoundError:
+      raise SystemExit(f'{config.tasks[name].dataset} is not prepared in {options.data_dir}: run --config=configs/'
+                       f'finetune.py:{name} before, or name another --data_dir') from None
     best = result['scores'][result['headline']]
     print(f'{name}: {result["headline"]} {best["value"]:.3f} ({" to ".join(f"{end:.3f}" for end in best["interval"])}) '
           f'for one prediction for all {result["images"]} images')

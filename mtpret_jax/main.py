@@ -89,6 +89,7 @@ def main(_):
   except FAILURES as error:
     stop(FAILED, error)
   except stopping.Stopped as notice:
+    stopping.Notice.told = True
     stop(STOPPED, f'{notice}; the same command goes on')
 
 
@@ -173,7 +174,8 @@ def parse_flags(argv):
   except (AttributeError, KeyError) as error:
     stop(REFUSED, explain_field(error, argv))
   except (flags.Error, TypeError, ValueError, OSError) as error:
-    stop(REFUSED, as_line((str(error).strip().splitlines() or [type(error).__name__])[-1]))
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    stop(REFUSED, as_line(last.removeprefix('ValueError: ')))  # absl puts the kind before what a config file raises
   except Exception as error:  # a config file is a program, and may have any mistake
     place = traceback.extract_tb(error.__traceback__)[-1]
     stop(REFUSED, as_line(f'the config file does not run: {type(error).__name__} {error}, in {place.filename} line '

@@ -22,7 +22,7 @@ PHANTOMS = 'phantom radiographs, computed, not patients'
 
 def finish(state, config):
   """Probes the trunk before and after training, writes what they scored, draws, and prints where everything lies."""
-  start = read_start(config)  # by all processes: Orbax waits for them
+  start = read_start(config, quiet=True)  # by all processes: Orbax waits for them
   hosts.on_first(lambda: report(state, start, config))
 
 

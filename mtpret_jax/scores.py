@@ -46,6 +46,7 @@ def evaluate_run(config):
   chosen = config.state or ('best' if len(trained.tasks) == 1 else 'last')
   check_choice('state', chosen, sorted(STATES))
   check_choice('split', config.split, SPLITS)
+  finished = is_finished(trained)
   trained.resamples = config.resamples
   trained.data.dir = config.data.dir or trained.data.dir
   try:
@@ -54,7 +55,7 @@ def evaluate_run(config):
     raise ConfigError(f'run={config.run!r} has no {chosen} state: {error}') from error
   workdir = pathlib.Path(config.workdir or pathlib.Path(config.run, config.split))
   check_workdir(workdir)
-  if not is_finished(trained):
+  if not finished:
     log.warning('%s is not finished: scoring its %s state, step %d', config.run, chosen, state['step'])
   try:
     score_split(TrainState(**state), trained, workdir, config.split)

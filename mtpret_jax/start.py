@@ -61,20 +61,20 @@ def check_origin(workdir, config, trained):
                       f'{trained["objective"]}): set --config.init={origin}, or another init_from')
 
 
-def read_start(config):
-  """The (params, stats) of the trunk to start from, or None for random ones. Raises ConfigError where the file or run
-  cannot be used, or is not what `init` says."""
+def read_start(config, quiet=False):
+  """The (params, stats) of the trunk to start from, or None for random ones; which, is logged unless `quiet`. Raises
+  ConfigError where the file or run cannot be used, or is not what `init` says."""
   check_start(config)
-  source = config.init_from
+  source, tell = config.init_from, log.debug if quiet else log.info
   if config.init == SCRATCH:
-    log.info('trunk: random weights')
+    tell('trunk: random weights')
     return None
   try:
     trunk = read_run(source, config) if pathlib.Path(source).is_dir() else import_trunk(source, config.trunk)
   except (OSError, ValueError, KeyError, TypeError) as error:  # the last two: a state that is no stage's
     raise ConfigError(f'init_from={source!r}: {as_line(error)}') from error
   count = sum(np.size(leaf) for leaf in jax.tree.leaves(trunk[0]))
-  log.info('trunk: %s from %s, %d parameters; everything else is fresh', config.init, source, count)
+  tell('trunk: %s from %s, %d parameters; everything else is fresh', config.init, source, count)
   return trunk
 
 

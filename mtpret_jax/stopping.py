@@ -28,12 +28,12 @@ class Stopped(BaseException):
 class Notice:
   """What the handlers know: the first signal that came, and whether the loop has something to save first."""
 
-  asked, deferred, ended = None, False, None
+  asked, deferred, ended, told = None, False, None, False  # `told`: the last line is said
 
 
 def listen():
   """Installs the handlers, in the main thread."""
-  Notice.asked, Notice.deferred = None, False
+  Notice.asked, Notice.deferred, Notice.told = None, False, False
   Notice.ended = threading.Event()
   if jax.process_count() > 1:
     signal.signal(signal.SIGINT, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
@@ -71,7 +71,8 @@ def stand_by(receiver, ended):
 def insist(number, ended):
   while not ended.wait(GRACE):
     if not Notice.deferred:
-      tell(f'stopped by {name(number)}; the same command goes on')
+      if not Notice.told:
+        tell(f'stopped by {name(number)}; the same command goes on')
       os._exit(CODE)
 
 

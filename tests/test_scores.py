@@ -113,6 +113,20 @@ def test_an_evaluation_gives_the_scores_of_the_run(finished, tmp_path):
   assert (tmp_path / 'predictions_bone_age.csv').read_text() == (workdir / 'predictions_bone_age.csv').read_text()
 
 
+def test_a_finished_run_is_known_as_one_whatever_the_evaluation_asks_for(finished, tmp_path, caplog):
+  workdir, *_ = finished
+  config = get_evaluation()
+  config.update(run=str(workdir), workdir=str(tmp_path), resamples=2)
+  scores.evaluate_run(config)
+  assert 'is not finished' not in caplog.text
+  (workdir / 'scores.json').rename(tmp_path / 'scores.json')
+  try:
+    scores.evaluate_run(config)
+  finally:
+    (tmp_path / 'scores.json').rename(workdir / 'scores.json')
+  assert 'is not finished' in caplog.text
+
+
 def test_a_run_of_several_tasks_scores_each_with_its_own_statistics(two_tasks_run, two_tasks, tmp_path):
   workdir, _ = two_tasks_run
   config = get_evaluation()
