@@ -53,13 +53,10 @@ def make_our_training(config):
   """train(batch) -> the measures of the step, which runs on; and a description."""
   import jax
 
-  from mtpret_jax import heap
   from mtpret_jax.objectives.contrast import make_contrast
   from mtpret_jax.optim import make_optimiser
   from mtpret_jax.sharding import make_mesh, place_batch
   from mtpret_jax.step import compile_step, init_state
-  heap.stay_in_main_thread()  # as `mtpret_jax.main` does
-  heap.keep_memory()
   mesh, objective, optimiser = make_mesh(), make_contrast(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, config.seed)
   step = compile_step(objective, optimiser, lambda step: RATE, 'contrast', mesh, seed=config.seed)

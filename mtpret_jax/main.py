@@ -18,7 +18,6 @@ from mtpret_jax import (
   bad_steps,
   checkpoint,
   compiled,
-  heap,
   hosts,
   lock,
   preflight,
@@ -69,7 +68,6 @@ def main(_):
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries' chatter
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   compiled.keep_compiled()
-  heap.stay_in_main_thread()
   try:
     objective = check_objective(CONFIG.value)
     if PREFLIGHT.value:
@@ -80,7 +78,6 @@ def main(_):
         logging.getLogger('mtpret_jax').setLevel(logging.WARNING)
     elif COORDINATOR.value or PROCESSES.value or PROCESS.value is not None:
       raise ConfigError('--coordinator, --processes and --process are for --distributed: give that, too')
-    heap.keep_memory()
     stopping.listen()
     with hosts.alarm(EXPECTED):
       RUNS[objective](CONFIG.value)

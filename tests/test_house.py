@@ -23,7 +23,6 @@ ALLOWED = {
   'mtpret_jax.hlo': set(),
   'mtpret_jax.sharding': set(),
   'mtpret_jax.compiled': set(),
-  'mtpret_jax.heap': set(),
   'mtpret_jax.optim': set(),
   'mtpret_jax.metrics': set(),
   'mtpret_jax.tasks': {'mtpret_jax.tasks', 'mtpret_jax.models', 'mtpret_jax.boxes', 'mtpret_jax.metrics'},
