@@ -155,17 +155,12 @@ def sum_pixels(one_BHWC, other_BHWD):
 
   def add(at, total_CD):
     some, others = (jax.lax.dynamic_slice_in_dim(images, at * rows, rows, axis=1) for images in (one_BHWC, other_BHWD))
-    return total_CD + contract(some, others)
+    return total_CD + winograd.contract(some, others)
 
   if height == rows:
-    return contract(one_BHWC, other_BHWD)
+    return winograd.contract(one_BHWC, other_BHWD)
   total_CD = jnp.zeros((channels, other_BHWD.shape[-1]), one_BHWC.dtype)
   return jax.lax.fori_loop(0, height // rows, add, total_CD)
-
-
-def contract(one_BHWC, other_BHWD):
-  one, other = (images.reshape(-1, images.shape[-1]) for images in (one_BHWC, other_BHWD))
-  return jax.lax.dot_general(one, other, (((0,), (0,)), ((), ())))
 
 
 # 3 x 3 kernels

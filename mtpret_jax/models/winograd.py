@@ -42,7 +42,7 @@ def pull_images(gradient_BHWD, kernel_33CD):
 
 def run(product, images_BHWC, kernel):
   def convolve_some(images_BHWC):
-    return join(transform(RESULT, pair(product, transform(TILE, cut_tiles(images_BHWC)), kernel)))
+    return join(transform(RESULT, multiply(product, transform(TILE, cut_tiles(images_BHWC)), kernel)))
 
   return jax.lax.map(convolve_some, split(images_BHWC)).reshape(*images_BHWC.shape[:3], -1)
 
@@ -51,8 +51,8 @@ def pull_kernel(images_BHWC, gradient_BHWD):
   """The gradient by the kernel: (3, 3, C, D)."""
   def add(total, some):
     images_BHWC, gradient_BHWD = some
-    products = pair(contract, transform(TILE, cut_tiles(images_BHWC)),
-                    transform(turn(RESULT), cut_results(gradient_BHWD)))
+    products = multiply(contract, transform(TILE, cut_tiles(images_BHWC)),
+                        transform(turn(RESULT), cut_results(gradient_BHWD)))
     return jax.tree.map(jnp.add, total, products), None
 
   zeros = jnp.zeros((images_BHWC.shape[-1], gradient_BHWD.shape[-1]), images_BHWC.dtype)
@@ -81,15 +81,15 @@ def turn(table):
 
 def combine(factors, arrays):
   """The sum of factor x array."""
-  (first, array), *rest = [pair for pair in zip(factors, arrays, strict=True) if pair[0]]
+  (first, array), *rest = [term for term in zip(factors, arrays, strict=True) if term[0]]
   total = array if first == 1 else first * array
   for factor, array in rest:
     total = total + array if factor == 1 else total - array if factor == -1 else total + factor * array
   return total
 
 
-def pair(product, tiles, others):
-  return [[product(*pair) for pair in zip(*rows, strict=True)] for rows in zip(tiles, others, strict=True)]
+def multiply(product, tiles, others):
+  return [[product(*both) for both in zip(*rows, strict=True)] for rows in zip(tiles, others, strict=True)]
 
 
 def multiply_turned(one_BhwD, other_CD):
@@ -97,6 +97,7 @@ def multiply_turned(one_BhwD, other_CD):
 
 
 def contract(one_BhwC, other_BhwD):
+  """The sum over all pixels of the products of each channel with each: (C, D)."""
   one, other = (pixels.reshape(-1, pixels.shape[-1]) for pixels in (one_BhwC, other_BhwD))
   return jax.lax.dot_general(one, other, (((0,), (0,)), ((), ())))
 
