@@ -121,8 +121,8 @@ def is_compiling():
 
 
 def compile_ahead(config, steps):
-  """Fills `steps`. Left out is what depends on the data: a regression's step holds the mean of its values; where a visit
-  is an epoch, all hold the number of images; what an archive of one's own is labelled with is not known yet."""
+  """Fills `steps`. Left out is what depends on the data: a regression's step holds the mean of its values; where a
+  visit is an epoch, all hold the number of images; what an archive of one's own is labelled with is not known yet."""
   cards = config.get('tasks', {})
   if any(card.steps == 0 or card.dataset not in build.NAMES for card in cards.values()):
     return
