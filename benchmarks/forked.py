@@ -13,10 +13,9 @@ import traceback
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
-from absl import app
 
 from benchmarks import tiny  # its configs are named by path
-from mtpret_jax import main
+from mtpret_jax import command
 
 tiny.add_trunk()
 
@@ -69,7 +68,7 @@ def start(config, log, **fields):
       os.dup2(file.fileno(), 1)
       os.dup2(file.fileno(), 2)
     sys.argv = ['main', *arguments]
-    app.run(main.main, flags_parser=main.parse_flags)
+    command.run()
   return fork(run)
 
 

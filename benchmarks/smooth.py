@@ -9,10 +9,9 @@ end as in one within rounding; whatever the processes have in common, they have 
 """
 
 import jax
-from absl import app
 
 from benchmarks import tiny
-from mtpret_jax import main
+from mtpret_jax import command
 from mtpret_jax.models import resnet
 
 
@@ -24,4 +23,4 @@ def pool_mean(images_BHWC):
 if __name__ == '__main__':
   jax.nn.relu, resnet.pool_max = jax.nn.softplus, pool_mean
   tiny.add_trunk()
-  app.run(main.main, flags_parser=main.parse_flags)
+  command.run()

@@ -54,8 +54,7 @@ def add_trunk():
 
 
 if __name__ == '__main__':
-  from absl import app
 
-  from mtpret_jax import main
+  from mtpret_jax import command
   add_trunk()
-  app.run(main.main, flags_parser=main.parse_flags)
+  command.run()

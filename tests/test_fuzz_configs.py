@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from benchmarks.fuzz.configs import parse
 from benchmarks.fuzz.weights import CANARY, Payload, join
 from configs import continual, finetune, mtpret, pretrain
-from mtpret_jax import main, past, prepare, scores, start, watch, weights
+from mtpret_jax import command, past, prepare, scores, start, watch, weights
 from mtpret_jax.check import ConfigError, check_config
 from mtpret_jax.files import read_lines
 from tests.test_start import change
@@ -95,10 +95,10 @@ def test_a_mistake_in_the_last_stage_of_the_recipe_is_found_before_the_first(tmp
     if stage.init_from:
       stage.init_from = str(tmp_path / ('pretrain' if name == 'continual' else 'continual'))
   config.workdir = str(tmp_path / 'all')
-  main.check_run(config)
+  command.check_run(config)
   config.stages.tuberculosis.tasks.tuberculosis.batch = 7
   with pytest.raises(ConfigError, match=r'stage tuberculosis: .*--config\.stages\.tuberculosis\.tasks\.tuberculosis'):
-    main.check_run(config)
+    command.check_run(config)
 
 
 @pytest.mark.parametrize('text, said', [

@@ -59,7 +59,8 @@ ALLOWED = {
   'mtpret_jax.scores': {'mtpret_jax'},
   'mtpret_jax.train': {'mtpret_jax'},
   'mtpret_jax.report': {'mtpret_jax'},
-  'mtpret_jax.main': {'mtpret_jax', 'tfds_builders'},
+  'mtpret_jax.command': {'mtpret_jax', 'tfds_builders'},
+  'mtpret_jax.main': {'mtpret_jax.command', 'mtpret_jax.pages'},
 }
 FORBIDDEN = {'mtpret_jax.data': {'jax', 'flax'}, 'mtpret_jax.metrics': {'jax', 'flax'},
              'configs': {'jax', 'flax'}, 'tfds_builders': {'jax', 'flax', 'tensorflow'}}

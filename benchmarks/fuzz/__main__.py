@@ -34,6 +34,7 @@ def run(numbers, seed, seconds, what=None):
         table[kind][outcome] += 1
         if outcome == 'FAULT':
           faults.append((number, name, kind, detail))
+          tqdm.tqdm.write(f'case {number}, {name}, {kind}: {detail.splitlines()[0]}', sys.stderr)
     finally:
       runner.stop(seconds=5)
   return table, faults

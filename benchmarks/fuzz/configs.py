@@ -60,8 +60,8 @@ def walk(tree, prefix=''):
 
 
 def parse(arguments):
-  """(config, what was said): as `main.parse_flags` does it; the config is None where it refuses."""
-  from mtpret_jax import main
+  """(config, what was said): as `command.parse_flags` does it; the config is None where it refuses."""
+  from mtpret_jax import command
   known = flags.FLAGS
   for name in [name for name in known if name.startswith('config.')]:
     delattr(known, name)
@@ -70,25 +70,25 @@ def parse(arguments):
   with (mock.patch.object(sys, 'argv', argv), contextlib.redirect_stderr(said),
         contextlib.redirect_stdout(io.StringIO())):
     try:
-      main.parse_flags(argv)
+      command.parse_flags(argv)
     except SystemExit as stop:
-      judge.demand(stop.code == main.REFUSED, f'exit code {stop.code}')
+      judge.demand(stop.code == command.REFUSED, f'exit code {stop.code}')
       return None, said.getvalue()
-  return main.CONFIG.value, ''
+  return command.CONFIG.value, ''
 
 
 def check(arguments, devices, processes):
   """(config, what was said) after everything that is checked before data is prepared."""
   import jax
 
-  from mtpret_jax import main, prepare
+  from mtpret_jax import command, prepare
   config, said = parse(arguments)
   if config is None:
     return None, said
   with (mock.patch.object(jax, 'device_count', lambda: devices),
         mock.patch.object(jax, 'process_count', lambda: processes)):
     try:
-      main.check_run(config)
+      command.check_run(config)
     except prepare.REFUSALS as error:
       return None, f'mtpret_jax: {error}\n'
   return config, ''
