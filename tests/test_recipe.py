@@ -54,8 +54,8 @@ def test_the_stages_follow_each_other(undisturbed):
 
 def test_a_recipe_stopped_in_every_stage_goes_on_to_the_same_scores(make_recipe, undisturbed, tmp_path, monkeypatch):
   recipe, visited, run_stage = make_recipe(tmp_path), [], command.run_stage
-  monkeypatch.setattr(main, 'run_stage', lambda stage: (visited.append(pathlib.Path(stage.workdir).name),
-                                                        run_stage(stage)))
+  monkeypatch.setattr(command, 'run_stage', lambda stage: (visited.append(pathlib.Path(stage.workdir).name),
+                                                           run_stage(stage)))
   for batches in (1, 2 + 3, 9 + 1):  # drawn before the interruption, in what is left of a stage and in the next
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
       stop_at(patch, batches)
