@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from mtpret_jax import pages
+from mtpret_jax import memory
 
 
 def add_options(parser):
@@ -81,7 +81,7 @@ def compare(sides, command, options, title, compared):
 
 def start_side(command, side):
   """A process that serves `side`, warmed up. It is alone while it compiles."""
-  environment = os.environ | (pages.add_tunable(os.environ) if pages.would_help() else {})
+  environment = os.environ | (memory.add_tunable(os.environ) if memory.would_help() else {})
   process = subprocess.Popen([sys.executable, '-m', *command, f'--side={side}'], env=environment,
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
   print(f'  {side}: {read(process)}')

@@ -21,7 +21,7 @@ import time
 import numpy as np
 
 from benchmarks import forked
-from mtpret_jax import pages, stopping
+from mtpret_jax import memory, stopping
 from mtpret_jax.files import read_lines
 
 EVERY, REST, WARM, LIMIT = 10, 120, 0.2, 1.0  # s; s; share of the time; MB per 1,000 steps
@@ -96,7 +96,7 @@ def main():
   parser.add_argument('--folder', help='for the run and samples.csv; a temporary one without')
   parser.add_argument('--again', help='samples.csv of a soak that was, to be judged')
   flags = parser.parse_args()
-  pages.use_large()  # as mtpret_jax.main does
+  memory.use_large_pages()  # as mtpret_jax.main does
   if flags.again:
     print(f'soak: {judge(np.loadtxt(flags.again, delimiter=","))} of 3')
     return 0

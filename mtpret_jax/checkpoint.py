@@ -18,7 +18,7 @@ from concurrent import futures
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from mtpret_jax import hosts, manifest
+from mtpret_jax import hosts, manifest, memory
 from mtpret_jax.check import ConfigError
 
 log = logging.getLogger(__name__)
@@ -155,13 +155,15 @@ def begin(checkpoints, state, step, run):
 
 
 def finish(response, folder, keep, process):
-  """Waits for the commit, writes the manifest, and only then deletes what is not kept."""
+  """Waits for the commit, writes the manifest, and only then deletes what is not kept. The memory that was freed since
+  the last save goes back: a run of days would otherwise grow by the holes in it."""
   response.result()
   if process == 0:
     manifest.write(folder)
     (folder.parent / f'{folder.name}.incomplete').unlink(missing_ok=True)
     if keep is not None:
       retire(folder.parent, int(folder.name), keep)
+  memory.give_back()
 
 
 def retire(folder, newest, keep):

@@ -3,10 +3,10 @@
     python -m mtpret_jax.main --config=configs/pretrain.py [--config.FIELD=VALUE ...]
 """
 
-from mtpret_jax import pages
+from mtpret_jax import memory
 
 if __name__ == '__main__':
-  pages.use_large()  # before all that takes seconds to import
+  memory.use_large_pages()  # before all that takes seconds to import
   from absl import flags
 
   from mtpret_jax import command

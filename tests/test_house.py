@@ -27,6 +27,7 @@ ALLOWED = {
   'mtpret_jax.metrics': set(),
   'mtpret_jax.tasks': {'mtpret_jax.tasks', 'mtpret_jax.models', 'mtpret_jax.boxes', 'mtpret_jax.metrics'},
   'mtpret_jax.files': set(),
+  'mtpret_jax.memory': set(),
   'mtpret_jax.manifest': {'mtpret_jax.files'},
   'mtpret_jax.stopping': set(),
   'mtpret_jax.lock': {'mtpret_jax.check'},
@@ -39,7 +40,7 @@ ALLOWED = {
   'mtpret_jax.weights': {'mtpret_jax.fields', 'mtpret_jax.models'},
   'mtpret_jax.stall': set(),
   'mtpret_jax.hosts': {'mtpret_jax.check', 'mtpret_jax.stall'},
-  'mtpret_jax.checkpoint': {'mtpret_jax.check', 'mtpret_jax.hosts', 'mtpret_jax.manifest'},
+  'mtpret_jax.checkpoint': {'mtpret_jax.check', 'mtpret_jax.hosts', 'mtpret_jax.manifest', 'mtpret_jax.memory'},
   'mtpret_jax.step': {'mtpret_jax.state', 'mtpret_jax.sharding'},
   'mtpret_jax.prepare': {'mtpret_jax.check', 'mtpret_jax.data', 'mtpret_jax.hosts', 'tfds_builders'},
   'mtpret_jax.probe': {'mtpret_jax.augment', 'mtpret_jax.data', 'mtpret_jax.metrics', 'mtpret_jax.models'},
@@ -60,7 +61,7 @@ ALLOWED = {
   'mtpret_jax.train': {'mtpret_jax'},
   'mtpret_jax.report': {'mtpret_jax'},
   'mtpret_jax.command': {'mtpret_jax', 'tfds_builders'},
-  'mtpret_jax.main': {'mtpret_jax.command', 'mtpret_jax.pages'},
+  'mtpret_jax.main': {'mtpret_jax.command', 'mtpret_jax.memory'},
 }
 FORBIDDEN = {'mtpret_jax.data': {'jax', 'flax'}, 'mtpret_jax.metrics': {'jax', 'flax'},
              'configs': {'jax', 'flax'}, 'tfds_builders': {'jax', 'flax', 'tensorflow'}}
