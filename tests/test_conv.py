@@ -20,6 +20,7 @@ CASES = {
   '3 x 3, spread': ((2, 10, 6, 5), (3, 7), 1, 2),
   '3 x 3 with fewer products': ((6, 32, 24, 64), (3, 66), 1, 1),
   '3 x 3 with fewer products, the kernel gradient too': ((3, 20, 18, 130), (3, 128), 1, 1),
+  '3 x 3 with fewer products and more channels than tiles': ((8, 8, 4, 258), (3, 260), 1, 1),
   'down to 2 x 2': ((3, 4, 4, 5), (3, 7), 2, 1),
   'point': ((3, 6, 4, 5), (1, 7), 1, 1),
   'point of many pixels': ((80, 6, 20, 3), (1, 2), 1, 1),
@@ -53,7 +54,7 @@ def test_the_cases_with_fewer_products_have_them(monkeypatch):
     monkeypatch.setattr(winograd, name, lambda *all, function=function, name=name: calls.append(name) or function(*all))
   for name in CASES:
     results.__wrapped__(convolve, name)
-  assert calls == ['run'] * 4 + ['pull_kernel'] * 1
+  assert calls == ['run'] * 6 + ['pull_kernel'] * 2
 
 
 @pytest.mark.parametrize('name', ('stem', '3 x 3 at stride 2', 'point of many pixels'))

@@ -15,7 +15,7 @@ TILE = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))   # B^T in th
 KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))   # G
 RESULT = ((1, 1, 1, 0), (0, 1, -1, -1))                              # A^T
 TILES = 512           # that are computed at once, a few images' or one's: what comes of them stays in a core's cache
-CHANNELS = 64, 256    # fewer are not worth the transforms, of more the matrices leave the cache
+CHANNELS = 64, 512    # fewer are not worth the transforms
 PRODUCTS = 2 ** 22    # of channels in, channels out and tiles, below which it is not worth compiling
 
 
@@ -48,15 +48,21 @@ def run(product, images_BHWC, kernel):
 
 
 def pull_kernel(images_BHWC, gradient_BHWD):
-  """The gradient by the kernel: (3, 3, C, D)."""
-  def add(total, some):
+  """The gradient by the kernel: (3, 3, C, D). Piece by piece, but where the tiles are fewer than the channels: there the
+  16 sums are what is large, and are made once."""
+  def transform_both(some):
     images_BHWC, gradient_BHWD = some
-    products = multiply(contract, transform(TILE, cut_tiles(images_BHWC)),
-                        transform(turn(RESULT), cut_results(gradient_BHWD)))
-    return jax.tree.map(jnp.add, total, products), None
+    return transform(TILE, cut_tiles(images_BHWC)), transform(turn(RESULT), cut_results(gradient_BHWD))
 
-  zeros = jnp.zeros((images_BHWC.shape[-1], gradient_BHWD.shape[-1]), images_BHWC.dtype)
-  total, _ = jax.lax.scan(add, [[zeros] * 4] * 4, (split(images_BHWC), split(gradient_BHWD)))
+  def add(total, some):
+    return jax.tree.map(jnp.add, total, multiply(contract, *transform_both(some))), None
+
+  pieces, channels = (split(images_BHWC), split(gradient_BHWD)), images_BHWC.shape[-1]
+  if gradient_BHWD[..., 0].size // 4 < channels:
+    total = multiply(contract, *jax.lax.map(transform_both, pieces))
+  else:
+    zeros = jnp.zeros((channels, gradient_BHWD.shape[-1]), images_BHWC.dtype)
+    total, _ = jax.lax.scan(add, [[zeros] * 4] * 4, pieces)
   return jnp.stack([jnp.stack(row) for row in transform(turn(KERNEL), total)])
 
 
@@ -97,7 +103,7 @@ def multiply_turned(one_BhwD, other_CD):
 
 
 def contract(one_BhwC, other_BhwD):
-  """The sum over all pixels of the products of each channel with each: (C, D)."""
+  """The sum over all pixels of the products of each channel with each: (C, D). Leading axes may be more."""
   one, other = (pixels.reshape(-1, pixels.shape[-1]) for pixels in (one_BhwC, other_BhwD))
   return jax.lax.dot_general(one, other, (((0,), (0,)), ((), ())))
 
