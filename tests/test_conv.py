@@ -54,7 +54,7 @@ def test_the_cases_with_fewer_products_have_them(monkeypatch):
     monkeypatch.setattr(winograd, name, lambda *all, function=function, name=name: calls.append(name) or function(*all))
   for name in CASES:
     results.__wrapped__(convolve, name)
-  assert calls == ['run'] * 6 + ['pull_kernel'] * 2
+  assert sorted(calls) == ['pull_kernel'] * 2 + ['run'] * 6
 
 
 @pytest.mark.parametrize('name', ('stem', '3 x 3 at stride 2', 'point of many pixels'))

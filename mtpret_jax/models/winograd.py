@@ -48,8 +48,8 @@ def run(product, images_BHWC, kernel):
 
 
 def pull_kernel(images_BHWC, gradient_BHWD):
-  """The gradient by the kernel: (3, 3, C, D). Piece by piece, but where the tiles are fewer than the channels: there the
-  16 sums are what is large, and are made once."""
+  """The gradient by the kernel: (3, 3, C, D). Piece by piece, but where the tiles are fewer than the channels: there
+  the 16 sums are what is large, and are made once."""
   def transform_both(some):
     images_BHWC, gradient_BHWD = some
     return transform(TILE, cut_tiles(images_BHWC)), transform(turn(RESULT), cut_results(gradient_BHWD))
