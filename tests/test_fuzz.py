@@ -340,6 +340,22 @@ def test_a_name_too_long_for_the_disk_is_refused(name, tmp_path):
     unpack.unpack(path, tmp_path / 'archives')
 
 
+@pytest.mark.parametrize('place, value, words', [
+  (33, 1, 'its table lists 2 entries, its end says 3'),  # of a comment that takes in the entry after it
+  (45, 128, "'b' lies outside of the file"), (46, 0, 'an entry without a name')])
+def test_a_zip_whose_table_is_damaged_is_refused(place, value, words, tmp_path):
+  path = tmp_path / 'set.zip'
+  with zipfile.ZipFile(path, 'w') as file:
+    for name in 'abc':
+      file.writestr(name, b'something' * 9)
+  raw = bytearray(path.read_bytes())
+  raw[raw.index(b'PK\1\2', raw.index(b'PK\1\2') + 1) + place] = value
+  path.write_bytes(raw)
+  with pytest.raises(unpack.Refused, match=words) as caught:
+    unpack.unpack(path, tmp_path / 'archives')
+  assert str(path) in str(caught.value) and not archives.GARBLED.search(str(caught.value))
+
+
 def test_what_goes_wrong_in_a_zip_is_told_in_one_line(tmp_path):
   path = tmp_path / 'set.zip'
   with zipfile.ZipFile(path, 'w') as file:

@@ -7,11 +7,13 @@ builder looks at, and renamed when it is whole.
 """
 import argparse
 import gzip
+import lzma
 import os
 import pathlib
 import re
 import shutil
 import stat
+import struct
 import sys
 import tarfile
 import zipfile
@@ -26,6 +28,9 @@ TOTAL = 2**40  # bytes to which none may
 NAME, PATH = 255, 3000  # bytes of a file's name and path; Linux allows 255 and 4096
 FILES = 2_000_000  # files and folders it may hold; NIH's has 112,120
 PIECE = 2**20  # bytes read at once; a tar header of more is refused
+ZIP_END, LONG_END = 22 + 2**16, 76  # bytes of a zip's last record with the longest comment; of those for long zips
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError,
+          NotImplementedError)  # what Python's readers make of it, besides OSError without a number
 
 
 class Refused(ValueError):
@@ -67,8 +72,11 @@ def unpack(path, folder):
     half.rename(target)
   except Refused as error:
     raise Refused(f'{path}: {error}') from error
-  except (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, NotImplementedError) as error:
-    raise Refused(f'{path}: damaged, or not packed as expected: {archives.escape(str(error))[:300]}') from error
+  except (*DAMAGE, OSError) as error:
+    if getattr(error, 'errno', None) is None:
+      raise Refused(f'{path}: damaged, or not packed as expected: {archives.escape(str(error))[:300]}') from error
+    error.filename = error.filename or str(half)  # a full disk names none
+    raise
   finally:
     shutil.rmtree(half, ignore_errors=True)
   return target
@@ -126,7 +134,14 @@ def list_members(path, limit):
 
 def list_zip(path):
   with zipfile.ZipFile(path) as file:
+    there, told = len(file.infolist()), count_told(path)
+    if (there - told) % 2**16:
+      raise Refused(f'damaged: its table lists {there:,} entries, its end says {told:,}')
     for member in file.infolist():
+      if not member.filename:
+        raise Refused('damaged: an entry without a name')
+      if not 0 <= member.header_offset < path.stat().st_size:
+        raise Refused(f'damaged: {member.filename!r} lies outside of the file')
       kind = stat.S_IFMT(member.external_attr >> 16)
       if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise Refused(f'a link or device: {member.filename!r}')
@@ -136,6 +151,18 @@ def list_zip(path):
       if folder and member.file_size:
         raise Refused(f'damaged: {member.filename!r} is a folder and has contents')
       yield member.filename, member.file_size, None if folder else lambda member=member: file.open(member)
+
+
+def count_told(path):
+  """How many entries the end of a zip file says it has, modulo 2**16: zipfile does not compare, and where a length in
+  the table is wrong, it takes the next entry for a comment."""
+  with open(path, 'rb') as file:
+    file.seek(-min(ZIP_END + LONG_END, path.stat().st_size), os.SEEK_END)
+    tail = file.read()
+  end = tail.rfind(b'PK\5\6')
+  long = end - LONG_END
+  place = long + 32 if tail.startswith(b'PK\6\6', max(long, 0)) else end + 10
+  return struct.unpack_from('<H', tail, place)[0]
 
 
 def list_tar(path, opener, limit):
@@ -165,6 +192,8 @@ class Bounded:
     return self.stream.read(size)
 
   def seek(self, place):
+    if place < 0:
+      raise Refused('damaged: a header with a size below 0')
     if place > self.limit:
       raise Refused('unpacks to too much')
     return self.stream.seek(place)
