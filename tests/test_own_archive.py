@@ -148,6 +148,8 @@ def test_what_does_not_fit_is_listed(tmp_path):
   ('a/0.png,p0,frontal,female,40,1,', 'a/0.png,p0,frontal,female,40,yes,',
    "line 2: fracture is 'yes': write 1, 0, or nothing where it is not known"),
   ('female,41', 'female,old', "line 3: age is 'old': write a number"),
+  ('female,41', f'female,{"9" * 5000}', f"line 3: age is '{'9' * 80}'... of 5000 characters: write a number"),
+  ('p0,frontal,female,40,1,', f'p0,frontal,female,40,{"9" * 5000},', f"fracture is '{'9' * 80}'... of 5000 characters"),
   ('female,42', 'x,42', "line 4: sex is 'x': write F, M or nothing"),
   (',0,test', ',0,holdout', "line 2: split is 'holdout': write train, validation, test or nothing")])
 def test_a_mistake_in_the_table_is_one_line_that_says_where(old, new, complaint, tmp_path):

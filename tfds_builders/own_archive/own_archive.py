@@ -18,6 +18,7 @@ TEXTS = ('study', 'part', 'view')
 COLUMNS = ('image', 'patient', *TEXTS, 'sex', 'age', 'split')  # 'value (unit)' too; any other column is a finding
 VALUE = re.compile(r'value(?: \((?P<unit>.+)\))?')
 MARKS = {'1': True, '1.0': True, '0': False, '0.0': False, '': None, 'nan': None, '-1': None, '-1.0': None}
+SHOWN = 80  # characters of what is wrong in a message
 SEXES = {'f': 'F', 'female': 'F', 'm': 'M', 'male': 'M', '': ''}
 OFFICIAL = {'train': 'train', 'training': 'train', 'val': 'validation', 'valid': 'validation',
             'validation': 'validation', 'test': 'test', '': ''}
@@ -175,7 +176,7 @@ def read_row(row, name, path, where):
 
 def look_up(table, cell, where, choices):
   if cell.lower() not in table:
-    raise Mistake(f'{where} is {cell!r}: write {choices}')
+    raise Mistake(f'{where} is {show(cell)}: write {choices}')
   return table[cell.lower()]
 
 
@@ -185,8 +186,12 @@ def read_number(cell, where):
   except ValueError:
     number = math.nan
   if not math.isfinite(number):
-    raise Mistake(f'{where} is {cell!r}: write a number')
+    raise Mistake(f'{where} is {show(cell)}: write a number')
   return number
+
+
+def show(cell):
+  return repr(cell) if len(cell) <= SHOWN else f'{cell[:SHOWN]!r}... of {len(cell)} characters'
 
 
 def read_mask(path, classes):
