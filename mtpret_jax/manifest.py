@@ -39,6 +39,8 @@ def write(folder):
 def find_damage(folder):
   """What of `folder` is not as its manifest says, in words; '' where all of it is."""
   folder = pathlib.Path(folder)
+  if locate(folder).exists() and not locate(folder).is_file():  # a pipe or device could be read for ever
+    return f'its manifest {locate(folder).name} is no file'
   try:
     text = locate(folder).read_text(encoding='utf-8')
   except FileNotFoundError:
@@ -73,6 +75,8 @@ def hash_files(folder, settle=False):
 
 def hash_file(path, settle):
   try:
+    if path.exists() and not path.is_file():
+      raise OSError(f'{path} is a link to what is no file')
     with open(path, 'rb') as file:
       if settle:
         os.fsync(file.fileno())

@@ -129,6 +129,8 @@ def finish_recipe(config):
     if not path.exists():
       continue
     try:
+      if not path.is_file():  # a pipe or device could be read for ever
+        raise ValueError('no file')
       gathered[name] = json.loads(path.read_text())['tasks']
       for task, result in gathered[name].items():
         score = result['scores'][result['headline']]

@@ -1,5 +1,6 @@
 """A folder is what it was, or it is said which file is not."""
 
+import os
 import shutil
 import subprocess
 
@@ -59,6 +60,17 @@ def test_truncated_missing_and_foreign_files_are_told_apart(folder):
 def test_a_folder_without_its_manifest_is_not_trusted(folder):
   manifest.locate(folder).unlink()
   assert 'no manifest 400.sha256' in manifest.find_damage(folder)
+
+
+def test_a_pipe_or_device_in_place_of_a_file_is_told_and_not_read(folder):
+  (folder / 'metadata').unlink()
+  (folder / 'metadata').symlink_to('/dev/zero')
+  assert manifest.find_damage(folder) == 'metadata is flipped or truncated'
+  with pytest.raises(OSError, match='metadata is a link to what is no file'):
+    manifest.write(folder)
+  manifest.locate(folder).unlink()
+  os.mkfifo(manifest.locate(folder))
+  assert manifest.find_damage(folder) == 'its manifest 400.sha256 is no file'
 
 
 def test_a_manifest_is_not_taken_for_another_folders(folder):
