@@ -58,9 +58,13 @@ class Checkpoints:
 def open_checkpoints(workdir, keep, folder='checkpoints', retries=0):
   """The run's checkpoints. Leaving waits for the last save; its failure is raised, unless another error is.
 
-  Raises Damaged where there are checkpoints, but none is whole."""
+  Raises Damaged where there are checkpoints, but none is whole, and ConfigError where the folder cannot be made."""
   folder = pathlib.Path(workdir, folder).absolute()
-  folder.mkdir(parents=True, exist_ok=True)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ConfigError(f'{folder} is no folder and cannot be made one ({error.strerror}): remove what is there, put '
+                      f'back what the run wrote, or give another --config.workdir') from error
   if jax.process_index() == 0:
     sweep(folder)
   checkpoints = Checkpoints(folder, keep, retries, hosts.on_first(lambda: find_latest(folder)))
@@ -236,7 +240,8 @@ def resume(checkpoints, state, run):
       f'the checkpoint of step {checkpoints.latest} in {checkpoints.folder} is of another run '
       f'({"; ".join(differing)}): give the config that it has, or start anew with another --config.workdir')
   like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-  return ocp.load_checkpointables(folder, {'state': like})['state']
+  with reading(folder):
+    return ocp.load_checkpointables(folder, {'state': like})['state']
 
 
 def read_state(workdir, folder='checkpoints'):
@@ -249,15 +254,22 @@ def read_state(workdir, folder='checkpoints'):
   if latest is None:
     raise FileNotFoundError(f'{path} holds no checkpoint')
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  try:
+  with reading(path / str(latest)):
     saved = ocp.checkpointables_metadata(path / str(latest))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
                         saved.metadata['state'])
     state = ocp.load_checkpointables(path / str(latest), {'state': like})['state']
-  except Exception as error:  # whatever Orbax makes of a folder with a manifest that no run has saved
-    raise Damaged(f'{path / str(latest)} is whole by its manifest, but no checkpoint of a run '
-                  f'({type(error).__name__}): name another run') from error
   return number_places(jax.device_get(state)), saved.custom_metadata or {}
+
+
+@contextlib.contextmanager
+def reading(folder):
+  """Whatever Orbax makes of a folder with a manifest that no run has saved is Damaged."""
+  try:
+    yield
+  except Exception as error:
+    raise Damaged(f'{folder} is whole by its manifest, but no checkpoint of a run ({type(error).__name__}): put back '
+                  f'what was saved, or name another run') from error
 
 
 def read_mark(workdir):
@@ -266,7 +278,7 @@ def read_mark(workdir):
   latest = find_latest(path) if path.is_dir() else None
   if latest is None:
     raise FileNotFoundError(f'{path} holds no checkpoint')
-  return ocp.checkpointables_metadata(path / str(latest)).custom_metadata or {}
+  return read_note(path / str(latest))
 
 
 def number_places(tree):
@@ -280,7 +292,12 @@ def read_metadata(checkpoints):
   """What was saved beside the newest state, or None."""
   if checkpoints.latest is None:
     return None
-  return ocp.checkpointables_metadata(checkpoints.folder / str(checkpoints.latest)).custom_metadata or {}
+  return read_note(checkpoints.folder / str(checkpoints.latest))
+
+
+def read_note(folder):
+  with reading(folder):
+    return ocp.checkpointables_metadata(folder).custom_metadata or {}
 
 
 def latest_step(checkpoints):

@@ -1,6 +1,7 @@
 """What is saved is what is loaded; what is damaged is told, and the one before is used; the last good one stays."""
 
 import logging
+import os
 import resource
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from mtpret_jax import checkpoint, manifest
+from mtpret_jax.check import ConfigError
 from tests.test_manifest import flip
 
 
@@ -62,6 +64,23 @@ def test_nothing_whole_is_refused_and_not_begun_anew(tmp_path):
     with pytest.raises(checkpoint.Damaged, match='step 6 is damaged.*step 3 is damaged: it has no manifest') as told:
       load(tmp_path)
     assert '\n' not in str(told.value)
+
+
+def test_a_whole_folder_that_no_run_has_saved_is_refused_and_named(tmp_path):
+  save_steps(tmp_path, [3])
+  (tmp_path / 'checkpoints/3/_CHECKPOINT_METADATA').write_text('{"custom_metadata": []}')
+  manifest.write(tmp_path / 'checkpoints/3')
+  for load in (resume, checkpoint.read_state, checkpoint.read_mark):
+    with pytest.raises(checkpoint.Damaged, match='checkpoints/3 is whole by its manifest, but no checkpoint of a run'):
+      load(tmp_path)
+
+
+@pytest.mark.parametrize('make', [lambda path: path.write_text('?'), os.mkfifo, lambda path: path.symlink_to(path.name),
+                                  lambda path: path.symlink_to('nowhere')])
+def test_something_else_in_place_of_the_checkpoints_is_refused_and_named(make, tmp_path):
+  make(tmp_path / 'checkpoints')
+  with pytest.raises(ConfigError, match='/checkpoints is no folder and cannot be made one .*: remove what is there'):
+    save_steps(tmp_path, [3])
 
 
 def test_a_damaged_step_is_written_anew_when_the_run_comes_to_it_again(tmp_path):
