@@ -103,7 +103,7 @@ def check_multitask(config, devices):
     if card.kind != 'classification' and card.findings:
       raise ConfigError(f'tasks.{name}.findings={show(tuple(card.findings))} are for classification, and this task is '
                         f'{card.kind}', {f'tasks.{name}.findings': '()'})
-  check_length(config, {name: card.steps for name, card in config.tasks.items()})
+  check_length(config, {name: max(card.steps, 1) for name, card in config.tasks.items()})  # an epoch has one or more
 
 
 def check_length(config, lengths):

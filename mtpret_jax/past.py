@@ -1,6 +1,7 @@
 """What an earlier run says of itself: config.json in its workdir. People edit it and disks damage it, so it is checked
 before it is believed; with each checkpoint the run saved what its result depends on, under a SHA-256."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -10,7 +11,9 @@ from mtpret_jax.fields import CONTRAST, MULTITASK, compare, row, show, text
 
 FILE = 'config.json'
 LARGEST = 10**7  # bytes
-NEEDED = {'data': {'datasets': row(text(1, 300), 0, 1000)}}  # by all who read it
+NAMES = row(text(1, 300), 0, 1000)
+NEEDED = {'data': {'datasets': dataclasses.replace(  # by all who read it; each once, as a run writes them
+  NAMES, fits=lambda value: NAMES.fits(value) and len(set(value)) == len(value))}}
 ORIGIN = {'init': text(), 'init_from': text(most=4000)}
 PLACES = {'workdir': text(most=4000), 'data': {'dir': text(most=4000), 'archives': text(most=4000)}}
 OBJECTIVES = {'contrast': CONTRAST, 'multitask': MULTITASK}

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from benchmarks.fuzz.configs import parse
 from benchmarks.fuzz.weights import CANARY, Payload, join
 from configs import continual, finetune, mtpret, pretrain
-from mtpret_jax import command, past, prepare, scores, start, watch, weights
+from mtpret_jax import command, past, prepare, runs, scores, start, watch, weights
 from mtpret_jax.check import ConfigError, check_config
 from mtpret_jax.files import read_lines
 from tests.test_start import change
@@ -67,6 +67,15 @@ def test_cards_that_no_task_can_be_made_of_are_refused(field, value):
   assert words
   if remedy:
     check_config(change(continual.get_config(), **{field: value} | remedy), devices=1, processes=1)
+
+
+def test_a_visit_of_an_epoch_counts_among_the_steps_of_a_run():
+  config = change(continual.get_config(), **{'tasks.pneumonia.steps': 10**7, 'rounds': 1})
+  config = change(config, **{f'tasks.{name}.steps': 0 for name in config.tasks if name != 'pneumonia'})
+  words, remedy = refuse(config)
+  fewer = change(config, **remedy)
+  check_config(fewer, devices=1, processes=1)
+  assert runs.make_plan(fewer, dict.fromkeys(fewer.tasks, 0)).steps == 10**7
 
 
 def test_a_dataset_without_what_a_task_learns_from_is_refused_before_it_is_prepared():
@@ -213,6 +222,7 @@ def test_runs_that_say_that_they_came_from_each_other_are_refused(tmp_path):
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"config": 5}', '[' * 100_000, '{"config": {"objective": []}}',
                                   '{"config": {"objective": "contrast", "data": {"datasets": "mura"}}}',
+                                  '{"config": {"objective": "contrast", "data": {"datasets": ["mura", "mura"]}}}',
                                   '{"config": {"objective": "contrast", "data": {"datasets": ["mura"]}}}'])
 def test_a_damaged_config_of_a_run_is_told_in_one_line(text, tmp_path):
   (tmp_path / past.FILE).write_text(text)
@@ -234,6 +244,13 @@ def test_a_config_other_than_the_checkpoints_is_not_believed(two_tasks_run, two_
   more = told['data'] | {'datasets': [*told['data']['datasets'], 'mura']}
   with pytest.raises(ConfigError, match='data.mura'):
     past.refuse_changed(told | {'data': more}, mark, workdir)
+
+
+def test_scores_that_are_a_pipe_are_refused_and_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / 'scores.json')
+  recipe = ConfigDict({'workdir': str(tmp_path), 'stages': {'third': {'workdir': str(tmp_path)}}})
+  with pytest.raises(ConfigError, match='scores.json is damaged: delete it'):
+    scores.finish_recipe(recipe)
 
 
 def test_damaged_lines_of_a_run_are_left_out(tmp_path):
