@@ -15,15 +15,20 @@ def serve(pipe, folder, seed, what):
   from benchmarks.fuzz.cases import Fuzz
   os.environ['TQDM_DISABLE'] = '1'
   fuzz = Fuzz(folder, seed, what, pipe.send)
-  with open('/proc/self/statm') as file:
-    used = int(file.read().split()[0]) * resource.getpagesize()
-  resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
   pipe.send(None)
   while (number := pipe.recv()) is not None:
+    limit_memory()
     try:
       pipe.send((fuzz.run(number), ''))
     except Exception as error:  # whatever it is, it is a fault, and the next case goes on
       pipe.send(('FAULT', f'{type(error).__name__}: {error}'[:1000] + '\n' + traceback.format_exc()))
+
+
+def limit_memory():
+  """Anew for each case: over thousands of them JAX and malloc keep address space that the next one does not get."""
+  with open('/proc/self/statm') as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+  resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
 
 
 class Runner:

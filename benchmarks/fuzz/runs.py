@@ -268,7 +268,7 @@ def go_on(case, clean):
     if not (case / name / 'metrics.jsonl').exists() or (case / name / 'metrics.jsonl').is_file():
       progress.drop_lines(case / name / 'metrics.jsonl', 2)
     scores.measure_forgetting(watch.read(case / name) or [{'tasks': {}}])
-    with checkpoint.open_checkpoints(case / name, 2):
-      pass
+    with checkpoint.open_checkpoints(case / name, 2) as checkpoints:
+      checkpoint.read_metadata(checkpoints)
   with contextlib.redirect_stdout(io.StringIO()):
     scores.finish_recipe(ConfigDict({'workdir': str(case), 'stages': stages}))
