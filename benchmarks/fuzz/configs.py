@@ -128,6 +128,19 @@ def judge_accepted(rng, config):
     build(rng, stages[rng.integers(len(stages))])
 
 
+def plan_visits(config):
+  """The plan on tasks of 1000 images; where the epochs of so many, of which no check of a config knows, are too long
+  for a run and are refused, on tasks of none."""
+  from mtpret_jax import runs
+  from mtpret_jax.check import ConfigError
+  try:
+    return runs.make_plan(config, dict.fromkeys(config.tasks, 1000))
+  except ConfigError as error:
+    judge.judge_line(str(error))
+    judge.demand(not all(card.steps for card in config.tasks.values()), f'refused after it was accepted: {error}')
+    return runs.make_plan(config, dict.fromkeys(config.tasks, 0))
+
+
 def find_unprintable(stage):
   """A text of the config that would garble a log, or None."""
   return next((value for _, value in walk(stage.to_dict()) if isinstance(value, str) and not value.isprintable()), None)
@@ -137,14 +150,14 @@ def build(rng, config):
   """Builds what a run of one stage is made of, and asks it for a few numbers."""
   import jax
 
-  from mtpret_jax import optim, rehearsal, runs
+  from mtpret_jax import optim, rehearsal
   from mtpret_jax.guard import make_guard, remember
   from mtpret_jax.step import shape_state
   rehearsed = rehearsal.rehearse(config)
   optimiser, objective = optim.make_optimiser(config.optimiser), remember(rehearsed.objective, config)
   make_guard(config)
   if config.objective == 'multitask':
-    plan = runs.make_plan(config, dict.fromkeys(config.tasks, 1000))
+    plan = plan_visits(config)
     judge.demand(plan.steps > 0 and plan.visits, 'a run without steps')
     plan.round_ends, plan.begins, plan.find(plan.steps - 1)
     schedule, steps = optim.make_visit_schedule(config.optimiser, plan), plan.steps
