@@ -30,7 +30,7 @@ def write_clinic(folder, name='clinic', patients=12, head=HEAD, row=None):
     PIL.Image.fromarray(rng.integers(0, 255, (20, 30), np.uint8)).save(root / f'images/a/{i}.png')
     fracture = '' if i % 6 == 1 else int(i % 6 == 0)
     split = 'test' if i < 4 else ''
-    lines.append(row(i) if row else f'a/{i}.png,p{i // 2},frontal,female,{40 + i},{fracture},0,{split}')
+    lines.append(row(i) if row else f'a/{i}.png,p{i // 2},frontal,female,{40 + i % 80},{fracture},0,{split}')
   (root / 'labels.csv').write_text('\n'.join(lines) + '\n')
   return root
 
@@ -149,6 +149,7 @@ def test_what_does_not_fit_is_listed(tmp_path):
    "line 2: fracture is 'yes': write 1, 0, or nothing where it is not known"),
   ('female,41', 'female,old', "line 3: age is 'old': write a number"),
   ('female,41', f'female,{"9" * 5000}', f"line 3: age is '{'9' * 80}'... of 5000 characters: write a number"),
+  ('female,41', 'female,1e308', "line 3: age is '1e308': write a number from 0 to 120"),
   ('p0,frontal,female,40,1,', f'p0,frontal,female,40,{"9" * 5000},', f"fracture is '{'9' * 80}'... of 5000 characters"),
   ('female,42', 'x,42', "line 4: sex is 'x': write F, M or nothing"),
   (',0,test', ',0,holdout', "line 2: split is 'holdout': write train, validation, test or nothing")])
@@ -158,6 +159,16 @@ def test_a_mistake_in_the_table_is_one_line_that_says_where(old, new, complaint,
   with pytest.raises(own_archive.Mistake) as caught:
     build.prepare('clinic', tmp_path, tmp_path / 'data')
   assert complaint in str(caught.value) and 'labels.csv' in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('cell', ['1e39', '-1e10', 'nan', '', 'two'])
+def test_a_value_that_no_record_can_hold_is_a_mistake(cell):
+  row = {'image': '0.png', 'patient': 'p', 'value (mm)': cell}
+  with pytest.raises(own_archive.Mistake, match=r'line 2: value \(mm\) is .*: write a number from -1000000000 to'):
+    own_archive.read_row(row, '0.png', pathlib.Path('0.png'), 'labels.csv line 2')
+  for good in ('-2.5', '0', '1e9'):  # a T-score is below 0
+    entry = own_archive.read_row(row | {'value (mm)': good}, '0.png', pathlib.Path('0.png'), 'labels.csv line 2')
+    assert entry.fields['value'] == [float(good)]
 
 
 def test_the_command_answers_mistakes_in_one_line(tmp_path):

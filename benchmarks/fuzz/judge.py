@@ -9,6 +9,7 @@ from tfds_builders import archives, common, images
 
 SEXES = ('F', 'M', '')
 OLDEST = 120  # years
+LARGEST = 1e9  # of a value of one's own, which may be 0 or less
 LONGEST = 256  # px, of the builder's default config
 LINE = 2500  # characters of an error
 
@@ -55,7 +56,9 @@ def judge_record(image_id, record, name, metadata):
     demand(np.isin(present, (0, 1)).all() and not present[~known].any(), f'present {present} known {known}')
     demand(metadata['relation'] == 'independent' or present.sum() == 1, f'{metadata["relation"]} present {present}')
   if metadata['value']:
-    demand(len(record['value']) == 1 and 0 < record['value'][0] < 12 * OLDEST, f'value {record["value"]}')
+    value, months = np.asarray(record['value']), metadata['value']['name'] == 'bone age'
+    demand(value.shape == (1,) and np.isfinite(np.float32(value)).all(), f'value {value}')
+    demand(0 < value[0] < 12 * OLDEST if months else abs(value[0]) <= LARGEST, f'value {value}')
   if metadata['mask']:
     mask = judge_image(record['mask'], 'mask')
     demand(mask.shape == shape, f'mask of {mask.shape}, image of {shape}')

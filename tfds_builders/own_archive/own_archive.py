@@ -18,6 +18,7 @@ TEXTS = ('study', 'part', 'view')
 COLUMNS = ('image', 'patient', *TEXTS, 'sex', 'age', 'split')  # 'value (unit)' too; any other column is a finding
 VALUE = re.compile(r'value(?: \((?P<unit>.+)\))?')
 MARKS = {'1': True, '1.0': True, '0': False, '0.0': False, '': None, 'nan': None, '-1': None, '-1.0': None}
+OLDEST, LARGEST = 120, 10**9  # years; of a value, whose square must fit float32
 SHOWN = 80  # characters of what is wrong in a message
 SEXES = {'f': 'F', 'female': 'F', 'm': 'M', 'male': 'M', '': ''}
 OFFICIAL = {'train': 'train', 'training': 'train', 'val': 'validation', 'valid': 'validation',
@@ -162,12 +163,13 @@ def read_row(row, name, path, where):
               for column, cell in row.items() if column not in COLUMNS and not VALUE.fullmatch(column)}
   fields = {column: row[column] for column in TEXTS if row.get(column)}
   fields['sex'] = look_up(SEXES, row.get('sex', ''), f'{where}: sex', 'F, M or nothing')
-  fields['age'] = read_number(row['age'], f'{where}: age') if row.get('age') else common.UNKNOWN_AGE
+  age = row.get('age')
+  fields['age'] = read_number(age, f'{where}: age', 0, OLDEST) if age else common.UNKNOWN_AGE
   if findings:
     fields['present'] = [float(bool(mark)) for mark in findings.values()]
     fields['known'] = [mark is not None for mark in findings.values()]
   for column in filter(VALUE.fullmatch, row):
-    fields['value'] = [read_number(row[column], f'{where}: {column}')]
+    fields['value'] = [read_number(row[column], f'{where}: {column}', -LARGEST, LARGEST)]
   label = ' '.join(finding for finding, mark in findings.items() if mark)
   return common.Entry(
     image_id=stem(name), patient=row['patient'], path=path, stratum=label, group=label, fields=fields,
@@ -180,13 +182,13 @@ def look_up(table, cell, where, choices):
   return table[cell.lower()]
 
 
-def read_number(cell, where):
+def read_number(cell, where, least, most):
   try:
     number = float(cell)
   except ValueError:
     number = math.nan
-  if not math.isfinite(number):
-    raise Mistake(f'{where} is {show(cell)}: write a number')
+  if not least <= number <= most:
+    raise Mistake(f'{where} is {show(cell)}: write a number from {least} to {most}')
   return number
 
 
