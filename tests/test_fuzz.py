@@ -1,6 +1,7 @@
 """Damaged and hostile archives: a short run of the fuzz, and what longer runs of it have found."""
 
 import csv
+import errno
 import math
 import os
 import struct
@@ -354,6 +355,17 @@ def test_a_zip_whose_table_is_damaged_is_refused(place, value, words, tmp_path):
   with pytest.raises(unpack.Refused, match=words) as caught:
     unpack.unpack(path, tmp_path / 'archives')
   assert str(path) in str(caught.value) and not archives.GARBLED.search(str(caught.value))
+
+
+def test_a_disk_that_is_full_while_unpacking_is_named(tmp_path, monkeypatch):
+  def fail(path, folder):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+  monkeypatch.setattr(unpack, 'write_members', fail)
+  with zipfile.ZipFile(tmp_path / 'set.zip', 'w') as file:
+    file.writestr('a.txt', b'something')
+  with pytest.raises(OSError, match=f'No space left on device: .*{tmp_path.name}'):
+    unpack.unpack(tmp_path / 'set.zip', tmp_path / 'archives')
+  assert list((tmp_path / 'archives').iterdir()) == []
 
 
 def test_what_goes_wrong_in_a_zip_is_told_in_one_line(tmp_path):
