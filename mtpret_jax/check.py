@@ -188,8 +188,16 @@ def check_choice(field, value, choices):
     raise ConfigError(f'unknown {field} {value!r}; have {", ".join(choices)}')
 
 
+FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'bad_batches.jsonl')  # of a workdir
+
+
 def check_workdir(workdir):
-  """Makes the folder and writes in it once, so that an unwritable one is noticed before hours of work."""
+  """Makes the folder and writes in it once, so that an unwritable one is noticed before hours of work. What a run
+  writes to by itself must be files: a pipe would be waited for."""
+  for name in FILES:
+    path = pathlib.Path(workdir, name)
+    if (path.exists() or path.is_symlink()) and not path.is_file():
+      raise ConfigError(f'{path} is no file: remove it, or choose another folder with --config.workdir=<folder>')
   try:
     pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
     tempfile.NamedTemporaryFile(dir=workdir, prefix='.writable-').close()

@@ -86,6 +86,14 @@ def test_weights_that_cannot_be_used_are_refused_with_a_reason(name, said, tmp_p
     read_start(config)
 
 
+@pytest.mark.parametrize('make', (os.mkfifo, os.mkdir, lambda path: os.symlink('nothing', path)))
+@pytest.mark.parametrize('name', ('run.lock', 'metrics.jsonl'))
+def test_what_is_no_file_in_a_workdir_is_refused(name, make, tmp_path):
+  make(tmp_path / name)
+  with pytest.raises(ConfigError, match=f'{name} is no file: remove it'):
+    check_workdir(tmp_path)
+
+
 def test_an_unwritable_workdir_is_noticed_first(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(ConfigError, match='cannot write to workdir .*--config.workdir'):
