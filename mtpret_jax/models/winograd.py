@@ -14,7 +14,7 @@ import jax.numpy as jnp
 TILE = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))   # B^T in the paper
 KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))   # G
 RESULT = ((1, 1, 1, 0), (0, 1, -1, -1))                              # A^T
-TILES = 512           # that are computed at once, a few images' or one's: what comes of them stays in a core's cache
+TILES = 1024          # that are computed at once, a few images' or one's: what comes of them stays in the cores' caches
 CHANNELS = 64, 512    # fewer are not worth the transforms
 PRODUCTS = 2 ** 22    # of channels in, channels out and tiles, below which it is not worth compiling
 
