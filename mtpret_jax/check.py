@@ -194,16 +194,15 @@ FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'bad_batches.jsonl')  
 def check_workdir(workdir):
   """Makes the folder and writes in it once, so that an unwritable one is noticed before hours of work. What a run
   writes to by itself must be files: a pipe would be waited for."""
-  for name in FILES:
-    path = pathlib.Path(workdir, name)
-    if (path.exists() or path.is_symlink()) and not path.is_file():
-      raise ConfigError(f'{path} is no file: remove it, or choose another folder with --config.workdir=<folder>')
   try:
     pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
     tempfile.NamedTemporaryFile(dir=workdir, prefix='.writable-').close()
   except OSError as error:
     raise ConfigError(f'cannot write to workdir {str(workdir)!r} ({error.strerror}): choose another with '
                       f'--config.workdir=<folder>') from error
+  for path in (pathlib.Path(workdir, name) for name in FILES):
+    if (path.exists() or path.is_symlink()) and not path.is_file():
+      raise ConfigError(f'{path} is no file: remove it, or choose another folder with --config.workdir=<folder>')
 
 
 def check_folder(field, folder):

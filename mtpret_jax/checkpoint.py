@@ -160,7 +160,7 @@ def begin(checkpoints, state, step, run):
 
 def finish(response, folder, keep, process):
   """Waits for the commit, writes the manifest, and only then deletes what is not kept. The memory that was freed since
-  the last save goes back: a run of days would otherwise grow by the holes in it."""
+  the last save goes back to the kernel."""
   response.result()
   if process == 0:
     manifest.write(folder)

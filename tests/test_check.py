@@ -9,6 +9,7 @@ import pytest
 
 from configs import continual, finetune, pretrain
 from configs.pretrain import VARIANTS, get_config
+from mtpret_jax import bad_steps, check, lock, progress, watch
 from mtpret_jax.check import ConfigError, check_config, check_workdir
 from mtpret_jax.prepare import choose_datasets
 from mtpret_jax.train import read_start
@@ -92,6 +93,16 @@ def test_what_is_no_file_in_a_workdir_is_refused(name, make, tmp_path):
   make(tmp_path / name)
   with pytest.raises(ConfigError, match=f'{name} is no file: remove it'):
     check_workdir(tmp_path)
+
+
+def test_what_must_be_a_file_is_all_that_a_run_goes_on_writing():
+  assert set(check.FILES) == {lock.FILE, progress.METRICS, watch.FILE, bad_steps.FILE}
+
+
+@pytest.mark.parametrize('name', ('x' * 300, 'a/' * 3000))
+def test_a_workdir_with_an_impossible_name_is_refused(name, tmp_path):
+  with pytest.raises(ConfigError, match='cannot write to workdir'):
+    check_workdir(tmp_path / name)
 
 
 def test_an_unwritable_workdir_is_noticed_first(tmp_path):
