@@ -88,7 +88,7 @@ def read_mask(about, config, record):
   if (mask[annotated] >= len(about['mask'])).any():
     raise ValueError(f'{name_record(record)}: the mask has values {np.unique(mask).tolist()}, but the classes are '
                      f'{about["mask"]}')
-  return {'mask': np.where(annotated, mask, -1).astype(np.int8)}
+  return {'mask': np.where(annotated, mask.astype(np.int8), np.int8(-1))}
 
 
 def read_objects(about, config, record):
