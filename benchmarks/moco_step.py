@@ -4,15 +4,18 @@
 
 What is timed, after warming up:
 
-  ours     the compiled step of stage 1: uint8 images in, random views, two encoders, queue, SGD
+  ours     the compiled step of stage 1: uint8 images in, random views, two encoders, queue, SGD; on a CPU with cores as
+           devices, as `mtpret_jax.main` has them
   PyTorch  `tests/reference/moco_torch.py`: two encoders, queue, SGD; the views are given, f32 and standardised
 
-So PyTorch is spared the augmentation. Torch and torchvision are not in requirements.txt: without them only our side
+So PyTorch is spared the augmentation, and the batch-norm groups: its statistics are of the whole batch unless
+`--torch_groups` says otherwise. Torch and torchvision are not in requirements.txt: without them only our side
 runs.
 """
 
 import argparse
 import importlib.util
+import os
 
 from benchmarks import sides
 
@@ -24,9 +27,11 @@ def make_parser(description):
   parser.add_argument('--model', choices=('resnet18', 'resnet50'), default='resnet18')
   parser.add_argument('--size', type=int, default=128, help='px, side of a view')
   parser.add_argument('--batch', type=int, default=32, help='images')
-  parser.add_argument('--groups', type=int, default=1, help='batch-norm groups in the batch')
+  parser.add_argument('--groups', type=int, default=2, help='batch-norm groups in our batch; stage 1 has two or more')
   parser.add_argument('--queue', type=int, default=4096, help='keys; a multiple of the batch')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='of the activations')
+  parser.add_argument('--torch_groups', type=int, default=1, help="PyTorch's; one is its fastest")
+  parser.add_argument('--torch_compile', action='store_true', help='PyTorch compiles its encoders')
   parser.add_argument('--layout', choices=('channels_last', 'contiguous'), default='channels_last', help="PyTorch's")
   sides.add_options(parser)
   return parser
@@ -53,10 +58,13 @@ def make_our_training(config):
   """train(batch) -> the measures of the step, which runs on; and a description."""
   import jax
 
+  from mtpret_jax import cores
   from mtpret_jax.objectives.contrast import make_contrast
   from mtpret_jax.optim import make_optimiser
   from mtpret_jax.sharding import make_mesh, place_batch
   from mtpret_jax.step import compile_step, init_state
+  groups = config.batch // config.contrast.group
+  cores.make_devices(max(count for count in range(1, len(os.sched_getaffinity(0)) + 1) if groups % count == 0))
   mesh, objective, optimiser = make_mesh(), make_contrast(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, config.seed)
   step = compile_step(objective, optimiser, lambda step: RATE, 'contrast', mesh, seed=config.seed)
@@ -93,10 +101,15 @@ def make_torch_training(options):
   layout = torch.channels_last if options.layout == 'channels_last' else torch.contiguous_format
   torch.manual_seed(0)
   moco = MoCo(options.model, dim=DIM, queue_KD=F.normalize(torch.randn(options.queue, DIM), dim=1), momentum=MOMENTUM,
-              temperature=TEMPERATURE, chunks=options.groups, rate=RATE, sgd_momentum=0.9, decay=DECAY, device=device)
+              temperature=TEMPERATURE, chunks=options.torch_groups, rate=RATE, sgd_momentum=0.9, decay=DECAY,
+              device=device)
   for encoder in (moco.query_encoder, moco.key_encoder):
     encoder.to(memory_format=layout)
-  order = torch.arange(options.batch, device=device).reshape(options.groups, -1).T.flatten()
+    if options.torch_compile:
+      encoder.compile()
+  torch.backends.cudnn.benchmark = True
+  torch.set_float32_matmul_precision('high')  # TF32 on GPUs, as XLA has it
+  order = torch.arange(options.batch, device=device).reshape(options.torch_groups, -1).T.flatten()
 
   def place(images):
     return images.to(device).to(memory_format=layout)

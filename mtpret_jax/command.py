@@ -15,6 +15,7 @@ from mtpret_jax import (
   bad_steps,
   checkpoint,
   compiled,
+  cores,
   hosts,
   lock,
   preflight,
@@ -75,6 +76,8 @@ def main(_):
         logging.getLogger('mtpret_jax').setLevel(logging.WARNING)
     elif COORDINATOR.value or PROCESSES.value or PROCESS.value is not None:
       raise ConfigError('--coordinator, --processes and --process are for --distributed: give that, too')
+    else:
+      cores.use_cores(CONFIG.value)
     stopping.listen()
     with hosts.alarm(EXPECTED):
       RUNS[objective](CONFIG.value)

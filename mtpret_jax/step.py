@@ -1,6 +1,7 @@
 """Make the first state; compile one donated, sharded step per task."""
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from mtpret_jax.state import TrainState
 # products and sums it is the fastest there, for convolutions and above all for their kernel gradients it is not.
 COMPILER_OPTIONS = {'cpu': {
   'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'}}
+ONE_CORE = {'xla_cpu_multi_thread_eigen': False}  # of a CPU whose cores are devices (`cores.py`)
 
 
 @functools.cache
@@ -21,12 +23,15 @@ def choose_options(platform):
   option (that of 0.7 did not)."""
   if platform not in COMPILER_OPTIONS:
     return None
+  devices, options = jax.local_devices(backend=platform), COMPILER_OPTIONS[platform]
+  if len(devices) >= len(os.sched_getaffinity(0)) > 1:
+    options = options | ONE_CORE
   try:
-    with jax.default_device(jax.local_devices(backend=platform)[0]):
-      jax.jit(lambda: 0, compiler_options=COMPILER_OPTIONS[platform]).lower().compile()
+    with jax.default_device(devices[0]):
+      jax.jit(lambda: 0, compiler_options=options).lower().compile()
   except jax.errors.JaxRuntimeError:
     return None
-  return COMPILER_OPTIONS[platform]
+  return options
 
 
 def place_state(objective, optimiser, mesh, how='replicated'):

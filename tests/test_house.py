@@ -36,6 +36,7 @@ ALLOWED = {
   'mtpret_jax.progress': {'mtpret_jax.data.order', 'mtpret_jax.files'},
   'mtpret_jax.fields': {'mtpret_jax.data', 'mtpret_jax.models', 'mtpret_jax.sharding'},
   'mtpret_jax.check': {'mtpret_jax.fields'},
+  'mtpret_jax.cores': {'mtpret_jax.check'},
   'mtpret_jax.past': {'mtpret_jax.check', 'mtpret_jax.data', 'mtpret_jax.fields'},
   'mtpret_jax.weights': {'mtpret_jax.fields', 'mtpret_jax.models'},
   'mtpret_jax.stall': set(),

@@ -58,7 +58,7 @@ def drop_unused_taps(kernel_hwCD, sides, dilation):
 def compute(images_BHWC, kernel_hwCD, stride, dilation):
   """The one place where the backend decides, forward and back."""
   return jax.lax.platform_dependent(
-    images_BHWC, kernel_hwCD, cpu=lambda *both: conv_cpu.convolve(*both, stride, dilation),
+    images_BHWC, kernel_hwCD, cpu=lambda *both: conv_cpu.convolve_split(*both, stride, dilation),
     default=lambda *both: convolve_plainly(*both, stride, dilation))
 
 
@@ -68,7 +68,7 @@ def compute_with_memory(images_BHWC, kernel_hwCD, stride, dilation):
 
 def pull_back(stride, dilation, memory, gradient_BhwD):
   return jax.lax.platform_dependent(
-    *memory, gradient_BhwD, cpu=lambda *all: conv_cpu.pull_back(*all, stride, dilation),
+    *memory, gradient_BhwD, cpu=lambda *all: conv_cpu.pull_back_split(*all, stride, dilation),
     default=lambda *all: pull_back_plainly(*all, stride, dilation))
 
 

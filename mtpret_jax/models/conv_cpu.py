@@ -12,6 +12,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from mtpret_jax.models import winograd
 
@@ -19,6 +20,35 @@ PATCHES_UP_TO = 2   # rows of the result up to which its windows are laid out as
 NEIGHBOURS = 4      # results in a row that a convolution of one channel computes at once
 WIDE = 128          # channels from which a 3 x 3 kernel's gradient is worth transforming
 PIXELS = 2048       # of a sum over all pixels that are taken at once: what fits a core's cache
+
+
+def convolve_split(images_BHWC, kernel_hwCD, stride, dilation):
+  """Each device convolves its own images. Left to itself, XLA splits the loops and transpositions here otherwise."""
+  mesh = find_mesh(images_BHWC)
+  if mesh is None:
+    return convolve(images_BHWC, kernel_hwCD, stride, dilation)
+  return jax.shard_map(lambda *both: convolve(*both, stride, dilation), mesh=mesh, in_specs=(P(*mesh.axis_names), P()),
+                       out_specs=P(*mesh.axis_names), check_vma=False)(images_BHWC, kernel_hwCD)
+
+
+def pull_back_split(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation):
+  """Each device pulls back its own images; the kernel's gradient is the sum over all."""
+  def pull_own(*own):
+    by_images, by_kernel = pull_back(*own, stride, dilation)
+    return by_images, jax.lax.psum(by_kernel, mesh.axis_names)
+
+  mesh = find_mesh(images_BHWC)
+  if mesh is None:
+    return pull_back(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation)
+  split = P(*mesh.axis_names)
+  return jax.shard_map(pull_own, mesh=mesh, in_specs=(split, P(), split), out_specs=(split, P()), check_vma=False)(
+    images_BHWC, kernel_hwCD, gradient_BhwD)
+
+
+def find_mesh(images_BHWC):
+  """The devices over which the images are split evenly; None where they are in one place, or cannot be."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return None if winograd.lies_in_one_place() or len(images_BHWC) % mesh.size else mesh
 
 
 def convolve(images_BHWC, kernel_hwCD, stride, dilation):

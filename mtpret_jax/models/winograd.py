@@ -25,7 +25,13 @@ def suits(images_BHWC, out):
   return (images_BHWC.dtype == jnp.float32 and height % 2 == width % 2 == 0 and batch > 1
           and CHANNELS[0] <= min(channels, out) and max(channels, out) <= CHANNELS[1]
           and channels * out * batch * height * width // 4 >= PRODUCTS
-          and jax.sharding.get_abstract_mesh().size <= 1)
+          and lies_in_one_place())
+
+
+def lies_in_one_place():
+  """Whether what is computed here lies on one device: there is only one, or each computes its own."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return mesh.size <= 1 or mesh.are_all_axes_manual
 
 
 def convolve(images_BHWC, kernel_33CD):

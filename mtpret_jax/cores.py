@@ -1,0 +1,41 @@
+"""On a CPU, cores as devices.
+
+Two cores that take half of a batch each are faster than two that share every operation of the whole: most operations
+of a step are too short to be worth sharing (docs/benchmarks.md). The result does not depend on the number of devices,
+but for the order in which floats are added.
+"""
+
+import os
+
+import jax
+
+from mtpret_jax.check import ConfigError, check_config
+
+MOST = 8  # devices: each keeps a copy of the state
+FLAG = 'xla_force_host_platform_device_count'
+
+
+def use_cores(config):
+  """Makes devices of this CPU's cores, as many as can share the batches of `config` by whole batch-norm groups. To be
+  called before jax has devices; TPUs, GPUs and a number that XLA_FLAGS gives stay as they are."""
+  make_devices(count_devices(config, len(os.sched_getaffinity(0))))
+
+
+def make_devices(count):
+  if FLAG not in os.environ.get('XLA_FLAGS', ''):
+    jax.config.update('jax_num_cpu_devices', count)
+
+
+def count_devices(config, cores):
+  """The most that `cores` cores can be; 1 where the config is one that cannot work."""
+  stages = config.stages.values() if config.objective == 'recipe' else [config]
+  return next((count for count in range(min(cores, MOST), 1, -1)
+               if all(can_share(stage.copy_and_resolve_references(), count) for stage in stages)), 1)
+
+
+def can_share(config, devices):
+  try:
+    check_config(config, devices=devices, processes=1)
+  except ConfigError:
+    return False
+  return True

@@ -1,0 +1,48 @@
+"""Cores as devices: as many as can share the batch, and a run by itself uses them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from configs import continual, finetune, mtpret, pretrain
+from mtpret_jax.cores import count_devices
+
+
+@pytest.mark.parametrize('cores, batch, group, devices', [
+  (1, 64, 16, 1), (2, 64, 16, 2), (3, 64, 16, 2), (6, 64, 16, 4), (6, 96, 16, 6), (64, 256, 16, 8), (2, 48, 16, 1)])
+def test_cores_share_a_batch_by_whole_groups(cores, batch, group, devices):
+  config = pretrain.get_config()
+  config.update(batch=batch)
+  config.contrast.update(group=group, queue=16 * batch, shuffle_groups=batch // group)
+  assert count_devices(config, cores) == devices
+
+
+def test_a_group_of_the_whole_batch_stays_on_one_device():
+  config = continual.get_config()
+  for card in config.tasks.values():
+    card.group = card.batch
+  assert count_devices(config, 8) == 1
+
+
+def test_a_recipe_has_the_devices_that_all_its_stages_can_share():
+  config = mtpret.get_config('smoke')
+  alone = [count_devices(stage.copy_and_resolve_references(), 8) for stage in config.stages.values()]
+  assert count_devices(config, 8) == min(alone)
+
+
+def test_a_config_that_cannot_work_is_left_to_the_checks():
+  config = finetune.get_config('smoke,pneumonia')
+  config.tasks.pneumonia.batch = -3
+  assert count_devices(config, 8) == 1
+
+
+@pytest.mark.parametrize('flags, devices', [('', 2), ('--xla_force_host_platform_device_count=3', 3)])
+def test_the_number_of_devices_is_set_before_jax_starts_and_a_given_one_kept(flags, devices):
+  program = ("import os; os.sched_getaffinity = lambda _: {0, 1}\n"
+             "from configs import pretrain; from mtpret_jax import cores; import jax\n"
+             "cores.use_cores(pretrain.get_config()); print(jax.device_count())")
+  done = subprocess.run([sys.executable, '-c', program], env=os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
+                        capture_output=True, text=True, check=True)
+  assert int(done.stdout) == devices
