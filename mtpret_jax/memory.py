@@ -25,11 +25,15 @@ OLDEST = (2, 35)  # the glibc that has both
 def set_up():
   """Starts this program anew with glibc's tunables set, in the same process, unless they are set or would change
   nothing. To be called before anything slow is imported."""
-  chosen = os.environ.get(VARIABLE, '')
-  wanted = [f'{name}=1' for name in list_tunables() if name not in chosen]
-  if wanted:
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]],
-              os.environ | {VARIABLE: ':'.join([chosen] * bool(chosen) + wanted)})
+  if added := add_tunables(os.environ):
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | added)
+
+
+def add_tunables(environment):
+  """The variable that sets them, with what else it says; {} where nothing is to be added."""
+  said = environment.get(VARIABLE, '')
+  wanted = [f'{name}=1' for name in list_tunables() if name not in said]
+  return {VARIABLE: ':'.join([said] * bool(said) + wanted)} if wanted else {}
 
 
 def list_tunables(choice=CHOICE):
