@@ -2,9 +2,9 @@
 
 Each side is a process of its own, which stays alive and sleeps while the other works: two thread pools in one process
 would fight for the cores. They take turns, ours, theirs, ours, theirs, so that a busy machine disturbs both alike, and
-the ratio is taken pair by pair, of the clock's time and of the processors'. Both have large pages, as
-`mtpret_jax.main` has: PyTorch gains by them, too. Where other programs run, PyTorch's threads
-wait for each other and its figures collapse; `OMP_WAIT_POLICY=PASSIVE` before the command prevents that.
+the ratio is taken pair by pair, of the clock's time and of the processors'. Both have large pages and one arena, as
+`mtpret_jax.main` has: PyTorch gains by the pages, too. Where other programs run, PyTorch's threads wait for each other
+and its figures collapse; `OMP_WAIT_POLICY=PASSIVE` before the command prevents that.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def compare(sides, command, options, title, compared):
 
 def start_side(command, side):
   """A process that serves `side`, warmed up. It is alone while it compiles."""
-  environment = os.environ | (memory.add_tunable(os.environ) if memory.would_help() else {})
+  environment = os.environ | memory.add_tunables(os.environ)
   process = subprocess.Popen([sys.executable, '-m', *command, f'--side={side}'], env=environment,
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
   print(f'  {side}: {read(process)}')

@@ -96,7 +96,7 @@ def main():
   parser.add_argument('--folder', help='for the run and samples.csv; a temporary one without')
   parser.add_argument('--again', help='samples.csv of a soak that was, to be judged')
   flags = parser.parse_args()
-  memory.use_large_pages()  # as mtpret_jax.main does
+  memory.set_up()  # as mtpret_jax.main does
   if flags.again:
     print(f'soak: {judge(np.loadtxt(flags.again, delimiter=","))} of 3')
     return 0

@@ -18,13 +18,14 @@ from concurrent import futures
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from mtpret_jax import hosts, manifest, memory
+from mtpret_jax import hosts, manifest, memory, mends
 from mtpret_jax.check import ConfigError
 
 log = logging.getLogger(__name__)
 
 # Orbax logs a write that fails three times, with its traceback; `collect` hands it on to be told once.
 logging.getLogger('absl').addFilter(lambda record: '_SignalingThread' not in str(record.msg))
+mends.stop_leaks()
 
 
 class Damaged(ConfigError):

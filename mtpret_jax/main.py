@@ -6,7 +6,7 @@
 from mtpret_jax import memory
 
 if __name__ == '__main__':
-  memory.use_large_pages()  # before all that takes seconds to import
+  memory.set_up()  # before all that takes seconds to import
   from absl import flags
 
   from mtpret_jax import command

@@ -4,8 +4,9 @@ Large pages: a CPU step's temporaries are hundreds of MB, which glibc takes from
 after it. In pages of 4 KB that is a hundred thousand page faults a step, a tenth of its time (docs/benchmarks.md); in
 pages of 2 MB, a few hundred. glibc asks for those only where its tunables say so when the program starts.
 
-Giving back: of what is freed glibc keeps holes between what is not, and tens of MB at the end of each of its arenas, of
-which there may be eight a core.
+Giving back: of what is freed glibc keeps holes between what is not, and in each of its arenas up to 64 MB at the end.
+On request it returns all holes, but only the first arena's end; and it makes eight arenas a core, from any of which
+each of a save's new threads may take its hundreds of MB. With one arena all goes back (docs/reliability.md).
 """
 
 import ctypes
@@ -14,29 +15,34 @@ import pathlib
 import platform
 import sys
 
-VARIABLE, TUNABLE = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb'  # 1: madvise(MADV_HUGEPAGE) whatever is large enough
+VARIABLE = 'GLIBC_TUNABLES'
+LARGE = 'glibc.malloc.hugetlb'  # 1: madvise(MADV_HUGEPAGE) whatever is large enough
+ARENAS = 'glibc.malloc.arena_max'
 CHOICE = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
-OLDEST = (2, 35)  # the glibc that has the tunable
+OLDEST = (2, 35)  # the glibc that has both
 
 
-def use_large_pages():
-  """Starts this program anew with glibc's tunable set, in the same process, unless it is set or would change nothing.
-  To be called before anything slow is imported."""
-  if TUNABLE not in os.environ.get(VARIABLE, '') and would_help():
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | add_tunable(os.environ))
+def set_up():
+  """Starts this program anew with glibc's tunables set, in the same process, unless they are set or would change
+  nothing. To be called before anything slow is imported."""
+  if added := add_tunables(os.environ):
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | added)
 
 
-def would_help(choice=CHOICE):
-  """Whether the kernel gives large pages to those who ask, and only to them, and whether this C library can ask."""
+def add_tunables(environment):
+  """The variable that sets them, with what else it says; {} where nothing is to be added."""
+  said = environment.get(VARIABLE, '')
+  wanted = [f'{name}=1' for name in list_tunables() if name not in said]
+  return {VARIABLE: ':'.join([said] * bool(said) + wanted)} if wanted else {}
+
+
+def list_tunables(choice=CHOICE):
+  """Those that would change something: whether this C library has them, and whether the kernel gives large pages to
+  those who ask, and only to them."""
   name, version = platform.libc_ver()
-  return (name == 'glibc' and tuple(map(int, version.split('.')[:2])) >= OLDEST
-          and choice.exists() and '[madvise]' in choice.read_text())
-
-
-def add_tunable(environment):
-  """The variable that asks for large pages, with what else it says."""
-  others = environment.get(VARIABLE)
-  return {VARIABLE: f'{others}:{TUNABLE}=1' if others else f'{TUNABLE}=1'}
+  if name != 'glibc' or tuple(map(int, version.split('.')[:2])) < OLDEST:
+    return []
+  return [LARGE] * (choice.exists() and '[madvise]' in choice.read_text()) + [ARENAS]
 
 
 def give_back():

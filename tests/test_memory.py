@@ -1,4 +1,4 @@
-"""Large pages: who asks for them, and that the program is otherwise the same; freed memory that goes back."""
+"""Large pages and one arena: who asks for them, that the program is otherwise the same; freed memory that goes back."""
 import os
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from mtpret_jax import memory
 
-SHOW = ('import os, sys; from mtpret_jax import memory; memory.use_large_pages();'
+SHOW = ('import os, sys; from mtpret_jax import memory; memory.set_up();'
         'print(os.getpid(), sys.argv[1:], os.environ.get("GLIBC_TUNABLES"))')
 
 
@@ -19,34 +19,37 @@ def start(*command, **environment):
   return process.pid, said.split(maxsplit=1)
 
 
-@pytest.mark.skipif(not memory.would_help(), reason='this system has large pages for all, or for none who ask')
+@pytest.mark.skipif(not memory.list_tunables(), reason='another C library')
 def test_the_program_starts_anew_once_as_itself_with_the_same_arguments():
+  wanted = ':'.join(f'{name}=1' for name in memory.list_tunables())
   process, (pid, rest) = start('-c', SHOW, '--one=a b', 'two', GLIBC_TUNABLES='')
   assert int(pid) == process
-  assert rest == "['--one=a b', 'two'] glibc.malloc.hugetlb=1\n"
-  _, (_, rest) = start('-c', SHOW, GLIBC_TUNABLES='glibc.malloc.arena_max=4')
-  assert rest == '[] glibc.malloc.arena_max=4:glibc.malloc.hugetlb=1\n'
+  assert rest == f"['--one=a b', 'two'] {wanted}\n"
+  _, (_, rest) = start('-c', SHOW, GLIBC_TUNABLES='glibc.malloc.tcache_count=4')
+  assert rest == f'[] glibc.malloc.tcache_count=4:{wanted}\n'
 
 
 def test_who_has_chosen_keeps_the_choice():
-  _, (_, rest) = start('-c', SHOW, GLIBC_TUNABLES='glibc.malloc.hugetlb=0')
-  assert rest == '[] glibc.malloc.hugetlb=0\n'
+  chosen = 'glibc.malloc.hugetlb=0:glibc.malloc.arena_max=4'
+  _, (_, rest) = start('-c', SHOW, GLIBC_TUNABLES=chosen)
+  assert rest == f'[] {chosen}\n'
 
 
-@pytest.mark.parametrize(('text', 'library', 'helps'), [
-  ('always [madvise] never', ('glibc', '2.36'), True), ('[always] madvise never', ('glibc', '2.36'), False),
-  ('always madvise [never]', ('glibc', '2.36'), False), (None, ('glibc', '2.36'), False),
-  ('always [madvise] never', ('glibc', '2.34'), False), ('always [madvise] never', ('', ''), False)])
-def test_only_where_the_kernel_gives_them_to_those_who_ask(text, library, helps, tmp_path, monkeypatch):
+@pytest.mark.parametrize(('text', 'library', 'pages', 'arenas'), [
+  ('always [madvise] never', ('glibc', '2.36'), True, True), ('[always] madvise never', ('glibc', '2.36'), False, True),
+  ('always madvise [never]', ('glibc', '2.36'), False, True), (None, ('glibc', '2.36'), False, True),
+  ('always [madvise] never', ('glibc', '2.34'), False, False), ('always [madvise] never', ('', ''), False, False)])
+def test_only_where_the_library_can_and_the_kernel_gives_pages_to_those_who_ask(text, library, pages, arenas, tmp_path,
+                                                                                monkeypatch):
   if text:
     (tmp_path / 'enabled').write_text(f'{text}\n')
   monkeypatch.setattr(memory.platform, 'libc_ver', lambda: library)
-  assert memory.would_help(tmp_path / 'enabled') == helps
+  assert memory.list_tunables(tmp_path / 'enabled') == [memory.LARGE] * pages + [memory.ARENAS] * arenas
 
 
-@pytest.mark.skipif(not memory.would_help(), reason='this system has large pages for all, or for none who ask')
+@pytest.mark.skipif(memory.LARGE not in memory.list_tunables(), reason='large pages are for all, or for none who ask')
 def test_a_large_block_is_mapped_in_a_few_pages():
-  code = ('import resource, sys; from mtpret_jax import memory; memory.use_large_pages();'
+  code = ('import resource, sys; from mtpret_jax import memory; memory.set_up();'
           'before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt; block = bytearray(64 << 20);'
           'block[::4096] = b"x" * (64 << 8); print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, ".")')
   counts = [int(start('-c', code, GLIBC_TUNABLES=f'glibc.malloc.hugetlb={choice}')[1][0]) for choice in (0, 1)]
@@ -61,3 +64,16 @@ def test_what_lies_free_between_what_is_used_goes_back():
           'memory.give_back(); print(before - hold(), ".")')
   freed = int(start('-c', code)[1][0])
   assert freed > 80_000_000 or not memory.platform.libc_ver()[0]
+
+
+@pytest.mark.skipif(not memory.list_tunables(), reason='another C library')
+def test_what_threads_have_freed_goes_back_with_one_arena_only():
+  code = ('import pathlib, threading; from mtpret_jax import memory; memory.set_up();'
+          'hold = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096;'
+          'bytearray(30 << 20); meet = threading.Barrier(4).wait; before = hold();'  # arenas may keep twice that
+          'fill = lambda: meet() and None or [bytearray(b"x" * 100_000) for _ in range(300)] and None;'
+          'threads = [threading.Thread(target=fill) for _ in range(4)];'
+          '[thread.start() for thread in threads]; [thread.join() for thread in threads];'
+          'memory.give_back(); print(hold() - before, ".")')
+  kept = [int(start('-c', code, GLIBC_TUNABLES=f'{memory.ARENAS}={count}')[1][0]) for count in (1, 16)]
+  assert kept[0] < 10_000_000 < 60_000_000 < kept[1]
