@@ -16,7 +16,7 @@ from configs import pretrain
 from mtpret_jax.pods import find_pod
 from mtpret_jax.preflight import take_account
 
-PODS = ('v5e:2x4', 'v5e:4x4', 'v5e:8x8', 'v5e:16x16')
+PODS = ('v5e:2x4', 'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16', 'v5e:16x16')
 
 
 def make_config(variant, images, chips):

@@ -11,24 +11,26 @@ from mtpret_jax.sharding import bring_together, by_batch, cut_state, replicated
 from mtpret_jax.state import TrainState
 
 # For XLA, by platform. On CPUs its library YNNPACK takes every convolution unless told which operations to take; for
-# products and sums it is the fastest there, for convolutions and above all for their kernel gradients it is not.
-COMPILER_OPTIONS = {'cpu': {
-  'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'}}
+# products and sums it is the fastest there, for convolutions and above all for their kernel gradients it is not. On
+# TPUs one all-reduce takes 256 arrays unless told otherwise, fewer than ResNet-50 has scales, biases and statistics.
+COMPILER_OPTIONS = {
+  'cpu': {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'},
+  'tpu': {'xla_jf_crs_combiner_threshold_count': 1024}}
 ONE_CORE = {'xla_cpu_multi_thread_eigen': False}  # of a CPU whose cores are devices (`cores.py`)
 
 
 @functools.cache
-def choose_options(platform):
-  """What XLA is told on this platform; None where there is nothing to tell or this jaxlib does not know the
-  option (that of 0.7 did not)."""
-  if platform not in COMPILER_OPTIONS:
+def choose_options(device):
+  """What XLA is told for devices like this one of our process, or of a pod that is not here; None where there is
+  nothing to tell or this compiler does not know the option (that of jaxlib 0.7 did not)."""
+  if device.platform not in COMPILER_OPTIONS:
     return None
-  devices, options = jax.local_devices(backend=platform), COMPILER_OPTIONS[platform]
-  if len(devices) >= len(os.sched_getaffinity(0)) > 1:
+  options = COMPILER_OPTIONS[device.platform]
+  if device.platform == 'cpu' and jax.local_device_count('cpu') >= len(os.sched_getaffinity(0)) > 1:
     options = options | ONE_CORE
   try:
-    with jax.default_device(devices[0]):
-      jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    jax.jit(lambda: 0, out_shardings=jax.sharding.SingleDeviceSharding(device), compiler_options=options).lower(
+      ).compile()
   except jax.errors.JaxRuntimeError:
     return None
   return options
@@ -68,7 +70,7 @@ def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None, p
 
   @functools.partial(jax.jit, donate_argnums=0, in_shardings=(placement, by_batch(mesh)),
                      out_shardings=(placement, replicated(mesh)),
-                     compiler_options=choose_options(mesh.devices.flat[0].platform))
+                     compiler_options=choose_options(mesh.local_devices[0]))
   def step(state, batch):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     resting = {part: weights for part, weights in state.params.items() if part not in live}

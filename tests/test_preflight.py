@@ -8,13 +8,15 @@ import pytest
 
 from configs import continual, tasks
 from configs.pretrain import get_config
-from mtpret_jax import preflight
+from mtpret_jax import hlo, preflight
 from mtpret_jax.check import ConfigError
 from mtpret_jax.chips import Chip
 from mtpret_jax.pods import Pod, find_pod
 from mtpret_jax.preflight import Account, DoesNotFit, find_most, find_seconds, fly, take_account
 from mtpret_jax.rehearsal import rehearse
 from mtpret_jax.runs import make_run
+from mtpret_jax.sharding import by_batch, make_mesh, replicated
+from mtpret_jax.step import choose_options
 
 
 def check_shapes(config):
@@ -164,8 +166,6 @@ def test_a_compiler_that_is_not_installed_is_named(name, told, monkeypatch):
 
 def test_libtpu_compiles_for_a_pod_that_is_not_here():
   pytest.importorskip('libtpu')
-  from mtpret_jax import hlo
-  from mtpret_jax.sharding import by_batch, make_mesh, replicated
   pod = find_pod('v5e:4x4')
   mesh = make_mesh(pod.devices)
   rows = jax.ShapeDtypeStruct((256, 128), np.float32)
@@ -175,3 +175,13 @@ def test_libtpu_compiles_for_a_pod_that_is_not_here():
   assert hlo.list_messages(compiled.as_text()) == [('all-reduce', 128 * 4)]
   with pytest.raises(ConfigError, match='libtpu knows no slice'):
     find_pod('v5e:9x9')
+
+
+def test_more_arrays_than_a_tpu_takes_at_once_are_one_message():
+  pytest.importorskip('libtpu')
+  mesh = make_mesh(find_pod('v5e:2x2').devices)
+  rows = [jax.ShapeDtypeStruct((8, 128), np.float32)] * 300
+  compiled = jax.jit(lambda rows: [each.sum(0) for each in rows], in_shardings=by_batch(mesh),
+                     out_shardings=replicated(mesh), compiler_options=choose_options(mesh.local_devices[0])).lower(
+    rows).compile()
+  assert hlo.list_messages(compiled.as_text()) == [('all-reduce', 300 * 128 * 4)]
