@@ -6,7 +6,8 @@ pages of 2 MB, a few hundred. glibc asks for those only where its tunables say s
 
 Giving back: of what is freed glibc keeps holes between what is not, and in each of its arenas up to 64 MB at the end.
 On request it returns all holes, but only the first arena's end; and it makes eight arenas a core, from any of which
-each of a save's new threads may take its hundreds of MB. With one arena all goes back (docs/reliability.md).
+each of a save's new threads may take its hundreds of MB. With one arena all goes back (docs/reliability.md), but two
+cores wait for each other's use of it, a tenth of a step; so there is one for each core.
 """
 
 import ctypes
@@ -19,6 +20,7 @@ VARIABLE = 'GLIBC_TUNABLES'
 LARGE = 'glibc.malloc.hugetlb'  # 1: madvise(MADV_HUGEPAGE) whatever is large enough
 ARENAS = 'glibc.malloc.arena_max'
 CHOICE = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
+MOST_ARENAS = 8
 OLDEST = (2, 35)  # the glibc that has both
 
 
@@ -32,17 +34,18 @@ def set_up():
 def add_tunables(environment):
   """The variable that sets them, with what else it says; {} where nothing is to be added."""
   said = environment.get(VARIABLE, '')
-  wanted = [f'{name}=1' for name in list_tunables() if name not in said]
+  wanted = [f'{name}={value}' for name, value in list_tunables().items() if name not in said]
   return {VARIABLE: ':'.join([said] * bool(said) + wanted)} if wanted else {}
 
 
 def list_tunables(choice=CHOICE):
-  """Those that would change something: whether this C library has them, and whether the kernel gives large pages to
-  those who ask, and only to them."""
+  """{name: value} of those that would change something: whether this C library has them, and whether the kernel gives
+  large pages to those who ask, and only to them."""
   name, version = platform.libc_ver()
   if name != 'glibc' or tuple(map(int, version.split('.')[:2])) < OLDEST:
-    return []
-  return [LARGE] * (choice.exists() and '[madvise]' in choice.read_text()) + [ARENAS]
+    return {}
+  pages = {LARGE: 1} if choice.exists() and '[madvise]' in choice.read_text() else {}
+  return pages | {ARENAS: min(len(os.sched_getaffinity(0)), MOST_ARENAS)}
 
 
 def give_back():

@@ -1,4 +1,4 @@
-"""Large pages and one arena: who asks for them, that the program is otherwise the same; freed memory that goes back."""
+"""Large pages and an arena for each core: who asks for them, that the program is otherwise the same; freed memory that goes back."""
 import os
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def start(*command, **environment):
 
 @pytest.mark.skipif(not memory.list_tunables(), reason='another C library')
 def test_the_program_starts_anew_once_as_itself_with_the_same_arguments():
-  wanted = ':'.join(f'{name}=1' for name in memory.list_tunables())
+  wanted = ':'.join(f'{name}={value}' for name, value in memory.list_tunables().items())
   process, (pid, rest) = start('-c', SHOW, '--one=a b', 'two', GLIBC_TUNABLES='')
   assert int(pid) == process
   assert rest == f"['--one=a b', 'two'] {wanted}\n"
@@ -44,7 +44,9 @@ def test_only_where_the_library_can_and_the_kernel_gives_pages_to_those_who_ask(
   if text:
     (tmp_path / 'enabled').write_text(f'{text}\n')
   monkeypatch.setattr(memory.platform, 'libc_ver', lambda: library)
-  assert memory.list_tunables(tmp_path / 'enabled') == [memory.LARGE] * pages + [memory.ARENAS] * arenas
+  monkeypatch.setattr(memory.os, 'sched_getaffinity', lambda _: range(3))
+  wanted = ({memory.LARGE: 1} if pages else {}) | ({memory.ARENAS: 3} if arenas else {})
+  assert memory.list_tunables(tmp_path / 'enabled') == wanted
 
 
 @pytest.mark.skipif(memory.LARGE not in memory.list_tunables(), reason='large pages are for all, or for none who ask')
