@@ -1,4 +1,6 @@
-"""Large pages and an arena for each core: who asks for them, that the program is otherwise the same; freed memory that goes back."""
+"""Large pages and an arena for each core: who asks for them, that the program is otherwise the same; freed memory that
+goes back."""
+
 import os
 import subprocess
 import sys
