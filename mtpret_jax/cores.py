@@ -9,7 +9,7 @@ import os
 
 import jax
 
-from mtpret_jax.check import ConfigError, check_config
+from mtpret_jax.check import ConfigError, check_config, check_fields
 
 MOST = 8  # devices: each keeps a copy of the state
 FLAG = 'xla_force_host_platform_device_count'
@@ -27,15 +27,18 @@ def make_devices(count):
 
 
 def count_devices(config, cores):
-  """The most that `cores` cores can be; 1 where the config is one that cannot work."""
-  stages = config.stages.values() if config.objective == 'recipe' else [config]
-  return next((count for count in range(min(cores, MOST), 1, -1)
-               if all(can_share(stage.copy_and_resolve_references(), count) for stage in stages)), 1)
+  """The most that `cores` cores can be; 1 where nothing is trained, and where the config is one that cannot work."""
+  if config.objective == 'evaluate':
+    return 1
+  return next((count for count in range(min(cores, MOST), 1, -1) if can_share(config, count)), 1)
 
 
 def can_share(config, devices):
+  """Whether the batches of every stage can be cut into whole groups for so many devices."""
   try:
-    check_config(config, devices=devices, processes=1)
+    check_fields(config)
+    for stage in config.stages.values() if config.objective == 'recipe' else [config]:
+      check_config(stage.copy_and_resolve_references(), devices=devices, processes=1)
   except ConfigError:
     return False
   return True

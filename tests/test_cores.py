@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from configs import continual, finetune, mtpret, pretrain
+from configs import continual, evaluate, finetune, mtpret, pretrain
 from mtpret_jax.cores import count_devices
 
 
@@ -33,9 +33,14 @@ def test_a_recipe_has_the_devices_that_all_its_stages_can_share():
 
 
 def test_a_config_that_cannot_work_is_left_to_the_checks():
-  config = finetune.get_config('smoke,pneumonia')
+  config, recipe = finetune.get_config('smoke,pneumonia'), mtpret.get_config('smoke')
   config.tasks.pneumonia.batch = -3
-  assert count_devices(config, 8) == 1
+  del recipe.stages
+  assert count_devices(config, 8) == count_devices(recipe, 8) == 1
+
+
+def test_an_evaluation_may_have_batches_that_devices_cannot_share():
+  assert count_devices(evaluate.get_config(), 8) == 1
 
 
 @pytest.mark.parametrize('flags, devices', [('', 2), ('--xla_force_host_platform_device_count=3', 3)])
