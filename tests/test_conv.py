@@ -9,6 +9,7 @@ import pytest
 
 from mtpret_jax.models import winograd
 from mtpret_jax.models.conv import convolve, convolve_plainly
+from mtpret_jax.sharding import by_batch, make_mesh, replicated
 
 # name: images' (B, H, W, C), kernel's (size, D), stride, dilation
 CASES = {
@@ -18,7 +19,7 @@ CASES = {
   '3 x 3 at stride 2': ((2, 10, 6, 5), (3, 7), 2, 1),
   '3 x 3 at stride 2 of an odd map': ((2, 11, 7, 5), (3, 4), 2, 1),
   '3 x 3, spread': ((2, 10, 6, 5), (3, 7), 1, 2),
-  '3 x 3 with fewer products': ((6, 32, 24, 64), (3, 66), 1, 1),
+  '3 x 3 with fewer products': ((12, 32, 24, 64), (3, 66), 1, 1),
   '3 x 3 with fewer products, the kernel gradient too': ((3, 20, 18, 130), (3, 128), 1, 1),
   '3 x 3 with fewer products and more channels than tiles': ((8, 8, 4, 258), (3, 260), 1, 1),
   'down to 2 x 2': ((3, 4, 4, 5), (3, 7), 2, 1),
@@ -29,15 +30,17 @@ CASES = {
 
 
 @functools.cache
-def results(way, name):
+def results(way, name, devices=1):
+  mesh = make_mesh(jax.devices()[:devices])
   (shape, (size, out), stride, dilation), draw = CASES[name], np.random.default_rng(0)
   images, kernel = (jnp.asarray(draw.normal(size=sides), jnp.float32)
                     for sides in (shape, (size, size, shape[-1], out)))
 
-  @jax.jit
+  @functools.partial(jax.jit, in_shardings=(by_batch(mesh), replicated(mesh)))
   def run(images, kernel):
-    result, pull = jax.vjp(lambda *both: way(*both, stride, dilation), images, kernel)
-    return result, *pull(jnp.cos(jnp.arange(result.size, dtype=jnp.float32)).reshape(result.shape))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      result, pull = jax.vjp(lambda *both: way(*both, stride, dilation), images, kernel)
+      return result, *pull(jnp.cos(jnp.arange(result.size, dtype=jnp.float32)).reshape(result.shape))
   return run(images, kernel)
 
 
@@ -45,6 +48,21 @@ def results(way, name):
 def test_result_and_both_gradients_are_the_plain_convolutions(name):
   for ours, plain in zip(results(convolve, name), results(convolve_plainly, name), strict=True):
     np.testing.assert_allclose(ours, plain, rtol=0, atol=3e-6 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize('name', [name for name, (shape, *_) in CASES.items() if shape[0] % 2 == 0])
+def test_devices_that_share_a_batch_compute_the_same(name):
+  for shared, alone in zip(results(convolve, name, devices=2), results(convolve_plainly, name), strict=True):
+    np.testing.assert_allclose(shared, alone, rtol=0, atol=3e-6 * np.abs(alone).max())
+
+
+def test_each_device_has_fewer_products_for_its_own_images(monkeypatch):
+  shapes = []
+  run = winograd.run
+  monkeypatch.setattr(winograd, 'run', lambda product, images, kernel: shapes.append(images.shape) or run(
+    product, images, kernel))
+  results.__wrapped__(convolve, '3 x 3 with fewer products', devices=2)
+  assert shapes == [(6, 32, 24, 64), (6, 32, 24, 66)]
 
 
 def test_the_cases_with_fewer_products_have_them(monkeypatch):
