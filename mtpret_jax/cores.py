@@ -18,7 +18,17 @@ FLAG = 'xla_force_host_platform_device_count'
 def use_cores(config):
   """Makes devices of this CPU's cores, as many as can share the batches of `config` by whole batch-norm groups. To be
   called before jax has devices; TPUs, GPUs and a number that XLA_FLAGS gives stay as they are."""
-  make_devices(count_devices(config, len(os.sched_getaffinity(0))))
+  make_devices(count_devices(config, count_cores()))
+
+
+def count_cores():
+  """The cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def are_devices():
+  """Whether each of several cores is a device of its own, so that no operation needs to be shared."""
+  return jax.local_device_count('cpu') >= count_cores() > 1
 
 
 def make_devices(count):

@@ -1,12 +1,12 @@
 """Make the first state; compile one donated, sharded step per task."""
 
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from mtpret_jax import cores
 from mtpret_jax.sharding import bring_together, by_batch, cut_state, replicated
 from mtpret_jax.state import TrainState
 
@@ -16,7 +16,7 @@ from mtpret_jax.state import TrainState
 COMPILER_OPTIONS = {
   'cpu': {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'},
   'tpu': {'xla_jf_crs_combiner_threshold_count': 1024}}
-ONE_CORE = {'xla_cpu_multi_thread_eigen': False}  # of a CPU whose cores are devices (`cores.py`)
+ONE_CORE = {'xla_cpu_multi_thread_eigen': False}  # of a CPU whose cores are devices
 
 
 @functools.cache
@@ -26,7 +26,7 @@ def choose_options(device):
   if device.platform not in COMPILER_OPTIONS:
     return None
   options = COMPILER_OPTIONS[device.platform]
-  if device.platform == 'cpu' and jax.local_device_count('cpu') >= len(os.sched_getaffinity(0)) > 1:
+  if device.platform == 'cpu' and cores.are_devices():
     options = options | ONE_CORE
   try:
     jax.jit(lambda: 0, out_shardings=jax.sharding.SingleDeviceSharding(device), compiler_options=options).lower(

@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from configs import continual, evaluate, finetune, mtpret, pretrain
 from mtpret_jax.cores import count_devices
+from mtpret_jax.step import choose_options
 
 
 @pytest.mark.parametrize('cores, batch, group, devices', [
@@ -51,3 +53,11 @@ def test_the_number_of_devices_is_set_before_jax_starts_and_a_given_one_kept(fla
   done = subprocess.run([sys.executable, '-c', program], env=os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
                         capture_output=True, text=True, check=True)
   assert int(done.stdout) == devices
+
+
+@pytest.mark.parametrize('cores, single', [(1, False), (4, True), (8, True), (9, False)])
+def test_operations_are_shared_unless_every_core_is_a_device(cores, single, monkeypatch):
+  monkeypatch.setattr('mtpret_jax.cores.count_cores', lambda: cores)
+  choose_options.cache_clear()
+  assert (choose_options(jax.devices()[0]).get('xla_cpu_multi_thread_eigen') is False) == single
+  choose_options.cache_clear()

@@ -44,7 +44,7 @@ ALLOWED = {
   'mtpret_jax.hosts': {'mtpret_jax.check', 'mtpret_jax.stall'},
   'mtpret_jax.checkpoint': {'mtpret_jax.check', 'mtpret_jax.hosts', 'mtpret_jax.manifest', 'mtpret_jax.memory',
                             'mtpret_jax.mends'},
-  'mtpret_jax.step': {'mtpret_jax.state', 'mtpret_jax.sharding'},
+  'mtpret_jax.step': {'mtpret_jax.cores', 'mtpret_jax.state', 'mtpret_jax.sharding'},
   'mtpret_jax.prepare': {'mtpret_jax.check', 'mtpret_jax.data', 'mtpret_jax.hosts', 'tfds_builders'},
   'mtpret_jax.probe': {'mtpret_jax.augment', 'mtpret_jax.data', 'mtpret_jax.metrics', 'mtpret_jax.models'},
   'mtpret_jax.start': {'mtpret_jax.check', 'mtpret_jax.checkpoint', 'mtpret_jax.fields', 'mtpret_jax.past',
