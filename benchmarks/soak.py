@@ -6,8 +6,10 @@
 runs `configs/pretrain.py:smoke` (ResNet-18, batches of 32; a checkpoint every 200 steps, of which two are kept) in a
 process of its own and reads /proc every ten seconds; Linux only. A save holds 350 MB, 15 files and 15 threads for a
 moment, and where such moments fall among the samples is chance: what is judged is the least of every two minutes, which
-is what the process holds at rest. The first fifth of the time is warm-up. After it memory must rise by less than 1 MB
-per 1,000 steps (least squares), files and threads must not be more at the end than at its beginning.
+is what the process holds at rest. Time in which everything was stopped (SIGSTOP, a machine that slept) does not count:
+its windows would be single samples, some of them within a save. The first fifth of the time is warm-up. After it memory
+must rise by less than 1 MB per 1,000 steps (least squares), files and threads must not be more at the end than at its
+beginning.
 """
 
 import argparse
@@ -43,18 +45,19 @@ def soak(folder, minutes, every=EVERY):
   workdir = folder / 'run'
   child = forked.start('configs/pretrain.py:smoke', folder / 'log.txt', workdir=workdir, **{
     'data.dir': folder / 'data', 'steps': 10 ** 7, 'save_every': 200, 'log_every': 20})
-  samples = []
+  samples, now = [], 0.0
   try:
     while not count_steps(workdir):
       if child.ends():
         raise RuntimeError(f'the run ended before its first step, see {folder / "log.txt"}')
       time.sleep(1)
-    began = time.monotonic()
     with open(folder / 'samples.csv', 'w', encoding='utf-8') as file:
-      while (now := time.monotonic() - began) < 60 * minutes:
+      while now < 60 * minutes:
         samples.append((round(now, 1), count_steps(workdir), *measure(child.pid)))
         print(*samples[-1], sep=',', file=file, flush=True)
+        began = time.monotonic()
         time.sleep(every)
+        now += min(time.monotonic() - began, 2 * every)
   finally:
     child.send(signal.SIGTERM)
     child.wait()
