@@ -63,7 +63,7 @@ def make_our_training(config):
   from mtpret_jax.sharding import make_mesh, place_batch
   from mtpret_jax.step import compile_step, init_state
   groups = config.batch // config.contrast.group
-  cores.make_devices(max(count for count in range(1, cores.count_cores() + 1) if groups % count == 0))
+  cores.make_devices(cores.find_most(lambda count: groups % count == 0))
   mesh, objective, optimiser = make_mesh(), make_contrast(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, config.seed)
   step = compile_step(objective, optimiser, lambda step: RATE, 'contrast', mesh, seed=config.seed)

@@ -22,8 +22,14 @@ def make_collector(config, name, split, mesh):
   source = runs.open_suitable(config, name, split)
   train = runs.open_suitable(config, name, 'train', config.data.fraction)
   task = runs.make_labelled_task(config, name, train)
-  predict = jax.jit(make_answer(config, name, task), in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
-                    out_shardings=replicated(mesh))
+  answer = make_answer(config, name, task)
+
+  @functools.partial(jax.jit, in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
+                     out_shardings=replicated(mesh))
+  def predict(params, stats, batch):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return answer(params, stats, batch)
+
   return source, functools.partial(collect, config.tasks[name], predict, mesh, source, f'{name} {split}')
 
 

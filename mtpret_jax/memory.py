@@ -20,7 +20,6 @@ VARIABLE = 'GLIBC_TUNABLES'
 LARGE = 'glibc.malloc.hugetlb'  # 1: madvise(MADV_HUGEPAGE) whatever is large enough
 ARENAS = 'glibc.malloc.arena_max'
 CHOICE = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
-MOST_ARENAS = 8
 OLDEST = (2, 35)  # the glibc that has both
 
 
@@ -45,7 +44,7 @@ def list_tunables(choice=CHOICE):
   if name != 'glibc' or tuple(map(int, version.split('.')[:2])) < OLDEST:
     return {}
   pages = {LARGE: 1} if choice.exists() and '[madvise]' in choice.read_text() else {}
-  return pages | {ARENAS: min(len(os.sched_getaffinity(0)), MOST_ARENAS)}
+  return pages | {ARENAS: len(os.sched_getaffinity(0))}
 
 
 def give_back():

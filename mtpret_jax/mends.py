@@ -11,8 +11,8 @@ import tensorstore as ts
 
 
 def stop_leaks():
-  """Has `to_json` of specs read their text, and keeps Orbax from tensorstore's counters, which only its own log
-  would show."""
+  """For all of this process: has `to_json` of specs read their text, and keeps Orbax from tensorstore's counters,
+  which only its own log would show."""
   for kind in (ts.Spec, ts.KvStore.Spec):
     kind.to_json = read_text(kind.to_json)
   ts.experimental_collect_matching_metrics = lambda *_, **__: []

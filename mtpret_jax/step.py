@@ -21,19 +21,21 @@ ONE_CORE = {'xla_cpu_multi_thread_eigen': False}  # of a CPU whose cores are dev
 
 @functools.cache
 def choose_options(device):
-  """What XLA is told for devices like this one of our process, or of a pod that is not here; None where there is
-  nothing to tell or this compiler does not know the option (that of jaxlib 0.7 did not)."""
-  if device.platform not in COMPILER_OPTIONS:
-    return None
-  options = COMPILER_OPTIONS[device.platform]
+  """What XLA is told for devices like this one of our process, or of a pod that is not here, as far as this compiler
+  knows the options (that of jaxlib 0.7 does not know all)."""
+  options = COMPILER_OPTIONS.get(device.platform, {})
   if device.platform == 'cpu' and cores.are_devices():
     options = options | ONE_CORE
+  return {name: value for name, value in options.items() if is_known({name: value}, device)}
+
+
+def is_known(option, device):
+  place = jax.sharding.SingleDeviceSharding(device)
   try:
-    jax.jit(lambda: 0, out_shardings=jax.sharding.SingleDeviceSharding(device), compiler_options=options).lower(
-      ).compile()
+    jax.jit(lambda: 0, out_shardings=place, compiler_options=option).lower().compile()
   except jax.errors.JaxRuntimeError:
-    return None
-  return options
+    return False
+  return True
 
 
 def place_state(objective, optimiser, mesh, how='replicated'):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 import tensorstore as ts
 
-from mtpret_jax import checkpoint
+from mtpret_jax import checkpoint, mends
 
 SPECS = [
   ts.KvStore.Spec({'driver': 'file', 'path': '/tmp/B\u00fccher/\u65e5\u672c/it\'s "this"/'}),
@@ -29,6 +29,11 @@ def test_a_spec_says_the_same_as_before_and_keeps_nothing(spec):
 
 def test_options_of_a_spec_are_passed_on():
   assert SPECS[0].to_json(include_defaults=True) == ts.KvStore.Spec.to_json.__wrapped__(SPECS[0], include_defaults=True)
+
+
+def test_a_text_that_cannot_be_read_is_asked_for_as_before():
+  kind = type('Spec', (), {'__repr__': lambda _: 'Spec<of another version>'})
+  assert mends.read_text(lambda spec: {'asked': type(spec).__name__})(kind()) == {'asked': 'Spec'}
 
 
 def test_a_save_keeps_no_object(tmp_path):

@@ -81,5 +81,5 @@ def test_an_option_that_this_compiler_does_not_know_is_left_out(monkeypatch):
   for name, known in (('xla_llvm_disable_expensive_passes', True), ('xla_no_such_option', False)):
     monkeypatch.setitem(COMPILER_OPTIONS, 'cpu', {name: True})
     choose_options.cache_clear()
-    assert (choose_options(jax.devices()[0]) is not None) == known
+    assert (name in choose_options(jax.devices()[0])) == known
   choose_options.cache_clear()

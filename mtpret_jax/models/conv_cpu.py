@@ -27,8 +27,8 @@ def convolve_split(images_BHWC, kernel_hwCD, stride, dilation):
   mesh = find_mesh(images_BHWC)
   if mesh is None:
     return convolve(images_BHWC, kernel_hwCD, stride, dilation)
-  return jax.shard_map(lambda *both: convolve(*both, stride, dilation), mesh=mesh, in_specs=(P(*mesh.axis_names), P()),
-                       out_specs=P(*mesh.axis_names), check_vma=False)(images_BHWC, kernel_hwCD)
+  return jax.shard_map(lambda *both: convolve(*both, stride, dilation), mesh=mesh, in_specs=(P(mesh.axis_names), P()),
+                       out_specs=P(mesh.axis_names), check_vma=False)(images_BHWC, kernel_hwCD)
 
 
 def pull_back_split(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation):
@@ -40,7 +40,7 @@ def pull_back_split(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation):
   mesh = find_mesh(images_BHWC)
   if mesh is None:
     return pull_back(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation)
-  split = P(*mesh.axis_names)
+  split = P(mesh.axis_names)
   return jax.shard_map(pull_own, mesh=mesh, in_specs=(split, P(), split), out_specs=(split, P()), check_vma=False)(
     images_BHWC, kernel_hwCD, gradient_BhwD)
 
