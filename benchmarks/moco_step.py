@@ -8,9 +8,8 @@ What is timed, after warming up:
            devices, as `mtpret_jax.main` has them
   PyTorch  `tests/reference/moco_torch.py`: two encoders, queue, SGD; the views are given, f32 and standardised
 
-So PyTorch is spared the augmentation, and the batch-norm groups: its statistics are of the whole batch unless
-`--torch_groups` says otherwise. Torch and torchvision are not in requirements.txt: without them only our side
-runs.
+So PyTorch is spared the augmentation, and the batch-norm groups: its statistics are of the whole batch. Torch and
+torchvision are not in requirements.txt: without them only our side runs.
 """
 
 import argparse
@@ -29,7 +28,6 @@ def make_parser(description):
   parser.add_argument('--groups', type=int, default=2, help='batch-norm groups in our batch; stage 1 has two or more')
   parser.add_argument('--queue', type=int, default=4096, help='keys; a multiple of the batch')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='of the activations')
-  parser.add_argument('--torch_groups', type=int, default=1, help="PyTorch's; one is its fastest")
   parser.add_argument('--torch_compile', action='store_true', help='PyTorch compiles its encoders')
   parser.add_argument('--layout', choices=('channels_last', 'contiguous'), default='channels_last', help="PyTorch's")
   sides.add_options(parser)
@@ -100,7 +98,7 @@ def make_torch_training(options):
   layout = torch.channels_last if options.layout == 'channels_last' else torch.contiguous_format
   torch.manual_seed(0)
   moco = MoCo(options.model, dim=DIM, queue_KD=F.normalize(torch.randn(options.queue, DIM), dim=1), momentum=MOMENTUM,
-              temperature=TEMPERATURE, chunks=options.torch_groups, rate=RATE, sgd_momentum=0.9, decay=DECAY,
+              temperature=TEMPERATURE, chunks=1, rate=RATE, sgd_momentum=0.9, decay=DECAY,
               device=device)
   for encoder in (moco.query_encoder, moco.key_encoder):
     encoder.to(memory_format=layout)
@@ -108,7 +106,7 @@ def make_torch_training(options):
       encoder.compile()
   torch.backends.cudnn.benchmark = True
   torch.set_float32_matmul_precision('high')  # TF32 on GPUs, as XLA has it
-  order = torch.arange(options.batch, device=device).reshape(options.torch_groups, -1).T.flatten()
+  order = torch.arange(options.batch, device=device)
 
   def place(images):
     return images.to(device).to(memory_format=layout)

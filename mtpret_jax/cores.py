@@ -1,8 +1,8 @@
 """On a CPU, cores as devices.
 
-Two cores that take half of a batch each are faster than two that share every operation of the whole: most operations
-of a step are too short to be worth sharing (docs/benchmarks.md). The result does not depend on the number of devices,
-but for the order in which floats are added.
+Most operations of a step are too short to be worth sharing between cores. Where a batch has several batch-norm groups
+anyway, each core takes whole groups of its own (docs/benchmarks.md has what that gains). The result does not depend on
+the number of devices, but for the order in which floats are added.
 """
 
 import os

@@ -88,7 +88,7 @@ def test_a_state_that_is_cut_takes_less_memory(whole, one_block):
   assert 0.99 * whole.flops < cut.flops < whole.flops, 'each device updates its pieces only'
   gathered = [size for kind, size in cut.messages if kind == 'all-gather']
   kernels = 4 * 2 * 9 * 64 ** 2
-  assert sum(gathered) == 32 * (128 + 1) * 4 + 2 * kernels, 'the keys; the kernels, and the slow ones'
+  assert sum(gathered) == 32 * (128 + 1) * 4 + 2 * kernels, 'the keys, the kernels once, the slow ones'
 
 
 def see(monkeypatch, memory):

@@ -4,15 +4,17 @@ import csv
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from configs import mtpret
 from configs.evaluate import get_config as get_evaluation
-from mtpret_jax import checkpoint, metrics, runs, scores, train, watch
+from mtpret_jax import checkpoint, evaluate, metrics, runs, scores, train, watch
 from mtpret_jax.check import ConfigError
 from mtpret_jax.data.sources import open_source
+from mtpret_jax.sharding import make_mesh
 from tests.interrupted import stop_at
 from tests.test_start import change
 
@@ -102,6 +104,15 @@ def test_scores_can_be_computed_again_from_the_predictions(finished, one_task):
   np.testing.assert_array_equal(again['value'][:, 0], [test.records[index]['value'][0] for index in range(len(test))])
   assert np.abs(again['predicted'] - again['value']).mean() == pytest.approx(
     result['scores'][result['headline']]['value'], rel=1e-9)
+
+
+def test_what_is_predicted_is_split_over_the_devices_as_a_step_is(one_task, monkeypatch):
+  sizes = []
+  monkeypatch.setattr(evaluate, 'make_answer', lambda *_: lambda params, stats, batch: (
+    sizes.append(jax.sharding.get_abstract_mesh().size), (batch, {'value': batch['value']}))[1])
+  _, collect = evaluate.make_collector(one_task, 'bone_age', 'validation', make_mesh())
+  collect({}, {})
+  assert sizes == [8]
 
 
 def test_an_evaluation_gives_the_scores_of_the_run(finished, tmp_path):
