@@ -14,7 +14,8 @@ from mtpret_jax.state import TrainState
 # products and sums it is the fastest there, for convolutions and above all for their kernel gradients it is not. On
 # TPUs one all-reduce takes 256 arrays unless told otherwise, fewer than ResNet-50 has scales, biases and statistics.
 COMPILER_OPTIONS = {
-  'cpu': {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'},
+  'cpu': {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE',
+          'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'},
   'tpu': {'xla_jf_crs_combiner_threshold_count': 1024}}
 ONE_CORE = {'xla_cpu_multi_thread_eigen': False}  # of a CPU whose cores are devices
 

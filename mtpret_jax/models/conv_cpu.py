@@ -16,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 from mtpret_jax.models import winograd
 
-PATCHES_UP_TO = 2   # rows of the result up to which its windows are laid out as a matrix
+FEW = 4             # rows up to which images are convolved, and their gradient is made, tap by tap
+FEWER = 2           # rows of the result up to which the kernel's is, too
 NEIGHBOURS = 4      # results in a row that a convolution of one channel computes at once
 WIDE = 128          # channels from which a 3 x 3 kernel's gradient is worth transforming
 PIXELS = 2048       # of a sum over all pixels that are taken at once: what fits a core's cache
@@ -52,13 +53,14 @@ def find_mesh(images_BHWC):
 
 
 def convolve(images_BHWC, kernel_hwCD, stride, dilation):
-  height, width = count_results(images_BHWC, stride)
   if kernel_hwCD.shape[:2] == (1, 1):
     return images_BHWC[:, ::stride, ::stride] @ kernel_hwCD[0, 0]
-  if images_BHWC.shape[-1] == 1 and dilation == 1 and width % NEIGHBOURS == 0:
+  if images_BHWC.shape[-1] == 1 and dilation == 1 and count_results(images_BHWC, stride)[1] % NEIGHBOURS == 0:
     return convolve_grey(images_BHWC, kernel_hwCD, stride)
-  if images_BHWC.shape[-1] == 1 or height <= PATCHES_UP_TO:
+  if images_BHWC.shape[-1] == 1:
     return convolve_patches(images_BHWC, kernel_hwCD, stride, dilation)
+  if images_BHWC.shape[1] <= FEW:
+    return convolve_taps(images_BHWC, kernel_hwCD, stride, dilation)
   if kernel_hwCD.shape[:2] == (3, 3) and stride == dilation == 1 and winograd.suits(images_BHWC, kernel_hwCD.shape[-1]):
     return winograd.convolve(images_BHWC, kernel_hwCD)
   return convolve_directly(images_BHWC, kernel_hwCD, stride, dilation)
@@ -66,18 +68,16 @@ def convolve(images_BHWC, kernel_hwCD, stride, dilation):
 
 def pull_back(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation):
   """The gradients by the images and by the kernel."""
-  simple = dilation == 1 and stride <= 2 and all(side % stride == 0 for side in images_BHWC.shape[1:3])
+  all_three, (height, width) = (images_BHWC, kernel_hwCD, gradient_BhwD), gradient_BhwD.shape[1:3]
   if kernel_hwCD.shape[:2] == (1, 1):
-    by_images, by_kernel = pull_images_points, pull_kernel_points
-  elif images_BHWC.shape[-1] == 1 and dilation == 1 and gradient_BhwD.shape[2] % NEIGHBOURS == 0:
-    by_images, by_kernel = pull_images_directly, pull_kernel_grey
-  elif kernel_hwCD.shape[:2] == (3, 3) and gradient_BhwD.shape[1] > PATCHES_UP_TO and simple:
-    by_images = {1: pull_images_flipped, 2: pull_images_by_parity}[stride]
-    by_kernel = pull_kernel_3x3
-  else:
+    return pull_images_points(*all_three, stride), pull_kernel_points(*all_three, stride)
+  if images_BHWC.shape[-1] == 1 and dilation == 1 and width % NEIGHBOURS == 0:
+    return pull_images_directly(*all_three, stride), pull_kernel_grey(*all_three, stride)
+  simple = dilation == 1 and stride <= 2 and all(side % stride == 0 for side in images_BHWC.shape[1:3])
+  if kernel_hwCD.shape[:2] != (3, 3) or height <= FEWER or not simple:
     return jax.vjp(lambda *both: convolve(*both, stride, dilation), images_BHWC, kernel_hwCD)[1](gradient_BhwD)
-  return (by_images(images_BHWC, kernel_hwCD, gradient_BhwD, stride),
-          by_kernel(images_BHWC, kernel_hwCD, gradient_BhwD, stride))
+  by_images = {1: pull_images_flipped, 2: pull_images_by_parity}[stride] if height > FEW else pull_images_tapped
+  return by_images(*all_three, stride), pull_kernel_3x3(*all_three, stride)
 
 
 def count_results(images_BHWC, stride):
@@ -106,6 +106,23 @@ def convolve_patches(images_BHWC, kernel_hwCD, stride, dilation):
   shifted = [padded[:, i:i + stride * (height - 1) + 1:stride, j:j + stride * (width - 1) + 1:stride]
              for i in range(0, rows * dilation, dilation) for j in range(0, columns * dilation, dilation)]
   return jnp.concatenate(shifted, axis=-1) @ kernel_hwCD.reshape(rows * columns * channels, out)
+
+
+def convolve_taps(images_BHWC, kernel_hwCD, stride, dilation):
+  """The sum over the kernel's taps of a matrix product each, with no pixel of the padding in it."""
+  def find_pixels(side, results, tap, taps):
+    """Those which this tap meets, and how many results before and after them have none for it."""
+    offset = dilation * (tap - taps // 2)
+    first, last = max(-(offset // stride), 0), min((side - 1 - offset) // stride, results - 1)
+    return slice(stride * first + offset, stride * last + offset + 1, stride), (first, results - 1 - last, 0)
+
+  total_BhwD = 0.0
+  for taps in itertools.product(*map(range, kernel_hwCD.shape[:2])):
+    pixels, padding = zip(*map(find_pixels, images_BHWC.shape[1:3], count_results(images_BHWC, stride), taps,
+                               kernel_hwCD.shape[:2]), strict=True)
+    product = images_BHWC[:, *pixels] @ kernel_hwCD[taps]
+    total_BhwD += jax.lax.pad(product, jnp.zeros((), product.dtype), ((0, 0, 0), *padding, (0, 0, 0)))
+  return total_BhwD
 
 
 # one input channel
@@ -194,6 +211,10 @@ def sum_pixels(one_BHWC, other_BHWD):
 
 
 # 3 x 3 kernels
+
+
+def pull_images_tapped(images_BHWC, kernel_hwCD, gradient_BhwD, stride):
+  return jax.vjp(lambda images: convolve_taps(images, kernel_hwCD, stride, 1), images_BHWC)[1](gradient_BhwD)[0]
 
 
 def pull_images_flipped(images_BHWC, kernel_hwCD, gradient_BhwD, stride):
