@@ -65,11 +65,11 @@ EXPECTED = (*prepare.REFUSALS, *FAILURES)  # what is told in one line, by all pr
 def main(_):
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries' chatter
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
-  compiled.keep_compiled()
   try:
     objective = check_objective(CONFIG.value)
-    if PREFLIGHT.value:
+    if PREFLIGHT.value:  # nothing of which can be kept: jax reads what it compiled only where the chips are
       return preflight.fly(CONFIG.value, PREFLIGHT.value)
+    compiled.keep_compiled()
     if DISTRIBUTED.value:
       hosts.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, STALL_TIMEOUT.value)
       if jax.process_index():  # the first process speaks for all

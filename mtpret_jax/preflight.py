@@ -61,10 +61,12 @@ def report(stage, title, task, pod):
   print(f'{title}, step {task!r} on {pod.name}, {find_rows(stage, task) // len(pod.devices)} images a chip; compiling '
         f'for some minutes', flush=True)
   account = take_account(stage, task, pod)
-  larger = take_account(double(stage), task, pod)
-  most = find_most(stage, task, pod, account, larger)
-  for line in describe(stage, task, pod, account, most):
+  for line in describe(stage, task, pod, account):
     print(f'  {line}', flush=True)
+  most = find_most(stage, task, pod, account, take_account(double(stage), task, pod)) if account else None
+  if most:
+    print(f'  batch      at most about {most:,} images a chip, {most * len(pod.devices):,} in all: a straight line '
+          f'through the memory of this batch and of twice as many', flush=True)
   if account is None or account.peak > pod.chip.memory:
     raise DoesNotFit(advise(stage, title, task, pod, account, most))
 
@@ -117,8 +119,8 @@ def double(config):
 
 def find_most(config, task, pod, account, larger):
   """The most images that a chip has room for, in whole groups, by a straight line through the memory of this batch and
-  of twice as many; None where the compiler found no room for one of the two."""
-  if account is None or larger is None:
+  of twice as many; None where the compiler found no room for those."""
+  if larger is None:
     return None
   rows = find_rows(config, task) / len(pod.devices)
   each = max((larger.peak - account.peak) / rows, 1)
@@ -142,7 +144,7 @@ def find_seconds(account, pod):
           'network': sent / pod.chip.network}
 
 
-def describe(config, task, pod, account, most):
+def describe(config, task, pod, account):
   """The account as lines."""
   if account is None:
     return [f'memory     more than the {pod.chip.memory / 1e9:.0f} GB of a chip, says the compiler']
@@ -158,18 +160,15 @@ def describe(config, task, pod, account, most):
   accessed = f'; {show(account.accessed)} accessed, fast memory included, says the compiler' if account.accessed else ''
   by_hand = 'says the compiler' if account.accessed else 'counted: convolutions and matrix products of the program'
   memory = ', '.join(f'{kind} {show(size)}' for kind, size in account.memory.items())
-  lines = [
+  return [
     f'memory     {show(account.peak)} of {pod.chip.memory / 1e9:.0f} GB: {memory}',
     f'compute    {account.flops / 1e12:.3f} TFLOP, {by_hand}',
     f'traffic    {show(account.traffic)} with the chip\'s memory, counted in the compiled program{accessed}',
     f'network    {messages}',
     f'bound      {rate:,.0f} images/s, {rate / chips:,.0f} a chip, by {limit}: ' + ', '.join(
       f'{kind} {value * 1000:.1f} ms' for kind, value in seconds.items()),
+    f'compiled in {account.seconds:.0f} s; nothing was run',
   ]
-  if most:
-    lines.append(f'batch      at most about {most:,} images a chip, {most * chips:,} in all: a straight line through '
-                 f'the memory of this batch and of twice as many')
-  return [*lines, f'compiled in {account.seconds:.0f} s; nothing was run']
 
 
 def advise(config, title, task, pod, account, most):
