@@ -5,7 +5,8 @@
 
 As many images a chip on every pod, so each line should read the same: FLOPs, traffic and memory of a chip, and how many
 messages it sends and what is summed in them. What is gathered grows with the chips: the keys of all, since each keeps
-the whole queue. All of it is the compiler's account or counted in the compiled program (docs/pods.md); nothing is run.
+the whole queue; with many chips XLA sums them instead. All of it is the compiler's account or counted in the compiled
+program (docs/pods.md); nothing is run.
 A line takes 4 to 23 minutes on two cores.
 """
 

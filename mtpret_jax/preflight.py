@@ -63,7 +63,10 @@ def report(stage, title, task, pod):
   account = take_account(stage, task, pod)
   for line in describe(stage, task, pod, account):
     print(f'  {line}', flush=True)
-  most = find_most(stage, task, pod, account, take_account(double(stage), task, pod)) if account else None
+  most = None
+  if account:
+    print('  and with twice as many images, to find the most that fit', flush=True)
+    most = find_most(stage, task, pod, account, take_account(double(stage), task, pod))
   if most:
     print(f'  batch      at most about {most:,} images a chip, {most * len(pod.devices):,} in all: a straight line '
           f'through the memory of this batch and of twice as many', flush=True)

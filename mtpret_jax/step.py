@@ -11,15 +11,14 @@ from mtpret_jax.sharding import bring_together, by_batch, cut_state, replicated
 from mtpret_jax.state import TrainState
 
 # For XLA, by platform. On CPUs its library YNNPACK takes every convolution unless told which operations to take; for
-# products and sums it is the fastest there, for convolutions and above all for their kernel gradients it is not. XLA
-# orders operations so that many could run at once; one core is faster with less in memory. On TPUs one all-reduce takes
-# 256 arrays unless told otherwise, fewer than ResNet-50 has scales, biases and statistics.
+# products and sums it is the fastest there, for convolutions and above all for their kernel gradients it is not. On
+# TPUs one all-reduce takes 256 arrays unless told otherwise, fewer than ResNet-50 has scales, biases and statistics.
 COMPILER_OPTIONS = {
   'cpu': {'xla_cpu_experimental_ynn_fusion_type': ','.join(
-            f'LIBRARY_FUSION_TYPE_{kind}' for kind in ('DOT', 'INDIVIDUAL_DOT', 'REDUCE')),
-          'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'},
+    f'LIBRARY_FUSION_TYPE_{kind}' for kind in ('DOT', 'INDIVIDUAL_DOT', 'REDUCE'))},
   'tpu': {'xla_jf_crs_combiner_threshold_count': 1024}}
-ONE_CORE = {'xla_cpu_multi_thread_eigen': False}  # of a CPU whose cores are devices
+# Of a CPU whose cores are devices: an order of operations in which many could run at once only takes memory there.
+ONE_CORE = {'xla_cpu_multi_thread_eigen': False, 'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """Convolutions and their gradients as XLA's CPU backend runs them fastest. Nothing here is used on another backend.
 
 Where XLA's time goes by itself (docs/benchmarks.md): what a kernel gradient transposes, it computes again pixel by
-pixel; it multiplies by the zeros of an input gradient at stride 2; and one input channel, or a result of 2 x 2
-pixels, runs at a tenth of a matrix product's speed.
+pixel; it multiplies by the zeros of an input gradient at stride 2 and, on small maps, of the padding; and one input
+channel, or a result of 2 x 2 pixels, runs at a tenth of a matrix product's speed.
 
 Letters: B images, H rows, W columns, C input channels, D output channels; h w rows and columns of the result, or of
 the kernel.
@@ -16,8 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 from mtpret_jax.models import winograd
 
-FEW = 4             # rows up to which images are convolved, and their gradient is made, tap by tap
-FEWER = 2           # rows of the result up to which the kernel's is, too
+FEW = 4             # rows, of images that are convolved tap by tap and of gradients that are pulled back so to images
+FEWER = 2           # rows of gradients that are pulled back so to the kernel, too
 NEIGHBOURS = 4      # results in a row that a convolution of one channel computes at once
 WIDE = 128          # channels from which a 3 x 3 kernel's gradient is worth transforming
 PIXELS = 2048       # of a sum over all pixels that are taken at once: what fits a core's cache
@@ -109,20 +109,20 @@ def convolve_patches(images_BHWC, kernel_hwCD, stride, dilation):
 
 
 def convolve_taps(images_BHWC, kernel_hwCD, stride, dilation):
-  """The sum over the kernel's taps of a matrix product each, with no pixel of the padding in it."""
+  """The sum, in f32, over the kernel's taps of a matrix product each, with no pixel of the padding in it."""
   def find_pixels(side, results, tap, taps):
     """Those which this tap meets, and how many results before and after them have none for it."""
     offset = dilation * (tap - taps // 2)
     first, last = max(-(offset // stride), 0), min((side - 1 - offset) // stride, results - 1)
     return slice(stride * first + offset, stride * last + offset + 1, stride), (first, results - 1 - last, 0)
 
-  total_BhwD = 0.0
+  results, total_BhwD = count_results(images_BHWC, stride), 0.0
   for taps in itertools.product(*map(range, kernel_hwCD.shape[:2])):
-    pixels, padding = zip(*map(find_pixels, images_BHWC.shape[1:3], count_results(images_BHWC, stride), taps,
-                               kernel_hwCD.shape[:2]), strict=True)
-    product = images_BHWC[:, *pixels] @ kernel_hwCD[taps]
-    total_BhwD += jax.lax.pad(product, jnp.zeros((), product.dtype), ((0, 0, 0), *padding, (0, 0, 0)))
-  return total_BhwD
+    pixels, padding = zip(*map(find_pixels, images_BHWC.shape[1:3], results, taps, kernel_hwCD.shape[:2]), strict=True)
+    if all(sum(without) < count for without, count in zip(padding, results, strict=True)):
+      product = jnp.matmul(images_BHWC[:, *pixels], kernel_hwCD[taps], preferred_element_type=jnp.float32)
+      total_BhwD += jax.lax.pad(product, jnp.float32(0), ((0, 0, 0), *padding, (0, 0, 0)))
+  return total_BhwD.astype(images_BHWC.dtype)
 
 
 # one input channel
