@@ -67,7 +67,7 @@ def main(_):
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   try:
     objective = check_objective(CONFIG.value)
-    if PREFLIGHT.value:  # without a cache: jax reads what it compiled only where the chips are
+    if PREFLIGHT.value:  # keeps nothing: jax reads what it compiled only where the chips are
       return preflight.fly(CONFIG.value, PREFLIGHT.value)
     compiled.keep_compiled()
     if DISTRIBUTED.value:

@@ -108,6 +108,16 @@ def test_an_account_is_told_by_the_chip(pretrain, monkeypatch, capsys):
     assert line in told
 
 
+def test_the_account_is_told_before_the_second_compilation(pretrain, monkeypatch, capsys):
+  see(monkeypatch, memory=1e9)
+  take, told = preflight.take_account, []
+  monkeypatch.setattr(preflight, 'take_account', lambda *given: (told.append(capsys.readouterr().out), take(*given))[1])
+  fly(pretrain, 'here:8')
+  first, second = told
+  assert 'memory ' not in first
+  assert 'memory     0.10 GB of 1 GB' in second and 'batch ' not in second
+
+
 def test_a_step_that_does_not_fit_is_refused_with_a_batch_that_would(pretrain, monkeypatch):
   see(monkeypatch, memory=1.025e8)
   with pytest.raises(DoesNotFit, match="'contrast', does not fit: it needs 0.10 GB .* try a smaller --config.batch"):

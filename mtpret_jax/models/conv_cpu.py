@@ -110,17 +110,17 @@ def convolve_patches(images_BHWC, kernel_hwCD, stride, dilation):
 
 def convolve_taps(images_BHWC, kernel_hwCD, stride, dilation):
   """The sum, in f32, over the kernel's taps of a matrix product each, with no pixel of the padding in it."""
-  def find_pixels(side, results, tap, taps):
-    """Those which this tap meets, and how many results before and after them have none for it."""
-    offset = dilation * (tap - taps // 2)
+  def find_pixels(side, results, place, size):
+    """Those which the tap at this place meets, and how many results before and after them have none for it."""
+    offset = dilation * (place - size // 2)
     first, last = max(-(offset // stride), 0), min((side - 1 - offset) // stride, results - 1)
     return slice(stride * first + offset, stride * last + offset + 1, stride), (first, results - 1 - last, 0)
 
   results, total_BhwD = count_results(images_BHWC, stride), 0.0
-  for taps in itertools.product(*map(range, kernel_hwCD.shape[:2])):
-    pixels, padding = zip(*map(find_pixels, images_BHWC.shape[1:3], results, taps, kernel_hwCD.shape[:2]), strict=True)
+  for tap in itertools.product(*map(range, kernel_hwCD.shape[:2])):
+    pixels, padding = zip(*map(find_pixels, images_BHWC.shape[1:3], results, tap, kernel_hwCD.shape[:2]), strict=True)
     if all(sum(without) < count for without, count in zip(padding, results, strict=True)):
-      product = jnp.matmul(images_BHWC[:, *pixels], kernel_hwCD[taps], preferred_element_type=jnp.float32)
+      product = jnp.matmul(images_BHWC[:, *pixels], kernel_hwCD[tap], preferred_element_type=jnp.float32)
       total_BhwD += jax.lax.pad(product, jnp.float32(0), ((0, 0, 0), *padding, (0, 0, 0)))
   return total_BhwD.astype(images_BHWC.dtype)
 
