@@ -16,7 +16,6 @@ only our side runs.
 import argparse
 import functools
 import importlib.util
-import itertools
 import os
 import pathlib
 import random
@@ -100,7 +99,7 @@ def make_torch_batches(paths, options):
 
 def load_in_torch(paths, make_views, batch, *, workers=0, ahead=None):
   """PyTorch's DataLoader of shuffled grey images: an endless iterator of what `make_views` makes of each, batched.
-  `workers` processes each have `ahead` batches ready."""
+  `workers` processes each have `ahead` batches ready. One order follows the other, so that it never starts anew."""
   import torch
   from PIL import Image
 
@@ -112,9 +111,10 @@ def load_in_torch(paths, make_views, batch, *, workers=0, ahead=None):
       with Image.open(paths[index]) as file:
         return make_views(file.convert('L'))
 
-  loader = torch.utils.data.DataLoader(Files(), batch, shuffle=True, drop_last=True, num_workers=workers,
-                                       prefetch_factor=ahead, persistent_workers=workers > 0)
-  return itertools.chain.from_iterable(itertools.repeat(loader))
+  files = Files()
+  order = torch.utils.data.RandomSampler(files, num_samples=len(files) * 10 ** 6)
+  return iter(torch.utils.data.DataLoader(files, batch, sampler=order, num_workers=workers, prefetch_factor=ahead,
+                                          pin_memory=torch.cuda.is_available()))
 
 
 def measure(batches, options):

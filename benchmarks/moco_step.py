@@ -109,7 +109,7 @@ def make_torch_training(options):
   order = torch.arange(options.batch, device=device)
 
   def place(images):
-    return images.to(device).to(memory_format=layout)
+    return images.to(device, non_blocking=True).to(memory_format=layout)
 
   def train(queries, keys):
     with torch.autocast(device, torch.bfloat16, enabled=options.dtype == 'bfloat16'):

@@ -31,7 +31,7 @@ def make_our_steps(options):
   config = moco_step.make_config(options)
   source = open_source(input_path.NAME, pathlib.Path(options.folder, 'prepared'), '256', 'train', images_only=True)
   batches = pipeline.make_contrast_batches([source], config)
-  feed = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=AHEAD)))
+  feed = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=AHEAD)))
   train, description = moco_step.make_our_training(config)
 
   def take_steps(count):
@@ -66,6 +66,7 @@ def make_lightly_steps(options):
 def main():
   parser = moco_step.make_parser(__doc__)
   parser.add_argument('--images', type=int, default=400, help='phantoms to render')
+  parser.add_argument('--threads', type=int, default=2, help='threads that read ahead on our side')
   parser.add_argument('--workers', type=int, default=2, help="processes of PyTorch's DataLoader")
   parser.add_argument('--folder', help='the images; a temporary one without')
   options = parser.parse_args()
