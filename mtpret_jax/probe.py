@@ -4,7 +4,6 @@ Both are fitted on the training split and scored on the validation split, which 
 (by the others they may). The trunk runs in inference mode, with its running statistics.
 """
 
-import functools
 import logging
 
 import jax
@@ -19,7 +18,9 @@ from tqdm import tqdm
 from mtpret_jax import augment
 from mtpret_jax.data.records import decode_image
 from mtpret_jax.data.sources import open_source
-from mtpret_jax.metrics import bootstrap_interval, mean_auroc
+from mtpret_jax.metrics.bootstrap import draw_weights, find_interval
+from mtpret_jax.metrics.defined import average, divide
+from mtpret_jax.metrics.ranking import make_ranking
 from mtpret_jax.models.pool import pool_mean
 from mtpret_jax.models.resnet import ResNet
 
@@ -83,49 +84,38 @@ def score_sets(sets, before, after, config):
   patients for both. AUROC is the mean over findings; a value has its mean absolute error.
   """
   rows = []
-  for name, splits in sets.items():
+  for name, splits in tqdm(sets.items(), desc='probing', unit='set', leave=False):
     train, validation = splits['train'], splits['validation']
     if 'present' in train:
-      metric, fit, score = 'AUROC', fit_findings, functools.partial(score_findings, validation)
+      metric, fit, make_measure = 'AUROC', fit_findings, measure_findings
     elif 'value' in train:
-      metric, fit, score = f'MAE ({train["about"]["value"]["unit"]})', fit_value, functools.partial(
-        score_value, validation)
+      metric, fit, make_measure = f'MAE ({train["about"]["value"]["unit"]})', fit_value, measure_value
     else:
       continue
-    if score(np.zeros_like(validation['present' if 'present' in train else 'value']), slice(None)) is None:
+    images = len(validation['image'])
+    if np.isnan(make_measure(validation, np.zeros_like(validation['present' if 'present' in train else 'value']))(
+        np.ones((images, 1)))):
       log.warning('%s: no finding has both classes among the validation images; not scored', name)
       continue
-    row = {'dataset': name, 'metric': metric, 'train': len(train['image']), 'validation': len(validation['image'])}
+    row = {'dataset': name, 'metric': metric, 'train': len(train['image']), 'validation': images}
     for kind in ('knn', 'linear'):
-      old, new = (fit(kind, train, features[name]['train'], features[name]['validation'], config.probe)
-                  for features in (before, after))
-      row[kind] = compare(functools.partial(score, old), functools.partial(score, new), validation['patient'],
-                          config.probe.resamples)
+      old, new = (make_measure(validation, fit(kind, train, features[name]['train'], features[name]['validation'],
+                                               config.probe)) for features in (before, after))
+      row[kind] = compare(old, new, validation['patient'], config.probe.resamples)
     rows.append(row)
   return rows
 
 
-def compare(score_old, score_new, patients, resamples):
-  """{'before' | 'after' | 'change': (score, interval)} of two functions of rows."""
-  old, new = remember(score_old), remember(score_new)  # the three intervals draw the same patients
+def compare(before, after, patients, resamples):
+  """{'before' | 'after' | 'change': (score, interval)} of two functions weights_NR -> (R,)."""
+  def measure(weights_NR):
+    old, new = before(weights_NR), after(weights_NR)
+    return {'before': old, 'after': new, 'change': new - old}
 
-  def change(rows):
-    return None if old(rows) is None else new(rows) - old(rows)
-  every = np.arange(len(patients))
-  return {title: (score(every), bootstrap_interval(score, patients, resamples=resamples))
-          for title, score in (('before', old), ('after', new), ('change', change))}
-
-
-def remember(score):
-  """The function of rows, computed once for the same rows."""
-  known = {}
-
-  def recall(rows):
-    key = rows.tobytes()
-    if key not in known:
-      known[key] = score(rows)
-    return known[key]
-  return recall
+  values = measure(np.ones((len(patients), 1)))
+  drawn = [measure(weights_NR) for weights_NR in draw_weights(patients, resamples, seed=0)]
+  return {title: (float(value[0]), find_interval(np.concatenate([scores[title] for scores in drawn])))
+          for title, value in values.items()}
 
 
 def fit_findings(kind, train, features_NC, features_MC, config):
@@ -160,9 +150,14 @@ def unit(features_NC):
   return features_NC / np.maximum(np.linalg.norm(features_NC, axis=1, keepdims=True), 1e-12)
 
 
-def score_findings(validation, scores, rows):
-  return mean_auroc(validation['present'][rows] > 0, validation['known'][rows], scores[rows])
+def measure_findings(validation, scores_NT):
+  """measure(weights_NR) -> (R,), the mean AUROC over the findings of which both classes are drawn; NaN without any."""
+  findings = [make_ranking(*columns) for columns in zip(validation['present'].T, scores_NT.T, validation['known'].T,
+                                                        strict=True)]
+  return lambda weights_NR: average([finding(weights_NR)['AUC'] for finding in findings])
 
 
-def score_value(validation, values, rows):
-  return float(np.abs(validation['value'][rows] - values[rows]).mean())
+def measure_value(validation, values_N1):
+  """measure(weights_NR) -> (R,), the mean absolute error."""
+  errors_N = np.abs(validation['value'] - values_N1)[:, 0]
+  return lambda weights_NR: divide(errors_N @ weights_NR, weights_NR.sum(0))

@@ -1,26 +1,11 @@
-"""Scores against scikit-learn and against what is known of their intervals."""
+"""Intervals against what is known of them."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
-from mtpret_jax.metrics import bootstrap_interval, mean_auroc
+from mtpret_jax.metrics import bootstrap_interval
 
 rng = np.random.default_rng(0)
-
-
-def test_mean_auroc_is_the_mean_of_scikit_learns_over_known_images():
-  present, score = rng.random((50, 3)) > 0.5, rng.normal(size=(50, 3))
-  known = rng.random((50, 3)) > 0.3
-  areas = [roc_auc_score(present[known[:, t], t], score[known[:, t], t]) for t in range(3)]
-  assert mean_auroc(present, known, score) == pytest.approx(np.mean(areas))
-
-
-def test_a_finding_with_one_class_is_left_out():
-  present = np.array([[True, True], [False, True], [True, True]])
-  score = np.array([[0.9, 0.1], [0.2, 0.5], [0.1, 0.3]])
-  assert mean_auroc(present, np.ones_like(present), score) == 0.5
-  assert mean_auroc(present[:, 1:], np.ones((3, 1), bool), score[:, 1:]) is None
 
 
 def test_the_interval_of_a_mean_is_the_normal_one():

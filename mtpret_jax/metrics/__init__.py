@@ -4,11 +4,9 @@ Letters: N images, T findings or classes, R resamples. A resample is a column of
 is drawn. Every score is a function of such weights, so that a thousand resamples are a few matrix products.
 """
 
-from mtpret_jax.metrics.auroc import mean_auroc
 from mtpret_jax.metrics.bootstrap import bootstrap_interval
 from mtpret_jax.metrics.predictions import read_predictions, write_predictions
 from mtpret_jax.metrics.report import align, describe, write_scores
 from mtpret_jax.metrics.scoring import score
 
-__all__ = ['align', 'bootstrap_interval', 'describe', 'mean_auroc', 'read_predictions', 'score', 'write_predictions',
-           'write_scores']
+__all__ = ['align', 'bootstrap_interval', 'describe', 'read_predictions', 'score', 'write_predictions', 'write_scores']
