@@ -81,7 +81,7 @@ def papers_scale(config, name, names):
   config.tasks = tasks.papers_scale(names, steps=0)
   config.rounds, config.resamples, config.save_every = 10, 1000, 500
   config.optimiser.update(kind='sgd', rate=0.01)
-  config.data.update(archives='archives', dir='data/real', stored='512', threads=16, ahead=16)
+  config.data.update(archives='archives', dir='data/real', stored='512', threads=2, workers=8, ahead=4)
 
 
 VARIANTS = {

@@ -12,6 +12,7 @@ import functools
 import grain
 import numpy as np
 
+from mtpret_jax.data import workers
 from mtpret_jax.data.order import JOINT, Plan
 from mtpret_jax.data.records import decode_image, read_labelled, read_text
 from mtpret_jax.shuffle import place_keys
@@ -158,7 +159,7 @@ def stream(batches, start, config):
   options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=max(config.ahead, config.threads))
   dataset = batches[start:].to_iter_dataset(options)
   if config.workers:
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
+    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers), workers.set_up)
   iterator = iter(dataset)
   try:
     yield iterator
