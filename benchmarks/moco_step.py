@@ -20,7 +20,7 @@ from benchmarks import sides
 DIM, TEMPERATURE, MOMENTUM, RATE, DECAY = 128, 0.2, 0.999, 0.03, 1e-4
 
 
-def make_parser(description):
+def make_parser(description, steps=3):
   parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--model', choices=('resnet18', 'resnet50'), default='resnet18')
   parser.add_argument('--size', type=int, default=128, help='px, side of a view')
@@ -30,7 +30,7 @@ def make_parser(description):
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='of the activations')
   parser.add_argument('--torch_compile', action='store_true', help='PyTorch compiles its encoders')
   parser.add_argument('--layout', choices=('channels_last', 'contiguous'), default='channels_last', help="PyTorch's")
-  sides.add_options(parser)
+  sides.add_options(parser, steps)
   return parser
 
 
@@ -144,4 +144,4 @@ if __name__ == '__main__':
   if all(map(importlib.util.find_spec, ('torch', 'torchvision'))):
     makers['torch'] = make_torch_steps
   sides.run(makers, 'benchmarks.moco_step', options, describe(options),
-            (f'moco_step {name_run(options)}', f'torch {options.layout}'))
+            (f'moco_step {name_run(options)}', {'torch': f'torch {options.layout}'}))

@@ -1,8 +1,8 @@
-"""Two programs that do the same beside each other, in one run.
+"""Programs that do the same beside each other, in one run.
 
 Each side is a process of its own, which stays alive and sleeps while the other works: two thread pools in one process
-would fight for the cores. They take turns, ours, theirs, ours, theirs, so that a busy machine disturbs both alike, and
-the ratio is taken pair by pair, of the clock's time and of the processors'. Both have large pages and an arena for each
+would fight for the cores. They take turns, ours, theirs, ours, theirs, so that a busy machine disturbs all alike, and
+ratios are taken pair by pair, of the clock's time and of the processors'. All have large pages and an arena for each
 core, as `mtpret_jax.main` has: PyTorch gains by the pages, too. Where other programs run, PyTorch's threads wait for
 each other and its figures collapse; `OMP_WAIT_POLICY=PASSIVE` before the command prevents that.
 """
@@ -19,16 +19,16 @@ import time
 from mtpret_jax import memory
 
 
-def add_options(parser):
+def add_options(parser, steps=3):
   parser.add_argument('--repeats', type=int, default=5, help='measurements of each side')
-  parser.add_argument('--steps', type=int, default=3, help='steps in each measurement')
+  parser.add_argument('--steps', type=int, default=steps, help='steps in each measurement')
   parser.add_argument('--side', help=argparse.SUPPRESS)
 
 
 def run(sides, module, options, title, compared, flags=()):
   """In the first process compares, in a side's own process works. `sides`: {name: options -> (take_steps,
-  description)}, ours first; `module`: the benchmark's name; `compared`: (what, over what) of the last line; `flags`:
-  what the sides are told besides the command line."""
+  description)}, ours first; `module`: the benchmark's name; `compared`: what, and {side: over what} of the last lines;
+  `flags`: what the sides are told besides the command line."""
   if options.side:
     serve(*sides[options.side](options), options.steps)
   else:
@@ -67,16 +67,17 @@ def compare(sides, command, options, title, compared):
     process.wait()
   for side in sides:
     clock, processors = (statistics.median(column) for column in zip(*seconds[side], strict=True))
-    print(f'{side:>8}: {options.batch * options.steps / clock:7.1f} images/s; {processors / options.steps:.2f} s of '
+    print(f'{side:>11}: {options.batch * options.steps / clock:7.1f} images/s; {processors / options.steps:.2f} s of '
           f'processors a step, medians of {options.repeats}')
   if len(sides) == 1:
     print('what to compare with is not here: see benchmarks/requirements.txt')
     return
-  ratios, spent = ([theirs[column] / ours[column] for ours, theirs in zip(*seconds.values(), strict=True)]
-                   for column in (0, 1))
-  print(f'processor time: ratio {statistics.median(spent):.2f} ({min(spent):.2f} to {max(spent):.2f})')
   what, over = compared
-  print(f'{what}: ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) over {over}')
+  for side in sides[1:]:
+    pairs = list(zip(seconds[sides[0]], seconds[side], strict=True))
+    ratios, spent = ([theirs[column] / ours[column] for ours, theirs in pairs] for column in (0, 1))
+    print(f'processor time: ratio {statistics.median(spent):.2f} ({min(spent):.2f} to {max(spent):.2f})')
+    print(f'{what}: ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) over {over[side]}')
 
 
 def start_side(command, side):

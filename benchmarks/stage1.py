@@ -17,9 +17,10 @@ import importlib.util
 import pathlib
 import tempfile
 
-from benchmarks import input_path, moco_step, sides
+from benchmarks import input_path, input_rivals, moco_step, sides
 
-AHEAD = 4  # batches that both sides may have ready
+AHEAD = 4   # batches that both sides may have ready
+STEPS = 16  # in a measurement: many more than those, which are loaded while the other side works
 
 
 def make_our_steps(options):
@@ -27,10 +28,8 @@ def make_our_steps(options):
   import jax
 
   from mtpret_jax.data import pipeline
-  from mtpret_jax.data.sources import open_source
   config = moco_step.make_config(options)
-  source = open_source(input_path.NAME, pathlib.Path(options.folder, 'prepared'), '256', 'train', images_only=True)
-  batches = pipeline.make_contrast_batches([source], config)
+  batches = pipeline.make_contrast_batches([input_path.open_prepared(options.folder)], config)
   feed = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=AHEAD)))
   train, description = moco_step.make_our_training(config)
 
@@ -51,9 +50,8 @@ def make_lightly_steps(options):
   from lightly.transforms import MoCoV2Transform
   threads = torch.get_num_threads()
   view = MoCoV2Transform(options.size, normalize={'mean': [0.5], 'std': [0.25]})
-  paths = sorted(pathlib.Path(options.folder).glob('*.png'))
-  batches = input_path.load_in_torch(paths, view, options.batch, workers=options.workers,
-                                     ahead=max(AHEAD // max(options.workers, 1), 1))
+  paths, ahead = input_path.list_files(options.folder), max(AHEAD // max(options.workers, 1), 1)
+  batches = input_rivals.load_in_torch(paths, view, options.batch, workers=options.workers, ahead=ahead)
   torch.set_num_threads(threads)
   train, place, description = moco_step.make_torch_training(options)
 
@@ -64,7 +62,7 @@ def make_lightly_steps(options):
 
 
 def main():
-  parser = moco_step.make_parser(__doc__)
+  parser = moco_step.make_parser(__doc__, STEPS)
   parser.add_argument('--images', type=int, default=400, help='phantoms to render')
   parser.add_argument('--threads', type=int, default=2, help='threads that read ahead on our side')
   parser.add_argument('--workers', type=int, default=2, help="processes of PyTorch's DataLoader")
@@ -78,7 +76,7 @@ def main():
       options.folder = folder
       input_path.prepare(pathlib.Path(folder), options.images)
     sides.run(makers, 'benchmarks.stage1', options, f'files to steps, {moco_step.describe(options)}',
-              (f'stage1 {moco_step.name_run(options)}', 'lightly'), [f'--folder={options.folder}'])
+              (f'stage1 {moco_step.name_run(options)}', {'lightly': 'lightly'}), [f'--folder={options.folder}'])
 
 
 if __name__ == '__main__':

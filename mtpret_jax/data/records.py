@@ -9,6 +9,8 @@ import logging
 import cv2
 import numpy as np
 
+from mtpret_jax.data import plain_png
+
 cv2.setNumThreads(0)  # records are decoded in many threads already
 UNANNOTATED = 255  # in masks as builders write them; -1 in batches
 
@@ -34,7 +36,9 @@ def decode_mask(encoded, size):
 
 
 def decode_grey(encoded):
-  pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
+  pixels = plain_png.read(encoded)
+  if pixels is None:
+    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
   if pixels is None:
     raise ValueError('a stored image does not decode: the prepared dataset is damaged; build it again with --overwrite')
   return pixels
