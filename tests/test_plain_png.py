@@ -53,6 +53,14 @@ def test_what_is_broken_off_anywhere_is_not_read():
     decode_grey(encoded[:50])
 
 
+@pytest.mark.parametrize('side', ['width', 'height'])
+def test_no_pixels_are_no_image(side):
+  encoded = bytearray(encode(draw(1, 1), plain=True))
+  at = {'width': 16, 'height': 20}[side]
+  encoded[at:at + 4] = bytes(4)
+  assert plain_png.read(bytes(encoded)) is None
+
+
 def test_array_record_has_compared_a_check_sum_of_what_it_gives(tmp_path):
   """Which is why the PNG's own are not computed."""
   records = [encode(draw(100, 100), plain=True) for _ in range(3)]

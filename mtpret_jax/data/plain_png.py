@@ -22,9 +22,10 @@ def read(encoded):
     rows = np.frombuffer(join_blocks(join_chunks(encoded)), np.uint8)
   except (struct.error, IndexError):
     return None
-  if rows.size != height * (width + 1) or (rows := rows.reshape(height, -1))[:, 0].any():
+  if not width * height or rows.size != height * (width + 1):
     return None
-  return rows[:, 1:]
+  filters, pixels = np.split(rows.reshape(height, width + 1), [1], axis=1)
+  return None if filters.any() else pixels
 
 
 def join_chunks(encoded):
