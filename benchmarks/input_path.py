@@ -18,14 +18,11 @@ import argparse
 import functools
 import importlib.util
 import os
-import pathlib
 import statistics
 import tempfile
 import time
 
-from benchmarks import input_rivals, sides
-
-NAME = 'nih_chest_xray'
+from benchmarks import input_rivals, prepared, sides
 
 
 def parse_options():
@@ -34,29 +31,9 @@ def parse_options():
   parser.add_argument('--stored', type=int, default=256, help='px, side of what the host hands to the device')
   parser.add_argument('--batch', type=int, default=32, help='images')
   parser.add_argument('--images', type=int, default=2000, help='phantoms to render')
-  parser.add_argument('--folder', help='the images; a temporary one without')
+  parser.add_argument('--folder', help=argparse.SUPPRESS)
   sides.add_options(parser, steps=20)
   return parser.parse_args()
-
-
-def prepare(folder, images):
-  """Renders and builds; returns the training split as a source, and the same images as PNG files."""
-  from tfds_builders import build, phantoms
-  phantoms.write(NAME, folder / 'archives', images, size=256)
-  build.prepare(NAME, folder / 'archives', folder / 'prepared', size='256')
-  source = open_prepared(folder)
-  for index in range(len(source)):
-    (folder / f'{index}.png').write_bytes(source.records[index]['image'])
-  return source, list_files(folder)
-
-
-def open_prepared(folder):
-  from mtpret_jax.data.sources import open_source
-  return open_source(NAME, pathlib.Path(folder, 'prepared'), '256', 'train', images_only=True)
-
-
-def list_files(folder):
-  return sorted(pathlib.Path(folder).glob('*.png'))
 
 
 def use_one_core():
@@ -73,7 +50,7 @@ def make_our_batches(options):
   config = ConfigDict(dict(
     seed=0, batch=options.batch, contrast=dict(group=options.batch // 4, shuffle_groups=4),
     data=dict(weights='by_images', size=options.stored)))
-  batches = pipeline.make_contrast_batches([open_prepared(options.folder)], config)
+  batches = pipeline.make_contrast_batches([prepared.open_prepared(options.folder)], config)
   return (batch for _, batch in batches.to_iter_dataset(grain.ReadOptions(num_threads=0)))
 
 
@@ -90,7 +67,7 @@ def make_our_views(options):
 
 
 def make_rival(name, options):
-  return input_rivals.RIVALS[name][1](list_files(options.folder), options)
+  return input_rivals.RIVALS[name][1](prepared.list_files(options.folder), options)
 
 
 def make_side(make, options):
@@ -131,11 +108,14 @@ def main():
             'views': functools.partial(make_side, make_our_views)}
   with tempfile.TemporaryDirectory() as folder:
     if not options.folder:
+      for name in set(input_rivals.RIVALS) - set(rivals):
+        print(f'{name} is not here to compare with: see benchmarks/requirements.txt')
       options.folder = folder
-      compare_storage(prepare(pathlib.Path(folder), options.images)[0])
+      prepared.prepare(folder, options.images)
+      compare_storage(prepared.open_prepared(folder))
     sides.run(makers, 'benchmarks.input_path', options,
               f'views of {options.size} px from images stored at 256 px, batches of {options.batch}, one core a side',
-              (f'input_path {options.size}', {'views': 'ours with views', **dict(zip(rivals, rivals, strict=True))}),
+              (f'input_path {options.size}', {'views': 'ours with views', **{name: name for name in rivals}}),
               [f'--folder={options.folder}'])
 
 

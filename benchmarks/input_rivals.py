@@ -28,7 +28,7 @@ def make_torch_batches(paths, options):
   return load_in_torch(paths, lambda image: (view(image), view(image)), options.batch)
 
 
-def load_in_torch(paths, make_views, batch, *, workers=0, ahead=None):
+def load_in_torch(paths, make_views, batch, *, workers=0, ahead=None, pinned=False):
   """PyTorch's DataLoader of shuffled grey images: an endless iterator of what `make_views` makes of each, batched.
   `workers` processes each have `ahead` batches ready. One order follows the other, so that it never starts anew."""
   import torch
@@ -45,7 +45,7 @@ def load_in_torch(paths, make_views, batch, *, workers=0, ahead=None):
   files = Files()
   order = torch.utils.data.RandomSampler(files, num_samples=len(files) * 10 ** 6)
   return iter(torch.utils.data.DataLoader(files, batch, sampler=order, num_workers=workers, prefetch_factor=ahead,
-                                          pin_memory=torch.cuda.is_available()))
+                                          pin_memory=pinned))
 
 
 def make_tf_batches(paths, options):

@@ -10,12 +10,11 @@ the rate of all over that of the one, times their number, turn by turn. More pro
 import argparse
 import multiprocessing
 import os
-import pathlib
 import statistics
 import tempfile
 import time
 
-NAME = 'nih_chest_xray'
+from benchmarks import prepared
 
 
 def parse_options():
@@ -29,16 +28,15 @@ def parse_options():
   return parser.parse_args()
 
 
-def read(process, options, data_dir, barrier, rates):
+def read(process, options, folder, barrier, rates):
   """One process: in each turn counts the images that it reads, alone (the first only) and then with all others."""
   import grain
   from ml_collections import ConfigDict
 
   from mtpret_jax.data import pipeline
-  from mtpret_jax.data.sources import open_source
   cores = sorted(os.sched_getaffinity(0))
   os.sched_setaffinity(0, {cores[process % len(cores)]})
-  source = open_source(NAME, data_dir, '256', 'train', images_only=True)
+  source = prepared.open_prepared(folder)
   config = ConfigDict(dict(
     seed=0, batch=options.batch * options.processes, contrast=dict(group=options.batch // 4, shuffle_groups=4),
     data=dict(weights='by_images', size=options.size)))
@@ -61,11 +59,11 @@ def count(batches, options):
   return seen / (time.perf_counter() - began)
 
 
-def measure(options, data_dir):
+def measure(options, folder):
   """[(images/s of one alone, images/s of all together)] of each turn."""
   context = multiprocessing.get_context('spawn')
   barrier, rates = context.Barrier(options.processes), context.Queue()
-  workers = [context.Process(target=read, args=(process, options, data_dir, barrier, rates))
+  workers = [context.Process(target=read, args=(process, options, folder, barrier, rates))
              for process in range(options.processes)]
   for worker in workers:
     worker.start()
@@ -77,12 +75,9 @@ def measure(options, data_dir):
 
 
 def main(options):
-  from tfds_builders import build, phantoms
   with tempfile.TemporaryDirectory() as folder:
-    folder = pathlib.Path(folder)
-    phantoms.write(NAME, folder / 'archives', options.images, size=256)
-    build.prepare(NAME, folder / 'archives', folder / 'prepared', size='256')
-    turns = measure(options, folder / 'prepared')
+    prepared.prepare(folder, options.images)
+    turns = measure(options, folder)
   n = options.processes
   print(f'{n} processes on {os.cpu_count()} cores, of which others kept {os.getloadavg()[0]:.1f} busy over the last '
         f'minute; images of {options.size} px')

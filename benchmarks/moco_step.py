@@ -88,7 +88,8 @@ def make_our_steps(options):
 
 
 def make_torch_training(options):
-  """train(queries, keys) takes a step and waits for it; `place` brings images to the device; and a description."""
+  """train(queries, keys) takes a step and gives its loss, not waiting for it; `place` brings images to the device; and
+  a description."""
   import torch
   import torch.nn.functional as F
 
@@ -113,7 +114,7 @@ def make_torch_training(options):
 
   def train(queries, keys):
     with torch.autocast(device, torch.bfloat16, enabled=options.dtype == 'bfloat16'):
-      moco.step(queries, keys, order).item()
+      return moco.step(queries, keys, order)
   return train, place, f'torch {torch.__version__} on {device}, {torch.get_num_threads()} threads, {options.layout}'
 
 
@@ -124,7 +125,7 @@ def make_torch_steps(options):
 
   def take_steps(count):
     for _ in range(count):
-      train(queries, keys)
+      train(queries, keys).item()
   return take_steps, description
 
 

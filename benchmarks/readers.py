@@ -9,7 +9,6 @@ phantom radiographs stored at 256 px. The settings take turns.
 import argparse
 import itertools
 import os
-import pathlib
 import statistics
 import sys
 import tempfile
@@ -22,7 +21,7 @@ def parse_options():
   parser = argparse.ArgumentParser(prog='python -m benchmarks.readers', description=__doc__.split('\n')[0])
   parser.add_argument('--settings', nargs='+', default=['16,0', '4,0', '2,4', '2,8'], help='threads,workers')
   parser.add_argument('--images', type=int, default=600, help='phantoms to render')
-  parser.add_argument('--seconds', type=float, default=3.0, help='of each turn')
+  parser.add_argument('--seconds', type=float, default=10.0, help='of each turn')
   parser.add_argument('--repeats', type=int, default=3, help='turns')
   return parser.parse_args()
 
@@ -34,7 +33,7 @@ def measure(source, setting, options):
   config = pretrain.get_config('mtpret11')
   config.data.threads, config.data.workers = map(int, setting.split(','))
   with pipeline.stream(pipeline.make_contrast_batches([source], config), 0, config.data) as feed:
-    for _ in range(2 * config.data.ahead * max(config.data.workers, 1)):
+    for _ in range(2 * max(config.data.ahead, config.data.threads) * max(config.data.workers, 1)):
       next(feed)
     began = time.perf_counter()
     for seen in itertools.count(1):
@@ -46,11 +45,12 @@ def measure(source, setting, options):
 def main():
   from absl import flags
 
-  from benchmarks import input_path
+  from benchmarks import prepared
   options = parse_options()
   flags.FLAGS(sys.argv[:1])  # Grain asks for flags of its own
   with tempfile.TemporaryDirectory() as folder:
-    source, _ = input_path.prepare(pathlib.Path(folder), options.images)
+    prepared.prepare(folder, options.images)
+    source = prepared.open_prepared(folder)
     turns = [[measure(source, setting, options) for setting in options.settings]
              for _ in tqdm(range(options.repeats), desc='readers', unit='turn', leave=False)]
   print(f'{len(os.sched_getaffinity(0))} cores; load {os.getloadavg()[0]:.1f} over the last minute')

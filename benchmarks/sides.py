@@ -76,8 +76,8 @@ def compare(sides, command, options, title, compared):
   for side in sides[1:]:
     pairs = list(zip(seconds[sides[0]], seconds[side], strict=True))
     ratios, spent = ([theirs[column] / ours[column] for ours, theirs in pairs] for column in (0, 1))
-    print(f'processor time: ratio {statistics.median(spent):.2f} ({min(spent):.2f} to {max(spent):.2f})')
-    print(f'{what}: ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) over {over[side]}')
+    for title, found in (('processor time', spent), (what, ratios)):
+      print(f'{title}: ratio {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}) over {over[side]}')
 
 
 def start_side(command, side):

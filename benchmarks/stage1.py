@@ -13,13 +13,13 @@ jitter have nothing to change. Torch, torchvision and lightly are not in require
 runs.
 """
 
+import argparse
 import importlib.util
-import pathlib
 import tempfile
 
-from benchmarks import input_path, input_rivals, moco_step, sides
+from benchmarks import input_rivals, moco_step, prepared, sides
 
-AHEAD = 4   # batches that both sides may have ready
+AHEAD = 4   # batches that a side may have ready, or one for each thread or process where these are more
 STEPS = 16  # in a measurement: many more than those, which are loaded while the other side works
 
 
@@ -29,8 +29,9 @@ def make_our_steps(options):
 
   from mtpret_jax.data import pipeline
   config = moco_step.make_config(options)
-  batches = pipeline.make_contrast_batches([input_path.open_prepared(options.folder)], config)
-  feed = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=AHEAD)))
+  batches = pipeline.make_contrast_batches([prepared.open_prepared(options.folder)], config)
+  ahead = grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=max(AHEAD, options.threads))
+  feed = iter(batches.to_iter_dataset(ahead))
   train, description = moco_step.make_our_training(config)
 
   def take_steps(count):
@@ -50,14 +51,20 @@ def make_lightly_steps(options):
   from lightly.transforms import MoCoV2Transform
   threads = torch.get_num_threads()
   view = MoCoV2Transform(options.size, normalize={'mean': [0.5], 'std': [0.25]})
-  paths, ahead = input_path.list_files(options.folder), max(AHEAD // max(options.workers, 1), 1)
-  batches = input_rivals.load_in_torch(paths, view, options.batch, workers=options.workers, ahead=ahead)
+  paths, ahead = prepared.list_files(options.folder), max(AHEAD // max(options.workers, 1), 1)
+  batches = input_rivals.load_in_torch(paths, view, options.batch, workers=options.workers, ahead=ahead,
+                                       pinned=torch.cuda.is_available())
   torch.set_num_threads(threads)
   train, place, description = moco_step.make_torch_training(options)
 
   def take_steps(count):
+    before = None
     for _ in range(count):
-      train(*map(place, next(batches)))
+      loss = train(*map(place, next(batches)))
+      if before is not None:
+        before.item()  # as on our side: the next batch is drawn while the device works
+      before = loss
+    before.item()
   return take_steps, f'{description}; lightly {lightly.__version__}, {options.workers} processes that load'
 
 
@@ -66,7 +73,7 @@ def main():
   parser.add_argument('--images', type=int, default=400, help='phantoms to render')
   parser.add_argument('--threads', type=int, default=2, help='threads that read ahead on our side')
   parser.add_argument('--workers', type=int, default=2, help="processes of PyTorch's DataLoader")
-  parser.add_argument('--folder', help='the images; a temporary one without')
+  parser.add_argument('--folder', help=argparse.SUPPRESS)
   options = parser.parse_args()
   makers = {'ours': make_our_steps}
   if all(map(importlib.util.find_spec, ('torch', 'torchvision', 'lightly'))):
@@ -74,7 +81,7 @@ def main():
   with tempfile.TemporaryDirectory() as folder:
     if not options.folder:
       options.folder = folder
-      input_path.prepare(pathlib.Path(folder), options.images)
+      prepared.prepare(folder, options.images)
     sides.run(makers, 'benchmarks.stage1', options, f'files to steps, {moco_step.describe(options)}',
               (f'stage1 {moco_step.name_run(options)}', {'lightly': 'lightly'}), [f'--folder={options.folder}'])
 

@@ -68,7 +68,7 @@ def embedded():
       rule='patient',          # who is trained on: 'patient', 'paper' or 'official', docs/datasets.md
       size=64,                 # px, side that the host hands to the device
       weights='by_images',     # 'balanced', or a number for each, as in '2,1,1,1,1'
-      threads=4,               # that read ahead; more than four hinder each other
+      threads=4,               # that read ahead; sixteen read less than four (docs/benchmarks.md)
       workers=0,               # processes that read ahead, 0 is none; for hosts with many cores
       ahead=8,                 # batches; with workers, of each of them
     ),
@@ -110,7 +110,7 @@ def papers_scale(config, name, datasets):
   config.contrast.update(queue=65_536, momentum=0.999, group=32, shuffle_groups=8)
   config.optimiser.update(rate=0.03, warmup_steps=1000)
   config.augment = common.moco_v2_augment(224)
-  config.data.update(datasets=datasets, archives='archives', dir='data/real', stored='512', size=256)
+  config.data.update(datasets=datasets, archives='archives', dir='data/real', stored='256', size=256)
   config.data.update(threads=2, workers=8, ahead=4)
   config.probe.update(images=5000, resamples=1000)
 

@@ -39,6 +39,7 @@ from mtpret_jax.check import (
 from mtpret_jax.data.pipeline import flatten
 from mtpret_jax.fields import show
 from mtpret_jax.progress import list_libraries
+from mtpret_jax.room import check_room
 from mtpret_jax.start import check_start, list_lineage
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'file.py or file.py:variant of the run')
@@ -129,6 +130,7 @@ def check_stage(config, made=()):
   check_folder('data.dir', config.data.dir)
   prepare.choose_datasets(config)
   check_config(config, devices=devices, processes=processes)
+  check_room(config, processes)
   prepare.refuse_unteachable(config)
   if config.init_from not in made:
     check_start(config)

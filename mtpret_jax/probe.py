@@ -87,14 +87,13 @@ def score_sets(sets, before, after, config):
   for name, splits in tqdm(sets.items(), desc='probing', unit='set', leave=False):
     train, validation = splits['train'], splits['validation']
     if 'present' in train:
-      metric, fit, make_measure = 'AUROC', fit_findings, measure_findings
+      metric, fit, make_measure = 'AUROC', fit_findings, make_findings_measure
     elif 'value' in train:
-      metric, fit, make_measure = f'MAE ({train["about"]["value"]["unit"]})', fit_value, measure_value
+      metric, fit, make_measure = f'MAE ({train["about"]["value"]["unit"]})', fit_value, make_value_measure
     else:
       continue
-    images = len(validation['image'])
-    if np.isnan(make_measure(validation, np.zeros_like(validation['present' if 'present' in train else 'value']))(
-        np.ones((images, 1)))):
+    images, nothing = len(validation['image']), np.zeros_like(validation.get('present', validation.get('value')))
+    if np.isnan(make_measure(validation, nothing)(np.ones((images, 1)))):
       log.warning('%s: no finding has both classes among the validation images; not scored', name)
       continue
     row = {'dataset': name, 'metric': metric, 'train': len(train['image']), 'validation': images}
@@ -150,14 +149,14 @@ def unit(features_NC):
   return features_NC / np.maximum(np.linalg.norm(features_NC, axis=1, keepdims=True), 1e-12)
 
 
-def measure_findings(validation, scores_NT):
+def make_findings_measure(validation, scores_NT):
   """measure(weights_NR) -> (R,), the mean AUROC over the findings of which both classes are drawn; NaN without any."""
   findings = [make_ranking(*columns) for columns in zip(validation['present'].T, scores_NT.T, validation['known'].T,
                                                         strict=True)]
   return lambda weights_NR: average([finding(weights_NR)['AUC'] for finding in findings])
 
 
-def measure_value(validation, values_N1):
+def make_value_measure(validation, values_N1):
   """measure(weights_NR) -> (R,), the mean absolute error."""
   errors_N = np.abs(validation['value'] - values_N1)[:, 0]
   return lambda weights_NR: divide(errors_N @ weights_NR, weights_NR.sum(0))

@@ -9,7 +9,7 @@ import jax
 from mtpret_jax import checkpoint, hosts, optim, stall, stopping
 from mtpret_jax.bad_steps import Diverged, make_judge
 from mtpret_jax.check import ConfigError
-from mtpret_jax.data import pipeline, workers
+from mtpret_jax.data import pipeline
 from mtpret_jax.guard import make_guard, remember
 from mtpret_jax.progress import open_log
 from mtpret_jax.runs import make_run
@@ -23,10 +23,9 @@ log = logging.getLogger(__name__)
 
 def train(config, workdir, ready=None):
   """Takes the run's steps, from the newest checkpoint in `workdir` if there is one. Returns the last state. `ready`:
-  {task: step} of `rehearsal.compiling`. Raises ConfigError, `bad_steps.Diverged`, `checkpoint.SaveFailed`, and
-  `stopping.Stopped` where it is asked to stop."""
+  {task: step} of `rehearsal.compiling`. Raises `bad_steps.Diverged`, `checkpoint.SaveFailed`, and `stopping.Stopped`
+  where it is asked to stop."""
   run, mesh = make_run(config), make_mesh()
-  hosts.in_all(lambda: check_room(run, config), ConfigError)
   mark = pipeline.fingerprint(run.sources, config)
   objective, guard = remember(run.objective, config), make_guard(config)
   optimiser = optim.make_optimiser(config.optimiser)
@@ -82,12 +81,6 @@ def train(config, workdir, ready=None):
         watch(gather_state(state), run.steps)
     log.info('the last checkpoint is %s', checkpoint.describe_latest(checkpoints))
   return gather_state(state)
-
-
-def check_room(run, config):
-  """Raises ConfigError where the processes that read could not hand over the run's batches."""
-  if config.data.workers and (lack := workers.lacks_room(run.batches[0][1], config.data.workers)):
-    raise ConfigError(lack)
 
 
 def is_busy(pending):

@@ -38,6 +38,7 @@ ALLOWED = {
   'mtpret_jax.fields': {'mtpret_jax.data', 'mtpret_jax.models', 'mtpret_jax.sharding'},
   'mtpret_jax.check': {'mtpret_jax.fields'},
   'mtpret_jax.cores': {'mtpret_jax.check'},
+  'mtpret_jax.room': {'mtpret_jax.check'},
   'mtpret_jax.past': {'mtpret_jax.check', 'mtpret_jax.data', 'mtpret_jax.fields'},
   'mtpret_jax.weights': {'mtpret_jax.fields', 'mtpret_jax.models'},
   'mtpret_jax.stall': set(),

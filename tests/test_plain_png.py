@@ -28,20 +28,34 @@ def test_pixels_are_those_that_opencv_and_pillow_read(shape):
   np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encoded))), image)
 
 
-def write(image, mode=None, **options):
+def write(image, **options):
   file = io.BytesIO()
-  Image.fromarray(image, mode).save(file, 'PNG', **options)
+  (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, 'PNG', compress_level=0, **options)
   return file.getvalue()
 
 
+def filter_rows():
+  how = (cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
+  return cv2.imencode('.png', draw(40, 30), how)[1].tobytes()
+
+
 @pytest.mark.parametrize('encoded', [
-  encode(draw(40, 30)), write(draw(40, 30, 3), compress_level=0), write(draw(40, 30, 4), compress_level=0),
-  write(rng.integers(0, 65536, (40, 30)).astype(np.uint16), compress_level=0),
-  cv2.imencode('.png', draw(40, 30), (cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER,
-                                      cv2.IMWRITE_PNG_FILTER_UP))[1].tobytes(),
-  cv2.imencode('.jpg', draw(40, 30))[1].tobytes(), b'', b'no image'])
+  encode(draw(40, 30)), filter_rows(), write(draw(40, 30, 3)), write(draw(40, 30, 4)),
+  write(Image.fromarray(draw(40, 30)).convert('LA')), write(Image.fromarray(draw(40, 30)).convert('P')),
+  write(Image.fromarray(draw(40, 30)).convert('1')), write(rng.integers(0, 65536, (40, 30)).astype(np.uint16)),
+  write(draw(40, 30), dpi=(72, 72)), cv2.imencode('.jpg', draw(40, 30))[1].tobytes(), b'', b'no image'])
 def test_any_other_image_is_left_to_opencv(encoded):
   assert plain_png.read(encoded) is None
+
+
+@pytest.mark.parametrize('at, name', [
+  (12, 'kind of the first chunk'), (28, 'interlaced'), (37, 'kind of the second chunk'), (41, 'zlib method'),
+  (42, 'zlib flags'), (43, 'kind of block'), (44, 'length of block'), (46, 'its inverse'), (48, 'filter of a row')])
+def test_another_structure_is_left_to_opencv(at, name):
+  encoded = bytearray(encode(draw(20, 15), plain=True))
+  assert plain_png.read(bytes(encoded)) is not None
+  encoded[at] ^= 2
+  assert plain_png.read(bytes(encoded)) is None, name
 
 
 def test_what_is_broken_off_anywhere_is_not_read():
@@ -78,4 +92,4 @@ def test_array_record_has_compared_a_check_sum_of_what_it_gives(tmp_path):
       assert [reader.read([place])[0] for place in range(3)] == records  # the bit lay in padding
     except RuntimeError:
       noticed += 1
-  assert noticed > 5
+  assert noticed > 10
