@@ -13,7 +13,7 @@ from tfds_builders import archives
 LONGEST = 300  # characters of a reason
 MAX_PIXELS = 100_000_000  # the largest film scans have about 30 million; in colour this takes 0.9 GB while it is read
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'GIF', 'WEBP', 'JPEG2000')  # Pillow has more; one of them runs Ghostscript
-PLAIN_UP_TO = 256  # pixels a side; smaller images are stored uncompressed: twice the bytes, an eighth of the decoding
+PLAIN_UP_TO = 256  # pixels a side; smaller ones are stored uncompressed: twice the bytes, hardly any decoding
 PERCENTILES = (0.5, 99.5)  # what becomes 0 and 255 of an image of more than 8 bits
 ROWS = 256  # scaled at once: it takes eight bytes a pixel
 
