@@ -33,22 +33,22 @@ KILLS = 4  # of a run
 SIZE = {'pretrain': {'steps': 16, 'save_every': 2}, 'continual': {'rounds': 4, 'save_every': 2}}
 
 
-def start(stage, workdir, data):
+def start(stage, workdir, data, workers):
   return forked.start(f'benchmarks/tiny.py:{stage}', workdir.with_suffix('.txt'), workdir=workdir,
-                      **{'data.dir': data}, **SIZE[stage])
+                      **{'data.dir': data, 'data.workers': workers}, **SIZE[stage])
 
 
-def run_undisturbed(stage, folder):
+def run_undisturbed(stage, folder, workers):
   """(workdir, s it takes when all is compiled and prepared, s that its data takes to make)."""
   data, began, made = folder / f'data_{stage}', time.monotonic(), None
-  child = start(stage, folder / f'{stage}_first', data)
+  child = start(stage, folder / f'{stage}_first', data, workers)
   while not child.ends():
     if made is None and len(list(data.glob('*/*/*/index.csv'))) == 2:
       made = time.monotonic() - began
     time.sleep(0.01)
   expect(child, folder / f'{stage}_first')
   began, workdir = time.monotonic(), folder / stage
-  child = start(stage, workdir, data)
+  child = start(stage, workdir, data, workers)
   child.wait()
   expect(child, workdir)
   return workdir, time.monotonic() - began, made
@@ -72,15 +72,15 @@ def kill(child, moment, draw, workdir, seconds):
   return child.wait() == -signal.SIGKILL
 
 
-def try_run(number, rng, folder, undisturbed):
+def try_run(number, rng, folder, workers, undisturbed):
   """Kills one run, lets it end, compares. Returns (kills, stage, moment, what is wrong, in words)."""
   stage, moment = STAGES[number % 2], MOMENTS[number // 2 % len(MOMENTS)]
   wanted, whole, made = undisturbed(stage)
   own = moment == 'making data'
   workdir, data, kills = folder / f'{number}_{stage}', folder / (f'{number}_data' if own else f'data_{stage}'), 0
   for _ in range(KILLS):
-    kills += kill(start(stage, workdir, data), moment, rng.random(), workdir, made if own else whole)
-  child = start(stage, workdir, data)
+    kills += kill(start(stage, workdir, data, workers), moment, rng.random(), workdir, made if own else whole)
+  child = start(stage, workdir, data, workers)
   child.wait()
   log = workdir.with_suffix('.txt')
   wrong = f'ended with code {child.code}, see {log}' if child.code else forked.differ(workdir, wanted)
@@ -91,14 +91,14 @@ def try_run(number, rng, folder, undisturbed):
   return kills, stage, moment, wrong
 
 
-def run(n, seed, folder):
+def run(n, seed, folder, workers):
   """The number of kills survived, of at least `n`, and how many there were."""
   rng, counts, survived, began = random.Random(seed), collections.Counter(), 0, time.monotonic()
   forked.compile_into(folder / 'compiled')
-  undisturbed = functools.cache(lambda stage: run_undisturbed(stage, folder))
+  undisturbed = functools.cache(lambda stage: run_undisturbed(stage, folder, workers))
   number = 0
   while sum(counts.values()) < n:
-    kills, stage, moment, wrong = try_run(number, rng, folder, undisturbed)
+    kills, stage, moment, wrong = try_run(number, rng, folder, workers, undisturbed)
     counts[stage, moment] += kills
     survived += kills * (not wrong)
     if wrong:
@@ -114,12 +114,13 @@ def main():
   parser = argparse.ArgumentParser(prog='python -m benchmarks.kills', description=__doc__.split('\n')[0])
   parser.add_argument('--n', type=int, default=200, help='kills')
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--workers', type=int, default=0, help='processes that read, of each run')
   parser.add_argument('--folder', help='for the runs; a temporary one without. Those that differ stay there')
   flags = parser.parse_args()
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(flags.folder or temporary).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    survived, kills = run(flags.n, flags.seed, folder)
+    survived, kills = run(flags.n, flags.seed, folder, flags.workers)
   print(f'kills: {survived} of {kills}')
   return int(survived < kills)
 
