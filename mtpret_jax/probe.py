@@ -9,10 +9,6 @@ import logging
 import jax
 import numpy as np
 from flax import nnx
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from mtpret_jax import augment
@@ -126,7 +122,7 @@ def fit_findings(kind, train, features_NC, features_MC, config):
         model = make_neighbours(known.sum(), config).fit(unit(features_NC[known]), present[known].astype(float))
         scores[:, finding] = model.predict(unit(features_MC))
       else:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=config.penalty, max_iter=2000))
+        model = make_linear('LogisticRegression', C=config.penalty, max_iter=2000)
         scores[:, finding] = model.fit(features_NC[known], present[known]).decision_function(features_MC)
   return scores
 
@@ -136,11 +132,18 @@ def fit_value(kind, train, features_NC, features_MC, config):
   if kind == 'knn':
     model = make_neighbours(len(features_NC), config).fit(unit(features_NC), train['value'])
     return model.predict(unit(features_MC))
-  return make_pipeline(StandardScaler(), Ridge(1 / config.penalty)).fit(features_NC, train['value']).predict(
-    features_MC).reshape(-1, 1)
+  model = make_linear('Ridge', alpha=1 / config.penalty)
+  return model.fit(features_NC, train['value']).predict(features_MC).reshape(-1, 1)
+
+
+def make_linear(name, **options):
+  """Of standardised features. scikit-learn is not imported before it is used: two seconds of each start."""
+  from sklearn import linear_model, pipeline, preprocessing
+  return pipeline.make_pipeline(preprocessing.StandardScaler(), getattr(linear_model, name)(**options))
 
 
 def make_neighbours(rows, config):
+  from sklearn.neighbors import KNeighborsRegressor
   return KNeighborsRegressor(min(config.neighbours, rows), weights='distance')
 
 

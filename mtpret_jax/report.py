@@ -4,11 +4,7 @@ import json
 import pathlib
 
 import jax
-import matplotlib
 import numpy as np
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 
 from mtpret_jax import augment, hosts, probe
 from mtpret_jax.files import write_whole
@@ -99,7 +95,9 @@ def draw_neighbours(workdir, sets, features, queries=8, neighbours=4):
 
 
 def draw_grid(path, rows, titles):
-  figure, axes = plt.subplots(len(rows), len(rows[0]), squeeze=False, figsize=(1.5 * len(rows[0]), 1.55 * len(rows)))
+  from matplotlib.figure import Figure  # not before something is drawn: half a second of each start
+  figure = Figure(figsize=(1.5 * len(rows[0]), 1.55 * len(rows)))
+  axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
   for row, title, cells in zip(rows, titles, axes, strict=True):
     for image, cell in zip(row, cells, strict=True):
       cell.imshow(image[..., 0], cmap='gray')
@@ -107,5 +105,4 @@ def draw_grid(path, rows, titles):
     cells[0].set_ylabel(title)
   figure.tight_layout(pad=0.3)
   figure.savefig(path, dpi=110)
-  plt.close(figure)
   return path

@@ -8,11 +8,7 @@ import json
 import logging
 import pathlib
 
-import matplotlib
 import numpy as np
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 from ml_collections import ConfigDict
 
 from mtpret_jax import checkpoint, evaluate, hosts, metrics, past, watch
@@ -188,7 +184,9 @@ def write_number(value):
 def draw_rounds(lines, workdir):
   """`rounds.png`: a small curve for each task."""
   names = list(lines[0]['tasks'])
-  figure, axes = plt.subplots(1, len(names), squeeze=False, figsize=(2.6 * len(names), 2.4))
+  from matplotlib.figure import Figure  # not before something is drawn: half a second of each start
+  figure = Figure(figsize=(2.6 * len(names), 2.4))
+  axes = figure.subplots(1, len(names), squeeze=False)
   for name, cell in zip(names, axes[0], strict=True):
     points = [(line['step'], line['tasks'][name]['value']) for line in lines]
     steps, values = np.array([point for point in points if point[1] is not None], float).reshape(-1, 2).T
@@ -197,5 +195,4 @@ def draw_rounds(lines, workdir):
   figure.tight_layout()
   path = pathlib.Path(workdir, 'rounds.png')
   figure.savefig(path, dpi=110)
-  plt.close(figure)
   return path

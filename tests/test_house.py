@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -107,3 +109,9 @@ def test_imports_only_go_down():
 
 def test_nothing_is_called_utils():
   assert not [module for module, _ in list_modules() if module.split('.')[-1] in ('utils', 'helpers', 'misc')]
+
+
+def test_a_start_waits_for_no_library_that_only_its_end_needs():
+  program = 'import sys, mtpret_jax.command; print(*sys.modules)'
+  loaded = subprocess.run([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+  assert not {'matplotlib', 'sklearn'} & set(loaded.stdout.split())
