@@ -183,8 +183,8 @@ def write_number(value):
 
 def draw_rounds(lines, workdir):
   """`rounds.png`: a small curve for each task."""
-  names = list(lines[0]['tasks'])
   from matplotlib.figure import Figure  # not before something is drawn: half a second of each start
+  names = list(lines[0]['tasks'])
   figure = Figure(figsize=(2.6 * len(names), 2.4))
   axes = figure.subplots(1, len(names), squeeze=False)
   for name, cell in zip(names, axes[0], strict=True):

@@ -9,8 +9,6 @@ from configs import continual, pretrain
 from mtpret_jax import room
 from mtpret_jax.check import ConfigError
 
-MB = 10 ** 6
-
 
 @pytest.fixture
 def leave(monkeypatch, tmp_path):

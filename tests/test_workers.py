@@ -10,7 +10,7 @@ import time
 import pytest
 
 READ = """
-import multiprocessing, sys, time
+import multiprocessing, time
 import grain, numpy as np
 from absl import flags
 from ml_collections import ConfigDict
