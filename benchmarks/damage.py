@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtpret_jax import checkpoint, manifest
+from mtpret_jax.runtime import checkpoint, checksums
 
 OLD, NEW = 3, 6
 
@@ -80,7 +80,7 @@ def break_off(rng, folder):
     if rng.random() < 0.5:
       path.unlink()
   folder.with_name(f'{folder.name}.incomplete').touch()
-  manifest.locate(folder).unlink()
+  checksums.locate(folder).unlink()
 
 
 def exchange(rng, folder):
@@ -101,11 +101,11 @@ WAYS = {
   'save broken off': break_off,
   'files swapped': swap_files,
   'other step': exchange,
-  'manifest flipped': lambda rng, folder: flip(rng, manifest.locate(folder)),
-  'manifest truncated': lambda rng, folder: truncate(rng, manifest.locate(folder)),
-  'manifest deleted': lambda rng, folder: manifest.locate(folder).unlink(),
+  'manifest flipped': lambda rng, folder: flip(rng, checksums.locate(folder)),
+  'manifest truncated': lambda rng, folder: truncate(rng, checksums.locate(folder)),
+  'manifest deleted': lambda rng, folder: checksums.locate(folder).unlink(),
   "other's manifest": lambda rng, folder: shutil.copy(
-    manifest.locate(folder.with_name(str(OLD if folder.name == str(NEW) else NEW))), manifest.locate(folder)),
+    checksums.locate(folder.with_name(str(OLD if folder.name == str(NEW) else NEW))), checksums.locate(folder)),
 }
 
 

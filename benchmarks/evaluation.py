@@ -2,7 +2,7 @@
 
     python -m benchmarks.evaluation --images=10000
 
-Made-up predictions, about three images to a patient. `ours` is all of `mtpret_jax.metrics.score`: every score of the
+Made-up predictions, about three images to a patient. `ours` is all of `evaluation.metrics.score`: every score of the
 task with its interval, and the headline's of every subgroup. The plain loop computes the interval of the headline
 alone, with the same draws, over `--plain` resamples; what it would take for all of them is that time multiplied, and
 named so. Where both do the same few resamples their intervals must be equal.
@@ -18,8 +18,8 @@ import time
 import numpy as np
 from sklearn import metrics as sk
 
-from mtpret_jax.metrics import bootstrap_interval, score
-from mtpret_jax.metrics.matching import evaluate, list_boxes, list_truths
+from mtpret_jax.evaluation.metrics import bootstrap_interval, score
+from mtpret_jax.evaluation.metrics.matching import evaluate, list_boxes, list_truths
 
 ABOUT = {
   'classification': {'findings': [f'finding {at}' for at in range(14)], 'relation': 'independent'},

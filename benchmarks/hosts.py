@@ -46,7 +46,7 @@ def start(config, processes, devices, folder, log, flags=(), own=()):
   children = []
   for process in range(processes):
     joined = ['--distributed', f'--coordinator=127.0.0.1:{port}', f'--processes={processes}', f'--process={process}']
-    command = [sys.executable, '-m', 'benchmarks.smooth', f'--config=benchmarks/tiny.py:{config}',
+    command = [sys.executable, '-m', 'benchmarks.smooth', f'--config=benchmarks/support/tiny.py:{config}',
                f'--config.data.dir={folder / "data"}', *flags, *(own if process == processes - 1 else ()),
                *(joined if processes > 1 else ())]
     with open(f'{log}.{process}', 'w') as file:
@@ -77,7 +77,7 @@ def compare(workdir, other):
   """(largest difference of any number of the last states, of any loss)."""
   from jax import tree
 
-  from mtpret_jax import checkpoint
+  from mtpret_jax.runtime import checkpoint
   (one, _), (two, _) = checkpoint.read_state(workdir), checkpoint.read_state(other)
   if one['step'] != two['step']:
     raise ValueError(f'step {one["step"]} against {two["step"]}')

@@ -22,7 +22,7 @@ import statistics
 import tempfile
 import time
 
-from benchmarks import input_rivals, prepared, sides
+from benchmarks.support import input_rivals, prepared, sides
 
 
 def parse_options():
@@ -59,7 +59,7 @@ def make_our_views(options):
   import jax
 
   from configs.common import moco_v2_augment
-  from mtpret_jax.augment import make_view
+  from mtpret_jax.augment.views import make_view
   make = jax.jit(functools.partial(make_view, config=moco_v2_augment(options.size), dtype='float32'))
   for index, batch in enumerate(make_our_batches(options)):
     rngs = jax.random.split(jax.random.key(index))
@@ -92,7 +92,7 @@ def time_decoding(encoded):
 def compare_storage(source):
   """Prints what storing small images uncompressed costs in bytes and saves in decoding."""
   from mtpret_jax.data.records import decode_grey
-  from tfds_builders.images import encode
+  from tfds_builders.common.images import encode
   stored = [source.records[index]['image'] for index in range(min(len(source), 300))]
   packed = [encode(decode_grey(image)) for image in stored]
   rates = [[time_decoding(images) for images in (stored, packed)] for _ in range(5)]

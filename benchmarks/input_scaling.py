@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 
-from benchmarks import prepared
+from benchmarks.support import prepared
 
 
 def parse_options():

@@ -2,7 +2,7 @@
 
     python -m benchmarks.kills --n=200 --seed=0
 
-Half of the runs are stage 1, half stage 2, tiny (`benchmarks/tiny.py`: one block, two datasets, 16 steps; stage 2 with
+Half of the runs are stage 1, half stage 2, tiny (`support/tiny.py`: one block, two datasets, 16 steps; stage 2 with
 validation and `best/` in the pauses), but with the real command line, loop, data and checkpoints. Half of the kills
 come at any time between the start and the end of an undisturbed run, a quarter while a checkpoint is being saved or
 deleted, and a quarter while the data is being made: these runs have a data folder of their own, with nothing in it. A
@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 
-from benchmarks import forked
+from benchmarks.support import forked
 
 STAGES = ('pretrain', 'continual')
 MOMENTS = ('any time', 'saving', 'any time', 'making data')
@@ -34,7 +34,7 @@ SIZE = {'pretrain': {'steps': 16, 'save_every': 2}, 'continual': {'rounds': 4, '
 
 
 def start(stage, workdir, data, workers):
-  return forked.start(f'benchmarks/tiny.py:{stage}', workdir.with_suffix('.txt'), workdir=workdir,
+  return forked.start(f'benchmarks/support/tiny.py:{stage}', workdir.with_suffix('.txt'), workdir=workdir,
                       **{'data.dir': data, 'data.workers': workers}, **SIZE[stage])
 
 

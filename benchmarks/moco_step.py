@@ -15,7 +15,7 @@ torchvision are not in requirements.txt: without them only our side runs.
 import argparse
 import importlib.util
 
-from benchmarks import sides
+from benchmarks.support import sides
 
 DIM, TEMPERATURE, MOMENTUM, RATE, DECAY = 128, 0.2, 0.999, 0.03, 1e-4
 
@@ -55,13 +55,12 @@ def make_our_training(config):
   """train(batch) -> the measures of the step, which runs on; and a description."""
   import jax
 
-  from mtpret_jax import cores
-  from mtpret_jax.objectives.contrast import make_contrast
-  from mtpret_jax.optim import make_optimiser
-  from mtpret_jax.sharding import make_mesh, place_batch
-  from mtpret_jax.step import compile_step, init_state
+  from mtpret_jax.cpu import devices
+  from mtpret_jax.objectives.moco import make_contrast
+  from mtpret_jax.runtime.sharding import make_mesh, place_batch
+  from mtpret_jax.step import compile_step, init_state, make_optimiser
   groups = config.batch // config.contrast.group
-  cores.make_devices(cores.find_most(lambda count: groups % count == 0))
+  devices.make_devices(devices.find_most(lambda count: groups % count == 0))
   mesh, objective, optimiser = make_mesh(), make_contrast(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, config.seed)
   step = compile_step(objective, optimiser, lambda step: RATE, 'contrast', mesh, seed=config.seed)

@@ -15,8 +15,8 @@ import argparse
 import jax
 
 from configs import pretrain
-from mtpret_jax.pods import find_pod
-from mtpret_jax.preflight import take_account
+from mtpret_jax.preflight.report import take_account
+from mtpret_jax.preflight.topology import find_pod
 
 PODS = ('v5e:2x4', 'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16', 'v5e:16x16')
 

@@ -45,7 +45,7 @@ def measure(source, setting, options):
 def main():
   from absl import flags
 
-  from benchmarks import prepared
+  from benchmarks.support import prepared
   options = parse_options()
   flags.FLAGS(sys.argv[:1])  # Grain asks for flags of its own
   with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
-"""`benchmarks/tiny.py` without anything that compares: softplus for ReLU, the mean of a window for its maximum.
+"""`benchmarks/support/tiny.py` without anything that compares: softplus for ReLU, the mean of a window for its maximum.
 
-    python -m benchmarks.smooth --config=benchmarks/tiny.py:continual --config.workdir=DIR --config.data.dir=DIR
+    python -m benchmarks.smooth --config=benchmarks/support/tiny.py:continual --config.workdir=DIR --config.data.dir=DIR
 
 Sums over processes are taken in another order than sums over the devices of one, which changes the last bits. A
 number within these last bits of zero may then be on the other side of ReLU, and the pixel's share in a gradient is lost
@@ -10,8 +10,8 @@ end as in one within rounding; whatever the processes have in common, they have 
 
 import jax
 
-from benchmarks import tiny
-from mtpret_jax import command
+from benchmarks.support import tiny
+from mtpret_jax import cli
 from mtpret_jax.models import resnet
 
 
@@ -23,4 +23,4 @@ def pool_mean(images_BHWC):
 if __name__ == '__main__':
   jax.nn.relu, resnet.pool_max = jax.nn.softplus, pool_mean
   tiny.add_trunk()
-  command.run()
+  cli.run()

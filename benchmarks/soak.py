@@ -22,9 +22,10 @@ import time
 
 import numpy as np
 
-from benchmarks import forked
-from mtpret_jax import memory, stopping
-from mtpret_jax.files import read_lines
+from benchmarks.support import forked
+from mtpret_jax.cpu import malloc
+from mtpret_jax.runtime import preemption
+from mtpret_jax.runtime.atomic_io import read_lines
 
 EVERY, REST, WARM, LIMIT = 10, 120, 0.2, 1.0  # s; s; share of the time; MB per 1,000 steps
 
@@ -61,7 +62,7 @@ def soak(folder, minutes, every=EVERY):
   finally:
     child.send(signal.SIGTERM)
     child.wait()
-  if child.code != stopping.CODE:
+  if child.code != preemption.CODE:
     raise RuntimeError(f'the run ended with code {child.code} and not as asked, see {folder / "log.txt"}')
   return np.array(samples)
 
@@ -99,7 +100,7 @@ def main():
   parser.add_argument('--folder', help='for the run and samples.csv; a temporary one without')
   parser.add_argument('--again', help='samples.csv of a soak that was, to be judged')
   flags = parser.parse_args()
-  memory.set_up()  # as mtpret_jax.main does
+  malloc.set_up()  # as mtpret_jax.main does
   if flags.again:
     print(f'soak: {judge(np.loadtxt(flags.again, delimiter=","))} of 3')
     return 0

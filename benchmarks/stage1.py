@@ -17,7 +17,8 @@ import argparse
 import importlib.util
 import tempfile
 
-from benchmarks import input_rivals, moco_step, prepared, sides
+from benchmarks import moco_step
+from benchmarks.support import input_rivals, prepared, sides
 
 AHEAD = 4   # batches that a side may have ready, or one for each thread or process where these are more
 STEPS = 16  # in a measurement: many more than those, which are loaded while the other side works

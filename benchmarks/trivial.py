@@ -12,10 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import finetune
-from mtpret_jax import metrics, runs
 from mtpret_jax.data.pipeline import choose_findings, read_task
 from mtpret_jax.data.records import describe_record
-from mtpret_jax.evaluate import describe_row, stack
+from mtpret_jax.evaluation import metrics
+from mtpret_jax.evaluation.predict import describe_row, stack
+from mtpret_jax.tasks import dataset
 
 
 def average_findings(train, about):
@@ -48,7 +49,7 @@ def score_average(config, name):
   card = config.tasks[name]
   read = {}
   for split in ('train', 'test'):
-    source = runs.open_suitable(config, name, split)
+    source = dataset.open_suitable(config, name, split)
     about = choose_findings(source.about, card)
     records = [source.records[index] for index in tqdm(range(len(source)), f'{name} {split}', leave=False)]
     read[split] = [(read_task(source.about, card, record), record) for record in records]

@@ -3,12 +3,12 @@
     python -m mtpret_jax.main --config=configs/pretrain.py [--config.FIELD=VALUE ...]
 """
 
-from mtpret_jax import memory
+from mtpret_jax.cpu import malloc
 
 if __name__ == '__main__':
-  memory.set_up()  # before all that takes seconds to import
+  malloc.set_up()  # before all that takes seconds to import
   from absl import flags
 
-  from mtpret_jax import command
-  flags.adopt_module_key_flags(command)  # so that --help lists them
-  command.run()
+  from mtpret_jax import cli
+  flags.adopt_module_key_flags(cli)  # so that --help lists them
+  cli.run()

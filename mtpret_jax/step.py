@@ -1,14 +1,61 @@
-"""Make the first state; compile one donated, sharded step per task."""
+"""The train state, the optimiser and its learning rate, and the step: compiled once per task, donated, sharded."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from flax import struct
 
-from mtpret_jax import cores
-from mtpret_jax.sharding import bring_together, by_batch, cut_state, replicated
-from mtpret_jax.state import TrainState
+from mtpret_jax.cpu import devices
+from mtpret_jax.runtime.sharding import bring_together, by_batch, cut_state, replicated
+
+
+@struct.dataclass
+class TrainState:
+  """`params` and `opt` are keyed by part (`trunk`, one per head); `carry` is what changes each step but the optimiser
+  does not own: running statistics, slow encoder, queue. Plain dicts of arrays throughout."""
+
+  step: jax.Array  # () int32, the number of steps taken
+  params: dict
+  carry: dict
+  opt: dict
+
+
+def make_schedule(config, steps):
+  """step -> learning rate: linear warm-up over `warmup_steps`, then a half cosine to zero at `steps` (Loshchilov and
+  Hutter 2017). MoCo v2's code has no warm-up: `warmup_steps=0`."""
+  def rate(step):
+    warm = jnp.minimum((step + 1) / max(config.warmup_steps, 1), 1.0)
+    done = jnp.clip((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 0.0, 1.0)
+    return config.rate * warm * 0.5 * (1 + jnp.cos(jnp.pi * done))
+  return rate
+
+
+def make_visit_schedule(config, plan):
+  """step -> learning rate: `make_schedule` anew in each visit of the plan, so that every task starts at the full rate.
+  The papers' "cyclic" rate is known by recollection only; one half cosine a visit is our reading."""
+  rates = np.zeros(plan.steps, np.float32)
+  for length in {visit.length for visit in plan.visits}:
+    curve = np.asarray(make_schedule(config, length)(np.arange(length)))
+    for visit in plan.visits:
+      if visit.length == length:
+        rates[visit.start:visit.start + length] = curve
+  return lambda step: jnp.asarray(rates)[step]
+
+
+def make_optimiser(config):
+  """Gradients -> updates that are yet to be multiplied by the rate and subtracted, `config.kind`:
+
+  sgd     as PyTorch computes it: decay added to the gradient, then momentum. Decay is on everything, batch norm and
+          biases included, as in the reference implementation (facebookresearch/moco main_moco.py).
+  adamw   Loshchilov and Hutter 2019; `momentum` is the first moment's.
+  """
+  if config.kind == 'adamw':
+    return optax.chain(optax.scale_by_adam(b1=config.momentum), optax.add_decayed_weights(config.weight_decay))
+  return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.trace(config.momentum))
+
 
 # For XLA, by platform. On CPUs its library YNNPACK takes every convolution unless told which operations to take; for
 # products and sums it is the fastest there, for convolutions and above all for their kernel gradients it is not. On
@@ -26,7 +73,7 @@ def choose_options(device):
   """What XLA is told for devices like this one of our process, or of a pod that is not here, as far as this compiler
   knows the options (that of jaxlib 0.7 does not know all)."""
   options = COMPILER_OPTIONS.get(device.platform, {})
-  if device.platform == 'cpu' and cores.are_devices():
+  if device.platform == 'cpu' and devices.are_devices():
     options = options | ONE_CORE
   return {name: value for name, value in options.items() if is_known({name: value}, device)}
 

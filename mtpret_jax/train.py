@@ -6,29 +6,27 @@ import time
 
 import jax
 
-from mtpret_jax import checkpoint, hosts, optim, stall, stopping
-from mtpret_jax.bad_steps import Diverged, make_judge
-from mtpret_jax.check import ConfigError
+from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data import pipeline
-from mtpret_jax.guard import make_guard, remember
-from mtpret_jax.progress import open_log
-from mtpret_jax.runs import make_run
-from mtpret_jax.sharding import gather_state, make_mesh, place_batch
-from mtpret_jax.start import read_start
-from mtpret_jax.step import compile_step, init_state, place_state
-from mtpret_jax.watch import make_watch
+from mtpret_jax.evaluation.validation import make_watch
+from mtpret_jax.runtime import checkpoint, distributed, preemption, watchdog
+from mtpret_jax.runtime.initial_weights import read_start
+from mtpret_jax.runtime.logging import open_log
+from mtpret_jax.runtime.loss_guard import Diverged, make_guard, make_judge, remember
+from mtpret_jax.runtime.sharding import gather_state, make_mesh, place_batch
+from mtpret_jax.step import compile_step, init_state, make_optimiser, place_state
 
 log = logging.getLogger(__name__)
 
 
-def train(config, workdir, ready=None):
-  """Takes the run's steps, from the newest checkpoint in `workdir` if there is one. Returns the last state. `ready`:
-  {task: step} of `rehearsal.compiling`. Raises `bad_steps.Diverged`, `checkpoint.SaveFailed`, and `stopping.Stopped`
-  where it is asked to stop."""
-  run, mesh = make_run(config), make_mesh()
+def train(run, config, workdir):
+  """Takes the steps of a `stages.Run`, from the newest checkpoint in `workdir` if there is one. Returns the last state.
+
+  Raises `loss_guard.Diverged`, `checkpoint.SaveFailed`, and `preemption.Stopped` where it is asked to stop."""
+  mesh = make_mesh()
   mark = pipeline.fingerprint(run.sources, config)
   objective, guard = remember(run.objective, config), make_guard(config)
-  optimiser = optim.make_optimiser(config.optimiser)
+  optimiser = make_optimiser(config.optimiser)
   placement = place_state(objective, optimiser, mesh, config.sharding)
 
   with contextlib.ExitStack() as stack:
@@ -43,41 +41,41 @@ def train(config, workdir, ready=None):
     steps = {}
     feed = stack.enter_context(pipeline.stream(run.batches, start, config.data))
     show = stack.enter_context(open_log(workdir, start, run.steps, config))
-    stack.enter_context(hosts.alarm((ConfigError, Diverged, checkpoint.SaveFailed)))
+    stack.enter_context(distributed.alarm((ConfigError, Diverged, checkpoint.SaveFailed)))
     pending = None  # the measures of the last step, not yet read: reading them would wait for the device
 
     for step in range(start, run.steps):
-      stops = stopping.is_asked(step)
+      stops = preemption.is_asked(step)
       if stops or step > start and (step % config.save_every == 0 or step in run.pauses
                                     or checkpoint.has_failed(checkpoints)):
         pending = settle(pending, judge, show)
         checkpoint.save(checkpoints, state, step, mark, wait=stops)
       if stops:
-        raise stopping.Stopped(stopping.describe(step, run.steps))
+        raise preemption.Stopped(preemption.describe(step, run.steps))
       if step in run.pauses:
-        with stopping.free():
+        with preemption.free():
           watch(gather_state(state), step)
       began = time.perf_counter()
-      with stall.limit(f'the batch of step {step}'):
+      with watchdog.limit(f'the batch of step {step}'):
         task, batch = next(feed)
       batch = place_batch(batch, mesh)
       waited = 0.0 if is_busy(pending) else time.perf_counter() - began
       if task not in steps:
-        steps[task] = (ready or {}).get(task) or compile_step(
+        steps[task] = compile_step(
           objective, optimiser, run.schedule, task, mesh, config.seed, guard, placement)
         state, measures = jax.block_until_ready(steps[task](state, batch))  # compiles; other hosts may take longer
       else:
-        with stall.limit(f'step {step}'):
+        with watchdog.limit(f'step {step}'):
           state, measures = steps[task](state, batch)
       if step == start:
-        stack.enter_context(stopping.deferred())  # from here on there is something to save
+        stack.enter_context(preemption.deferred())  # from here on there is something to save
       settle(pending, judge, show)
       pending = step, measures | {'waited': waited}, task
 
     settle(pending, judge, show)
     checkpoint.save(checkpoints, state, run.steps, mark, wait=True)
     if run.steps in run.pauses:
-      with stopping.free():
+      with preemption.free():
         watch(gather_state(state), run.steps)
     log.info('the last checkpoint is %s', checkpoint.describe_latest(checkpoints))
   return gather_state(state)
@@ -92,6 +90,6 @@ def settle(pending, judge, show):
   """Reads the measures of a step that has been dispatched, judges and logs them."""
   if pending is not None:
     step, measures, task = pending
-    with stall.limit(f'step {step}'):
+    with watchdog.limit(f'step {step}'):
       measures = {name: float(value) for name, value in jax.device_get(measures).items()}
     show(step, measures if judge(step, task, measures) else None, task)

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from configs import continual, tasks
-from mtpret_jax import train
+from mtpret_jax import stages
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from tfds_builders import build, phantoms
 
@@ -67,4 +67,4 @@ def two_tasks(prepared, one_block):
 def two_tasks_run(two_tasks, tmp_path_factory):
   """(workdir, last state) of that run."""
   workdir = tmp_path_factory.mktemp('two_tasks')
-  return workdir, jax.device_get(train.train(two_tasks, workdir))
+  return workdir, jax.device_get(stages.train_stage(two_tasks, workdir))

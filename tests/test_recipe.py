@@ -7,9 +7,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import pretrain
-from mtpret_jax import command
-from tests.interrupted import stop_at
-from tests.test_start import change
+from mtpret_jax import cli
+from tests.runtime.test_initial_weights import change
+from tests.support.interrupted import stop_at
 
 STAGES = ('pretrain', 'continual', 'bone_age')
 
@@ -38,7 +38,7 @@ def make_recipe(two_tasks, tmp_path_factory):
 @pytest.fixture(scope='module')
 def undisturbed(make_recipe, tmp_path_factory):
   root = tmp_path_factory.mktemp('undisturbed')
-  command.run_recipe(make_recipe(root))
+  cli.run_recipe(make_recipe(root))
   return root
 
 
@@ -53,13 +53,13 @@ def test_the_stages_follow_each_other(undisturbed):
 
 
 def test_a_recipe_stopped_in_every_stage_goes_on_to_the_same_scores(make_recipe, undisturbed, tmp_path, monkeypatch):
-  recipe, visited, run_stage = make_recipe(tmp_path), [], command.run_stage
-  monkeypatch.setattr(command, 'run_stage', lambda stage: (visited.append(pathlib.Path(stage.workdir).name),
+  recipe, visited, run_stage = make_recipe(tmp_path), [], cli.run_stage
+  monkeypatch.setattr(cli, 'run_stage', lambda stage: (visited.append(pathlib.Path(stage.workdir).name),
                                                            run_stage(stage)))
   for batches in (1, 2 + 3, 9 + 1):  # drawn before the interruption, in what is left of a stage and in the next
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
       stop_at(patch, batches)
-      command.run_recipe(recipe)
-  command.run_recipe(recipe)
+      cli.run_recipe(recipe)
+  cli.run_recipe(recipe)
   assert visited == ['pretrain', 'pretrain', 'continual', 'continual', 'bone_age', 'bone_age']
   assert read(tmp_path, 'scores.json') == read(undisturbed, 'scores.json')

@@ -7,9 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from mtpret_jax.objectives import Objective
-from mtpret_jax.optim import make_optimiser, make_schedule
-from mtpret_jax.sharding import make_mesh, place_batch
-from mtpret_jax.step import COMPILER_OPTIONS, choose_options, compile_step, init_state
+from mtpret_jax.runtime.sharding import make_mesh, place_batch
+from mtpret_jax.step import COMPILER_OPTIONS, choose_options, compile_step, init_state, make_optimiser, make_schedule
 
 
 def init(rng, trunk=None):

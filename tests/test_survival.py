@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import damage, soak
-from mtpret_jax import manifest
+from mtpret_jax.runtime import checksums
 
 
 def test_every_damage_is_noticed(tmp_path):
@@ -15,7 +15,7 @@ def test_every_damage_is_noticed(tmp_path):
 
 
 def test_damage_is_found_by_the_manifest_and_not_by_luck(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(manifest, 'find_damage', lambda folder: '')
+  monkeypatch.setattr(checksums, 'find_damage', lambda folder: '')
   found = damage.run(len(damage.WAYS), 1, tmp_path)
   assert found < len(damage.WAYS) // 2
   assert 'flipped bit in the arrays: step 6 was loaded' in capsys.readouterr().out

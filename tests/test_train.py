@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from configs.pretrain import get_config
-from mtpret_jax import checkpoint, train
-from mtpret_jax.bad_steps import Diverged
-from mtpret_jax.check import ConfigError
+from mtpret_jax import stages, train
+from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
-from mtpret_jax.stopping import Stopped
-from tests.interrupted import listen, signal_at, stop_at
+from mtpret_jax.runtime import checkpoint
+from mtpret_jax.runtime.loss_guard import Diverged
+from mtpret_jax.runtime.preemption import Stopped
+from tests.support.interrupted import listen, signal_at, stop_at
 
 
 @pytest.fixture(scope='module')
@@ -31,7 +32,7 @@ def config(prepared):
 @pytest.fixture(scope='module')
 def undisturbed(config, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('undisturbed')
-  return workdir, jax.device_get(train.train(config, workdir))
+  return workdir, jax.device_get(stages.train_stage(config, workdir))
 
 
 def read_losses(workdir):
@@ -44,8 +45,8 @@ def test_a_run_stopped_at_any_step_ends_in_the_same_bits(step, config, undisturb
   workdir, whole = undisturbed
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
     stop_at(patch, step)
-    train.train(config, tmp_path)
-  again = jax.device_get(train.train(config, tmp_path))
+    stages.train_stage(config, tmp_path)
+  again = jax.device_get(stages.train_stage(config, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
   assert read_losses(tmp_path) == read_losses(workdir), 'the same batches were drawn, no line is lost or doubled'
 
@@ -56,9 +57,9 @@ def test_a_run_that_gets_sigterm_saves_the_step_in_flight_and_ends_in_the_same_b
   told = 'stopped by SIGTERM at step 4 of 5, which is saved'
   with listen(), monkeypatch.context() as patch, pytest.raises(Stopped, match=told):
     signal_at(patch, 3)
-    train.train(config, tmp_path)
+    stages.train_stage(config, tmp_path)
   assert int(checkpoint.read_state(tmp_path)[0]['step']) == 4
-  again = jax.device_get(train.train(config, tmp_path))
+  again = jax.device_get(stages.train_stage(config, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
   assert read_losses(tmp_path) == read_losses(workdir)
 
@@ -66,14 +67,14 @@ def test_a_run_that_gets_sigterm_saves_the_step_in_flight_and_ends_in_the_same_b
 def test_a_run_that_gets_sigterm_before_its_first_step_has_nothing_to_save(config, tmp_path, monkeypatch):
   with listen(), pytest.raises(Stopped, match='stopped by SIGTERM'):
     signal_at(monkeypatch, 0)
-    train.train(config, tmp_path)
+    stages.train_stage(config, tmp_path)
   assert not list((tmp_path / 'checkpoints').iterdir())
 
 
 def test_a_finished_run_has_nothing_left_to_do(config, undisturbed):
   workdir, whole = undisturbed
   before = (workdir / 'metrics.jsonl').read_text()
-  again = jax.device_get(train.train(config, workdir))
+  again = jax.device_get(stages.train_stage(config, workdir))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
   assert (workdir / 'metrics.jsonl').read_text() == before
 
@@ -88,7 +89,7 @@ def test_another_run_is_refused_with_the_differing_fields(field, value, said, co
     other.update_from_flattened_dict({field: value})
   before = (workdir / 'config.json').read_text()
   with pytest.raises(ConfigError, match=f'{re.escape(said)}.*--config.workdir'):
-    train.train(other, workdir)
+    stages.train_stage(other, workdir)
   assert (workdir / 'config.json').read_text() == before
 
 
@@ -106,7 +107,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_check
   monkeypatch.setattr(train, 'compile_step', compile_poisoned)
   told = r'step 2 .contrast. gave loss nan.*bad_batches.jsonl.*last good checkpoint is step 2 in .*/2\. A lower'
   with pytest.raises(Diverged, match=told):
-    train.train(config, tmp_path)
+    stages.train_stage(config, tmp_path)
   with checkpoint.open_checkpoints(tmp_path, 2) as checkpoints:
     assert checkpoint.latest_step(checkpoints) == 2
 

@@ -20,8 +20,8 @@ import types
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
-from tfds_builders import archives, common, index, writer
-from tfds_builders.own_archive import own_archive
+from tfds_builders.common import archives, dataset, index, writer
+from tfds_builders.custom import custom
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
          'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr')
@@ -46,14 +46,14 @@ def find_root(name, archives_dir):
   Raises:
     archives.ArchiveMissing: the message says what was expected.
   """
-  return archives.find(load(name).ARCHIVE, archives_dir) if name in NAMES else own_archive.find(name, archives_dir)
+  return archives.find(load(name).ARCHIVE, archives_dir) if name in NAMES else custom.find(name, archives_dir)
 
 
 def locate(name, data_dir, size='256'):
   """Where a dataset is, or would be, prepared: <data_dir>/<name>/<size>/<version>."""
-  if size not in common.SIZES:
-    raise ValueError(f'unknown size {size!r}; have {", ".join(common.SIZES)}')
-  return pathlib.Path(data_dir).expanduser().absolute() / name / size / str(common.VERSION)
+  if size not in dataset.SIZES:
+    raise ValueError(f'unknown size {size!r}; have {", ".join(dataset.SIZES)}')
+  return pathlib.Path(data_dir).expanduser().absolute() / name / size / str(dataset.VERSION)
 
 
 def missing(names, archives_dir, data_dir=None, size='256'):
@@ -73,7 +73,7 @@ def is_prepared(path):
   return (path / 'dataset_info.json').exists() and (path / index.NAME).exists()
 
 
-def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated=common.TOLERATED, beam=None):
+def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated=dataset.TOLERATED, beam=None):
   """Prepares one dataset, or does nothing where the same archive has been prepared there.
 
   Args:
@@ -91,7 +91,7 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
   Raises:
     archives.ArchiveMissing: no archive, and nothing prepared.
     ArchiveChanged: prepared from an archive with other files, and not to be overwritten.
-    common.TooManyRejects: nothing is left behind then.
+    dataset.TooManyRejects: nothing is left behind then.
     ModuleNotFoundError: Beam is asked for and not installed.
   """
   path = locate(name, data_dir, size)
@@ -99,7 +99,7 @@ def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated
     refuse_other(name, archives_dir, path)
     return path
   root = find_root(name, archives_dir)  # before anything is deleted
-  make = load(name).Builder if name in NAMES else own_archive.make_builder(name, root)
+  make = load(name).Builder if name in NAMES else custom.make_builder(name, root)
   manual = tfds.download.DownloadConfig(manual_dir=pathlib.Path(archives_dir).expanduser().absolute())
   if beam is not None:
     make, manual.beam_options = spread(make, beam)
@@ -123,7 +123,7 @@ def spread(make, options):
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError('--beam needs Apache Beam: pip install -r requirements.txt "apache-beam>=2.77,<3"',
                               name=error.name) from error
-  from tfds_builders import beam
+  from tfds_builders.common import beam
   return beam.spread(make), pipeline_options.PipelineOptions(options)
 
 
@@ -133,7 +133,7 @@ def refuse_other(name, archives_dir, path):
     root = find_root(name, archives_dir)
   except archives.ArchiveMissing:
     return
-  archive = load(name).ARCHIVE if name in NAMES else own_archive.make_archive(name)
+  archive = load(name).ARCHIVE if name in NAMES else custom.make_archive(name)
   now = archives.fingerprint(root, archives.list_files(archive, root))
   then = read_metadata(path)['archive']
   if now != then:
@@ -220,9 +220,9 @@ def main(arguments=None):
                       help=f'{", ".join(NAMES)}, all of these, or an own archive (own_archive/README.md)')
   parser.add_argument('--archives', required=True, help='folder with the downloads, unpacked')
   parser.add_argument('--data_dir', required=True, help='folder for what is prepared')
-  parser.add_argument('--size', default='256', choices=list(common.SIZES), help='pixels of the longer side, at most')
+  parser.add_argument('--size', default='256', choices=list(dataset.SIZES), help='pixels of the longer side, at most')
   parser.add_argument('--overwrite', action='store_true', help='replace what is prepared')
-  parser.add_argument('--tolerated', type=float, default=common.TOLERATED, help='share of an archive that may be bad')
+  parser.add_argument('--tolerated', type=float, default=dataset.TOLERATED, help='share of an archive that may be bad')
   parser.add_argument('--beam', action='store_true',
                       help='make the records in an Apache Beam pipeline; its options follow after --')
   arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -233,7 +233,7 @@ def main(arguments=None):
   names = NAMES if 'all' in flags.names else flags.names
   absent = missing(names, flags.archives, None if flags.overwrite else flags.data_dir, flags.size)
   for error in absent:
-    unknown = isinstance(error, own_archive.UnknownDataset)
+    unknown = isinstance(error, custom.UnknownDataset)
     print(f'{error}; builders there are: {", ".join(NAMES)}' if unknown else error, file=sys.stderr)
   if absent:
     return 2

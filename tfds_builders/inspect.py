@@ -15,7 +15,8 @@ import PIL.Image
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_builders import build, common, index, sheet, splits
+from tfds_builders import build
+from tfds_builders.common import contact_sheet, dataset, index, splits
 
 SPLITS = tuple(splits.SHARES)
 TEXTS = ('part', 'view', 'sex')
@@ -62,9 +63,9 @@ def label(record, about):
   if 'objects' in record:
     rows |= dict.fromkeys(f'box of {about["kinds"][kind]}' for kind in record['objects']['kind'])
   if 'mask' in record:
-    there = sheet.decode(record['mask']).ravel()
+    there = contact_sheet.decode(record['mask']).ravel()
     rows |= {f'mask of {name}': None for value, name in enumerate(about['mask']) if value and (there == value).any()}
-    if (there == common.UNANNOTATED).any():
+    if (there == dataset.UNANNOTATED).any():
       rows['mask with unannotated pixels'] = None
   return rows
 
@@ -153,7 +154,7 @@ def main(arguments=None):
   parser = argparse.ArgumentParser(prog='python -m tfds_builders.inspect', description=__doc__.split('\n')[0])
   parser.add_argument('name', help='of a prepared dataset')
   parser.add_argument('--data_dir', required=True, help='folder of prepared datasets')
-  parser.add_argument('--size', default='256', choices=list(common.SIZES), help='that it was prepared at')
+  parser.add_argument('--size', default='256', choices=list(dataset.SIZES), help='that it was prepared at')
   parser.add_argument('--sheet', help='PNG file to write pictures to; without it none are drawn')
   parser.add_argument('--images', type=int, default=24, help='pictures on the sheet')
   parser.add_argument('--verify', action='store_true', help='only compare every record with its SHA-256 in index.csv')
@@ -169,7 +170,7 @@ def main(arguments=None):
   print(*describe(path, seen), sep='\n')
   if flags.sheet:
     about = tfds.builder_from_directory(path).info.metadata
-    sheet.draw(chosen, about).save(flags.sheet)
+    contact_sheet.draw(chosen, about).save(flags.sheet)
     print(f'{len(chosen)} pictures: {pathlib.Path(flags.sheet).absolute()}')
   return 0
 

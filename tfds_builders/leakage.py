@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_builders import build, common, fingerprints, index
+from tfds_builders import build
+from tfds_builders.common import dataset, fingerprints, index
 
 # {archive: {archive it took images from: which}}, from their descriptions; names without a builder, too.
 # TBX11K's imgs/extra has Shenzhen's and Montgomery's images; the builder leaves that folder out.
@@ -122,7 +123,7 @@ def take_prints(name, data_dir, size='256'):
     return fingerprints.take(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE))
 
   prints = []
-  with (futures.ThreadPoolExecutor(common.WORKERS) as pool,
+  with (futures.ThreadPoolExecutor(dataset.WORKERS) as pool,
         tqdm.tqdm(total=len(rows), desc=f'prints of {name}', unit=' images', disable=None, leave=False) as bar):
     raws = itertools.chain.from_iterable(index.scan(builder, split) for split in ('train', 'validation', 'test'))
     while chunk := list(itertools.islice(raws, CHUNK)):
@@ -195,7 +196,7 @@ def main(arguments=None):
   parser = argparse.ArgumentParser(prog='python -m tfds_builders.leakage', description=__doc__.split('\n')[0])
   parser.add_argument('names', nargs='+', metavar='NAME', help='of prepared datasets')
   parser.add_argument('--data_dir', required=True, help='folder of prepared datasets')
-  parser.add_argument('--size', default='256', choices=list(common.SIZES), help='that they were prepared at')
+  parser.add_argument('--size', default='256', choices=list(dataset.SIZES), help='that they were prepared at')
   parser.add_argument('--pairs', help='CSV file to list all pairs in')
   flags = parser.parse_args(arguments)
   absent = [name for name in flags.names if not build.is_prepared(build.locate(name, flags.data_dir, flags.size))]

@@ -19,7 +19,7 @@ import tarfile
 import zipfile
 import zlib
 
-from tfds_builders import archives
+from tfds_builders.common import archives
 
 ENDING = re.compile(r'\.(?:zip|tar|tar\.gz|tgz)$', re.IGNORECASE)
 RATIO = 100  # an archive may unpack to so many times its own size: images reach 3, tables and reports 20

@@ -6,8 +6,9 @@ import shutil
 import types
 
 from benchmarks.fuzz import judge, pictures, raw, tables, trees, values
-from tfds_builders import archives, build, common, images, phantoms
-from tfds_builders.own_archive import own_archive
+from tfds_builders import build, phantoms
+from tfds_builders.common import archives, dataset, images
+from tfds_builders.custom import custom
 
 IMAGES, SIZE = 12, 48  # of each miniature archive; px
 WHOLE = 0.1  # share of the cases that go through all of `build.prepare` and are read back
@@ -52,7 +53,7 @@ def build_damaged(rng, case, tell, name, template, clean):
   tell((name, kind))
   before = list_tree(case)
   images.PLAIN_UP_TO = values.pick(rng, (16, 256))  # with 16, these small PNGs may be taken over, as large ones are
-  tolerated = 0.5 if rng.random() < LENIENT else common.TOLERATED
+  tolerated = 0.5 if rng.random() < LENIENT else dataset.TOLERATED
   go = prepare if rng.random() < WHOLE else dry_run
   try:
     records, rejects, left_out = go(name, case, tolerated)
@@ -103,8 +104,8 @@ def pick_file(rng, files):
 
 def dry_run(name, case, tolerated):
   """All of a build but TFDS's writing of the records: (image_ids, rejects, left out)."""
-  make_builder = build.load(name).Builder if name in build.NAMES else own_archive.make_builder(
-    name, own_archive.find(name, case / 'archives'))
+  make_builder = build.load(name).Builder if name in build.NAMES else custom.make_builder(
+    name, custom.find(name, case / 'archives'))
   builder = make_builder(data_dir=case / 'prepared', config='256', file_format='array_record')
   builder.tolerated = tolerated
   folder = pathlib.Path(builder.data_dir)
@@ -123,7 +124,7 @@ def dry_run(name, case, tolerated):
 
 def prepare(name, case, tolerated):
   """A build as the command makes it, read back: (rows of the index, rejects, left out)."""
-  from tfds_builders import index
+  from tfds_builders.common import index
   path = build.prepare(name, case / 'archives', case / 'prepared', tolerated=tolerated)
   judge.demand(not index.find_damage(path), 'records are not those that were written')
   metadata = build.read_metadata(path)

@@ -61,7 +61,7 @@ def walk(tree, prefix=''):
 
 def parse(arguments):
   """(config, what was said): as `command.parse_flags` does it; the config is None where it refuses."""
-  from mtpret_jax import command
+  from mtpret_jax import cli
   known = flags.FLAGS
   for name in [name for name in known if name.startswith('config.')]:
     delattr(known, name)
@@ -70,26 +70,27 @@ def parse(arguments):
   with (mock.patch.object(sys, 'argv', argv), contextlib.redirect_stderr(said),
         contextlib.redirect_stdout(io.StringIO())):
     try:
-      command.parse_flags(argv)
+      cli.parse_flags(argv)
     except SystemExit as stop:
-      judge.demand(stop.code == command.REFUSED, f'exit code {stop.code}')
+      judge.demand(stop.code == cli.REFUSED, f'exit code {stop.code}')
       return None, said.getvalue()
-  return command.CONFIG.value, ''
+  return cli.CONFIG.value, ''
 
 
 def check(arguments, devices, processes):
   """(config, what was said) after everything that is checked before data is prepared."""
   import jax
 
-  from mtpret_jax import command, prepare
+  from mtpret_jax import cli
+  from mtpret_jax.runtime import prepare_data
   config, said = parse(arguments)
   if config is None:
     return None, said
   with (mock.patch.object(jax, 'device_count', lambda: devices),
         mock.patch.object(jax, 'process_count', lambda: processes)):
     try:
-      command.check_run(config)
-    except prepare.REFUSALS as error:
+      cli.check_run(config)
+    except prepare_data.REFUSALS as error:
       return None, f'mtpret_jax: {error}\n'
   return config, ''
 
@@ -131,14 +132,14 @@ def judge_accepted(rng, config):
 def plan_visits(config):
   """The plan on tasks of 1000 images; where the epochs of so many, of which no check of a config knows, are too long
   for a run and are refused, on tasks of none."""
-  from mtpret_jax import runs
-  from mtpret_jax.check import ConfigError
+  from mtpret_jax import stages
+  from mtpret_jax.config.errors import ConfigError
   try:
-    return runs.make_plan(config, dict.fromkeys(config.tasks, 1000))
+    return stages.make_plan(config, dict.fromkeys(config.tasks, 1000))
   except ConfigError as error:
     judge.judge_line(str(error))
     judge.demand(not all(card.steps for card in config.tasks.values()), f'refused after it was accepted: {error}')
-    return runs.make_plan(config, dict.fromkeys(config.tasks, 0))
+    return stages.make_plan(config, dict.fromkeys(config.tasks, 0))
 
 
 def find_unprintable(stage):
@@ -150,19 +151,19 @@ def build(rng, config):
   """Builds what a run of one stage is made of, and asks it for a few numbers."""
   import jax
 
-  from mtpret_jax import optim, rehearsal
-  from mtpret_jax.guard import make_guard, remember
-  from mtpret_jax.step import shape_state
-  rehearsed = rehearsal.rehearse(config)
-  optimiser, objective = optim.make_optimiser(config.optimiser), remember(rehearsed.objective, config)
+  from mtpret_jax.preflight import abstract_run
+  from mtpret_jax.runtime.loss_guard import make_guard, remember
+  from mtpret_jax.step import make_optimiser, make_schedule, make_visit_schedule, shape_state
+  rehearsed = abstract_run.rehearse(config)
+  optimiser, objective = make_optimiser(config.optimiser), remember(rehearsed.objective, config)
   make_guard(config)
   if config.objective == 'multitask':
     plan = plan_visits(config)
     judge.demand(plan.steps > 0 and plan.visits, 'a run without steps')
     plan.round_ends, plan.begins, plan.find(plan.steps - 1)
-    schedule, steps = optim.make_visit_schedule(config.optimiser, plan), plan.steps
+    schedule, steps = make_visit_schedule(config.optimiser, plan), plan.steps
   else:
-    schedule, steps = optim.make_schedule(config.optimiser, config.steps), config.steps
+    schedule, steps = make_schedule(config.optimiser, config.steps), config.steps
   rates = np.array([schedule(step) for step in (0, 1, steps // 2, steps - 1)])
   judge.demand(np.isfinite(rates).all() and (rates >= 0).all(), f'rates {rates}')
   state = shape_state(objective, optimiser)

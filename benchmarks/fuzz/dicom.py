@@ -8,7 +8,7 @@ import pydicom
 from pydicom import encaps, uid
 
 from benchmarks.fuzz import judge, pictures, raw, values
-from tfds_builders import dicom, images
+from tfds_builders.common import dicom, images
 
 HEIGHT, WIDTH = 40, 60  # px
 WAYS = ('raw 8', 'raw 16', 'signed', 'rle', 'jpeg', 'jpeg 2000', 'colour', 'tables')

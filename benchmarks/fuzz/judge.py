@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from tfds_builders import archives, common, images
+from tfds_builders.common import archives, dataset, images
 
 SEXES = ('F', 'M', '')
 OLDEST = 120  # years
@@ -28,7 +28,7 @@ def judge_error(error, name, root, files):
   demand(isinstance(error, (ValueError, OSError)), f'undeclared {type(error).__name__}: {error}'[:300])
   text = str(error)
   demand(not archives.GARBLED.search(text) and len(text) < LINE, f'no one line: {type(error).__name__} {text[:300]!r}')
-  told = isinstance(error, (archives.ArchiveMissing, common.TooManyRejects)) and name in text
+  told = isinstance(error, (archives.ArchiveMissing, dataset.TooManyRejects)) and name in text
   told |= str(root) in text or any(file in text for file in files)
   demand(told, f'names no file: {type(error).__name__} {text}')
 
@@ -62,7 +62,7 @@ def judge_record(image_id, record, name, metadata):
   if metadata['mask']:
     mask = judge_image(record['mask'], 'mask')
     demand(mask.shape == shape, f'mask of {mask.shape}, image of {shape}')
-    strange = set(np.unique(mask).tolist()) - {*range(len(metadata['mask'])), common.UNANNOTATED}
+    strange = set(np.unique(mask).tolist()) - {*range(len(metadata['mask'])), dataset.UNANNOTATED}
     demand(not strange, f'mask with {strange}')
   for one in record.get('objects', ()):
     box = one['box']
@@ -82,7 +82,7 @@ def judge_rejects(rejects, folder):
   """Each reject says what and why, and all of them are in rejects.csv."""
   for reject in rejects:
     demand(reject.image_id or reject.path, f'reject of nothing: {reject}'[:300])
-    line = reject.reason and not archives.GARBLED.search(reject.reason) and len(reject.reason) <= common.LINE
+    line = reject.reason and not archives.GARBLED.search(reject.reason) and len(reject.reason) <= dataset.LINE
     demand(line, f'reason {reject.reason!r:.300}')
   with open(folder / 'rejects.csv', newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))

@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 
 from benchmarks.fuzz import archives as trials
-from tfds_builders import archives
-from tfds_builders.own_archive import own_archive
+from tfds_builders.common import archives
+from tfds_builders.custom import custom
 
 NAME, PATIENTS = 'clinic', 8
 HEIGHT, WIDTH = 20, 30  # px
@@ -18,9 +18,9 @@ def make(folder):
   root = folder / NAME
   if not root.is_dir():
     write(root)
-  _, _, classes, kinds = own_archive.read_schema(root)
-  clean = trials.describe_clean(root, folder, archives.list_files(own_archive.make_archive(NAME), root),
-                                functools.partial(own_archive.read, classes=classes, kinds=kinds))
+  _, _, classes, kinds = custom.read_schema(root)
+  clean = trials.describe_clean(root, folder, archives.list_files(custom.make_archive(NAME), root),
+                                functools.partial(custom.read, classes=classes, kinds=kinds))
 
   def run(rng, case, tell):
     return trials.build_damaged(rng, case, tell, NAME, root, clean)

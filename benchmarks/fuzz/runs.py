@@ -51,11 +51,12 @@ def write_run(workdir, config):
   """What a run leaves, of numbers drawn at random."""
   import jax
 
-  from mtpret_jax import checkpoint, optim, rehearsal
   from mtpret_jax.data.pipeline import INCIDENTAL, flatten
-  from mtpret_jax.step import shape_state
+  from mtpret_jax.preflight import abstract_run
+  from mtpret_jax.runtime import checkpoint
+  from mtpret_jax.step import make_optimiser, shape_state
   rng = np.random.default_rng(0)
-  shapes = shape_state(rehearsal.rehearse(config).objective, optim.make_optimiser(config.optimiser))
+  shapes = shape_state(abstract_run.rehearse(config).objective, make_optimiser(config.optimiser))
   state = jax.tree.map(lambda leaf: np.asarray(rng.random(leaf.shape), leaf.dtype), shapes)
   mark = {field: value for field, value in flatten(config.to_dict()).items() if not field.startswith(INCIDENTAL)}
   mark |= {f'data.{name}': '1.0.0 train by patient 16 images' for name in config.data.datasets}
@@ -139,7 +140,7 @@ def change_tree(rng, case):
 
 def forge(rng, case):
   """A checkpoint that is another than was saved, with a manifest that says it is whole."""
-  from mtpret_jax import manifest
+  from mtpret_jax.runtime import checksums
   folder = case / values.pick(rng, (FIRST, THIRD)) / 'checkpoints' / str(STEP)
   texts = [path for path in sorted(folder.rglob('*')) if path.is_file() and b'{' in path.read_bytes()[:1]]
   path = values.pick(rng, texts)
@@ -150,7 +151,7 @@ def forge(rng, case):
     path.write_bytes(values.pick(rng, tuple(raw.KINDS.values()))(rng, path.read_bytes()))
   else:
     path.unlink()
-  manifest.write(folder)
+  checksums.write(folder)
 
 
 def litter(rng, case):
@@ -191,7 +192,7 @@ def run(rng, case, tell, folder, clean):
 
 
 def judge_end(use, case, clean):
-  from mtpret_jax.check import ConfigError
+  from mtpret_jax.config.errors import ConfigError
   try:
     use(case, clean)
   except ConfigError as error:
@@ -205,20 +206,21 @@ def start_from(case, clean):
   """Both runs as those that others start from."""
   from ml_collections import ConfigDict
 
-  from mtpret_jax import past, start
+  from mtpret_jax.config import saved
+  from mtpret_jax.runtime import initial_weights
   refused = []
   for source in (FIRST, THIRD):
     config = ConfigDict(dict(init='other', init_from=source, trunk='resnet18', tasks={}))
     try:
-      start.check_start(config)
-      lineage = start.list_lineage(config)
-      params, _ = start.read_start(config)
+      initial_weights.check_start(config)
+      lineage = initial_weights.list_lineage(config)
+      params, _ = initial_weights.read_start(config)
     except ValueError as error:
       refused.append(error)
       continue
     judge.demand({'rsna_bone_age'} <= set(lineage), f'lineage {lineage}')
     judge.demand(params['conv1']['kernel'].shape == (7, 7, 1, 64), 'another trunk')
-    judge_config(past.read_config(source), clean[source], source)
+    judge_config(saved.read_config(source), clean[source], source)
   if refused:
     raise refused[0]
 
@@ -233,42 +235,44 @@ def judge_config(config, clean, source):
 
 def evaluate(case, clean):
   from configs import evaluate as evaluation
-  from mtpret_jax import past, scores
+  from mtpret_jax.config import saved
+  from mtpret_jax.evaluation import test_scores
   config = evaluation.get_config()
   config.update(run=THIRD, workdir='scored')
-  with mock.patch.object(scores, 'score_split', ask):
-    scores.evaluate_run(config)
-  judge_config(past.read_config(THIRD), clean[THIRD], THIRD)
+  with mock.patch.object(test_scores, 'score_split', ask):
+    test_scores.evaluate_run(config)
+  judge_config(saved.read_config(THIRD), clean[THIRD], THIRD)
 
 
 def ask(state, config, workdir, split):
   """In place of `scores.score_split`: the tasks are built, and asked for the shapes of their answers."""
   import jax
 
-  from mtpret_jax import rehearsal
   from mtpret_jax.objectives.multitask import make_answer
+  from mtpret_jax.preflight import abstract_run
   from mtpret_jax.tasks import make_task
   for name, card in config.tasks.items():
-    about = rehearsal.describe_dataset(config, card.dataset)
-    answer = make_answer(config, name, make_task(card.kind, about, rehearsal.choose_head(card)))
+    about = abstract_run.describe_dataset(config, card.dataset)
+    answer = make_answer(config, name, make_task(card.kind, about, abstract_run.choose_head(card)))
     params = {part: state.params[part] for part in ('trunk', name)}
-    jax.eval_shape(answer, params, state.carry['stats'], rehearsal.shape_labelled(card, about))
+    jax.eval_shape(answer, params, state.carry['stats'], abstract_run.shape_labelled(card, about))
 
 
 def go_on(case, clean):
   """What the same command reads of its own workdir."""
   from ml_collections import ConfigDict
 
-  from mtpret_jax import checkpoint, lock, progress, scores, watch
+  from mtpret_jax.evaluation import test_scores, validation
+  from mtpret_jax.runtime import checkpoint, logging, workdir_lock
   stages = {name: ConfigDict(copy.deepcopy(config)) for name, config in clean.items()}
   for name, config in stages.items():
-    scores.is_finished(config)
+    test_scores.is_finished(config)
     if not (case / name / 'run.lock').exists() or (case / name / 'run.lock').is_file():
-      lock.describe_holder(case / name / 'run.lock')
+      workdir_lock.describe_holder(case / name / 'run.lock')
     if not (case / name / 'metrics.jsonl').exists() or (case / name / 'metrics.jsonl').is_file():
-      progress.drop_lines(case / name / 'metrics.jsonl', 2)
-    scores.measure_forgetting(watch.read(case / name) or [{'tasks': {}}])
+      logging.drop_lines(case / name / 'metrics.jsonl', 2)
+    test_scores.measure_forgetting(validation.read(case / name) or [{'tasks': {}}])
     with checkpoint.open_checkpoints(case / name, 2) as checkpoints:
       checkpoint.read_metadata(checkpoints)
   with contextlib.redirect_stdout(io.StringIO()):
-    scores.finish_recipe(ConfigDict({'workdir': str(case), 'stages': stages}))
+    test_scores.finish_recipe(ConfigDict({'workdir': str(case), 'stages': stages}))

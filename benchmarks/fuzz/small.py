@@ -8,7 +8,6 @@ def shrink():
   os.environ['JAX_PLATFORMS'] = 'cpu'
   import jax
 
-  from mtpret_jax import command, rehearsal, weights  # noqa: F401 all that a case needs is imported now
   from mtpret_jax.models import resnet
   from tfds_builders import build
   resnet.WIDTHS = (8, 16, 24, 32)

@@ -38,12 +38,12 @@ def make(folder):
   from benchmarks.fuzz import small
   small.shrink()
   logging.getLogger('mtpret_jax').setLevel(logging.CRITICAL)
-  from mtpret_jax import weights
+  from mtpret_jax.models import torchvision_weights
   rng = np.random.default_rng(0)
-  shapes = weights.trunk_shapes(NAME)
+  shapes = torchvision_weights.trunk_shapes(NAME)
   arrays = jax.tree.map(lambda leaf: np.abs(rng.normal(size=leaf.shape)).astype(np.float32), shapes)
   folder.mkdir(exist_ok=True)
-  weights.export_trunk(*arrays, folder / 'whole.safetensors')
+  torchvision_weights.export_trunk(*arrays, folder / 'whole.safetensors')
   whole = (folder / 'whole.safetensors').read_bytes()
   return lambda rng, case, tell: run(rng, case, tell, whole, shapes)
 
@@ -51,8 +51,8 @@ def make(folder):
 def run(rng, case, tell, whole, shapes):
   from ml_collections import ConfigDict
 
-  from mtpret_jax import start
-  from mtpret_jax.check import ConfigError
+  from mtpret_jax.config.errors import ConfigError
+  from mtpret_jax.runtime import initial_weights
   kind = values.pick(rng, tuple(KINDS))
   ending = values.pick(rng, ENDINGS) if kind in ('weights: other kind', 'weights: pickle') else '.safetensors'
   path = case / f'weights{ending}'
@@ -63,7 +63,7 @@ def run(rng, case, tell, whole, shapes):
   before = os.getcwd()
   os.chdir(case)
   try:
-    params, stats = start.read_start(config)
+    params, stats = initial_weights.read_start(config)
   except ConfigError as error:
     judge.judge_line(str(error))
     judge.demand(str(path) in str(error), f'names no file: {error}')

@@ -13,9 +13,9 @@ import grain
 import numpy as np
 
 from mtpret_jax.data import workers
-from mtpret_jax.data.order import JOINT, Plan
 from mtpret_jax.data.records import decode_image, read_labelled, read_text
-from mtpret_jax.shuffle import place_keys
+from mtpret_jax.data.shuffle_bn import place_keys
+from mtpret_jax.data.task_schedule import JOINT, Plan
 
 # Fields that change nothing of what is learned.
 INCIDENTAL = ('name', 'workdir', 'sharding', 'save_every', 'log_every', 'keep', 'probe', 'evaluate_every', 'resamples',

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtpret_jax.models import conv_cpu
+from mtpret_jax.cpu import conv
 
 he_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's, He et al. 2015
 
@@ -58,7 +58,7 @@ def drop_unused_taps(kernel_hwCD, sides, dilation):
 def compute(images_BHWC, kernel_hwCD, stride, dilation):
   """The one place where the backend decides, forward and back."""
   return jax.lax.platform_dependent(
-    images_BHWC, kernel_hwCD, cpu=lambda *both: conv_cpu.convolve_split(*both, stride, dilation),
+    images_BHWC, kernel_hwCD, cpu=lambda *both: conv.convolve_split(*both, stride, dilation),
     default=lambda *both: convolve_plainly(*both, stride, dilation))
 
 
@@ -68,7 +68,7 @@ def compute_with_memory(images_BHWC, kernel_hwCD, stride, dilation):
 
 def pull_back(stride, dilation, memory, gradient_BhwD):
   return jax.lax.platform_dependent(
-    *memory, gradient_BhwD, cpu=lambda *all: conv_cpu.pull_back_split(*all, stride, dilation),
+    *memory, gradient_BhwD, cpu=lambda *all: conv.pull_back_split(*all, stride, dilation),
     default=lambda *all: pull_back_plainly(*all, stride, dilation))
 
 
@@ -80,7 +80,7 @@ def convolve_plainly(images_BHWC, kernel_hwCD, stride, dilation):
   where XLA for GPUs fails on the slices that it takes into the product (jax 0.10.2, openxla/xla issue 47381)."""
   if kernel_hwCD.shape[:2] == (1, 1) and stride == 1:
     return images_BHWC @ kernel_hwCD[0, 0]
-  return conv_cpu.convolve_directly(images_BHWC, kernel_hwCD, stride, dilation)
+  return conv.convolve_directly(images_BHWC, kernel_hwCD, stride, dilation)
 
 
 def pull_back_plainly(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation):

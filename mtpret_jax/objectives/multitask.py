@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtpret_jax import augment_labelled
-from mtpret_jax.data.order import JOINT
+from mtpret_jax.augment import labelled
+from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.objectives import Objective
 
@@ -93,7 +93,7 @@ def ask(config, name, task, graphs, params, stats, batch, rng):
   """(mean loss, stats) of one task on a view of its batch."""
   card, owner = config.tasks[name], owner_of(config, name)
   rng_view, rng_head = jax.random.split(rng)
-  batch = augment_labelled.make_labelled_view(batch, rng_view, card.augment, config.dtype)
+  batch = labelled.make_labelled_view(batch, rng_view, card.augment, config.dtype)
   groups = len(batch['image']) // card.group
   trunk = nnx.merge(graphs[TRUNK], params[TRUNK], stats[TRUNK][owner])
   head = nnx.merge(graphs[name], params[name], stats[name])
@@ -115,7 +115,7 @@ def make_answer(config, name, task):
     lambda: build_modules(config, {name: task}, jax.random.key(0))).items()}
 
   def predict(params, stats, batch):
-    batch = augment_labelled.make_labelled_plain(batch, config.tasks[name].augment.size, config.dtype)
+    batch = labelled.make_labelled_plain(batch, config.tasks[name].augment.size, config.dtype)
     trunk = nnx.merge(graphs[TRUNK], params[TRUNK], stats[TRUNK][owner_of(config, name)])
     head = nnx.merge(graphs[name], params[name], stats[name])
     features = trunk(batch['image'], groups=None, output_stride=task.output_stride)

@@ -6,7 +6,7 @@ Letters: B images, S sampled candidates, J kinds and the background.
 import jax.numpy as jnp
 import optax
 
-from mtpret_jax.models.faster_rcnn import FasterRCNN
+from mtpret_jax.models.detection.faster_rcnn import FasterRCNN
 from mtpret_jax.tasks.task import Task, find_rows
 
 STRIDE = 32

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from mtpret_jax.shuffle import place_keys
+from mtpret_jax.data.shuffle_bn import place_keys
 from tests.reference import draw, moco_setting
 
 

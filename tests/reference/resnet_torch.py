@@ -1,5 +1,5 @@
 """What torchvision's ResNets make of drawn weights and grey images; `python -m tests.reference.resnet_torch` records
-a sample of it in resnet.npz, which `tests/test_resnet.py` compares with. Needs torch and torchvision."""
+a sample of it in resnet.npz, which `tests/models/test_resnet.py` compares with. Needs torch and torchvision."""
 
 import pathlib
 

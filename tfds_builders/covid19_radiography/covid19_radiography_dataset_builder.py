@@ -4,7 +4,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, common, images
+from tfds_builders.common import archives, dataset, images
 
 CLASSES = ('COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia')
 FOLDERS = {name.lower(): name for name in CLASSES}  # the first release and some copies write NORMAL
@@ -22,20 +22,20 @@ ARCHIVE = archives.Archive(
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builder of covid19_radiography; see README.md beside it."""
 
-  VERSION = common.VERSION
-  BUILDER_CONFIGS = common.CONFIGS
+  VERSION = dataset.VERSION
+  BUILDER_CONFIGS = dataset.CONFIGS
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return common.describe(
+    return dataset.describe(
       self, homepage='https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database', findings=CLASSES,
       relation='exclusive', mask=('background', 'lung'))
 
   def _split_generators(self, dl_manager):
-    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
 
   def _generate_examples(self, split, root, entries):
-    yield from common.records(self, split, root, entries)
+    yield from dataset.records(self, split, root, entries)
 
 
 def read(root, listed):
@@ -45,13 +45,13 @@ def read(root, listed):
     match = PATH.fullmatch(path)
     name = FOLDERS.get(match['folder'].lower()) if match else None
     if not name:
-      rejects.append(common.Reject('', path, 'file that is no image of this archive'))
+      rejects.append(dataset.Reject('', path, 'file that is no image of this archive'))
     else:
       (masks if (match['kind'] or '').lower() == 'masks' else pictures)[name, match['stem']] = path
-  rejects += [common.Reject(stem, masks[name, stem], 'mask without image')
+  rejects += [dataset.Reject(stem, masks[name, stem], 'mask without image')
               for name, stem in masks if (name, stem) not in pictures]
   entries = [
-    common.Entry(
+    dataset.Entry(
       image_id=stem, patient=stem, path=root / path, stratum=name, group=name,
       mask=functools.partial(read_lungs, root / masks[name, stem]) if (name, stem) in masks else None,
       fields={'part': 'chest', 'known': [True] * len(CLASSES), 'present': [float(name == other) for other in CLASSES]})

@@ -4,7 +4,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, boxes, common
+from tfds_builders.common import archives, boxes, dataset
 
 # Which headings (their part before the first '/') state a finding. The names are ChestX-ray14's where it has one.
 HEADINGS = {
@@ -44,18 +44,18 @@ ARCHIVE = archives.Archive(
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builder of indiana_cxr; see README.md beside it."""
 
-  VERSION = common.VERSION
-  BUILDER_CONFIGS = common.CONFIGS
+  VERSION = dataset.VERSION
+  BUILDER_CONFIGS = dataset.CONFIGS
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return common.describe(self, homepage='https://openi.nlm.nih.gov/faq#collection', findings=FINDINGS)
+    return dataset.describe(self, homepage='https://openi.nlm.nih.gov/faq#collection', findings=FINDINGS)
 
   def _split_generators(self, dl_manager):
-    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
 
   def _generate_examples(self, split, root, entries):
-    yield from common.records(self, split, root, entries)
+    yield from dataset.records(self, split, root, entries)
 
 
 def read(root, listed):
@@ -68,7 +68,7 @@ def read(root, listed):
     try:
       report, headings, pictures = read_report((root / path).read_bytes())
     except ValueError as error:
-      rejects.append(common.Reject('', path, str(error)))
+      rejects.append(dataset.Reject('', path, str(error)))
       continue
     left_out['report without image'] += not pictures
     fields = {'part': 'chest', 'study': report, **find_findings(headings)}
@@ -76,12 +76,12 @@ def read(root, listed):
       key = normalise(name)
       named.add(key)
       if key not in files:
-        rejects.append(common.Reject(name, path, 'image of a report is not there'))
+        rejects.append(dataset.Reject(name, path, 'image of a report is not there'))
       else:
-        entries.append(common.Entry(image_id=name, patient=report, path=root / files[key], fields=fields,
+        entries.append(dataset.Entry(image_id=name, patient=report, path=root / files[key], fields=fields,
                                     stratum=('abnormal' if fields['present'][0] else 'normal')
                                     if fields['known'][0] else 'not indexed'))
-  rejects += [common.Reject('', path, 'image without report') for key, path in files.items() if key not in named]
+  rejects += [dataset.Reject('', path, 'image without report') for key, path in files.items() if key not in named]
   return entries, rejects, {reason: count for reason, count in left_out.items() if count}
 
 
@@ -93,7 +93,7 @@ def find_images(listed):
       continue
     key = normalise(path.rsplit('/', 1)[-1].rsplit('.', 1)[0])
     if key is None or not path.endswith(('.png', '.dcm')):
-      rejects.append(common.Reject('', path, 'file that is no image of this archive'))
+      rejects.append(dataset.Reject('', path, 'file that is no image of this archive'))
     else:
       files.setdefault(key, path)
   return files, rejects

@@ -3,7 +3,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, common
+from tfds_builders.common import archives, dataset
 
 FINDINGS = ('pneumonia', 'bacteria', 'virus')  # the first is the task; the others the germ, where the name has it
 NAMES = (  # Kaggle pneumonia, Kaggle normal, Mendeley
@@ -23,18 +23,18 @@ ARCHIVE = archives.Archive(
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builder of kermany_pneumonia; see README.md beside it."""
 
-  VERSION = common.VERSION
-  BUILDER_CONFIGS = common.CONFIGS
+  VERSION = dataset.VERSION
+  BUILDER_CONFIGS = dataset.CONFIGS
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return common.describe(self, homepage='https://data.mendeley.com/datasets/rscbjbr9sj', findings=FINDINGS)
+    return dataset.describe(self, homepage='https://data.mendeley.com/datasets/rscbjbr9sj', findings=FINDINGS)
 
   def _split_generators(self, dl_manager):
-    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
 
   def _generate_examples(self, split, root, entries):
-    yield from common.records(self, split, root, entries)
+    yield from dataset.records(self, split, root, entries)
 
 
 def read(root, listed):
@@ -43,14 +43,14 @@ def read(root, listed):
   for path in listed:
     parts = re.fullmatch(r'(train|val|test)/(NORMAL|PNEUMONIA)/([^/]+)\.(?:jpe?g|png)', path, re.IGNORECASE)
     if not parts:
-      rejects.append(common.Reject('', path, 'file that is no image of this archive'))
+      rejects.append(dataset.Reject('', path, 'file that is no image of this archive'))
       continue
     label, stem = parts[2].lower(), parts[3]
     ill = label == 'pneumonia'
     named = next(filter(None, (pattern.fullmatch(stem) for pattern in NAMES)), None)
     named = named.groupdict() if named else {'patient': stem}
     germ = (named.get('germ') or '').lower() if ill else ''
-    entries.append(common.Entry(
+    entries.append(dataset.Entry(
       image_id=path.rsplit('.', 1)[0], patient=named['patient'], path=root / path,
       stratum=germ or label, group=label,
       official={'val': 'validation'}.get(parts[1].lower(), parts[1].lower()),

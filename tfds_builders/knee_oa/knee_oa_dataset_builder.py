@@ -3,7 +3,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, common
+from tfds_builders.common import archives, dataset
 
 GRADES = ('KL 0 none', 'KL 1 doubtful', 'KL 2 minimal', 'KL 3 moderate', 'KL 4 severe')
 PATH = re.compile(r'(?P<folder>train|val|test|auto_test)/(?P<grade>[0-4])/(?P<stem>[^/]+)\.png')
@@ -21,19 +21,19 @@ ARCHIVE = archives.Archive(
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builder of knee_oa; see README.md beside it."""
 
-  VERSION = common.VERSION
-  BUILDER_CONFIGS = common.CONFIGS
+  VERSION = dataset.VERSION
+  BUILDER_CONFIGS = dataset.CONFIGS
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return common.describe(
+    return dataset.describe(
       self, homepage='https://data.mendeley.com/datasets/56rmx5bjcr', findings=GRADES, relation='ordinal')
 
   def _split_generators(self, dl_manager):
-    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
 
   def _generate_examples(self, split, root, entries):
-    yield from common.records(self, split, root, entries)
+    yield from dataset.records(self, split, root, entries)
 
 
 def read(root, listed):
@@ -45,10 +45,10 @@ def read(root, listed):
     if match and match['folder'] == 'auto_test':
       again += 1
     elif not knee:
-      rejects.append(common.Reject('', path, 'file that is no image of this archive'))
+      rejects.append(dataset.Reject('', path, 'file that is no image of this archive'))
     else:
       grade = int(match['grade'])
-      entries.append(common.Entry(
+      entries.append(dataset.Entry(
         image_id=match['stem'], patient=knee['patient'], path=root / path, stratum=match['grade'],
         group=match['grade'], official={'val': 'validation'}.get(match['folder'], match['folder']),
         fields={'part': 'knee', 'known': [True] * len(GRADES),

@@ -3,7 +3,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, common
+from tfds_builders.common import archives, dataset
 
 PATH = re.compile(r'(?P<folder>train|valid)/XR_(?P<part>[A-Z]+)/(?P<patient>patient\d+)/'
                   r'study\d+_(?P<label>positive|negative)/[^/]+\.png')
@@ -22,19 +22,19 @@ ARCHIVE = archives.Archive(
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builder of mura; see README.md beside it."""
 
-  VERSION = common.VERSION
-  BUILDER_CONFIGS = common.CONFIGS
+  VERSION = dataset.VERSION
+  BUILDER_CONFIGS = dataset.CONFIGS
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return common.describe(
+    return dataset.describe(
       self, homepage='https://stanfordmlgroup.github.io/competitions/mura/', findings=('abnormal',))
 
   def _split_generators(self, dl_manager):
-    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
 
   def _generate_examples(self, split, root, entries):
-    yield from common.records(self, split, root, entries)
+    yield from dataset.records(self, split, root, entries)
 
 
 def read(root, listed):
@@ -45,15 +45,15 @@ def read(root, listed):
   for path in [path for path in listed if path not in lists]:
     match = PATH.fullmatch(path)
     if not match:
-      rejects.append(common.Reject('', path, 'file that is no image of this archive'))
+      rejects.append(dataset.Reject('', path, 'file that is no image of this archive'))
     elif lists and path not in tabled:
-      rejects.append(common.Reject(path[:-4], path, 'image without row'))
+      rejects.append(dataset.Reject(path[:-4], path, 'image without row'))
     else:
       part = match['part'].lower()
-      entries.append(common.Entry(
+      entries.append(dataset.Entry(
         image_id=path[:-4], patient=match['patient'], path=root / path, stratum=f'{part} {match["label"]}',
         group=f'{part} {match["label"]}', official=OFFICIAL[match['folder']],
         fields={'part': part, 'study': path.rsplit('/', 1)[0], 'known': [True],
                 'present': [float(match['label'] == 'positive')]}))
-  rejects += [common.Reject(path[:-4], path or lists[0], 'row without image') for path in sorted(tabled - set(listed))]
+  rejects += [dataset.Reject(path[:-4], path or lists[0], 'row without image') for path in sorted(tabled - set(listed))]
   return entries, rejects, {}

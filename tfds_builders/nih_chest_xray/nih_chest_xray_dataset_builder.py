@@ -5,7 +5,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, boxes, common
+from tfds_builders.common import archives, boxes, dataset
 
 FINDINGS = ('Atelectasis', 'Cardiomegaly', 'Effusion', 'Infiltration', 'Mass', 'Nodule', 'Pneumonia', 'Pneumothorax',
             'Consolidation', 'Edema', 'Emphysema', 'Fibrosis', 'Pleural_Thickening', 'Hernia')
@@ -29,20 +29,20 @@ ARCHIVE = archives.Archive(
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builder of nih_chest_xray; see README.md beside it."""
 
-  VERSION = common.VERSION
-  BUILDER_CONFIGS = common.CONFIGS
+  VERSION = dataset.VERSION
+  BUILDER_CONFIGS = dataset.CONFIGS
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return common.describe(
+    return dataset.describe(
       self, homepage='https://nihcc.app.box.com/v/ChestXray-NIHCC', findings=FINDINGS, kinds=KINDS,
       boxes='on some 880 images only: no object on another image means that nobody drew, not that nothing is there')
 
   def _split_generators(self, dl_manager):
-    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
 
   def _generate_examples(self, split, root, entries):
-    yield from common.records(self, split, root, entries)
+    yield from dataset.records(self, split, root, entries)
 
 
 def read(root, listed):
@@ -52,33 +52,33 @@ def read(root, listed):
     if path.endswith('.png'):
       name = path.rsplit('/', 1)[-1]
       if images.setdefault(name, path) != path:
-        rejects.append(common.Reject(name[:-4], path, 'duplicate image_id'))
+        rejects.append(dataset.Reject(name[:-4], path, 'duplicate image_id'))
   tables = [path for path in listed if re.fullmatch(r'Data_Entry_2017[^/]*\.csv', path)]
   if not tables:
     raise ValueError(f'{root} has a Data_Entry_2017*.csv that is no file')
   rows, ragged = archives.read_table(root / tables[0], (
     'Image Index', 'Finding Labels', 'Patient ID', 'Patient Age', 'Patient Gender', 'View Position'))
   drawn, bad_boxes = read_boxes(root, listed, {row['Image Index'] for row in rows})
-  rejects += bad_boxes + [common.Reject('', tables[0], reason) for reason in ragged]
+  rejects += bad_boxes + [dataset.Reject('', tables[0], reason) for reason in ragged]
 
   stated, good = collections.defaultdict(set), []
   for row in rows:
     name, labels = row['Image Index'], set(row['Finding Labels'].split('|')) - {'No Finding'}
     if name not in images:
-      rejects.append(common.Reject(name[:-4], tables[0], 'row without image'))
+      rejects.append(dataset.Reject(name[:-4], tables[0], 'row without image'))
     elif not row['Finding Labels'] or not labels <= set(FINDINGS):
-      rejects.append(common.Reject(name[:-4], images[name], f'unknown finding: {sorted(labels - set(FINDINGS))}'))
+      rejects.append(dataset.Reject(name[:-4], images[name], f'unknown finding: {sorted(labels - set(FINDINGS))}'))
     else:
       stated[row['Patient ID']] |= labels
       good.append((name, labels, row))
   tabled = {row['Image Index'] for row in rows}
-  rejects += [common.Reject(name[:-4], images[name], 'image without row') for name in images if name not in tabled]
+  rejects += [dataset.Reject(name[:-4], images[name], 'image without row') for name in images if name not in tabled]
   strata = {patient: next((name for name in RAREST if name in labels), 'No Finding')
             for patient, labels in stated.items()}
   official = {name: OFFICIAL[path] for path in OFFICIAL if path in listed
               for name in archives.read_text(root / path).split()}
   entries = [
-    common.Entry(
+    dataset.Entry(
       image_id=name[:-4], patient=row['Patient ID'], path=root / images[name], stratum=strata[row['Patient ID']],
       objects=tuple(drawn[name]), official=official.get(name, ''),
       fields={'part': 'chest', 'view': keep(row['View Position'], VIEWS), 'sex': keep(row['Patient Gender'], SEXES),
@@ -107,7 +107,7 @@ def read_boxes(root, listed, tabled):
       elif box and name not in tabled:
         reason = 'box without image'
       if reason:
-        rejects.append(common.Reject(name[:-4], table, reason))
+        rejects.append(dataset.Reject(name[:-4], table, reason))
       else:
         found[name].append(box)
   return found, rejects
@@ -116,8 +116,8 @@ def read_boxes(root, listed, tabled):
 def read_age(text):
   """Years from '58', '058Y' or '006M'; NaN where unreadable or beyond belief."""
   match = re.fullmatch(r'(\d{1,5})([YMD]?)', text.strip())
-  years = int(match[1]) / {'': 1, 'Y': 1, 'M': 12, 'D': 365.25}[match[2]] if match else common.UNKNOWN_AGE
-  return years if years <= OLDEST else common.UNKNOWN_AGE
+  years = int(match[1]) / {'': 1, 'Y': 1, 'M': 12, 'D': 365.25}[match[2]] if match else dataset.UNKNOWN_AGE
+  return years if years <= OLDEST else dataset.UNKNOWN_AGE
 
 
 def keep(cell, words):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, common, images
+from tfds_builders.common import archives, dataset, images
 
 CLASSES = ('background', 'mandible')
 TORN = ('22', '110')  # drawings that lost parts: what is there is mandible, of the rest nobody knows
@@ -20,28 +20,28 @@ ARCHIVE = archives.Archive(
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builder of panoramic_dental; see README.md beside it."""
 
-  VERSION = common.VERSION
-  BUILDER_CONFIGS = common.CONFIGS
+  VERSION = dataset.VERSION
+  BUILDER_CONFIGS = dataset.CONFIGS
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return common.describe(self, homepage='https://data.mendeley.com/datasets/hxt48yk462', mask=CLASSES)
+    return dataset.describe(self, homepage='https://data.mendeley.com/datasets/hxt48yk462', mask=CLASSES)
 
   def _split_generators(self, dl_manager):
-    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
 
   def _generate_examples(self, split, root, entries):
-    yield from common.records(self, split, root, entries)
+    yield from dataset.records(self, split, root, entries)
 
 
 def read(root, listed):
   """Entries, rejects and what was left out; the number of an image is all that is known of its patient."""
   pictures, drawings = ({match[1]: path for path in listed if (match := re.fullmatch(rf'{folder}/(\d+)\.png', path))}
                         for folder in ('Images', 'Segmentation1'))
-  rejects = [common.Reject(name, pictures[name], 'image without segmentation') for name in pictures.keys() - drawings]
-  rejects += [common.Reject(name, drawings[name], 'segmentation without image') for name in drawings.keys() - pictures]
+  rejects = [dataset.Reject(name, pictures[name], 'image without segmentation') for name in pictures.keys() - drawings]
+  rejects += [dataset.Reject(name, drawings[name], 'segmentation without image') for name in drawings.keys() - pictures]
   entries = [
-    common.Entry(image_id=name, patient=name, path=root / pictures[name], fields={'part': 'jaw'},
+    dataset.Entry(image_id=name, patient=name, path=root / pictures[name], fields={'part': 'jaw'},
                  mask=functools.partial(read_mandible, root / drawings[name], torn=name in TORN))
     for name in sorted(pictures.keys() & drawings, key=int)]
   return entries, rejects, {}
@@ -53,4 +53,4 @@ def read_mandible(path, torn=False):
   A drawing is the image with all but the mandible blanked to one grey.
   """
   drawing = images.read(path)
-  return np.where(drawing != drawing[0, 0], np.uint8(1), np.uint8(common.UNANNOTATED if torn else 0))
+  return np.where(drawing != drawing[0, 0], np.uint8(1), np.uint8(dataset.UNANNOTATED if torn else 0))

@@ -1,7 +1,7 @@
 """Shenzhen (China Set): chest radiographs with and without tuberculosis, the lungs drawn on most."""
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, common, nlm
+from tfds_builders.common import archives, dataset, nlm_tuberculosis
 
 ARCHIVE = archives.Archive(
   name='shenzhen_cxr', marker='ChinaSet_AllFiles/**/CXR_png',
@@ -16,22 +16,22 @@ ARCHIVE = archives.Archive(
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builder of shenzhen_cxr; see README.md beside it."""
 
-  VERSION = common.VERSION
-  BUILDER_CONFIGS = common.CONFIGS
+  VERSION = dataset.VERSION
+  BUILDER_CONFIGS = dataset.CONFIGS
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return common.describe(self, homepage='https://openi.nlm.nih.gov/faq#collection', findings=nlm.FINDINGS,
-                           mask=nlm.CLASSES)
+    return dataset.describe(self, homepage='https://openi.nlm.nih.gov/faq#collection',
+                            findings=nlm_tuberculosis.FINDINGS, mask=nlm_tuberculosis.CLASSES)
 
   def _split_generators(self, dl_manager):
-    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
 
   def _generate_examples(self, split, root, entries):
-    yield from common.records(self, split, root, entries)
+    yield from dataset.records(self, split, root, entries)
 
 
 def read(root, listed):
   """Entries, rejects and what was left out; see `nlm`."""
-  masks, _ = nlm.pick(listed, rf'(?:.*/)?{nlm.NAME}_mask\.png')
-  return nlm.make_entries(root, listed, nlm.join(masks))
+  masks, _ = nlm_tuberculosis.pick(listed, rf'(?:.*/)?{nlm_tuberculosis.NAME}_mask\.png')
+  return nlm_tuberculosis.make_entries(root, listed, nlm_tuberculosis.join(masks))

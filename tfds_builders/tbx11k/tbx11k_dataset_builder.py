@@ -3,7 +3,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, boxes, common
+from tfds_builders.common import archives, boxes, dataset
 
 KINDS = ('ActiveTuberculosis', 'ObsoletePulmonaryTuberculosis')
 FINDINGS = ('tuberculosis', 'active', 'latent', 'other disease')
@@ -22,19 +22,19 @@ ARCHIVE = archives.Archive(
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builder of tbx11k; see README.md beside it."""
 
-  VERSION = common.VERSION
-  BUILDER_CONFIGS = common.CONFIGS
+  VERSION = dataset.VERSION
+  BUILDER_CONFIGS = dataset.CONFIGS
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return common.describe(self, homepage='https://mmcheng.net/tb/', findings=FINDINGS, kinds=KINDS,
+    return dataset.describe(self, homepage='https://mmcheng.net/tb/', findings=FINDINGS, kinds=KINDS,
                            boxes='on all images with tuberculosis but one; the others have none by definition')
 
   def _split_generators(self, dl_manager):
-    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
 
   def _generate_examples(self, split, root, entries):
-    yield from common.records(self, split, root, entries)
+    yield from dataset.records(self, split, root, entries)
 
 
 def read(root, listed):
@@ -48,12 +48,12 @@ def read(root, listed):
     if name in pictures and marks is not None:
       entries.append(make_entry(root / pictures[name], name, marks, sides.get(name, '')))
     elif name not in pictures:
-      rejects.append(common.Reject(stem(name), name or 'annotations', 'row without image'))
-  rejects += [common.Reject(stem(name), pictures[name], 'image without row') for name in pictures if name not in table]
+      rejects.append(dataset.Reject(stem(name), name or 'annotations', 'row without image'))
+  rejects += [dataset.Reject(stem(name), pictures[name], 'image without row') for name in pictures if name not in table]
   left_out = {'test image without label': sum(path.startswith('imgs/test/') for path in listed),
               'image of another archive (imgs/extra)': sum(path.startswith('imgs/extra/') for path in listed)}
   known = ('imgs/test/', 'imgs/extra/', 'annotations/', 'lists/')
-  rejects += [common.Reject('', path, 'file that is no image of this archive') for path in listed
+  rejects += [dataset.Reject('', path, 'file that is no image of this archive') for path in listed
               if not path.startswith(known) and not PICTURE.fullmatch(path)]
   return entries, rejects, {reason: count for reason, count in left_out.items() if count}
 
@@ -63,7 +63,7 @@ def make_entry(path, name, marks, official):
   folder, kinds = name.split('/')[0], {kind for kind, *_ in marks}
   ill, told = folder == 'tb', folder != 'tb' or bool(marks)
   present = [ill, KINDS[0] in kinds, KINDS[1] in kinds, folder == 'sick']
-  return common.Entry(
+  return dataset.Entry(
     image_id=stem(name), patient=stem(name), path=path, objects=tuple(marks),
     stratum=' '.join([folder, *sorted(kinds)]), group='' if ill else None, official=official,
     # Whether someone with tuberculosis has another disease, too, is not stated.
@@ -82,7 +82,7 @@ def read_tables(root, tables):
   found, rejects = {}, []
   for path in tables:
     boxed, refused = boxes.read_coco(root / path, KINDS)
-    rejects += [common.Reject(stem(name), path, reason) for name, reason in refused if name not in found]
+    rejects += [dataset.Reject(stem(name), path, reason) for name, reason in refused if name not in found]
     found = {**boxed, **found}
   return found, rejects
 
@@ -101,7 +101,7 @@ def read_lists(root, listed, pictures):
       found[name], refused = boxes.read_voc(root / sheet, KINDS) if sheet else ([], [])
     except ValueError as error:
       found[name], refused = None, [f'unreadable XML: {error}']
-    rejects += [common.Reject(stem(name), sheet, reason) for reason in refused]
+    rejects += [dataset.Reject(stem(name), sheet, reason) for reason in refused]
   return found, rejects
 
 

@@ -5,7 +5,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from tfds_builders import archives, boxes, common, dicom, images
+from tfds_builders.common import archives, boxes, dataset, dicom, images
 
 FINDINGS = ('Aortic enlargement', 'Atelectasis', 'Calcification', 'Cardiomegaly', 'Consolidation', 'ILD',
             'Infiltration', 'Lung Opacity', 'Nodule/Mass', 'Other lesion', 'Pleural effusion', 'Pleural thickening',
@@ -29,20 +29,20 @@ ARCHIVE = archives.Archive(
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Builder of vinbigdata_cxr; see README.md beside it."""
 
-  VERSION = common.VERSION
-  BUILDER_CONFIGS = common.CONFIGS
+  VERSION = dataset.VERSION
+  BUILDER_CONFIGS = dataset.CONFIGS
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return common.describe(
+    return dataset.describe(
       self, homepage='https://www.kaggle.com/competitions/vinbigdata-chest-xray-abnormalities-detection',
       findings=FINDINGS, kinds=FINDINGS, boxes=f'of any reader; those of several with IoU {SAME} and more are averaged')
 
   def _split_generators(self, dl_manager):
-    return common.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
 
   def _generate_examples(self, split, root, entries):
-    yield from common.records(self, split, root, entries)
+    yield from dataset.records(self, split, root, entries)
 
 
 def read(root, listed):
@@ -55,15 +55,15 @@ def read(root, listed):
     elif path.startswith('test/'):
       hidden += 1
     elif path != 'train.csv':
-      rejects.append(common.Reject(match[1] if match else '', path, 'duplicate image_id' if match else
+      rejects.append(dataset.Reject(match[1] if match else '', path, 'duplicate image_id' if match else
                                    'file that is no image of this archive'))
   rows = collections.defaultdict(list)
   table, ragged = archives.read_table(root / 'train.csv', COLUMNS)
-  rejects += [common.Reject('', 'train.csv', reason) for reason in ragged]
+  rejects += [dataset.Reject('', 'train.csv', reason) for reason in ragged]
   for row in table:
     rows[row['image_id']].append(row)
-  rejects += [common.Reject(name, 'train.csv', 'row without image') for name in rows.keys() - pictures.keys()]
-  rejects += [common.Reject(name, pictures[name], 'image without row') for name in pictures.keys() - rows.keys()]
+  rejects += [dataset.Reject(name, 'train.csv', 'row without image') for name in rows.keys() - pictures.keys()]
+  rejects += [dataset.Reject(name, pictures[name], 'image without row') for name in pictures.keys() - rows.keys()]
   entries = []
   for name in sorted(rows.keys() & pictures.keys()):
     try:
@@ -71,7 +71,7 @@ def read(root, listed):
       entries.append(entry)
       rejects += bad
     except images.Unreadable as error:
-      rejects.append(common.Reject(name, pictures[name], str(error)))
+      rejects.append(dataset.Reject(name, pictures[name], str(error)))
   return entries, rejects, {'test image without label': hidden} if hidden else {}
 
 
@@ -83,7 +83,7 @@ def make_entry(name, path, rows):
   drawn, rejects = read_boxes(name, path, [row for row in rows if row['class_name'] != NOTHING])
   present = [2 * len(said[finding]) > len(readers) for finding in FINDINGS]
   known = [yes or not said[finding] for yes, finding in zip(present, FINDINGS, strict=True)]
-  return common.Entry(
+  return dataset.Entry(
     image_id=name, patient=name, path=path, objects=tuple(merge(drawn)),
     stratum=next((finding for finding in RAREST if said[finding]), NOTHING),
     fields={'part': 'chest', 'present': [float(yes) for yes in present], 'known': known}), rejects
@@ -100,7 +100,7 @@ def read_boxes(name, path, rows):
     else:
       box, reason = boxes.place_box(row['class_name'], *sides, width, height)
     drawn += [(row['rad_id'], box)] if box else []
-    rejects += [common.Reject(name, 'train.csv', reason)] if reason else []
+    rejects += [dataset.Reject(name, 'train.csv', reason)] if reason else []
   return drawn, rejects
 
 

@@ -1,0 +1,118 @@
+"""Archives -> prepared datasets, once: renders the phantom archives where no real ones are given, and builds."""
+
+import logging
+import pathlib
+
+import jax
+
+from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.data.sources import MissingSplit, open_source
+from mtpret_jax.runtime import distributed
+from tfds_builders import build, leakage
+from tfds_builders.common import dataset
+from tfds_builders.custom import custom
+
+NEEDED = {'classification': 'findings', 'regression': 'value', 'segmentation': 'mask', 'detection': 'kinds'}
+
+PHANTOMS = 'phantom radiographs, computed, not patients'
+
+log = logging.getLogger(__name__)
+
+# what the person who gave the command can mend
+REFUSALS = (ConfigError, MissingSplit, build.ArchiveChanged, dataset.TooManyRejects, custom.Mistake)
+
+
+def choose_datasets(config):
+  """Fills in `data.datasets`: those of the tasks, or where it is empty all whose archives are in `data.archives`."""
+  if config.objective == 'multitask':
+    config.data.datasets = tuple(dict.fromkeys(card.dataset for card in config.tasks.values()))
+  for name in config.data.datasets:
+    if not build.is_prepared(build.locate(name, config.data.dir, config.data.stored)):
+      check_name(name, config.data.archives)
+  if config.data.datasets:
+    return
+  absent = {error.dataset for error in build.missing(build.NAMES, config.data.archives)}
+  config.data.datasets = tuple(name for name in build.NAMES if name not in absent)
+  if not config.data.datasets:
+    raise ConfigError(f'none of {", ".join(build.NAMES)} lies in {config.data.archives!r}: name the folder with the '
+                      f'downloads, --config.data.archives=<folder>; tfds_builders/<name>/README.md shows their layout')
+  log.info('found the archives of %s', ', '.join(config.data.datasets))
+
+
+def check_name(name, folder):
+  """Raises ConfigError unless there is a builder for the dataset, or it is an own archive in `folder`."""
+  if name not in build.NAMES and not (folder and custom.is_there(name, folder)):
+    raise ConfigError(
+      f'unknown dataset {name!r}; have {", ".join(build.NAMES)}, or one of your own, with '
+      f'{pathlib.Path(folder or "<archives>", name, "labels.csv")} and --config.data.archives (docs/datasets.md)')
+
+
+def prepare_data(config):
+  """Builds every dataset of the config that is not built yet, in the first process; the others wait."""
+  distributed.on_first(lambda: build_data(config), REFUSALS)
+  distributed.in_all(lambda: open_data(config), REFUSALS)
+
+
+def build_data(config):
+  folder = config.data.archives or render_phantoms(config.data)
+  refuse_missing(config.data.datasets, folder, config.data.dir, config.data.stored)
+  for name in config.data.datasets:
+    build.prepare(name, folder, config.data.dir, size=config.data.stored)
+
+
+def open_data(config):
+  """Raises MissingSplit now rather than after the training, and ConfigError where another host built the data."""
+  for name in config.data.datasets:
+    for split in ('train', 'validation'):
+      try:
+        open_source(name, config.data.dir, config.data.stored, split, config.data.rule)
+      except FileNotFoundError as error:
+        if jax.process_index() == 0:
+          raise
+        raise ConfigError(f'{name} is prepared, but this host does not see it in {config.data.dir!r}: set '
+                          f'--config.data.dir to a folder on storage that all hosts share') from error
+
+
+def refuse_external(config, pretrained):
+  """Raises ConfigError where a task is to be external, but shares images with what its trunk was pretrained on."""
+  for name, card in config.get('tasks', {}).items():
+    if card.external:
+      try:
+        leakage.refuse_external(card.dataset, pretrained)
+      except leakage.NotExternal as error:
+        raise ConfigError(f'{error}; to run it all the same, as an internal task: '
+                          f'--config.tasks.{name}.external=False') from error
+
+
+def refuse_unteachable(config):
+  """Raises ConfigError where a dataset with a builder has not what a task on it is to learn; what one of your own has
+  is known once it is prepared."""
+  for name, card in config.get('tasks', {}).items():
+    if card.dataset not in build.NAMES:
+      continue
+    about = build.describe(card.dataset)
+    if not about[NEEDED[card.kind]]:
+      fits = [kind for kind, needed in NEEDED.items() if about[needed]]
+      raise ConfigError(f'tasks.{name}: {card.dataset} has nothing to learn {card.kind} from, only {", ".join(fits)}: '
+                        f'set tasks.{name}.kind or tasks.{name}.dataset')
+    absent = [finding for finding in card.findings if finding not in about['findings']]
+    if absent:
+      raise ConfigError(f'tasks.{name}.findings: {card.dataset} has no finding {absent[0]!r}; have '
+                        f'{", ".join(about["findings"])}')
+
+
+def render_phantoms(data):
+  """The phantom archives of `data.datasets`; returns the folder they are in."""
+  log.info('No archives given: this run is on phantom radiographs, computed, not patients.')
+  folder = pathlib.Path(data.dir, 'archives')
+  from tfds_builders import phantoms
+  for name in [name for name in data.datasets if name in build.NAMES]:
+    phantoms.write(name, folder, **data.phantoms)
+  return folder
+
+
+def refuse_missing(names, folder, data_dir, stored):
+  """Raises ConfigError with a line for each dataset that is neither in `folder` nor prepared already."""
+  lines = [str(error) for error in build.missing(names, folder, data_dir, stored)]
+  if lines:
+    raise ConfigError('\n'.join([f'{len(lines)} of {len(names)} archives are missing:', *lines]))

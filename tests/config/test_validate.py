@@ -1,0 +1,145 @@
+"""Mistakes in a command are answered in one line that states value, rule and remedy."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from configs import continual, finetune, pretrain
+from configs.pretrain import VARIANTS, get_config
+from mtpret_jax.config import validate
+from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.config.validate import check_config, check_workdir
+from mtpret_jax.evaluation import validation
+from mtpret_jax.runtime import logging, loss_guard, workdir_lock
+from mtpret_jax.runtime.prepare_data import choose_datasets
+from mtpret_jax.train import read_start
+from tests.support.paths import ROOT
+
+
+def run_main(*flags):
+  command = [sys.executable, '-m', 'mtpret_jax.main', *flags]
+  done = subprocess.run(command, cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, capture_output=True, text=True)
+  return done.returncode, done.stderr.strip()
+
+
+def refuse(devices=1, processes=1, **changes):
+  config = get_config()
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(ConfigError) as error:
+    check_config(config, devices=devices, processes=processes)
+  assert '\n' not in str(error.value)
+  return str(error.value)
+
+
+@pytest.mark.parametrize('variant', ['embedded', 'smoke', 'muscle9', 'mtpret11'])
+def test_every_variant_passes_its_own_check_on_one_device_and_on_a_host_of_eight(variant):
+  config = get_config(variant)
+  check_config(config, devices=1, processes=1)
+  if variant.endswith(('9', '11')):
+    check_config(config, devices=8, processes=1)
+
+
+def test_an_unknown_variant_lists_the_choices():
+  with pytest.raises(ValueError, match='nope.*have ' + ', '.join(VARIANTS)):
+    get_config('nope')
+
+
+def test_a_queue_that_the_batch_does_not_divide_gets_a_length_that_fits():
+  assert refuse(**{'contrast.queue': 1000}) == (
+    'queue of 1000 keys is not a multiple of batch 64: try --config.contrast.queue=1024')
+
+
+def test_a_batch_that_groups_and_devices_do_not_divide_gets_one_that_fits():
+  message = refuse(devices=4, batch=40)
+  assert 'batch of 40' in message and '4 x 16 = 64' in message and '--config.batch=64' in message
+
+
+def test_keys_that_stay_with_their_queries_are_refused():
+  assert 'give the positive away' in refuse(**{'contrast.shuffle_groups': 1})
+
+
+def test_a_block_of_keys_lies_in_one_process():
+  assert '--config.contrast.shuffle_groups=2' in refuse(devices=2, processes=2)
+
+
+@pytest.mark.parametrize('field, value', [
+  ('trunk', 'vgg'), ('dtype', 'float16'), ('contrast.negatives', 'some'), ('data.weights', 'some'),
+  ('data.weights', '1,2'), ('data.weights', '1,1,1,1,0'), ('data.stored', '100')])
+def test_a_wrong_choice_lists_the_choices(field, value):
+  message = refuse(**{field: value})
+  assert repr(value) in message and 'have' in message
+
+
+def test_an_unknown_dataset_lists_the_datasets():
+  config = get_config()
+  config.data.datasets = ('murra',)
+  with pytest.raises(ConfigError, match="unknown dataset 'murra'; have nih_chest_xray, "):
+    choose_datasets(config)
+
+
+@pytest.mark.parametrize('name, said', [('none.safetensors', 'is not there'), ('weights.pth', 'convert it')])
+def test_weights_that_cannot_be_used_are_refused_with_a_reason(name, said, tmp_path):
+  config = get_config()
+  (tmp_path / 'weights.pth').touch()
+  config.update(init='imagenet', init_from=str(tmp_path / name))
+  with pytest.raises(ConfigError, match=f'(?s)init_from=.*{said}'):
+    read_start(config)
+
+
+@pytest.mark.parametrize('make', (os.mkfifo, os.mkdir, lambda path: os.symlink('nothing', path)))
+@pytest.mark.parametrize('name', ('run.lock', 'metrics.jsonl'))
+def test_what_is_no_file_in_a_workdir_is_refused(name, make, tmp_path):
+  make(tmp_path / name)
+  with pytest.raises(ConfigError, match=f'{name} is no file: remove it'):
+    check_workdir(tmp_path)
+
+
+def test_what_must_be_a_file_is_all_that_a_run_goes_on_writing():
+  assert set(validate.FILES) == {workdir_lock.FILE, logging.METRICS, validation.FILE, loss_guard.FILE}
+
+
+@pytest.mark.parametrize('name', ('x' * 300, 'a/' * 3000))
+def test_a_workdir_with_an_impossible_name_is_refused(name, tmp_path):
+  with pytest.raises(ConfigError, match='cannot write to workdir'):
+    check_workdir(tmp_path / name)
+
+
+def test_an_unwritable_workdir_is_noticed_first(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(ConfigError, match='cannot write to workdir .*--config.workdir'):
+    check_workdir(tmp_path / 'file' / 'run')
+
+
+def test_a_misspelt_field_is_one_line():
+  code, said = run_main('--config=configs/pretrain.py', '--config.contrast.queu=1')
+  assert code == 2
+  assert said == "mtpret_jax: unknown config field in --config.contrast.queu=1: did you mean 'queue'?"
+
+
+def test_a_profile_without_archives_lists_all_with_source_and_place(tmp_path):
+  code, said = run_main('--config=configs/pretrain.py:mtpret11', f'--config.data.archives={tmp_path}',
+                        f'--config.data.dir={tmp_path}', f'--config.workdir={tmp_path}')
+  lines = said.splitlines()
+  assert code == 2 and 'Traceback' not in said
+  assert lines[0] == 'mtpret_jax: 11 of 11 archives are missing:'
+  assert len(lines) == 12
+  assert all(str(tmp_path) in line and ('http' in line or 'Kaggle' in line) for line in lines[1:])
+
+
+@pytest.mark.parametrize('variants', [('embedded', 'embedded', 'pneumonia'), ('smoke', 'smoke', 'smoke,lung')])
+def test_stages_that_share_a_folder_ask_for_the_same_phantoms(variants):
+  """Else the second stage would render them anew and find the prepared ones changed."""
+  configs = [module.get_config(variant) for module, variant in zip((pretrain, continual, finetune), variants,
+                                                                   strict=True)]
+  assert len({config.data.dir for config in configs}) == 1
+  assert all(config.data.phantoms == configs[0].data.phantoms for config in configs)
+
+
+@pytest.mark.parametrize('field, value, said', [
+  ('on_bad', 'ignore', "unknown on_bad 'ignore'; have skip, stop"), ('spike', 0.5, '--config.spike=4'),
+  ('spike', float('nan'), '--config.spike=4'), ('keep', 0, 'from 1 to 1000000: try --config.keep=1'),
+  ('save_retries', -1, 'from 0 to 10'), ('spike_window', 0, 'from 1 to')])
+def test_what_becomes_of_bad_steps_and_failed_saves_is_checked(field, value, said):
+  assert said in refuse(**{field: value})

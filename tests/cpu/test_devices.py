@@ -1,0 +1,69 @@
+"""Cores as devices: as many as can share the batch, and a run by itself uses them."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from configs import continual, evaluate, finetune, mtpret, pretrain
+from mtpret_jax.cpu.devices import count_devices
+from mtpret_jax.step import choose_options
+
+
+@pytest.fixture
+def eight_cores(monkeypatch):
+  monkeypatch.setattr('mtpret_jax.cpu.devices.cpu_count', lambda: 8)
+
+
+@pytest.mark.parametrize('cores, batch, group, devices', [
+  (1, 64, 16, 1), (2, 64, 16, 2), (3, 64, 16, 2), (6, 64, 16, 4), (6, 96, 16, 6), (64, 256, 16, 8), (2, 48, 16, 1)])
+def test_cores_share_a_batch_by_whole_groups(cores, batch, group, devices, monkeypatch):
+  monkeypatch.setattr('mtpret_jax.cpu.devices.cpu_count', lambda: cores)
+  config = pretrain.get_config()
+  config.update(batch=batch)
+  config.contrast.update(group=group, queue=16 * batch, shuffle_groups=batch // group)
+  assert count_devices(config) == devices
+
+
+def test_a_group_of_the_whole_batch_stays_on_one_device(eight_cores):
+  config = continual.get_config()
+  for card in config.tasks.values():
+    card.group = card.batch
+  assert count_devices(config) == 1
+
+
+def test_a_recipe_has_the_devices_that_all_its_stages_can_share(eight_cores):
+  recipe = mtpret.get_config('smoke')
+  assert count_devices(recipe.stages.pretrain.copy_and_resolve_references()) == 4
+  assert count_devices(recipe) == 1  # stage 2 has batches of one group
+
+
+def test_a_config_that_cannot_work_is_left_to_the_checks(eight_cores):
+  config, recipe = finetune.get_config('smoke,pneumonia'), mtpret.get_config('smoke')
+  config.tasks.pneumonia.batch = -3
+  del recipe.stages
+  assert count_devices(config) == count_devices(recipe) == 1
+
+
+def test_an_evaluation_may_have_batches_that_devices_cannot_share(eight_cores):
+  assert count_devices(evaluate.get_config()) == 1
+
+
+@pytest.mark.parametrize('given, devices', [
+  ({}, 2), ({'XLA_FLAGS': '--xla_force_host_platform_device_count=3'}, 3), ({'JAX_NUM_CPU_DEVICES': '1'}, 1)])
+def test_the_number_of_devices_is_set_before_jax_starts_and_a_given_one_kept(given, devices):
+  program = ("from configs import pretrain; from mtpret_jax.cpu import devices; import jax\n"
+             "devices.cpu_count = lambda: 2; devices.use_cores(pretrain.get_config()); print(jax.device_count())")
+  environment = os.environ | {'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'} | given
+  done = subprocess.run([sys.executable, '-c', program], env=environment, capture_output=True, text=True, check=True)
+  assert int(done.stdout) == devices
+
+
+@pytest.mark.parametrize('cores, single', [(1, False), (4, True), (8, True), (9, False)])
+def test_operations_are_shared_unless_every_core_is_a_device(cores, single, monkeypatch):
+  monkeypatch.setattr('mtpret_jax.cpu.devices.cpu_count', lambda: cores)
+  choose_options.cache_clear()
+  assert (choose_options(jax.devices()[0]).get('xla_cpu_multi_thread_eigen') is False) == single
+  choose_options.cache_clear()

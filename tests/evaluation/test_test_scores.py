@@ -1,0 +1,243 @@
+"""What a run reports: rounds, the best checkpoint, the test split, and that anybody can compute it again."""
+
+import csv
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from configs import mtpret
+from configs.evaluate import get_config as get_evaluation
+from mtpret_jax import stages
+from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.data.sources import open_source
+from mtpret_jax.evaluation import metrics, predict, test_scores, validation
+from mtpret_jax.runtime import checkpoint
+from mtpret_jax.runtime.sharding import make_mesh
+from tests.runtime.test_initial_weights import change
+from tests.support.interrupted import stop_at
+
+DOWN = -1  # lower is better
+
+
+def make_lines(**tasks):
+  """Lines of `validation.jsonl` from {task: (sign, values of each round)}."""
+  rounds = range(len(next(iter(tasks.values()))[1]))
+  return [{'step': 10 * (number + 1), 'tasks': {
+    name: {'headline': 'score', 'value': values[number], 'sign': sign} for name, (sign, values) in tasks.items()}}
+    for number in rounds]
+
+
+def test_forgetting_is_what_was_lost_since_the_best_round_and_transfer_what_was_won_since_the_first():
+  measured = test_scores.measure_forgetting(make_lines(
+    auc=(1, [0.5, 0.875, 0.75]), months=(DOWN, [20.0, 8.0, 11.0]), rising=(1, [0.25, 0.5, 0.75])))
+  assert measured == {'auc': {'forgetting': 0.125, 'transfer': 0.25}, 'months': {'forgetting': 3.0, 'transfer': 9.0},
+                      'rising': {'forgetting': -0.25, 'transfer': 0.5}}
+
+
+@pytest.mark.parametrize('values', [[0.5], [0.5, None, 0.7]])
+def test_one_round_or_a_missing_score_tells_nothing_of_forgetting(values):
+  assert test_scores.measure_forgetting(make_lines(auc=(1, values))) == {'auc': {'forgetting': None, 'transfer': None}}
+
+
+@pytest.fixture(scope='module')
+def one_task(two_tasks, tmp_path_factory):
+  """Stage 3 on bone age, six steps from random weights."""
+  config = change(two_tasks, order='cyclic', rounds=1, evaluate_every=2,
+                  workdir=str(tmp_path_factory.mktemp('one_task')))
+  with config.unlocked():
+    config.memory.anchor = 'none'
+    del config.tasks['pneumonia']
+    config.tasks.bone_age.steps = 6
+    config.data.archives = str(tmp_path_factory.mktemp('none'))  # everything is prepared already
+    config.data.datasets = ('rsna_bone_age',)
+  return config
+
+
+@pytest.fixture(scope='module')
+def finished(one_task):
+  """(workdir, the splits that were opened while training, the splits that were opened after it)."""
+  opened, real = [], stages.open_source
+
+  def open_and_note(name, data_dir, stored, split, *args, **kwargs):
+    opened.append(split)
+    return real(name, data_dir, stored, split, *args, **kwargs)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(stages, 'open_source', open_and_note)
+    workdir = pathlib.Path(one_task.workdir)
+    state = stages.train_stage(one_task, workdir)
+    training = list(opened)
+    opened.clear()
+    test_scores.finish(state, one_task)
+  return workdir, training, opened
+
+
+def read_scores(workdir):
+  return json.loads((workdir / 'scores.json').read_text())
+
+
+def test_the_best_state_is_the_one_with_the_best_validation_score(finished):
+  workdir, *_ = finished
+  lines = validation.read(workdir)
+  assert [line['step'] for line in lines] == [2, 4, 6]
+  best = min(lines, key=lambda line: line['tasks']['bone_age']['value'])
+  state, note = checkpoint.read_state(workdir, validation.BEST)
+  assert state['step'] == best['step'] == read_scores(workdir)['step']
+  assert note['score'] == -best['tasks']['bone_age']['value'] and best['tasks']['bone_age']['sign'] == DOWN
+
+
+def test_the_test_split_is_opened_once_and_after_training(finished):
+  _, training, after = finished
+  assert 'test' not in training and after.count('test') == 1
+
+
+def test_scores_can_be_computed_again_from_the_predictions(finished, one_task):
+  workdir, *_ = finished
+  result = read_scores(workdir)['tasks']['bone_age']
+  with open(workdir / 'predictions_bone_age.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  test = open_source('rsna_bone_age', one_task.data.dir, '256', 'test')
+  assert len(rows) == len(test) == result['images']
+  about = test.about
+  again = metrics.read_predictions(workdir / 'predictions_bone_age.csv', 'regression', about)
+  np.testing.assert_array_equal(again['value'][:, 0], [test.records[index]['value'][0] for index in range(len(test))])
+  assert np.abs(again['predicted'] - again['value']).mean() == pytest.approx(
+    result['scores'][result['headline']]['value'], rel=1e-9)
+
+
+def test_what_is_predicted_is_split_over_the_devices_as_a_step_is(one_task, monkeypatch):
+  sizes = []
+  monkeypatch.setattr(predict, 'make_answer', lambda *_: lambda params, stats, batch: (
+    sizes.append(jax.sharding.get_abstract_mesh().size), (batch, {'value': batch['value']}))[1])
+  _, collect = predict.make_collector(one_task, 'bone_age', 'validation', make_mesh())
+  collect({}, {})
+  assert sizes == [8]
+
+
+def test_an_evaluation_gives_the_scores_of_the_run(finished, tmp_path):
+  workdir, *_ = finished
+  config = get_evaluation()
+  config.update(run=str(workdir), workdir=str(tmp_path), resamples=4)
+  test_scores.evaluate_run(config)
+  assert read_scores(tmp_path)['tasks'] == read_scores(workdir)['tasks']
+  assert (tmp_path / 'predictions_bone_age.csv').read_text() == (workdir / 'predictions_bone_age.csv').read_text()
+
+
+def test_a_finished_run_is_known_as_one_whatever_the_evaluation_asks_for(finished, tmp_path, caplog):
+  workdir, *_ = finished
+  config = get_evaluation()
+  config.update(run=str(workdir), workdir=str(tmp_path), resamples=2)
+  test_scores.evaluate_run(config)
+  assert 'is not finished' not in caplog.text
+  (workdir / 'scores.json').rename(tmp_path / 'scores.json')
+  try:
+    test_scores.evaluate_run(config)
+  finally:
+    (tmp_path / 'scores.json').rename(workdir / 'scores.json')
+  assert 'is not finished' in caplog.text
+
+
+def test_a_run_of_several_tasks_scores_each_with_its_own_statistics(two_tasks_run, two_tasks, tmp_path):
+  workdir, _ = two_tasks_run
+  config = get_evaluation()
+  config.update(run=str(workdir), workdir=str(tmp_path), split='train', resamples=2)
+  test_scores.evaluate_run(config)
+  result = read_scores(tmp_path)['tasks']['pneumonia']
+  source = open_source('kermany_pneumonia', two_tasks.data.dir, '256', 'train')
+  rows = metrics.read_predictions(tmp_path / 'predictions_pneumonia.csv', 'classification',
+                                  source.about | {'findings': ['pneumonia']})
+  assert result['scores']['AUC']['value'] == pytest.approx(roc_auc_score(rows['present'][:, 0], rows['score'][:, 0]))
+
+
+@pytest.mark.parametrize('fields, said', [
+  (dict(run='nowhere'), 'is no workdir of a run'), (dict(state='worst'), 'unknown state .worst.; have best, last'),
+  (dict(split='dev'), 'unknown split .dev.; have train, validation, test'),
+  ({'data': {'dir': 'nowhere'}}, 'rsna_bone_age is not prepared under nowhere.*--config.data.dir=<folder>')])
+def test_an_evaluation_that_cannot_be_is_refused(fields, said, finished, tmp_path):
+  config = get_evaluation()
+  config.update(run=str(finished[0]), workdir=str(tmp_path))
+  config.update(fields)
+  with pytest.raises(ConfigError, match=said):
+    test_scores.evaluate_run(config)
+
+
+def test_an_evaluation_without_a_workdir_goes_into_the_runs_and_leaves_its_scores_alone(finished):
+  workdir, *_ = finished
+  before = (workdir / 'scores.json').read_text()
+  config = get_evaluation()
+  config.update(run=str(workdir), split='validation', resamples=2)
+  test_scores.evaluate_run(config)
+  assert read_scores(workdir / 'validation')['split'] == 'validation'
+  assert (workdir / 'scores.json').read_text() == before
+
+
+def test_a_run_of_several_tasks_has_no_best_since_their_scores_have_no_common_unit(two_tasks_run):
+  workdir, _ = two_tasks_run
+  assert len(validation.read(workdir)) == 2 and not (workdir / validation.BEST).exists()
+
+
+def test_a_resumed_run_keeps_its_best(one_task, finished, tmp_path, monkeypatch):
+  """Step 2 is made the best there is; what follows cannot beat it."""
+  real = validation.predict.headline_of
+  calls = iter([1.0, 2.0, 3.0, 4.0, 5.0])
+  monkeypatch.setattr(validation.predict, 'headline_of', lambda result: (real(result)[0], next(calls), DOWN))
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    stop_at(patch, 3)
+    stages.train_stage(one_task, tmp_path)
+  stages.train_stage(one_task, tmp_path)
+  state, note = checkpoint.read_state(tmp_path, validation.BEST)
+  assert (int(state['step']), note['score']) == (2, -1.0)
+  assert [line['step'] for line in validation.read(tmp_path)] == [2, 4, 6]
+
+
+def test_a_run_that_starts_anew_forgets_the_best_of_another(one_task, tmp_path):
+  state = {'step': np.array(5)}
+  validation.keep_best(tmp_path, state, 5, 1e9, 0)
+  validation.write(tmp_path, 5, {})
+  validation.make_watch(one_task, tmp_path, 3)
+  assert (tmp_path / validation.BEST).exists() and validation.read(tmp_path)
+  validation.make_watch(one_task, tmp_path, 0)
+  assert not (tmp_path / validation.BEST).exists() and not validation.read(tmp_path)
+
+
+def test_a_run_without_any_defined_score_still_has_a_best_state(one_task, tmp_path, monkeypatch):
+  monkeypatch.setattr(validation.predict, 'score_tasks', lambda *args: {'bone_age': (None, None)})
+  monkeypatch.setattr(validation.predict, 'headline_of', lambda result: ('AUC', None, 1))
+  watched = validation.make_watch(one_task, tmp_path, 0)
+  watched({'step': np.array(2)}, 2)
+  watched({'step': np.array(4)}, 4)
+  assert checkpoint.read_state(tmp_path, validation.BEST)[0]['step'] == 2
+
+
+def test_a_run_is_finished_once_it_has_reported_with_the_same_config(one_task, finished):
+  assert test_scores.is_finished(one_task)
+  assert not test_scores.is_finished(change(one_task, seed=1))
+  assert not test_scores.is_finished(change(one_task, workdir=one_task.workdir + '_other'))
+
+
+def test_several_tasks_report_their_rounds_and_leave_the_test_splits_alone(two_tasks, two_tasks_run, monkeypatch):
+  workdir, state = two_tasks_run
+  monkeypatch.setattr(test_scores, 'score_split', None)
+  config = change(two_tasks, workdir=str(workdir))
+  test_scores.finish(state, config)
+  rounds = json.loads((workdir / 'rounds.json').read_text())
+  assert [line['step'] for line in rounds['rounds']] == [6, 12] and list(rounds['tasks']) == ['bone_age', 'pneumonia']
+  assert (workdir / 'rounds.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('variant', ['', 'smoke'])
+def test_the_recipe_pretrains_before_it_learns_tasks_and_fine_tunes_last(variant):
+  stages = list(mtpret.get_config(variant).stages)
+  assert stages[:2] == ['pretrain', 'continual'] and len(stages) == 6
+
+
+def test_a_smaller_share_of_patients_lies_within_a_larger_one(prepared):
+  def list_patients(fraction):
+    source = open_source('mura', prepared, '256', 'train', fraction=fraction)
+    return {source.records[index]['patient'] for index in range(len(source))}
+  least, tenth, half, whole = (list_patients(fraction) for fraction in (0.01, 0.1, 0.5, 1.0))
+  assert len(least) == 1 and least <= tenth <= half < whole
+  assert len(half) == -(-len(whole) // 2)

@@ -1,0 +1,273 @@
+"""A trunk and its heads: what a visit to one task moves, what it leaves, and what the memory does."""
+
+import collections
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common
+from mtpret_jax import stages, train
+from mtpret_jax.data.records import decode_image, read_text
+from mtpret_jax.models.resnet import LAYERS, BasicBlock
+from mtpret_jax.objectives.multitask import make_multitask
+from mtpret_jax.runtime.sharding import make_mesh, place_batch
+from mtpret_jax.stages import make_run
+from mtpret_jax.step import TrainState, compile_step, init_state, make_optimiser
+from mtpret_jax.tasks import make_task
+from tests.runtime.test_initial_weights import change
+from tests.support.interrupted import stop_at
+
+BATCH, SIZE = 16, 16
+BEGINS = np.array([True, False, True, False, True, False])
+ORDER = ['chest', 'chest', 'hand', 'hand', 'chest', 'chest']  # the task of each step
+QUICK = {'xla_backend_optimization_level': 0}  # most of these tests' time is the compiler's
+SGD = dict(kind='sgd', momentum=0.9, weight_decay=0.1)
+TASKS = {'chest': make_task('classification', {'relation': 'independent', 'findings': ['a', 'b', 'c']}, None),
+         'hand': make_task('regression', {}, ConfigDict(dict(mean=5.0, deviation=2.0)))}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def trunk():
+  LAYERS['stem'] = (BasicBlock, (0, 0, 0, 0))
+  yield
+  del LAYERS['stem']
+
+
+def make_config(**changes):
+  card = dict(group=2, augment=common.labelled_augment(SIZE))
+  config = ConfigDict(dict(trunk='stem', dtype='float32', train='all', statistics='per_task',
+                           memory=dict(anchor='previous_visit', strength=0.5),
+                           tasks={'chest': card, 'hand': card}))
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def make_objective(**changes):
+  return make_multitask(make_config(**changes), TASKS, BEGINS)
+
+
+def draw_batch(task, seed=0):
+  rng = np.random.default_rng(seed)
+  image = rng.integers(0, 256, (BATCH, 20, 20, 1), dtype=np.uint8)
+  if task == 'hand':
+    return {'image': image, 'value': rng.normal(5, 2, (BATCH, 1)).astype(np.float32)}
+  known = rng.random((BATCH, 3)) < 0.7
+  return {'image': image, 'known': known, 'present': ((rng.random((BATCH, 3)) < 0.5) & known).astype(np.float32)}
+
+
+def draw_joint_batch():
+  return {f'{task}/{field}': rows for task in TASKS for field, rows in draw_batch(task).items()}
+
+
+def take_steps(objective, order=ORDER, devices=None):
+  """The states before and after each step, and the loss of each."""
+  mesh, optimiser = make_mesh(devices), make_optimiser(ConfigDict(SGD))
+  state = init_state(objective, optimiser, mesh, seed=0)
+  steps = {task: compile_step(objective, optimiser, lambda step: jnp.float32(0.01), task, mesh, seed=0)
+           for task in set(order)}
+  states, losses = [jax.device_get(state)], []
+  for number, task in enumerate(order):
+    state, measures = steps[task](state, place_batch(draw_batch(task, number), mesh))
+    states.append(jax.device_get(state))
+    losses.append(float(measures['loss']))
+  return states, losses
+
+
+@pytest.fixture(scope='module')
+def visits():
+  return take_steps(make_objective())
+
+
+def look(task, params, carry, step, **changes):
+  """The carry after a loss, whose gradient is not asked for."""
+  objective = make_objective(**changes)
+  _, (after, _) = jax.jit(functools.partial(objective.loss, task), compiler_options=QUICK)(
+    params, carry, draw_batch(task), step, jax.random.key(0))
+  return after
+
+
+@functools.cache
+def make_gradient(task, **changes):
+  """gradient(params, carry, batch, rng) -> (gradients, (carry, measures)) at step 1, which begins no visit."""
+  objective = make_objective(**changes)
+
+  def compute_loss(params, carry, batch, rng):
+    return objective.loss(task, params, carry, batch, 1, rng)
+  return jax.jit(jax.grad(compute_loss, has_aux=True), compiler_options=QUICK)
+
+
+def start(**changes):
+  """(params, carry) of a run that remembers other weights than it has."""
+  params, carry = jax.jit(make_objective(**changes).init, compiler_options=QUICK)(jax.random.key(3))
+  carry['anchor'] = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf + 1), carry['anchor'])
+  return params, carry
+
+
+def differ(one, other):
+  """Whether any number differs between two trees of the same shape."""
+  return any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), one, other)))
+
+
+def test_a_visit_leaves_the_other_head_its_momentum_and_its_statistics(visits):
+  states, _ = visits
+  for number, task in enumerate(ORDER):
+    before, after = states[number:number + 2]
+    other, = set(TASKS) - {task}
+    for field in ('params', 'opt'):
+      old, new = getattr(before, field), getattr(after, field)
+      assert {part: differ(old[part], new[part]) for part in old} == {'trunk': True, task: True, other: False}
+    old, new = before.carry['stats']['trunk'], after.carry['stats']['trunk']
+    assert {owner: differ(old[owner], new[owner]) for owner in old} == {task: True, other: False}
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_shared_statistics_are_moved_by_every_task(task):
+  params, carry = start(statistics='shared')
+  assert list(carry['stats']['trunk']) == ['all']
+  after = look(task, params, carry, 1, statistics='shared')
+  assert differ(after['stats']['trunk']['all'], carry['stats']['trunk']['all'])
+
+
+def test_the_anchor_moves_as_a_visit_begins_to_the_weights_that_the_last_one_ended_with(visits):
+  states, _ = visits
+  for number in range(len(ORDER)):
+    began = max(place for place in np.flatnonzero(BEGINS) if place <= number)
+    anchor = states[number + 1].carry['anchor']
+    assert not differ(anchor, states[began].params['trunk'])
+    assert differ(anchor, states[number + 1].params['trunk'])
+
+
+def test_an_anchor_at_the_start_stays_there():
+  params, carry = start()
+  assert BEGINS[2] and not differ(look('hand', params, carry, 2, **{'memory.anchor': 'start'})['anchor'],
+                                  carry['anchor'])
+
+
+def test_no_memory_no_anchor():
+  _, carry = jax.eval_shape(make_objective(**{'memory.anchor': 'none'}).init, jax.random.key(0))
+  assert list(carry) == ['stats']
+
+
+def test_the_memory_pulls_the_trunk_by_strength_times_distance_and_no_head():
+  params, carry = start()
+  with_memory, without = (make_gradient('chest', **{'memory.strength': strength})(
+    params, carry, draw_batch('chest'), jax.random.key(0))[0] for strength in (0.5, 0.0))
+  assert all(not differ(with_memory[head], without[head]) for head in TASKS)
+  jax.tree.map(lambda pulled, free, here, anchor: np.testing.assert_allclose(
+    pulled - free, 0.5 * (here - anchor), rtol=1e-4, atol=1e-5 * (1 + np.abs(free).max())),
+    with_memory['trunk'], without['trunk'], params['trunk'], carry['anchor'])
+
+
+def test_drift_is_the_distance_from_the_anchor():
+  params, carry = start()
+  _, (_, measures) = make_gradient('chest', **{'memory.strength': 0.5})(
+    params, carry, draw_batch('chest'), jax.random.key(0))
+  flat, flat_anchor = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+                       for tree in (params['trunk'], carry['anchor']))
+  assert measures['drift'] == pytest.approx(np.linalg.norm(flat - flat_anchor), rel=1e-5)
+
+
+def test_a_joint_step_has_the_mean_of_the_gradients_and_every_tasks_statistics():
+  params, carry = start()
+  rng, free = jax.random.key(5), {'memory.strength': 0.0}
+  joint, (after, _) = make_gradient('joint', **free)(params, carry, draw_joint_batch(), rng)
+  single = {}
+  for index, task in enumerate(TASKS):
+    single[task], (alone, _) = make_gradient(task, **free)(
+      params, carry, draw_batch(task), jax.random.fold_in(rng, index))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+                 after['stats']['trunk'][task], alone['stats']['trunk'][task])
+  jax.tree.map(lambda both, chest, hand: np.testing.assert_allclose(
+    both, (chest + hand) / 2, rtol=1e-3, atol=1e-5 * (1 + np.abs(both).max())), joint, single['chest'], single['hand'])
+
+
+def test_a_frozen_trunk_keeps_its_weights_and_statistics():
+  (first, *_, last), _ = take_steps(make_objective(train='head'), ORDER[:2])
+  assert not differ(first.params['trunk'], last.params['trunk'])
+  assert not differ(first.carry['stats']['trunk'], last.carry['stats']['trunk'])
+  assert not differ(first.opt['trunk'], last.opt['trunk'])
+  assert differ(first.params['chest'], last.params['chest'])
+
+
+def test_padding_and_unknown_labels_do_nothing():
+  params, carry = start()
+  ask = make_gradient('chest', train='head')
+  batch = draw_batch('chest') | {'valid': np.arange(BATCH) < 13}
+  other = draw_batch('chest', seed=1)
+  noise = batch | {'image': np.where(batch['valid'][:, None, None, None], batch['image'], other['image']),
+                   'present': np.where(batch['known'] & batch['valid'][:, None], batch['present'], 1)}
+  assert (noise['present'][:13] != batch['present'][:13]).any(), 'the case has unknown labels'
+  (one, (_, measures)), (two, (_, measures_two)) = (ask(params, carry, rows, jax.random.key(0))
+                                                    for rows in (batch, noise))
+  assert measures['loss'] == measures_two['loss'] and not differ(one['chest'], two['chest'])
+  two, _ = ask(params, carry, other | {'valid': batch['valid']}, jax.random.key(0))
+  assert differ(one['chest'], two['chest'])
+
+
+def test_eight_devices_compute_what_one_does(visits):
+  states, losses = visits
+  alone, losses_alone = take_steps(make_objective(), ORDER[:2], jax.devices()[:1])
+  np.testing.assert_allclose(losses_alone, losses[:2], rtol=1e-4)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-4),
+               alone[1].params, states[1].params)
+
+
+def watch_compilation(monkeypatch):
+  """{task: its jitted steps}, filled in by the run."""
+  compiled, compile_step = {}, train.compile_step
+
+  def compile_and_note(objective, optimiser, schedule, task, *rest):
+    step = compile_step(objective, optimiser, schedule, task, *rest)
+    compiled.setdefault(task, []).append(step)
+    return step
+  monkeypatch.setattr(train, 'compile_step', compile_and_note)
+  return compiled
+
+
+@pytest.mark.parametrize('step', [4, 6])
+def test_a_run_stopped_within_a_visit_or_at_its_end_ends_in_the_same_bits(
+    step, two_tasks, two_tasks_run, tmp_path, monkeypatch):
+  _, whole = two_tasks_run
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    stop_at(patch, step)
+    stages.train_stage(two_tasks, tmp_path)
+  again = jax.device_get(stages.train_stage(two_tasks, tmp_path))
+  jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_each_tasks_step_is_compiled_once_in_a_run(two_tasks, tmp_path, monkeypatch):
+  compiled = watch_compilation(monkeypatch)
+  stages.train_stage(two_tasks, tmp_path)
+  assert {task: [step._cache_size() for step in steps] for task, steps in compiled.items()} == {
+    'bone_age': [1], 'pneumonia': [1]}
+
+
+@pytest.mark.parametrize('order, step', [('cyclic_reshuffled', 10), ('joint', 4)])
+def test_the_images_of_a_step_are_named_without_reading_its_batch(order, step, two_tasks):
+  config = change(two_tasks, order=order)
+  run = make_run(config)
+  task, batch = run.batches[step]
+  owners = {card.dataset: name for name, card in config.tasks.items()}
+  ids = {source.name: [read_text(source.records[index]['image_id']) for index in range(len(source))]
+         for source in run.sources}
+  found = collections.defaultdict(list)
+  for dataset, image_id in run.name_images(step):
+    source = next(source for source in run.sources if source.name == dataset)
+    record = source.records[ids[dataset].index(image_id)]
+    found[owners[dataset]].append(decode_image(record['image'], 36))
+  fields = {name: batch[f'{name}/image'] for name in found} if task == 'joint' else {task: batch['image']}
+  for name in found.keys() | fields.keys():
+    np.testing.assert_array_equal(np.stack(found[name]), fields[name])
+
+
+def test_a_finished_run_has_nothing_left_to_do(two_tasks, two_tasks_run):
+  workdir, whole = two_tasks_run
+  before = (workdir / 'validation.jsonl').read_text()
+  again = jax.device_get(stages.train_stage(two_tasks, workdir))
+  assert isinstance(again, TrainState)
+  jax.tree.map(np.testing.assert_array_equal, again, whole)
+  assert (workdir / 'validation.jsonl').read_text() == before

@@ -1,0 +1,49 @@
+"""Batches that processes hand over must fit where they do."""
+
+import shutil
+import types
+
+import pytest
+
+from configs import continual, pretrain
+from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.runtime import shared_memory
+
+
+@pytest.fixture
+def leave(monkeypatch, tmp_path):
+  """leave(bytes): so many are free."""
+  monkeypatch.setattr(shared_memory, 'SHARED', tmp_path)
+  return lambda free: monkeypatch.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=free))
+
+
+def test_stage_1_has_two_copies_of_its_images(leave):
+  config = pretrain.get_config('mtpret11')
+  needed = 4 * config.data.workers * 2 * 256 * 256 ** 2
+  leave(needed)
+  shared_memory.check_room(config)
+  leave(needed - 1)
+  with pytest.raises(ConfigError, match='--shm-size=1200m.*--config.data.workers=0'):
+    shared_memory.check_room(config)
+  shared_memory.check_room(config, processes=2)
+
+
+def test_stage_2_has_its_largest_task_and_joint_ones_all(leave):
+  config = continual.get_config()
+  config.data.workers = 2
+  sizes = {name: card.batch * card.size ** 2 for name, card in config.tasks.items()}
+  sizes['lung'] *= 2  # its mask
+  for order, largest in (('cyclic_reshuffled', max(sizes.values())), ('joint', sum(sizes.values()))):
+    config.order = order
+    leave(8 * largest)
+    shared_memory.check_room(config)
+    leave(8 * largest - 1)
+    with pytest.raises(ConfigError):
+      shared_memory.check_room(config)
+
+
+def test_without_workers_or_such_a_place_there_is_nothing_to_check(leave, monkeypatch, tmp_path):
+  leave(0)
+  shared_memory.check_room(pretrain.get_config())
+  monkeypatch.setattr(shared_memory, 'SHARED', tmp_path / 'none')
+  shared_memory.check_room(pretrain.get_config('mtpret11'))

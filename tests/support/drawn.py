@@ -1,0 +1,15 @@
+"""Drawn weights in torchvision's names, without torch."""
+
+import jax
+
+from mtpret_jax.models import torchvision_weights
+from tests.reference import draw
+
+
+def make_state_dict(name, channels=3):
+  """What torchvision's state dict of `name` would hold, less the classifier, with a `channels`-channel stem."""
+  trees = torchvision_weights.trunk_shapes(name)
+  shapes = {torchvision_weights.name_in_torch(path): torchvision_weights.torch_shape(leaf.shape) for tree in trees
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+  shapes[torchvision_weights.STEM] = (64, channels, 7, 7)
+  return {key: draw.weight(key, shape) for key, shape in shapes.items()}

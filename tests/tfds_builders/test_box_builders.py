@@ -1,0 +1,379 @@
+"""Archives with grades and boxes: against what the phantoms drew, with the quirks of the real ones, on real subsets."""
+
+import collections
+import json
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import PIL.Image
+import pydicom
+import pytest
+
+from tests.conftest import PHANTOMS
+from tests.tfds_builders.test_builders import REAL, edit, list_objects, match_truth, read_all, read_rejects
+from tfds_builders import build, phantoms
+from tfds_builders.common import boxes, dataset, dicom, images, splits
+from tfds_builders.phantoms.archives import covid19_radiography, tbx11k, vinbigdata_cxr
+from tfds_builders.phantoms.layout import save_dicom
+
+
+def write_png(path, shape=(20, 30), grey=0):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  PIL.Image.fromarray(np.full(shape, grey, np.uint8)).save(path)
+
+
+# Boxes
+
+def test_a_box_is_cut_at_the_border_and_refused_where_nothing_is_left():
+  assert boxes.place_box('a', 10, 20, 30, 60, width=100, height=200) == (('a', 0.1, 0.1, 0.3, 0.3), None)
+  assert boxes.place_box('a', -10, 150, 30, 260, 100, 200) == (('a', 0.75, 0.0, 1.0, 0.3), None)
+  for sides, reason in (((10, 20, 10, 60), 'box without area'), ((30, 20, 10, 60), 'box without area'),
+                        ((float('nan'), 20, 30, 60), 'box without area'), ((100, 20, 120, 60), 'box outside the image'),
+                        ((10, -9, 30, 0), 'box outside the image')):
+    assert boxes.place_box('a', *sides, 100, 200) == (None, reason)
+  assert boxes.place_box('a', 10, 20, 30, 60, 0, 200) == (None, 'box of an image without size')
+
+
+def compare_boxes(record, radiograph, kinds, atol):
+  """The boxes of a record are those drawn, in pixels; returns their number."""
+  height, width = radiograph.image.shape
+  stored = sorted((kinds[kind], *(box * [height, width, height, width])) for kind, box in list_objects(record))
+  expected = sorted((kind, y, x, y + h, x + w) for kind, x, y, w, h in radiograph.boxes if kind in kinds)
+  assert [row[0] for row in stored] == [row[0] for row in expected], record['image_id']
+  if expected:
+    np.testing.assert_allclose([row[1:] for row in stored], [row[1:] for row in expected], atol=atol)
+  return len(expected)
+
+
+# Knee
+
+def write_knees(root, names):
+  for name in names:
+    write_png(root / name)
+
+
+def test_grades_and_sides_are_those_drawn(prepared):
+  path = build.locate('knee_oa', prepared)
+  about, records = build.read_metadata(path), read_all(path)
+  assert about['relation'] == 'ordinal' and [name[:4] for name in about['findings']] == [f'KL {i}' for i in range(5)]
+  seen = collections.Counter()
+  for record, radiograph in match_truth('knee_oa', records):
+    assert record['known'].all() and record['present'].tolist() == [float(i == radiograph.grade) for i in range(5)]
+    assert record['patient'] == f'knee_oa:{9000001 + radiograph.patient}' and record['part'] == 'knee'
+    seen[radiograph.grade] += 1
+  assert set(seen) == set(range(5))
+  sides = collections.Counter(record['patient'] for record in records.values())
+  assert 2 in sides.values()
+  copies = sum('/test/' in name for name, _ in phantoms.render('knee_oa', **PHANTOMS))
+  assert about['left_out'] == {'test knee cut out a second time (auto_test)': copies} and copies
+
+
+def test_a_right_knee_has_its_fibula_on_the_left_of_the_picture():
+  shown = []
+  for path, radiograph in phantoms.render('knee_oa', images=20, size=96):
+    below = radiograph.image[76:92].astype(float).mean(0)
+    shown.append((below[14:26].mean() > below[70:82].mean()) == path.endswith('R.png'))
+  assert np.mean(shown) >= 0.85
+
+
+def test_knees_as_kaggle_unpacks_them_and_what_is_wrong_with_some(tmp_path):
+  good = [f'{("train", "val", "test")[i % 3]}/{i % 5}/{9000000 + i // 2}{"LR"[i % 2]}.png' for i in range(100)]
+  bad = ['train/0/9000099.png', 'train/5/9000098L.png', 'val/3/9000000L.png']  # no side, no such grade, a second grade
+  again = ['auto_test/2/9000001_1.png', 'auto_test/2/9000001_2.png']
+  write_knees(tmp_path / 'knee_oa/archive', [*good, *bad, *again])
+  path = build.prepare('knee_oa', tmp_path, tmp_path / 'data')
+  records = read_all(path)
+  assert set(records) == {pathlib.PurePath(name).stem for name in good}
+  assert read_rejects(path) == {('', 'file that is no image of this archive'), ('9000000L', 'duplicate image_id')}
+  assert build.read_metadata(path)['left_out'] == {'test knee cut out a second time (auto_test)': 2}
+  for number in range(50):
+    assert len({records[f'{9000000 + number}{side}']['split'] for side in 'LR'}) == 1
+
+
+@pytest.mark.skipif(not (REAL / 'knee_oa').exists(), reason='needs the real subset')
+def test_real_knees(tmp_path):
+  path = build.prepare('knee_oa', REAL, tmp_path / 'data')
+  records = read_all(path)
+  assert len(records) == 440 and not read_rejects(path)
+  assert np.sum([record['present'] for record in records.values()], 0).tolist() == [88] * 5
+  for record in records.values():
+    grade, = (REAL / 'knee_oa').glob(f'*/*/{record["image_id"]}.png')
+    assert record['present'][int(grade.parent.name)] == 1
+    np.testing.assert_array_equal(record['image'][..., 0], np.asarray(PIL.Image.open(grade)))
+
+
+# TBX11K
+
+@pytest.fixture(scope='module')
+def tbx_lists(archives, tmp_path_factory):
+  """Prepared from a phantom archive without its JSON tables."""
+  folder = tmp_path_factory.mktemp('tbx')
+  shutil.copytree(archives / 'tbx11k', folder / 'tbx11k')
+  shutil.rmtree(folder / 'tbx11k/TBX11K/annotations/json')
+  return build.prepare('tbx11k', folder, folder / 'data')
+
+
+@pytest.mark.parametrize('source', ['json', 'xml'])
+def test_tuberculosis_boxes_and_labels_are_those_drawn(source, prepared, request):
+  path = build.locate('tbx11k', prepared) if source == 'json' else request.getfixturevalue('tbx_lists')
+  about, records, drawn, both = build.read_metadata(path), read_all(path), 0, 0
+  for record, radiograph in match_truth('tbx11k', records):
+    active, latent = (kind in radiograph.findings for kind in tbx11k.CATEGORIES[:2])
+    if radiograph.patient == tbx11k.UNBOXED:
+      assert list_objects(record) == [] and record['image_id'].startswith('tb')
+      assert record['present'].tolist() == [1, 0, 0, 0] and record['known'].tolist() == [True, False, False, False]
+      continue
+    rounded = 0.01 if source == 'json' else 1.5 / tbx11k.FILM  # sides and size of the film are whole pixels of it
+    drawn += compare_boxes(record, radiograph, about['kinds'], atol=rounded)
+    both += active and latent
+    ill = active or latent
+    assert record['present'].tolist() == [ill, active, latent, bool(radiograph.findings) and not ill]
+    assert record['known'].tolist() == [True, True, True, not ill]
+  assert drawn > 5 and both
+  assert about['left_out'] == {'test image without label': 2, 'image of another archive (imgs/extra)': 1}
+  assert not read_rejects(path)
+
+
+def write_tbx(root, healthy=60, tuberculous=20):
+  """Archive of grey below `root`/TBX11K with one active box, 40 x 20 pixels from (10, 30) in 100 x 200, on each."""
+  names = [*(f'health/h{i:04d}.png' for i in range(healthy)), *(f'tb/tb{i:04d}.png' for i in range(tuberculous))]
+  for name in names:
+    write_png(root / 'TBX11K/imgs' / name, (25, 50))
+  table = {
+    'categories': [{'id': i, 'name': name} for i, name in enumerate(tbx11k.CATEGORIES, 1)],
+    'images': [{'id': i, 'file_name': name, 'width': 200, 'height': 100} for i, name in enumerate(names, 1)],
+    'annotations': [{'id': i, 'image_id': i, 'category_id': 1, 'bbox': [10.0, 30.0, 40.0, 20.0]}
+                    for i, name in enumerate(names, 1) if name.startswith('tb')]}
+  return root / 'TBX11K', table
+
+
+def test_the_splits_of_tbx_are_muscles_and_the_archives(tmp_path):
+  """On file lists and a table with the published numbers of images."""
+  counts = {'train': {'health': 3000, 'sick': 3000, 'tb': 600}, 'val': {'health': 800, 'sick': 800, 'tb': 200}}
+  names, listed = {}, {}
+  for side, kinds in counts.items():
+    names[side] = [f'{kind}/{kind[0]}{side}{i:04d}.png' for kind, images in kinds.items() for i in range(images)]
+    (tmp_path / 'lists').mkdir(exist_ok=True)
+    (tmp_path / f'lists/TBX11K_{side}.txt').write_text('\n'.join(names[side]))
+    images = [{'id': i, 'file_name': name, 'width': 512, 'height': 512} for i, name in enumerate(names[side])]
+    write_table(tmp_path, {'categories': [], 'images': images, 'annotations': []}, side)
+    tables = {f'lists/TBX11K_{side}.txt': 1, f'annotations/json/TBX11K_{side}.json': 1}
+    listed |= tables | {f'imgs/{name}': 1 for name in names[side]}
+  listed |= {f'imgs/test/{i}.png': 1 for i in range(3302)}
+  entries, rejects, left_out = build.load('tbx11k').read(tmp_path, listed)
+  assert not rejects and left_out == {'test image without label': 3302}
+  assert collections.Counter(entry.official for entry in entries) == {'train': 6600, 'validation': 1800}
+  paper = splits.split_by_paper((entry.image_id, entry.group) for entry in entries)
+  assert collections.Counter(paper.values()) == {'train': 640, 'validation': 80, 'test': 80}
+  assert all(image_id.startswith('t') for image_id in paper)
+
+
+def write_table(root, table, side='trainval'):
+  (root / 'annotations/json').mkdir(parents=True, exist_ok=True)
+  (root / f'annotations/json/TBX11K_{side}.json').write_text(json.dumps(table))
+
+
+def test_bad_boxes_and_images_of_tbx_are_listed_with_their_reasons(tmp_path):
+  root, table = write_tbx(tmp_path, healthy=200)
+  marks = table['annotations']
+  marks[0]['bbox'] = [10, 30, 0, 20]
+  marks[1]['bbox'] = [200, 30, 20, 20]
+  marks[2]['category_id'] = 3
+  marks[3]['image_id'] = 9999
+  marks[4]['bbox'] = [180, -10, 40, 30]  # cut at the border
+  table['images'].append({'id': 700, 'file_name': 'tb/tb0777.png', 'width': 200, 'height': 100})
+  table['images'].append(table['images'][0])
+  write_png(root / 'imgs/health/h0888.png')
+  write_table(root, table)
+  path = build.prepare('tbx11k', tmp_path, tmp_path / 'data')
+  assert read_rejects(path) == {
+    ('tb0000', 'box without area'), ('tb0001', 'box outside the image'), ('tb0002', 'unknown kind of box'),
+    ('', 'box without image'), ('tb0777', 'row without image'), ('h0888', 'image without row'),
+    ('h0000', 'duplicate image id in the table')}
+  records = read_all(path)
+  assert len(records) == 220
+  assert [list_objects(records[f'tb000{i}']) for i in range(4)] == [[]] * 4
+  (_, box), = list_objects(records['tb0004'])
+  np.testing.assert_allclose(box, [0, 0.9, 0.2, 1])
+  (_, box), = list_objects(records['tb0005'])
+  np.testing.assert_allclose(box, [0.3, 0.05, 0.5, 0.25])
+
+
+def test_two_tables_and_a_third_that_repeats_them_are_one(tmp_path):
+  root, table = write_tbx(tmp_path)
+  write_table(root, table)
+  for side, rest in (('train', 0), ('val', 1)):
+    images = [image for image in table['images'] if (image['id'] % 4 == 0) == rest]
+    numbers = {image['id'] for image in images}
+    marks = [mark for mark in table['annotations'] if mark['image_id'] in numbers]
+    write_table(root, {**table, 'images': images, 'annotations': marks}, side)
+  path = build.prepare('tbx11k', tmp_path, tmp_path / 'data')
+  assert sorted(len(list_objects(record)) for record in read_all(path).values()) == [0] * 60 + [1] * 20
+  assert not read_rejects(path)
+
+
+def test_a_changed_box_is_another_archive(tmp_path):
+  root, table = write_tbx(tmp_path)
+  write_table(root, table)
+  build.prepare('tbx11k', tmp_path, tmp_path / 'data')
+  edit(root / 'annotations/json/TBX11K_trainval.json', '"bbox": [10.0', '"bbox": [11.0')
+  with pytest.raises(build.ArchiveChanged):
+    build.prepare('tbx11k', tmp_path, tmp_path / 'data')
+
+
+def test_tables_that_cannot_be_read_are_errors_of_one_line(tmp_path, capsys):
+  root, table = write_tbx(tmp_path)
+  for spoil in (lambda: None, lambda: write_table(root, {**table, 'images': [{'id': 1}]}),
+                lambda: write_table(root, {**table, 'annotations': [{**table['annotations'][0], 'bbox': [1, 2]}]}),
+                lambda: write_table(root, 'tuberculosis')):
+    spoil()
+    assert build.main(['tbx11k', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]) == 1
+    error = capsys.readouterr().err.strip()
+    assert '\n' not in error and re.search('no boxes$|is no COCO file', error)
+
+
+def test_an_image_whose_xml_is_broken_is_left_out(tbx_lists, archives, tmp_path):
+  shutil.copytree(archives / 'tbx11k', tmp_path / 'tbx11k')
+  shutil.rmtree(tmp_path / 'tbx11k/TBX11K/annotations/json')
+  sheet = sorted((tmp_path / 'tbx11k/TBX11K/annotations/xml').iterdir())[0]
+  sheet.write_text('<annotation>')
+  path = build.prepare('tbx11k', tmp_path, tmp_path / 'data')
+  assert read_rejects(path) == {(sheet.stem, 'unreadable XML')}
+  assert set(read_all(tbx_lists)) - set(read_all(path)) == {sheet.stem}
+
+
+# COVID-19 radiography
+
+def test_classes_and_lungs_are_those_drawn(prepared):
+  path = build.locate('covid19_radiography', prepared)
+  about, records = build.read_metadata(path), read_all(path)
+  assert about['relation'] == 'exclusive' and about['mask'] == ['background', 'lung']
+  seen = set()
+  for name, radiograph in phantoms.render('covid19_radiography', **PHANTOMS):
+    record, kind = records[pathlib.PurePath(name).stem], pathlib.PurePath(name).parts[1]
+    assert [title for title, yes in zip(about['findings'], record['present'], strict=True) if yes] == [kind]
+    assert (radiograph.findings == set()) == (kind == 'Normal')
+    seen.add(kind)
+    mask, lungs = record['mask'][..., 0], radiograph.masks['lung_left'] | radiograph.masks['lung_right']
+    assert mask.shape == lungs.shape
+    if radiograph.patient == covid19_radiography.UNMASKED:
+      assert (mask == dataset.UNANNOTATED).all()
+      continue
+    assert set(np.unique(mask)) == {0, 1}
+    overlap = ((mask == 1) & lungs).sum() / ((mask == 1) | lungs).sum()
+    assert overlap >= 0.95  # the mask was stored smaller than the image, as in the archive
+  assert seen == set(about['findings']) and not read_rejects(path)
+
+
+def test_both_releases_of_the_covid_archive_are_read(tmp_path):
+  mask = np.zeros((10, 15), np.uint8)
+  mask[2:8, 3:6] = 255
+  for i in range(40):
+    write_png(tmp_path / f'new/COVID/images/COVID-{i}.png')
+    write_png(tmp_path / f'new/Viral Pneumonia/images/Viral Pneumonia-{i}.png')
+    write_png(tmp_path / f'old/COVID/COVID ({i}).png')
+    write_png(tmp_path / f'old/NORMAL/NORMAL ({i}).png')
+    write_png(tmp_path / f'old/Viral Pneumonia/Viral Pneumonia ({i}).png')
+    (tmp_path / 'new/COVID/masks').mkdir(exist_ok=True)
+    PIL.Image.fromarray(np.repeat(mask[..., None], 3, 2)).save(tmp_path / f'new/COVID/masks/COVID-{i}.png')
+  write_png(tmp_path / 'new/COVID/masks/COVID-99.png')
+  (tmp_path / 'new/COVID.metadata.xlsx').write_bytes(b'table')
+  (tmp_path / 'new/COVID/images/notes.txt').write_text('notes')
+  new = build.prepare('covid19_radiography', tmp_path / 'new', tmp_path / 'data_new')
+  records = read_all(new)
+  assert len(records) == 80 and read_rejects(new) == {
+    ('COVID-99', 'mask without image'), ('', 'file that is no image of this archive')}
+  np.testing.assert_array_equal(records['COVID-3']['mask'][..., 0], np.kron(mask > 0, np.ones((2, 2))))
+  assert (records['Viral Pneumonia-3']['mask'] == dataset.UNANNOTATED).all()
+  old = read_all(build.prepare('covid19_radiography', tmp_path / 'old', tmp_path / 'data_old'))
+  assert len(old) == 120 and old['NORMAL (7)']['present'].tolist() == [0, 0, 1, 0]
+
+
+# VinBigData
+
+def test_boxes_of_three_readers_become_those_drawn(prepared):
+  path, drawn, alone = build.locate('vinbigdata_cxr', prepared), 0, 0
+  about, records = build.read_metadata(path), read_all(path)
+  for record, radiograph in match_truth('vinbigdata_cxr', records):
+    drawn += compare_boxes(record, radiograph, about['kinds'], atol=0.01)
+    stated = dict(zip(about['findings'], zip(record['present'], record['known'], strict=True), strict=True))
+    for place, (kind, *_) in enumerate(radiograph.boxes):  # the second finding is one reader's
+      assert stated.pop(kind) == ((1, True) if place == 0 else (0, False))
+      alone += place
+    assert set(stated.values()) == {(0, True)}
+  assert drawn > 10 and alone
+  hidden = sum(path.startswith('test/') for path, _ in phantoms.render('vinbigdata_cxr', **PHANTOMS))
+  assert about['left_out'] == {'test image without label': hidden} and hidden and not read_rejects(path)
+
+
+def write_vin(root, rows, images=100):
+  """Archive of grey DICOM files, 30 high and 60 wide; those without a row get one of each reader, 'No finding'."""
+  named = {row.split(',')[0] for row in rows}
+  for i in range(images):
+    save_dicom(root / f'train/{i:032x}.dicom', np.full((30, 60), i, np.uint8), bits=8, kind='MONOCHROME2')
+  rows = [f'{int(name, 16):032x},{rest}' for name, rest in (row.split(',', 1) for row in rows)]
+  rows += [f'{i:032x},No finding,14,R{reader},,,,'
+           for i in range(images) if f'{i:x}' not in named for reader in (1, 2, 3)]
+  head = 'image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max'
+  (root / 'train.csv').write_text('\n'.join([head, *rows, '']))
+
+
+def test_readers_boxes_are_one_only_where_they_are_of_one_kind_and_overlap(tmp_path):
+  write_vin(tmp_path / 'vinbigdata_cxr', [
+    '0,Cardiomegaly,3,R1,10,10,30,20', '0,Cardiomegaly,3,R2,12,10,32,20', '0,Cardiomegaly,3,R3,8,13,28,23',
+    '1,ILD,5,R1,10,10,30,20', '1,Infiltration,6,R2,10,10,30,20', '1,ILD,5,R3,31,10,51,20',
+    '2,ILD,5,R1,10,10,30,20', '2,ILD,5,R1,11,10,31,20', '2,No finding,14,R2,,,,', '2,No finding,14,R3,,,,'])
+  path = build.prepare('vinbigdata_cxr', tmp_path, tmp_path / 'data')
+  about, records = build.read_metadata(path), read_all(path)
+
+  def objects(number):
+    return [(about['kinds'][kind], *np.round(box * [30, 60, 30, 60], 3).tolist())
+            for kind, box in list_objects(records[f'{number:032x}'])]
+
+  def state(number, finding):
+    place, record = about['findings'].index(finding), records[f'{number:032x}']
+    return record['present'][place], record['known'][place]
+
+  assert objects(0) == [('Cardiomegaly', 11, 10, 21, 30)] and state(0, 'Cardiomegaly') == (1, True)
+  assert objects(1) == [('ILD', 10, 10, 20, 30), ('ILD', 10, 31, 20, 51), ('Infiltration', 10, 10, 20, 30)]
+  assert state(1, 'ILD') == (1, True) and state(1, 'Infiltration') == (0, False)
+  assert objects(2) == [('ILD', 10, 10, 20, 30), ('ILD', 10, 11, 20, 31)] and state(2, 'ILD') == (0, False)
+  assert objects(3) == [] and records[f'{3:032x}']['known'].all()
+
+
+def test_bad_rows_and_files_of_vinbigdata_are_listed_with_their_reasons(tmp_path):
+  root = tmp_path / 'vinbigdata_cxr'
+  write_vin(root, ['0,ILD,5,R1,,,,', '1,ILD,5,R1,70,10,80,20', '2,Gout,5,R1,10,10,20,20', 'fff,ILD,5,R1,1,1,2,2',
+                   '3,ILD,5,R1,10,10,20,20', '4,ILD,5,R1,50,20,70,40'], images=200)
+  (root / f'train/{3:032x}.dicom').write_bytes(b'no DICOM')
+  (root / f'train/{9:032x}.dicom').write_bytes((root / f'train/{9:032x}.dicom').read_bytes()[:-700])
+  save_dicom(root / f'train/{999:032x}.dicom', np.zeros((30, 60), np.uint8), bits=8, kind='MONOCHROME2')
+  path = build.prepare('vinbigdata_cxr', tmp_path, tmp_path / 'data')
+  assert {(image_id.lstrip('0'), reason) for image_id, reason in read_rejects(path)} == {
+    ('', 'box without area'), ('1', 'box outside the image'), ('2', 'unknown kind of box'),
+    ('fff', 'row without image'), (f'{999:x}', 'image without row'), ('3', 'unreadable DICOM'),
+    ('9', 'unreadable DICOM')}
+  records = read_all(path)
+  assert len(records) == 198
+  (_, box), = list_objects(records[f'{4:032x}'])
+  np.testing.assert_allclose(box, [2 / 3, 5 / 6, 1, 1], atol=1e-6)
+
+
+def test_the_classes_of_the_phantom_are_those_of_the_builder():
+  assert vinbigdata_cxr.CLASSES == build.load('vinbigdata_cxr').FINDINGS
+
+
+def test_the_size_is_read_from_the_header_alone(tmp_path):
+  path = tmp_path / 'image.dicom'
+  save_dicom(path, np.zeros((30, 60), np.uint8), bits=8, kind='MONOCHROME2')
+  header = pydicom.dcmread(path)
+  header.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian  # might inflate without a limit
+  header.save_as(tmp_path / 'deflated.dicom')
+  path.write_bytes(path.read_bytes()[:-1000])  # of the pixels
+  assert dicom.read_size(path) == (30, 60)
+  for broken in (b'', b'no DICOM', (tmp_path / 'deflated.dicom').read_bytes()):
+    path.write_bytes(broken)
+    with pytest.raises(images.Unreadable, match='DICOM'):
+      dicom.read_size(path)
