@@ -25,7 +25,7 @@ ABOUT = {
   'classification': {'findings': [f'finding {at}' for at in range(14)], 'relation': 'independent'},
   'regression': {'value': {'name': 'bone age', 'unit': 'months'}},
   'segmentation': {'mask': ['background', 'lung']},
-  'detection': {'kinds': ['active', 'latent']},
+  'detection': {'box_classes': ['active', 'latent']},
 }
 
 
@@ -47,7 +47,7 @@ def make_rows(task, images, rng):
 def make_findings(images, rng):
   present = rng.random((images, 14)) < 0.1
   score = 1 / (1 + np.exp(2 - present - rng.normal(size=(images, 14))))
-  return {'score': score, 'present': present, 'known': np.ones((images, 14), bool)}
+  return {'score': score, 'present': present, 'label_mask': np.ones((images, 14), bool)}
 
 
 def make_values(images, rng):
@@ -61,15 +61,15 @@ def make_confusions(images, rng):
 
 def make_boxes(images, rng):
   """Ten boxes an image, about half of the images with one that is true and found."""
-  columns = {name: np.empty(images, object) for name in ('boxes', 'kind', 'score', 'truth_boxes', 'truth_kind')}
+  columns = {name: np.empty(images, object) for name in ('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id')}
   for image in range(images):
     corner = rng.uniform(0, 0.6, (10, 2))
     boxes = np.hstack([corner, corner + rng.uniform(0.1, 0.4, (10, 2))])
     true = rng.integers(2)
-    columns['boxes'][image], columns['kind'][image] = boxes, rng.integers(0, 2, 10)
+    columns['boxes'][image], columns['class_id'][image] = boxes, rng.integers(0, 2, 10)
     columns['score'][image] = rng.random(10)
     columns['truth_boxes'][image] = boxes[:true] + 0.02 * rng.normal(size=(true, 4))
-    columns['truth_kind'][image] = columns['kind'][image][:true]
+    columns['truth_class_id'][image] = columns['class_id'][image][:true]
   return columns | {'sizes': np.full((images, 2), 512)}
 
 

@@ -48,9 +48,9 @@ def make_our_batches(options):
 
   from mtpret_jax.data import pipeline
   config = ConfigDict(dict(
-    seed=0, batch=options.batch, contrast=dict(group=options.batch // 4, shuffle_groups=4),
+    seed=0, batch=options.batch, moco=dict(group=options.batch // 4, shuffle_groups=4),
     data=dict(weights='by_images', size=options.stored)))
-  batches = pipeline.make_contrast_batches([prepared.open_prepared(options.folder)], config)
+  batches = pipeline.make_moco_batches([prepared.open_prepared(options.folder)], config)
   return (batch for _, batch in batches.to_iter_dataset(grain.ReadOptions(num_threads=0)))
 
 

@@ -38,9 +38,9 @@ def read(process, options, folder, barrier, rates):
   os.sched_setaffinity(0, {cores[process % len(cores)]})
   source = prepared.open_prepared(folder)
   config = ConfigDict(dict(
-    seed=0, batch=options.batch * options.processes, contrast=dict(group=options.batch // 4, shuffle_groups=4),
+    seed=0, batch=options.batch * options.processes, moco=dict(group=options.batch // 4, shuffle_groups=4),
     data=dict(weights='by_images', size=options.size)))
-  batches = iter(pipeline.make_contrast_batches(
+  batches = iter(pipeline.make_moco_batches(
     [source], config, process=process, processes=options.processes).to_iter_dataset(
       grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)))
   next(batches)

@@ -40,7 +40,7 @@ def make_config(options):
   from configs.common import moco_v2_augment
   return ConfigDict(dict(
     seed=0, batch=options.batch, trunk=options.model, dtype=options.dtype, augment=moco_v2_augment(options.size),
-    contrast=dict(dim=DIM, queue=options.queue, temperature=TEMPERATURE, momentum=MOMENTUM,
+    moco=dict(dim=DIM, queue=options.queue, temperature=TEMPERATURE, momentum=MOMENTUM,
                   group=options.batch // options.groups, shuffle_groups=options.groups, negatives='all'),
     optimiser=dict(kind='sgd', momentum=0.9, weight_decay=DECAY),
     data=dict(weights='by_images', size=find_stored(options))))
@@ -56,14 +56,14 @@ def make_our_training(config):
   import jax
 
   from mtpret_jax.cpu import devices
-  from mtpret_jax.objectives.moco import make_contrast
+  from mtpret_jax.objectives.moco import make_moco
   from mtpret_jax.runtime.sharding import make_mesh, place_batch
   from mtpret_jax.step import compile_step, init_state, make_optimiser
-  groups = config.batch // config.contrast.group
+  groups = config.batch // config.moco.group
   devices.make_devices(devices.find_most(lambda count: groups % count == 0))
-  mesh, objective, optimiser = make_mesh(), make_contrast(config), make_optimiser(config.optimiser)
+  mesh, objective, optimiser = make_mesh(), make_moco(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, config.seed)
-  step = compile_step(objective, optimiser, lambda step: RATE, 'contrast', mesh, seed=config.seed)
+  step = compile_step(objective, optimiser, lambda step: RATE, 'moco', mesh, seed=config.seed)
 
   def train(batch):
     nonlocal state

@@ -24,15 +24,15 @@ PODS = ('v5e:2x4', 'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16', 'v5e:16x16')
 def make_config(variant, images, chips):
   config = pretrain.get_config(variant)
   config.batch = images * chips
-  config.contrast.update(group=images, shuffle_groups=4)  # a host has four chips
-  config.contrast.queue = max(config.contrast.queue, config.batch)
+  config.moco.update(group=images, shuffle_groups=4)  # a host has four chips
+  config.moco.queue = max(config.moco.queue, config.batch)
   return config
 
 
 def measure(variant, images, name):
   """The row of one pod as numbers."""
   pod = find_pod(name)
-  account = take_account(make_config(variant, images, len(pod.devices)), 'contrast', pod)
+  account = take_account(make_config(variant, images, len(pod.devices)), 'moco', pod)
   gathered = sum(size for kind, size in account.messages if kind == 'all-gather') / 1e6
   return {'chips': len(pod.devices), 'TFLOP': account.flops / 1e12, 'accessed, GB': account.accessed / 1e9,
           'HBM traffic, GB': account.traffic / 1e9, 'memory, GB': account.peak / 1e9,

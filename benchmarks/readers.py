@@ -32,8 +32,8 @@ def measure(source, setting, options):
   from mtpret_jax.data import pipeline
   config = pretrain.get_config('mtpret11')
   config.data.threads, config.data.workers = map(int, setting.split(','))
-  with pipeline.stream(pipeline.make_contrast_batches([source], config), 0, config.data) as feed:
-    for _ in range(2 * max(config.data.ahead, config.data.threads) * max(config.data.workers, 1)):
+  with pipeline.stream(pipeline.make_moco_batches([source], config), 0, config.data) as feed:
+    for _ in range(2 * max(config.data.prefetch, config.data.threads) * max(config.data.workers, 1)):
       next(feed)
     began = time.perf_counter()
     for seen in itertools.count(1):

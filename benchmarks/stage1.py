@@ -30,7 +30,7 @@ def make_our_steps(options):
 
   from mtpret_jax.data import pipeline
   config = moco_step.make_config(options)
-  batches = pipeline.make_contrast_batches([prepared.open_prepared(options.folder)], config)
+  batches = pipeline.make_moco_batches([prepared.open_prepared(options.folder)], config)
   ahead = grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=max(AHEAD, options.threads))
   feed = iter(batches.to_iter_dataset(ahead))
   train, description = moco_step.make_our_training(config)

@@ -20,7 +20,7 @@ from mtpret_jax.tasks import dataset
 
 
 def average_findings(train, about):
-  known = np.maximum(np.sum([row['known'] for row in train], 0), 1)
+  known = np.maximum(np.sum([row['label_mask'] for row in train], 0), 1)
   return {'score': np.sum([row['present'] for row in train], 0) / known}
 
 
@@ -34,9 +34,9 @@ def average_mask(train, about):
 
 
 def average_boxes(train, about):
-  boxes, kinds = (np.concatenate([row[field] for row in train]) for field in ('boxes', 'kind'))
+  boxes, kinds = (np.concatenate([row[field] for row in train]) for field in ('boxes', 'class_id'))
   there = np.unique(kinds[kinds >= 0])
-  return {'boxes': np.array([boxes[kinds == kind].mean(0) for kind in there]), 'kind': there,
+  return {'boxes': np.array([boxes[kinds == kind].mean(0) for kind in there]), 'class_id': there,
           'score': np.ones(len(there))}
 
 
@@ -46,18 +46,18 @@ AVERAGES = {'classification': average_findings, 'regression': average_value, 'se
 
 def score_average(config, name):
   """The result of `metrics.score` on the test split."""
-  card = config.tasks[name]
+  task_config = config.tasks[name]
   read = {}
   for split in ('train', 'test'):
     source = dataset.open_suitable(config, name, split)
-    about = choose_findings(source.about, card)
+    about = choose_findings(source.about, task_config)
     records = [source.records[index] for index in tqdm(range(len(source)), f'{name} {split}', leave=False)]
-    read[split] = [(read_task(source.about, card, record), record) for record in records]
-  guess = AVERAGES[card.kind]([row for row, _ in read['train']], about)
+    read[split] = [(read_task(source.about, task_config, record), record) for record in records]
+  guess = AVERAGES[task_config.kind]([row for row, _ in read['train']], about)
   repeated = {field: np.asarray(value)[None] for field, value in guess.items()}
-  rows = [describe_row(card.kind, about, 0, {field: np.asarray(value)[None] for field, value in row.items()}, repeated)
+  rows = [describe_row(task_config.kind, about, 0, {field: np.asarray(value)[None] for field, value in row.items()}, repeated)
           | describe_record(record) for row, record in read['test']]
-  return metrics.score(card.kind, about, {field: stack([row[field] for row in rows]) for field in rows[0]},
+  return metrics.score(task_config.kind, about, {field: stack([row[field] for row in rows]) for field in rows[0]},
                        resamples=config.resamples)
 
 

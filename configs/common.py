@@ -55,7 +55,7 @@ def labelled_augment(size):
     jitter=0.8,                 # probability of brightness and contrast
     brightness=0.2,
     contrast=0.2,
-    box_left=0.3,               # share of a box's area that a crop must leave, else the box is dropped
+    min_visibility=0.3,               # share of a box's area that a crop must leave, else the box is dropped
   ))
 
 
@@ -64,7 +64,7 @@ def deeplab_v3():
   return ConfigDict(dict(
     output_stride=8,            # of the trunk's last map; 16 is four times cheaper
     width=256,                  # channels
-    rates=(12, 24, 36),         # px of the map between taps; the paper has half of that at output stride 16
+    dilations=(12, 24, 36),         # px of the map between taps; the paper has half of that at output stride 16
     dice=0.0,                   # weight of the soft Dice loss beside the cross-entropy; torchvision has none
   ))
 
@@ -74,17 +74,17 @@ def faster_rcnn(size):
   are 32 to 512 px at 800 px; that they are scaled with the size, to whole pixels, is our choice."""
   return ConfigDict(dict(
     width=256,                  # channels of the pyramid
-    hidden=1024,                # channels of the box head
-    sides=tuple((round(side * size / 800),) for side in (32, 64, 128, 256, 512)),  # px, of the anchors on each level
-    ratios=(0.5, 1.0, 2.0),     # height over width
-    train=(2000, 2000),         # proposals: of each level before suppression, of the image after it
-    test=(1000, 1000),
-    region_overlap=0.7,         # of two proposals, at most
-    region_match=(0.3, 0.7),    # overlap with a box: background below the first, object from the second
-    region_sample=(256, 128),   # anchors of an image that count in the loss, at most so many of them objects
-    box_match=(0.5, 0.5),
-    box_sample=(512, 128),
-    score=0.05,                 # of a detection, at least
-    box_overlap=0.5,            # of two detections of a kind, at most
-    detections=100,             # in an image, at most
+    roi_hidden=1024,                # channels of the box head
+    anchor_sizes=tuple((round(side * size / 800),) for side in (32, 64, 128, 256, 512)),  # px, of the anchors on each level
+    aspect_ratios=(0.5, 1.0, 2.0),     # height over width
+    rpn_proposals_train=(2000, 2000),         # proposals: of each level before suppression, of the image after it
+    rpn_proposals_test=(1000, 1000),
+    rpn_nms_iou=0.7,         # of two proposals, at most
+    rpn_match_iou=(0.3, 0.7),    # overlap with a box: background below the first, object from the second
+    rpn_sample=(256, 128),   # anchors of an image that count in the loss, at most so many of them objects
+    roi_match_iou=(0.5, 0.5),
+    roi_sample=(512, 128),
+    min_score=0.05,                 # of a detection, at least
+    roi_nms_iou=0.5,            # of two detections of a kind, at most
+    max_detections=100,             # in an image, at most
   ))

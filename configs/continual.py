@@ -40,18 +40,18 @@ def embedded():
     rounds=3,
     memory=dict(
       anchor='previous_visit',  # or 'start', 'none'
-      strength=0.01,           # of the pull, alpha
+      l2_sp=0.01,           # of the pull, alpha
     ),
     statistics='per_task',     # or 'shared': running statistics of the trunk
-    optimiser=dict(kind='adamw', rate=1e-3, momentum=0.9, weight_decay=1e-4, warmup_steps=5),
+    optimiser=dict(kind='adamw', learning_rate=1e-3, momentum=0.9, weight_decay=1e-4, warmup_steps=5),
     evaluate_every=0,          # steps; 0 is after every round
     resamples=200,             # of patients, for the intervals
     save_every=100,            # steps
     log_every=10,              # steps
     keep=2,                    # checkpoints
     save_retries=3,            # of a checkpoint that could not be written, after 1, 5, 25 s
-    on_bad='stop',             # or 'skip': what becomes of a step whose loss or gradient is no number, or is a spike
-    skips=10,                  # in a row, then the run stops all the same
+    on_nonfinite='stop',             # or 'skip': what becomes of a step whose loss or gradient is no number, or is a spike
+    max_skips=10,                  # in a row, then the run stops all the same
     spike=0.0,                 # a loss above so many medians of the last ones is a spike; 0 is no such rule
     spike_window=100,          # steps of the same task, for the median
     data=dict(
@@ -59,12 +59,12 @@ def embedded():
       archives='',             # folder with the downloaded archives; '' is phantoms
       phantoms=common.phantoms(),
       dir='data/phantoms',
-      stored='256',
-      rule='patient',          # who is in which split, or 'paper', 'official'
+      stored_size='256',
+      split='patient',          # who is in which split, or 'paper', 'official'
       fraction=1.0,            # of the training patients
       threads=4,
       workers=0,
-      ahead=8,
+      prefetch=8,
     ),
   ))
 
@@ -80,8 +80,8 @@ def papers_scale(config, name, names):
   config.workdir, config.trunk, config.dtype = f'runs/{name}', 'resnet50', 'bfloat16'
   config.tasks = tasks.papers_scale(names, steps=0)
   config.rounds, config.resamples, config.save_every = 10, 1000, 500
-  config.optimiser.update(kind='sgd', rate=0.01)
-  config.data.update(archives='archives', dir='data/real', stored='512', threads=2, workers=8, ahead=4)
+  config.optimiser.update(kind='sgd', learning_rate=0.01)
+  config.data.update(archives='archives', dir='data/real', stored_size='512', threads=2, workers=8, prefetch=4)
 
 
 VARIANTS = {

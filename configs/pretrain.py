@@ -30,7 +30,7 @@ def embedded():
   """Five phantom archives, ResNet-18 at 32 px."""
   return ConfigDict(dict(
     name='pretrain',
-    objective='contrast',
+    objective='moco',
     workdir='runs/pretrain',   # checkpoints, metrics, results; the same command resumes what is there
     seed=0,
     trunk='resnet18',
@@ -44,11 +44,11 @@ def embedded():
     log_every=10,              # steps
     keep=2,                    # checkpoints
     save_retries=3,            # of a checkpoint that could not be written, after 1, 5, 25 s
-    on_bad='stop',             # or 'skip': what becomes of a step whose loss or gradient is no number, or is a spike
-    skips=10,                  # in a row, then the run stops all the same
+    on_nonfinite='stop',             # or 'skip': what becomes of a step whose loss or gradient is no number, or is a spike
+    max_skips=10,                  # in a row, then the run stops all the same
     spike=0.0,                 # a loss above so many medians of the last ones is a spike; 0 is no such rule
     spike_window=100,          # steps of the same task, for the median
-    contrast=dict(
+    moco=dict(
       dim=128,
       queue=512,               # keys, 8 batches; with longer queues short runs went astray, docs/results.md
       temperature=0.2,
@@ -57,20 +57,20 @@ def embedded():
       shuffle_groups=4,        # groups among which keys change place; a block of them lies in one process
       negatives='all',         # or 'same_source': only keys of the query's own dataset
     ),
-    optimiser=dict(kind='sgd', rate=0.03, momentum=0.9, weight_decay=1e-4, warmup_steps=50),
+    optimiser=dict(kind='sgd', learning_rate=0.03, momentum=0.9, weight_decay=1e-4, warmup_steps=50),
     augment=dict(common.moco_v2_augment(32), crop_area=(0.3, 1.0)),  # MoCo v2 has 0.2
     data=dict(
       datasets=common.embedded,
       archives='',             # folder with the downloaded archives; '' is phantoms
       phantoms=common.phantoms(),
       dir='data/phantoms',     # prepared datasets, and the phantom archives themselves
-      stored='256',            # longer side that is stored, px: 'original', '512' or '256'
-      rule='patient',          # who is trained on: 'patient', 'paper' or 'official', docs/datasets.md
+      stored_size='256',            # longer side that is stored, px: 'original', '512' or '256'
+      split='patient',          # who is trained on: 'patient', 'paper' or 'official', docs/datasets.md
       size=64,                 # px, side that the host hands to the device
       weights='by_images',     # 'balanced', or a number for each, as in '2,1,1,1,1'
       threads=4,               # that read ahead; sixteen read less than four (docs/benchmarks.md)
       workers=0,               # processes that read ahead, 0 is none; for hosts with many cores
-      ahead=8,                 # batches; with workers, of each of them
+      prefetch=8,                 # batches; with workers, of each of them
     ),
     probe=dict(
       images=2000,             # at most, of each split of each dataset
@@ -87,7 +87,7 @@ def smoke(config):
   config.data.dir = 'data/smoke'
   config.data.phantoms.update(images=48, size=64)
   config.data.size = 40
-  config.contrast.update(queue=64, group=8)
+  config.moco.update(queue=64, group=8)
   config.augment = common.moco_v2_augment(32)
   config.probe.update(images=48, neighbours=5, resamples=20)
 
@@ -95,7 +95,7 @@ def smoke(config):
 def real(config):
   """Archives of any size on a small machine, at 64 px; () is every archive that is found."""
   config.steps, config.batch = 500, 32
-  config.contrast.update(queue=256, group=8)
+  config.moco.update(queue=256, group=8)
   config.augment.update(common.moco_v2_augment(64), crop_area=(0.3, 1.0))
   config.workdir = 'runs/real'
   config.data.update(datasets=(), archives='archives', dir='data/real', size=128)
@@ -107,11 +107,11 @@ def papers_scale(config, name, datasets):
   config.trunk, config.dtype = 'resnet50', 'bfloat16'
   config.batch, config.steps = 256, 132_000
   config.save_every, config.log_every, config.keep = 1000, 50, 3
-  config.contrast.update(queue=65_536, momentum=0.999, group=32, shuffle_groups=8)
-  config.optimiser.update(rate=0.03, warmup_steps=1000)
+  config.moco.update(queue=65_536, momentum=0.999, group=32, shuffle_groups=8)
+  config.optimiser.update(learning_rate=0.03, warmup_steps=1000)
   config.augment = common.moco_v2_augment(224)
-  config.data.update(datasets=datasets, archives='archives', dir='data/real', stored='256', size=256)
-  config.data.update(threads=2, workers=8, ahead=4)
+  config.data.update(datasets=datasets, archives='archives', dir='data/real', stored_size='256', size=256)
+  config.data.update(threads=2, workers=8, prefetch=4)
   config.probe.update(images=5000, resamples=1000)
 
 

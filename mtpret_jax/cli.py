@@ -51,7 +51,7 @@ def main(_):
   try:
     check_objective(CONFIG.value)
     if PREFLIGHT.value:  # keeps nothing: jax reads what it compiled only where the chips are
-      return report.fly(CONFIG.value, PREFLIGHT.value)
+      return report.run(CONFIG.value, PREFLIGHT.value)
     compilation_cache.keep_compiled()
     if DISTRIBUTED.value:
       distributed.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, STALL_TIMEOUT.value)

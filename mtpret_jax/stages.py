@@ -26,7 +26,7 @@ from mtpret_jax.data.pipeline import flatten
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.evaluation import test_scores
 from mtpret_jax.objectives import Objective
-from mtpret_jax.objectives.moco import make_contrast
+from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.report import pretrain
 from mtpret_jax.runtime import distributed, preemption, prepare_data, workdir_lock
@@ -61,23 +61,23 @@ class Run:
 
 
 def make_run(config):
-  return {'contrast': make_contrast_run, 'multitask': make_multitask_run}[config.objective](config)
+  return {'moco': make_moco_run, 'multitask': make_multitask_run}[config.objective](config)
 
 
 def processes():
   return {'process': jax.process_index(), 'processes': jax.process_count()}
 
 
-def make_contrast_run(config):
-  sources = [open_source(name, config.data.dir, config.data.stored, 'train', config.data.rule, images_only=True)
+def make_moco_run(config):
+  sources = [open_source(name, config.data.dir, config.data.stored_size, 'train', config.data.split, images_only=True)
              for name in config.data.datasets]
   return Run(
-    objective=make_contrast(config),
+    objective=make_moco(config),
     sources=sources,
-    batches=pipeline.make_contrast_batches(sources, config, **processes()),
+    batches=pipeline.make_moco_batches(sources, config, **processes()),
     schedule=make_schedule(config.optimiser, config.steps),
     steps=config.steps,
-    name_images=functools.partial(pipeline.name_contrast_images, sources, config))
+    name_images=functools.partial(pipeline.name_moco_images, sources, config))
 
 
 def make_multitask_run(config):
@@ -96,9 +96,9 @@ def make_multitask_run(config):
 
 
 def make_plan(config, images):
-  """The visits of the run, on tasks with so many `images` each. A visit has its card's steps; 0 of them is an epoch, as
+  """The visits of the run, on tasks with so many `images` each. A visit has its task_config's steps; 0 of them is an epoch, as
   many whole batches as there are."""
-  lengths = {name: card.steps or max(images[name] // card.batch, 1) for name, card in config.tasks.items()}
+  lengths = {name: task_config.steps or max(images[name] // task_config.batch, 1) for name, task_config in config.tasks.items()}
   check_length(config, lengths)
   return task_schedule.make_plan(lengths, config.rounds, config.order, config.seed)
 
@@ -123,7 +123,7 @@ def run_stage(config):
     prepare_data.prepare_data(config)
     state = train_stage(config, config.workdir)
     with preemption.free():
-      (pretrain if config.objective == 'contrast' else test_scores).finish(state, config)
+      (pretrain if config.objective == 'moco' else test_scores).finish(state, config)
 
 
 def run_evaluation(config):
@@ -143,7 +143,7 @@ def run_recipe(config):
   distributed.on_first(lambda: test_scores.finish_recipe(config))
 
 
-RUNS = {'contrast': run_stage, 'multitask': run_stage, 'evaluate': run_evaluation, 'recipe': run_recipe}
+RUNS = {'moco': run_stage, 'multitask': run_stage, 'evaluate': run_evaluation, 'recipe': run_recipe}
 
 
 def check_run(config):

@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 from mtpret_jax.cpu import devices
-from mtpret_jax.runtime.sharding import bring_together, by_batch, cut_state, replicated
+from mtpret_jax.runtime.sharding import all_gather, by_batch, fsdp_shardings, replicated
 
 
 @struct.dataclass
@@ -29,7 +29,7 @@ def make_schedule(config, steps):
   def rate(step):
     warm = jnp.minimum((step + 1) / max(config.warmup_steps, 1), 1.0)
     done = jnp.clip((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 0.0, 1.0)
-    return config.rate * warm * 0.5 * (1 + jnp.cos(jnp.pi * done))
+    return config.learning_rate * warm * 0.5 * (1 + jnp.cos(jnp.pi * done))
   return rate
 
 
@@ -88,10 +88,10 @@ def is_known(option, device):
 
 
 def place_state(objective, optimiser, mesh, how='replicated'):
-  """A TrainState of shardings: 'replicated' is all on every device, 'fsdp' a piece of it (`sharding.cut_state`)."""
+  """A TrainState of shardings: 'replicated' is all on every device, 'fsdp' a piece of it (`sharding.fsdp_shardings`)."""
   if how == 'replicated':
     return TrainState(*[replicated(mesh)] * 4)
-  return cut_state(shape_state(objective, optimiser), mesh)
+  return fsdp_shardings(shape_state(objective, optimiser), mesh)
 
 
 def init_state(objective, optimiser, mesh, seed, trunk=None, placement=None):
@@ -125,19 +125,19 @@ def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None, p
   def step(state, batch):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     resting = {part: weights for part, weights in state.params.items() if part not in live}
-    carry = bring_together(state.carry, placement.carry)
+    carry = all_gather(state.carry, placement.carry)
 
     def compute_loss(moving):
-      return objective.loss(task, bring_together(resting | moving, placement.params), carry, batch, state.step, rng)
+      return objective.loss(task, all_gather(resting | moving, placement.params), carry, batch, state.step, rng)
 
     moving = {part: state.params[part] for part in live}
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       (_, (carry, measures)), grads = jax.value_and_grad(compute_loss, has_aux=True)(moving)
-    params, opt, rate = dict(state.params), dict(state.opt), schedule(state.step)
+    params, opt, learning_rate = dict(state.params), dict(state.opt), schedule(state.step)
     for part in live:
       updates, opt[part] = optimiser.update(grads[part], state.opt[part], moving[part])
-      params[part] = jax.tree.map(lambda weight, update: weight - rate * update, moving[part], updates)
-    measures = measures | {'gradient': optax.global_norm(grads), 'rate': rate}
+      params[part] = jax.tree.map(lambda weight, update: weight - learning_rate * update, moving[part], updates)
+    measures = measures | {'gradient': optax.global_norm(grads), 'learning_rate': learning_rate}
     new = TrainState(state.step + 1, params, carry, opt)
     return guard(task, state, new, measures) if guard else (new, measures)
 

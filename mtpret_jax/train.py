@@ -48,7 +48,7 @@ def train(run, config, workdir):
       stops = preemption.is_asked(step)
       if stops or step > start and (step % config.save_every == 0 or step in run.pauses
                                     or checkpoint.has_failed(checkpoints)):
-        pending = settle(pending, judge, show)
+        pending = flush(pending, judge, show)
         checkpoint.save(checkpoints, state, step, mark, wait=stops)
       if stops:
         raise preemption.Stopped(preemption.describe(step, run.steps))
@@ -69,10 +69,10 @@ def train(run, config, workdir):
           state, measures = steps[task](state, batch)
       if step == start:
         stack.enter_context(preemption.deferred())  # from here on there is something to save
-      settle(pending, judge, show)
+      flush(pending, judge, show)
       pending = step, measures | {'waited': waited}, task
 
-    settle(pending, judge, show)
+    flush(pending, judge, show)
     checkpoint.save(checkpoints, state, run.steps, mark, wait=True)
     if run.steps in run.pauses:
       with preemption.free():
@@ -86,7 +86,7 @@ def is_busy(pending):
   return pending is not None and not pending[1]['loss'].is_ready()
 
 
-def settle(pending, judge, show):
+def flush(pending, judge, show):
   """Reads the measures of a step that has been dispatched, judges and logs them."""
   if pending is not None:
     step, measures, task = pending

@@ -56,9 +56,9 @@ def two_tasks(prepared, one_block):
   config = continual.get_config('smoke')
   config.update(trunk='one_block', rounds=2, save_every=1, log_every=1, resamples=4)
   config.tasks = tasks.embedded(['bone_age', 'pneumonia'], steps=3)
-  for card in config.tasks.values():
-    card.update(size=36, batch=16, group=2)
-    card.augment.size = 32
+  for task_config in config.tasks.values():
+    task_config.update(size=36, batch=16, group=2)
+    task_config.augment.size = 32
   config.data.update(dir=str(prepared), datasets=('rsna_bone_age', 'kermany_pneumonia'))
   return config.lock()
 

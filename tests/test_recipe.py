@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import pretrain
-from mtpret_jax import cli
+from mtpret_jax import stages
 from tests.runtime.test_initial_weights import change
 from tests.support.interrupted import stop_at
 
@@ -21,7 +21,7 @@ def make_recipe(two_tasks, tmp_path_factory):
     data = {'data.archives': str(tmp_path_factory.mktemp('none'))}  # everything is prepared already
     first = pretrain.get_config('smoke')
     first.update(trunk='one_block', steps=2, batch=32)
-    first.contrast.update(group=2, shuffle_groups=2, dim=16)
+    first.moco.update(group=2, shuffle_groups=2, dim=16)
     first.probe.resamples = 2
     first.data.update(dir=two_tasks.data.dir, datasets=two_tasks.data.datasets)
     first = change(first, workdir=f'{root}/pretrain', **data)
@@ -38,7 +38,7 @@ def make_recipe(two_tasks, tmp_path_factory):
 @pytest.fixture(scope='module')
 def undisturbed(make_recipe, tmp_path_factory):
   root = tmp_path_factory.mktemp('undisturbed')
-  cli.run_recipe(make_recipe(root))
+  stages.run_recipe(make_recipe(root))
   return root
 
 
@@ -53,13 +53,13 @@ def test_the_stages_follow_each_other(undisturbed):
 
 
 def test_a_recipe_stopped_in_every_stage_goes_on_to_the_same_scores(make_recipe, undisturbed, tmp_path, monkeypatch):
-  recipe, visited, run_stage = make_recipe(tmp_path), [], cli.run_stage
-  monkeypatch.setattr(cli, 'run_stage', lambda stage: (visited.append(pathlib.Path(stage.workdir).name),
+  recipe, visited, run_stage = make_recipe(tmp_path), [], stages.run_stage
+  monkeypatch.setattr(stages, 'run_stage', lambda stage: (visited.append(pathlib.Path(stage.workdir).name),
                                                            run_stage(stage)))
   for batches in (1, 2 + 3, 9 + 1):  # drawn before the interruption, in what is left of a stage and in the next
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
       stop_at(patch, batches)
-      cli.run_recipe(recipe)
-  cli.run_recipe(recipe)
+      stages.run_recipe(recipe)
+  stages.run_recipe(recipe)
   assert visited == ['pretrain', 'pretrain', 'continual', 'continual', 'bone_age', 'bone_age']
   assert read(tmp_path, 'scores.json') == read(undisturbed, 'scores.json')

@@ -23,7 +23,7 @@ def config(prepared):
   LAYERS['tiny'] = (BasicBlock, (1, 1, 1, 1))
   config = get_config('smoke')
   config.update(trunk='tiny', steps=5, save_every=2, log_every=1, batch=32)
-  config.contrast.update(group=4, shuffle_groups=4, dim=16)
+  config.moco.update(group=4, shuffle_groups=4, dim=16)
   config.data.dir = str(prepared)
   yield config.lock()
   del LAYERS['tiny']
@@ -81,7 +81,7 @@ def test_a_finished_run_has_nothing_left_to_do(config, undisturbed):
 
 @pytest.mark.parametrize('field, value, said', [
   ('data.weights', 'balanced', "data.weights: 'by_images' there, 'balanced' here"),
-  ('optimiser.rate', 0.5, 'optimiser.rate: 0.03 there, 0.5 here')])
+  ('optimiser.learning_rate', 0.5, 'optimiser.learning_rate: 0.03 there, 0.5 here')])
 def test_another_run_is_refused_with_the_differing_fields(field, value, said, config, undisturbed):
   workdir, _ = undisturbed
   other = config.copy_and_resolve_references()
@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_check
       return state, measures | {'loss': measures['loss'] * (float('nan') if next(taken) == 2 else 1.0)}
     return run
   monkeypatch.setattr(train, 'compile_step', compile_poisoned)
-  told = r'step 2 .contrast. gave loss nan.*bad_batches.jsonl.*last good checkpoint is step 2 in .*/2\. A lower'
+  told = r'step 2 .moco. gave loss nan.*bad_batches.jsonl.*last good checkpoint is step 2 in .*/2\. A lower'
   with pytest.raises(Diverged, match=told):
     stages.train_stage(config, tmp_path)
   with checkpoint.open_checkpoints(tmp_path, 2) as checkpoints:
@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_check
 def test_metrics_hold_what_a_person_watches(undisturbed):
   workdir, _ = undisturbed
   line = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
-  assert {'loss', 'accuracy', 'rate', 'spread', 'images_per_second', 'waited'} <= set(line)
+  assert {'loss', 'accuracy', 'learning_rate', 'spread', 'images_per_second', 'waited'} <= set(line)
   assert list((workdir / 'tensorboard').glob('events*'))
 
 
@@ -123,5 +123,5 @@ def test_the_host_keeps_nobody_waiting_while_the_device_works():
   class Loss:
     def __init__(self, ready):
       self.is_ready = lambda: ready
-  assert train.is_busy((3, {'loss': Loss(False)}, 'contrast'))
-  assert not train.is_busy((3, {'loss': Loss(True)}, 'contrast')) and not train.is_busy(None)
+  assert train.is_busy((3, {'loss': Loss(False)}, 'moco'))
+  assert not train.is_busy((3, {'loss': Loss(True)}, 'moco')) and not train.is_busy(None)

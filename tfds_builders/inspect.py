@@ -40,7 +40,7 @@ class Survey:
     for name in labels:
       self.table[name][split] += 1
     if 'objects' in record:
-      self.table['boxes in all'][split] += len(record['objects']['kind'])
+      self.table['boxes in all'][split] += len(record['objects']['class_id'])
     if 'value' in record:
       self.values[split].append(float(record['value'][0]))
     if record['age'] == record['age']:
@@ -55,13 +55,13 @@ def label(record, about):
   """What a record shows, as rows of the table: {name: None}, in the order of the metadata."""
   rows = {}
   if 'present' in record:
-    for name, present, known in zip(about['findings'], record['present'], record['known'], strict=True):
+    for name, present, known in zip(about['findings'], record['present'], record['label_mask'], strict=True):
       if not known:
         rows[f'{name}: unknown'] = None
       elif present:
         rows[name] = None
   if 'objects' in record:
-    rows |= dict.fromkeys(f'box of {about["kinds"][kind]}' for kind in record['objects']['kind'])
+    rows |= dict.fromkeys(f'box of {about["box_classes"][kind]}' for kind in record['objects']['class_id'])
   if 'mask' in record:
     there = contact_sheet.decode(record['mask']).ravel()
     rows |= {f'mask of {name}': None for value, name in enumerate(about['mask']) if value and (there == value).any()}
@@ -141,7 +141,7 @@ def describe(path, seen):
 def order(seen, about):
   """Rows of the table but the first, in the order of the metadata."""
   names = [row for name in about['findings'] for row in (name, f'{name}: unknown')]
-  names += ['boxes in all', *(f'box of {name}' for name in about['kinds'])]
+  names += ['boxes in all', *(f'box of {name}' for name in about['box_classes'])]
   names += [f'mask of {name}' for name in about['mask']] + ['mask with unannotated pixels']
   return [name for name in names if name in seen.table]
 

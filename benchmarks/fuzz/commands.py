@@ -17,9 +17,9 @@ ODD_VARIANTS = (
 IMPORT = b'from ml_collections import ConfigDict\n'
 ODD_FILES = {  # name: what is in it
   'empty.py': b'', 'syntax.py': b'def get_config(:', 'none.py': b'def get_config():\n  return None',
-  'dict.py': b'def get_config():\n  return {"objective": "contrast"}', 'raises.py': b'1 / 0',
+  'dict.py': b'def get_config():\n  return {"objective": "moco"}', 'raises.py': b'1 / 0',
   'key.py': b'def get_config():\n  return {}["a"]', 'zeros.py': bytes(99), 'imports.py': b'import no_such_module',
-  'few.py': IMPORT + b'def get_config():\n  return ConfigDict(dict(objective="contrast", contrast=5))',
+  'few.py': IMPORT + b'def get_config():\n  return ConfigDict(dict(objective="moco", moco=5))',
   'odd.py': IMPORT + b'def get_config():\n  return ConfigDict(dict(batch=3))', 'bytes.py': b'\xff\xfe\x00',
   'tasks.py': IMPORT + b'def get_config():\n  return ConfigDict(dict(objective="multitask", tasks=dict(a=1)))',
   'stages.py': IMPORT + b'def get_config():\n  return ConfigDict(dict(objective="recipe", workdir="w", stages=3))',
@@ -40,7 +40,7 @@ TEXTS = (
   'none', 'balanced', '1,1,1,1,1', '1,nan,1,1,1', '1,inf,1,1,1', '-1,1,1,1,1', '1e-300,1,1,1,1', '1,2', '0', 'joint',
   'sequential', 'cyclic', 'start', 'previous_visit', 'shared', 'head', 'skip', 'original', '512', 'paper',
   'official', 'regression', 'segmentation', 'detection', 'classification', 'mura', 'tbx11k', 'lung_masks',
-  'rsna_bone_age', 'scratch', 'imagenet', 'md_moco', 'contrast', 'multitask', 'recipe', 'evaluate', 'same_source')
+  'rsna_bone_age', 'scratch', 'imagenet', 'md_moco', 'moco', 'multitask', 'recipe', 'evaluate', 'same_source')
 TUPLES = (
   '()', '(1,)', '(0.2, 1.0)', '(1.0, 0.2)', '(0, 0)', '(-1, 1)', '(0.0, 1e999)', "('a', 'b')", '(1, 2, 3)',
   '((8,), (16,), (32,), (64,), (128,))', '((1,), (2,))', '(True, False)', '(None, None)', '[1, 2]', '1', '(',
@@ -51,9 +51,9 @@ OTHER_FLAGS = (
   '--nosuch=1', 'positional', '--processes=0', '--process=-1', '--stall_timeout=x', '--distributed=maybe', '--config.',
   '--config..batch=1', '--config.batch.x=1', '--config.__class__=x', '--config.update=1', '--config.items=1',
   '--config.lock=1', '--config=', '--', '-x', '--flagfile=nothing', '--config.data=1', '--config.data={}',
-  '--config.data={"a": 1}', '--config.contrast', '--noconfig.batch', '--config.batch', '--config.tasks.none.batch=1',
+  '--config.data={"a": 1}', '--config.moco', '--noconfig.batch', '--config.batch', '--config.tasks.none.batch=1',
   "--config.tasks['lung'].batch=3", '--config.data.datasets[0]=mura', '--config.objective=evaluate',
-  '--config.objective=contrast', '--config.objective=multitask', '--config.objective=recipe', '--config._fields=1')
+  '--config.objective=moco', '--config.objective=multitask', '--config.objective=recipe', '--config._fields=1')
 PLACES = re.compile(r'dir$|archives|init_from|^run$|state$|\.run')
 JOINED = re.compile(r'batch|group|queue|size|steps|init|dataset|kind|sides')  # fields that have to fit each other
 ONE, SEVERAL = 'config: one value', 'config: values'

@@ -81,7 +81,7 @@ def check(arguments, devices, processes):
   """(config, what was said) after everything that is checked before data is prepared."""
   import jax
 
-  from mtpret_jax import cli
+  from mtpret_jax import stages
   from mtpret_jax.runtime import prepare_data
   config, said = parse(arguments)
   if config is None:
@@ -89,7 +89,7 @@ def check(arguments, devices, processes):
   with (mock.patch.object(jax, 'device_count', lambda: devices),
         mock.patch.object(jax, 'process_count', lambda: processes)):
     try:
-      cli.check_run(config)
+      stages.check_run(config)
     except prepare_data.REFUSALS as error:
       return None, f'mtpret_jax: {error}\n'
   return config, ''
@@ -138,7 +138,7 @@ def plan_visits(config):
     return stages.make_plan(config, dict.fromkeys(config.tasks, 1000))
   except ConfigError as error:
     judge.judge_line(str(error))
-    judge.demand(not all(card.steps for card in config.tasks.values()), f'refused after it was accepted: {error}')
+    judge.demand(not all(task_config.steps for task_config in config.tasks.values()), f'refused after it was accepted: {error}')
     return stages.make_plan(config, dict.fromkeys(config.tasks, 0))
 
 

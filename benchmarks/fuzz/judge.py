@@ -51,7 +51,7 @@ def judge_record(image_id, record, name, metadata):
   shape = judge_image(record['image'], 'image').shape
   demand(max(shape) <= LONGEST, f'image of {shape}')
   if metadata['findings']:
-    present, known = np.asarray(record['present'], float), np.asarray(record['known'], bool)
+    present, known = np.asarray(record['present'], float), np.asarray(record['label_mask'], bool)
     demand(len(present) == len(known) == len(metadata['findings']), 'another number of findings')
     demand(np.isin(present, (0, 1)).all() and not present[~known].any(), f'present {present} known {known}')
     demand(metadata['relation'] == 'independent' or present.sum() == 1, f'{metadata["relation"]} present {present}')
@@ -67,7 +67,7 @@ def judge_record(image_id, record, name, metadata):
   for one in record.get('objects', ()):
     box = one['box']
     demand(0 <= box.ymin < box.ymax <= 1 and 0 <= box.xmin < box.xmax <= 1, f'box {box}')
-    demand(one['kind'] in metadata['kinds'], f'kind {one["kind"]!r}')
+    demand(one['class_id'] in metadata['box_classes'], f'kind {one["kind"]!r}')
 
 
 def judge_image(raw, field):

@@ -20,7 +20,7 @@ def make(folder):
     write(root)
   _, _, classes, kinds = custom.read_schema(root)
   clean = trials.describe_clean(root, folder, archives.list_files(custom.make_archive(NAME), root),
-                                functools.partial(custom.read, classes=classes, kinds=kinds))
+                                functools.partial(custom.read, classes=classes, box_classes=kinds))
 
   def run(rng, case, tell):
     return trials.build_damaged(rng, case, tell, NAME, root, clean)

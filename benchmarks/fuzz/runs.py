@@ -71,7 +71,7 @@ def write_run(workdir, config):
   for name, told in texts.items():
     (workdir / name).write_text(json.dumps(told))
   (workdir / 'metrics.jsonl').write_text(''.join(
-    json.dumps({'step': step, 'task': 'contrast', 'loss': 1.0}) + '\n' for step in range(1, STEP + 1)))
+    json.dumps({'step': step, 'task': 'moco', 'loss': 1.0}) + '\n' for step in range(1, STEP + 1)))
   (workdir / 'validation.jsonl').write_text(''.join(
     json.dumps({'step': step, 'tasks': {'bone_age': {'headline': 'MAE (months)', 'value': 9.5, 'sign': -1}}}) + '\n'
     for step in range(1, STEP + 1)))
@@ -248,14 +248,14 @@ def ask(state, config, workdir, split):
   """In place of `scores.score_split`: the tasks are built, and asked for the shapes of their answers."""
   import jax
 
-  from mtpret_jax.objectives.multitask import make_answer
+  from mtpret_jax.objectives.multitask import make_predict
   from mtpret_jax.preflight import abstract_run
   from mtpret_jax.tasks import make_task
-  for name, card in config.tasks.items():
-    about = abstract_run.describe_dataset(config, card.dataset)
-    answer = make_answer(config, name, make_task(card.kind, about, abstract_run.choose_head(card)))
+  for name, task_config in config.tasks.items():
+    about = abstract_run.describe_dataset(config, task_config.dataset)
+    answer = make_predict(config, name, make_task(task_config.kind, about, abstract_run.choose_head(task_config)))
     params = {part: state.params[part] for part in ('trunk', name)}
-    jax.eval_shape(answer, params, state.carry['stats'], abstract_run.shape_labelled(card, about))
+    jax.eval_shape(answer, params, state.carry['stats'], abstract_run.shape_labelled(task_config, about))
 
 
 def go_on(case, clean):

@@ -16,7 +16,7 @@ def make_pretrain():
   """Stage 1, eight steps on two datasets; groups of 4 for up to 8 devices, blocks of them for up to 4 processes."""
   config = pretrain.get_config('smoke')
   config.update(trunk='one_block', steps=8, batch=32, save_every=4, log_every=1)
-  config.contrast.update(group=4, shuffle_groups=2, dim=16, queue=64)
+  config.moco.update(group=4, shuffle_groups=2, dim=16, queue=64)
   config.data.datasets = ('rsna_bone_age', 'kermany_pneumonia')
   config.data.phantoms = phantoms()
   return config
@@ -27,9 +27,9 @@ def make_continual():
   config = continual.get_config('smoke')
   config.update(trunk='one_block', rounds=2, save_every=4, log_every=1, resamples=4)
   config.tasks = tasks.embedded(['bone_age', 'pneumonia'], steps=2)
-  for card in config.tasks.values():
-    card.update(size=36, batch=16, group=2)
-    card.augment = common.labelled_augment(32)
+  for task_config in config.tasks.values():
+    task_config.update(size=36, batch=16, group=2)
+    task_config.augment = common.labelled_augment(32)
   config.data.phantoms = phantoms()
   return config
 

@@ -17,13 +17,13 @@ def make_labelled_view(batch, rng, config, dtype):
   """One random view of each image, with its labels.
 
   Args:
-    batch: `image` (B, H, W, 1) uint8; `mask` (B, H, W) integers from -1 to 127; `boxes` (B, M, 4) in 0-1 and `kind`
+    batch: `image` (B, H, W, 1) uint8; `mask` (B, H, W) integers from -1 to 127; `boxes` (B, M, 4) in 0-1 and `class_id`
       (B, M), -1 in empty slots. Both are moved where there; any other field is handed on as it is.
-    config: size, crop_area, crop_ratio, flip, jitter, brightness, contrast, box_left.
+    config: size, crop_area, crop_ratio, flip, jitter, brightness, contrast, min_visibility.
 
   Returns:
     The batch with `image` (B, size, size, 1) standardised, in `dtype`; `mask` (B, size, size) int32; `boxes` cut at
-    the border of the view. A box of which less than `box_left` of its area is left becomes an empty slot.
+    the border of the view. A box of which less than `min_visibility` of its area is left becomes an empty slot.
   """
   rng_crop, rng_flip, rng_jitter = jax.random.split(rng, 3)
   images_BHW = views.scale_to_unit(batch['image'])
@@ -36,8 +36,8 @@ def make_labelled_view(batch, rng, config, dtype):
   if 'mask' in batch:
     view['mask'] = move_mask(batch['mask'], crop_B4, flip_B, config.size)
   if 'boxes' in batch:
-    view['boxes'], view['kind'] = move_boxes(batch['boxes'], batch['kind'], crop_B4, flip_B, (height, width),
-                                             config.box_left)
+    view['boxes'], view['class_id'] = move_boxes(batch['boxes'], batch['class_id'], crop_B4, flip_B, (height, width),
+                                             config.min_visibility)
   return view
 
 

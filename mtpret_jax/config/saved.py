@@ -7,7 +7,7 @@ import pathlib
 
 from mtpret_jax.config.errors import ConfigError, as_line, show
 from mtpret_jax.config.rules import row, text
-from mtpret_jax.config.schema import CONTRAST, MULTITASK, compare
+from mtpret_jax.config.schema import MOCO, MULTITASK, compare
 from mtpret_jax.data.pipeline import INCIDENTAL, flatten
 
 FILE = 'config.json'
@@ -17,7 +17,7 @@ NEEDED = {'data': {'datasets': dataclasses.replace(  # by all who read it; each 
   NAMES, fits=lambda value: NAMES.fits(value) and len(set(value)) == len(value))}}
 ORIGIN = {'init': text(), 'init_from': text(most=4000)}
 PLACES = {'workdir': text(most=4000), 'data': {'dir': text(most=4000), 'archives': text(most=4000)}}
-OBJECTIVES = {'contrast': CONTRAST, 'multitask': MULTITASK}
+OBJECTIVES = {'moco': MOCO, 'multitask': MULTITASK}
 
 
 def read_config(workdir, also=None):

@@ -2,7 +2,7 @@
 
 from mtpret_jax.config.rules import choice, flag, levels, name, number, path, row, sample, span, spike, text, whole
 from mtpret_jax.data.records import READERS
-from mtpret_jax.data.sources import RULES, SPLITS
+from mtpret_jax.data.sources import SPLIT_RULES, SPLITS
 from mtpret_jax.data.task_schedule import ORDERS
 from mtpret_jax.models.resnet import LAYERS
 from mtpret_jax.runtime.sharding import STATES
@@ -15,21 +15,21 @@ VIEW = {
   'size': whole(8, 4096), 'crop_area': span(0.001, 1.0), 'crop_ratio': span(0.01, 100.0), 'flip': SHARE,
   'jitter': SHARE, 'brightness': SHARE, 'contrast': SHARE}
 OPTIMISER = {
-  'kind': choice(('adamw', 'sgd')), 'rate': number(0.0, 1000.0, 0.01), 'momentum': number(0.0, 0.99999, 0.9),
+  'kind': choice(('adamw', 'sgd')), 'learning_rate': number(0.0, 1000.0, 0.01), 'momentum': number(0.0, 0.99999, 0.9),
   'weight_decay': number(0.0, 1000.0), 'warmup_steps': whole(0, STEPS)}
 DATA = {
-  'datasets': row(name(), 0, 100), 'archives': path(), 'dir': path(1), 'stored': choice(('256', '512', 'original')),
-  'rule': choice(RULES), 'threads': whole(1, 1024), 'workers': whole(0, 1024), 'ahead': whole(0, 10_000),
+  'datasets': row(name(), 0, 100), 'archives': path(), 'dir': path(1), 'stored_size': choice(('256', '512', 'original')),
+  'split': choice(SPLIT_RULES), 'threads': whole(1, 1024), 'workers': whole(0, 1024), 'prefetch': whole(0, 10_000),
   'phantoms': {'images': whole(24, 1_000_000), 'size': whole(48, 4096), 'seed': whole(0, SEED)}}
 STAGE = {
   'name': text(1, 100), 'workdir': path(1), 'seed': whole(0, SEED), 'trunk': choice(LAYERS),
   'dtype': choice(('bfloat16', 'float32')), 'sharding': choice(STATES), 'init': text(), 'init_from': path(),
   'save_every': whole(1, STEPS), 'log_every': whole(1, STEPS), 'keep': whole(1, 1_000_000),
-  'save_retries': whole(0, 10), 'on_bad': choice(('skip', 'stop')), 'skips': whole(0, STEPS),
+  'save_retries': whole(0, 10), 'on_nonfinite': choice(('skip', 'stop')), 'max_skips': whole(0, STEPS),
   'spike': spike(), 'spike_window': whole(1, 1_000_000), 'optimiser': OPTIMISER}
-CONTRAST = STAGE | {
+MOCO = STAGE | {
   'steps': whole(1, STEPS), 'batch': whole(1, 2**20),
-  'contrast': {'dim': whole(1, 65_536), 'queue': whole(1, 2**24), 'temperature': number(0.001, 1000.0, 0.2),
+  'moco': {'dim': whole(1, 65_536), 'queue': whole(1, 2**24), 'temperature': number(0.001, 1000.0, 0.2),
                'momentum': SHARE, 'group': whole(2, 65_536), 'shuffle_groups': whole(1, 65_536),
                'negatives': choice(('all', 'same_source'))},
   'augment': VIEW | {'blur': SHARE, 'blur_sigma': span(0.0, 1000.0)},
@@ -38,28 +38,28 @@ CONTRAST = STAGE | {
             'resamples': whole(2, 10**6)}}
 MULTITASK = STAGE | {
   'train': choice(('all', 'head')), 'order': choice(ORDERS), 'rounds': whole(1, 10_000),
-  'memory': {'anchor': choice(('none', 'previous_visit', 'start')), 'strength': number(0.0, 1e6)},
+  'memory': {'anchor': choice(('none', 'previous_visit', 'start')), 'l2_sp': number(0.0, 1e6)},
   'statistics': choice(('per_task', 'shared')), 'evaluate_every': whole(0, STEPS), 'resamples': whole(2, 10**6),
   'data': DATA | {'fraction': number(1e-6, 1.0, 1.0)}}
-CARD = {
+TASK = {
   'kind': choice(READERS), 'dataset': name(), 'findings': row(text(1), 0, 1000), 'size': whole(8, 4096),
   'batch': whole(1, 65_536), 'group': whole(2, 65_536), 'steps': whole(0, 10**7), 'objects': whole(0, 10_000),
-  'negatives': flag(), 'external': flag(), 'augment': VIEW | {'box_left': SHARE}}
+  'negatives': flag(), 'external': flag(), 'augment': VIEW | {'min_visibility': SHARE}}
 HEADS = {
   'classification': {}, 'regression': {},
-  'segmentation': {'output_stride': choice((8, 16, 32)), 'width': whole(1, 8192), 'rates': row(whole(1, 1000), 1, 16),
+  'segmentation': {'output_stride': choice((8, 16, 32)), 'width': whole(1, 8192), 'dilations': row(whole(1, 1000), 1, 16),
                    'dice': number(0.0, 1000.0)},
   'detection': {
-    'width': whole(1, 8192), 'hidden': whole(1, 65_536), 'sides': levels(), 'ratios': row(number(0.01, 100.0), 1, 16),
-    'train': row(whole(1, 10_000), 2, 2), 'test': row(whole(1, 10_000), 2, 2), 'region_overlap': SHARE,
-    'region_match': span(0.0, 1.0), 'region_sample': sample(), 'box_match': span(0.0, 1.0), 'box_sample': sample(),
-    'score': SHARE, 'box_overlap': SHARE, 'detections': whole(1, 10_000)}}
+    'width': whole(1, 8192), 'roi_hidden': whole(1, 65_536), 'anchor_sizes': levels(), 'aspect_ratios': row(number(0.01, 100.0), 1, 16),
+    'rpn_proposals_train': row(whole(1, 10_000), 2, 2), 'rpn_proposals_test': row(whole(1, 10_000), 2, 2), 'rpn_nms_iou': SHARE,
+    'rpn_match_iou': span(0.0, 1.0), 'rpn_sample': sample(), 'roi_match_iou': span(0.0, 1.0), 'roi_sample': sample(),
+    'min_score': SHARE, 'roi_nms_iou': SHARE, 'max_detections': whole(1, 10_000)}}
 EVALUATE = {
   'run': path(1), 'state': choice(('', 'best', 'last')), 'split': choice(SPLITS), 'workdir': path(),
   'resamples': whole(2, 10**6), 'data': {'dir': path()}}
 RECIPE = {'workdir': path(1)}
-OBJECTIVES = {'contrast': CONTRAST, 'multitask': MULTITASK, 'evaluate': EVALUATE, 'recipe': RECIPE}
-LIMITS = {'batch': 2**20, 'contrast.queue': 2**24, 'contrast.shuffle_groups': 65_536, 'tasks.batch': 65_536}
+OBJECTIVES = {'moco': MOCO, 'multitask': MULTITASK, 'evaluate': EVALUATE, 'recipe': RECIPE}
+LIMITS = {'batch': 2**20, 'moco.queue': 2**24, 'moco.shuffle_groups': 65_536, 'tasks.batch': 65_536}
 
 
 def find_mistake(config, rules, whole=True):
@@ -69,12 +69,12 @@ def find_mistake(config, rules, whole=True):
     tasks = config.get('tasks')
     if not isinstance(tasks, dict) or not tasks:
       return 'tasks', tasks, None
-    rules = rules | {'tasks': {task: CARD | {'head': choose_head(card)} for task, card in tasks.items()}}
+    rules = rules | {'tasks': {task: TASK | {'head': choose_head(task_config)} for task, task_config in tasks.items()}}
   return compare(config, rules, whole, '')
 
 
-def choose_head(card):
-  kind = card.get('kind') if isinstance(card, dict) else None
+def choose_head(task_config):
+  kind = task_config.get('kind') if isinstance(task_config, dict) else None
   return HEADS.get(kind, {}) if isinstance(kind, str) else {}
 
 

@@ -13,7 +13,7 @@ from mtpret_jax.config.errors import ConfigError, show
 from mtpret_jax.config.schema import LIMITS, OBJECTIVES, find_mistake
 
 STEPS = 10**7  # of a run of stages 2 and 3, whose visits and rates are laid out in advance
-BUILT_ON = {'contrast': 'contrast', 'multitask': 'tasks', 'evaluate': 'run', 'recipe': 'stages'}  # objective: its field
+BUILT_ON = {'moco': 'moco', 'multitask': 'tasks', 'evaluate': 'run', 'recipe': 'stages'}  # objective: its field
 
 
 def check_objective(config):
@@ -27,7 +27,7 @@ def check_objective(config):
   if objective == 'recipe':
     stages = config.stages.values() if isinstance(config.stages, ConfigDict) else [config.stages]
     for stage in stages:
-      if not isinstance(stage, ConfigDict) or stage.get('objective') not in ('contrast', 'multitask'):
+      if not isinstance(stage, ConfigDict) or stage.get('objective') not in ('moco', 'multitask'):
         raise ConfigError(f'stages of a recipe must be configs of stages 1, 2 or 3, not {show(stage)}')
   return objective
 
@@ -71,25 +71,25 @@ def mend_all(config, field, value, devices, processes):
 
 def check_devices(config, devices, processes):
   """Raises ConfigError where fields do not fit each other or the devices."""
-  if config.objective == 'contrast':
-    check_contrast(config, devices, processes)
+  if config.objective == 'moco':
+    check_moco(config, devices, processes)
   elif config.objective == 'multitask':
     check_multitask(config, devices)
 
 
 def check_multitask(config, devices):
-  for name, card in config.tasks.items():
-    unit, most = devices * card.group, LIMITS['tasks.batch']
-    if card.batch % unit:
+  for name, task_config in config.tasks.items():
+    unit, most = devices * task_config.group, LIMITS['tasks.batch']
+    if task_config.batch % unit:
       field = f'tasks.{name}.batch'
-      remedy = {field: round_up(card.batch, unit)}
-      raise ConfigError(*refuse_groups(field, card.batch, card.group, devices, remedy, most))
-    if card.kind == 'detection' and not card.objects:
+      remedy = {field: round_up(task_config.batch, unit)}
+      raise ConfigError(*refuse_groups(field, task_config.batch, task_config.group, devices, remedy, most))
+    if task_config.kind == 'detection' and not task_config.objects:
       raise ConfigError(f'tasks.{name}.objects=0 leaves no room for a box', {f'tasks.{name}.objects': 8})
-    if card.kind != 'classification' and card.findings:
-      raise ConfigError(f'tasks.{name}.findings={show(tuple(card.findings))} are for classification, and this task is '
-                        f'{card.kind}', {f'tasks.{name}.findings': '()'})
-  check_length(config, {name: max(card.steps, 1) for name, card in config.tasks.items()})  # an epoch has one or more
+    if task_config.kind != 'classification' and task_config.findings:
+      raise ConfigError(f'tasks.{name}.findings={show(tuple(task_config.findings))} are for classification, and this task is '
+                        f'{task_config.kind}', {f'tasks.{name}.findings': '()'})
+  check_length(config, {name: max(task_config.steps, 1) for name, task_config in config.tasks.items()})  # an epoch has one or more
 
 
 def check_length(config, lengths):
@@ -105,7 +105,7 @@ def check_length(config, lengths):
 
 def refuse_groups(field, batch, group, devices, remedy, most):
   """What a ConfigError says of a batch that cannot be cut; a remedy beyond what the field may hold is none."""
-  fits, holds = devices * group, 'contrast.group' if field == 'batch' else field.replace('batch', 'group')
+  fits, holds = devices * group, 'moco.group' if field == 'batch' else field.replace('batch', 'group')
   words = (f'{field} of {batch} cannot be cut into groups of {group} on {devices} devices: it must be a multiple of '
            f'{devices} x {group} = {fits}')
   if remedy[field] > most:
@@ -113,20 +113,20 @@ def refuse_groups(field, batch, group, devices, remedy, most):
   return words, remedy, f' or another config.{holds}'
 
 
-def check_contrast(config, devices, processes):
-  moco, batch = config.contrast, config.batch
+def check_moco(config, devices, processes):
+  moco, batch = config.moco, config.batch
   unit = math.lcm(devices * moco.group, processes * moco.group * max(moco.shuffle_groups, 2))
   if batch % (devices * moco.group):
     raise ConfigError(*refuse_groups('batch', batch, moco.group, devices, fit_batch(batch, moco.queue, unit),
                                      LIMITS['batch']))
   rows = batch // processes // moco.group  # groups in a process
-  fits = [count for count in range(2, min(rows, LIMITS['contrast.shuffle_groups']) + 1) if rows % count == 0]
-  nearest = {'contrast.shuffle_groups': min(fits, key=lambda count: abs(count - moco.shuffle_groups))} if fits else (
+  fits = [count for count in range(2, min(rows, LIMITS['moco.shuffle_groups']) + 1) if rows % count == 0]
+  nearest = {'moco.shuffle_groups': min(fits, key=lambda count: abs(count - moco.shuffle_groups))} if fits else (
     fit_batch(batch, moco.queue, math.lcm(devices * moco.group, processes * moco.group * 2))
-    | {'contrast.shuffle_groups': 2})
+    | {'moco.shuffle_groups': 2})
   if moco.shuffle_groups < 2:
     raise ConfigError(
-      f'contrast.shuffle_groups={moco.shuffle_groups} leaves every key in its query\'s batch-norm group, where the '
+      f'moco.shuffle_groups={moco.shuffle_groups} leaves every key in its query\'s batch-norm group, where the '
       f'statistics give the positive away, so it must be at least 2', nearest)
   if batch // processes % (moco.group * moco.shuffle_groups):
     raise ConfigError(
@@ -135,7 +135,7 @@ def check_contrast(config, devices, processes):
   if moco.queue % batch:
     longer, shorter = round_up(moco.queue, batch), moco.queue // batch * batch
     raise ConfigError(f'queue of {moco.queue} keys is not a multiple of batch {batch}',
-                      {'contrast.queue': longer if longer <= LIMITS['contrast.queue'] else shorter})
+                      {'moco.queue': longer if longer <= LIMITS['moco.queue'] else shorter})
   check_weights(config.data.weights, config.data.datasets)
 
 
@@ -148,7 +148,7 @@ def fit_batch(batch, queue, unit):
   if both:
     return {'batch': min(both, key=lambda size: (abs(size - batch), size))}
   fitting = round_up(max(batch, 1), unit)
-  return {'batch': fitting} | ({'contrast.queue': round_up(queue, fitting)} if queue % fitting else {})
+  return {'batch': fitting} | ({'moco.queue': round_up(queue, fitting)} if queue % fitting else {})
 
 
 def check_weights(weights, datasets):

@@ -20,7 +20,7 @@ from mtpret_jax.data.task_schedule import JOINT, Plan
 # Fields that change nothing of what is learned.
 INCIDENTAL = ('name', 'workdir', 'sharding', 'save_every', 'log_every', 'keep', 'probe', 'evaluate_every', 'resamples',
               'data.archives', 'data.dir', 'data.datasets', 'data.phantoms', 'data.threads', 'data.workers',
-              'data.ahead', 'on_bad', 'skips', 'save_retries')
+              'data.prefetch', 'on_nonfinite', 'max_skips', 'save_retries')
 
 
 def weigh_sources(sources, weights):
@@ -50,17 +50,17 @@ def read_pair(size, tagged):
   return {'image': decode_image(record['image'], size), 'source': np.int32(index)}
 
 
-def make_contrast_batches(sources, config, *, process=0, processes=1):
-  """The batches of stage 1, all of task 'contrast', one process's rows of each: `query` and `key` (B, size, size, 1)
+def make_moco_batches(sources, config, *, process=0, processes=1):
+  """The batches of stage 1, all of task 'moco', one process's rows of each: `query` and `key` (B, size, size, 1)
   uint8, the same images in two orders (`shuffle.place_keys`), and `source` (B,) int32."""
   rows = config.batch // processes
   records = mix_sources(sources, config.data.weights, config.seed)
   batches = records.map(functools.partial(read_pair, config.data.size)).batch(rows)
-  return batches[process::processes].map(functools.partial(split_views, config.contrast))
+  return batches[process::processes].map(functools.partial(split_views, config.moco))
 
 
 def split_views(moco, batch):
-  return 'contrast', {
+  return 'moco', {
     'query': batch['image'],
     'key': place_keys(batch['image'], moco.group, moco.shuffle_groups),
     'source': batch['source']}
@@ -90,31 +90,31 @@ def make_visit_batches(plan, sources, config, *, process=0, processes=1):
   the plan; see `records.read_labelled`. Joint steps have every task's fields as 'task/field'."""
   batches = {}
   for index, (task, source) in enumerate(sources.items()):
-    card = config.tasks[task]
-    read = functools.partial(read_task, source.about, card)
+    task_config = config.tasks[task]
+    read = functools.partial(read_task, source.about, task_config)
     records = grain.MapDataset.source(source.records).seed(config.seed + index).shuffle().repeat().map(read)
-    batches[task] = records.batch(card.batch // processes)[process::processes]
+    batches[task] = records.batch(task_config.batch // processes)[process::processes]
   return grain.MapDataset.source(Visits(plan, batches))
 
 
-def read_task(about, card, record):
-  """A record as the task of `card` wants it, see `records.read_labelled`, with only the findings asked for."""
-  fields = read_labelled(card.kind, about, card, record)
-  if card.findings:
-    columns = [about['findings'].index(finding) for finding in card.findings]
-    fields |= {field: fields[field][columns] for field in ('present', 'known')}
+def read_task(about, task_config, record):
+  """A record as the task of `task_config` wants it, see `records.read_labelled`, with only the findings asked for."""
+  fields = read_labelled(task_config.kind, about, task_config, record)
+  if task_config.findings:
+    columns = [about['findings'].index(finding) for finding in task_config.findings]
+    fields |= {field: fields[field][columns] for field in ('present', 'label_mask')}
   return fields
 
 
-def choose_findings(about, card):
-  """What a dataset says of itself, with only the findings that the card asks for, () being all."""
-  absent = [finding for finding in card.findings if finding not in about['findings']]
+def choose_findings(about, task_config):
+  """What a dataset says of itself, with only the findings that the task_config asks for, () being all."""
+  absent = [finding for finding in task_config.findings if finding not in about['findings']]
   if absent:
-    raise ValueError(f'{card.dataset} has no finding {absent[0]!r}; have {", ".join(about["findings"])}')
-  return about | ({'findings': list(card.findings)} if card.findings else {})
+    raise ValueError(f'{task_config.dataset} has no finding {absent[0]!r}; have {", ".join(about["findings"])}')
+  return about | ({'findings': list(task_config.findings)} if task_config.findings else {})
 
 
-def name_contrast_images(sources, config, step):
+def name_moco_images(sources, config, step):
   """[(dataset, image_id)] of the batch of a step of stage 1, of all processes: its order is drawn again, nothing is
   decoded."""
   order = mix_sources([dataclasses.replace(source, records=Places(len(source))) for source in sources],
@@ -156,7 +156,7 @@ def name_image(source, place):
 def stream(batches, start, config):
   """Iterates (task, batch) from step `start` on, read ahead by `data.threads` threads, or by `data.workers` processes
   (each with its threads) on hosts with many cores. Neither changes the order."""
-  options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=max(config.ahead, config.threads))
+  options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=max(config.prefetch, config.threads))
   dataset = batches[start:].to_iter_dataset(options)
   if config.workers:
     dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers), workers.set_up)
@@ -170,7 +170,7 @@ def stream(batches, start, config):
 def fingerprint(sources, config):
   """What the state after each step depends on, flat: datasets and every config field but those that only say where
   things lie and how often they are shown. A run resumes only where it is unchanged."""
-  datasets = {f'data.{source.name}': f'{source.version} {source.split} by {source.rule} {len(source)} images '
+  datasets = {f'data.{source.name}': f'{source.version} {source.split} by {source.split_rule} {len(source)} images '
                                      f'{source.about.get("archive", {}).get("sha256", "")[:12]}'.strip()
               for source in sources}
   return datasets | {field: value for field, value in flatten(config.to_dict()).items()

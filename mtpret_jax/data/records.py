@@ -49,13 +49,13 @@ def read_labelled(task, about, config, record):
 
   | task | field |
   |---|---|
-  | classification | `present` (T,) float32, 0 where not known; `known` (T,) bool |
+  | classification | `present` (T,) float32, 0 where not known; `label_mask` (T,) bool |
   | regression | `value` (1,) float32, in the dataset's unit |
   | segmentation | `mask` (S, S) int8, -1 where not annotated |
-  | detection | `boxes` (M, 4) float32, y0, x0, y1, x1 in 0-1; `kind` (M,) int32, -1 in empty slots, whose box is 0 |
+  | detection | `boxes` (M, 4) float32, y0, x0, y1, x1 in 0-1; `class_id` (M,) int32, -1 in empty slots, whose box is 0 |
 
   Args:
-    about: what the dataset says of itself: its `findings`, `mask`, `kinds`.
+    about: what the dataset says of itself: its `findings`, `mask`, `box_classes`.
     config: `size`, which is S; and `objects`, which is M, for detection. Of more boxes the largest are kept, with a
       warning, the first time in a process.
 
@@ -71,12 +71,12 @@ def read_labelled(task, about, config, record):
 
 
 def read_findings(about, config, record):
-  known = np.asarray(record['known'], bool)
+  known = np.asarray(record['label_mask'], bool)
   present = np.where(known, record['present'], 0).astype(np.float32)
   if known.shape != (len(about['findings']),) or not np.isin(present, (0, 1)).all():
     raise ValueError(f'{name_record(record)}: present is {present.tolist()}, not 0 or 1 for each of '
                      f'{about["findings"]}')
-  return {'present': present, 'known': known}
+  return {'present': present, 'label_mask': known}
 
 
 def read_value(about, config, record):
@@ -97,16 +97,16 @@ def read_mask(about, config, record):
 
 def read_objects(about, config, record):
   boxes = np.asarray(record['objects']['box'], np.float32).reshape(-1, 4)
-  kind = np.asarray(record['objects']['kind'], np.int32)
-  if not np.isin(kind, range(len(about['kinds']))).all():
-    raise ValueError(f'{name_record(record)}: objects of kinds {kind.tolist()}, but the kinds are {about["kinds"]}')
+  kind = np.asarray(record['objects']['class_id'], np.int32)
+  if not np.isin(kind, range(len(about['box_classes']))).all():
+    raise ValueError(f'{name_record(record)}: objects of kinds {kind.tolist()}, but the kinds are {about["box_classes"]}')
   if len(boxes) > config.objects:
     warn_of_many(name_record(record), len(boxes), config.objects)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     largest = np.sort(np.argsort(-areas, kind='stable')[:config.objects])
     boxes, kind = boxes[largest], kind[largest]
   empty = config.objects - len(boxes)
-  return {'boxes': np.pad(boxes, ((0, empty), (0, 0))), 'kind': np.pad(kind, (0, empty), constant_values=-1)}
+  return {'boxes': np.pad(boxes, ((0, empty), (0, 0))), 'class_id': np.pad(kind, (0, empty), constant_values=-1)}
 
 
 @functools.cache  # an image comes again every epoch

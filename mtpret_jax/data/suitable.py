@@ -19,7 +19,7 @@ def find_lack(task, about, record):
 
 
 def lack_findings(about, record):
-  known, present = np.asarray(record['known'], bool), np.asarray(record['present'])
+  known, present = np.asarray(record['label_mask'], bool), np.asarray(record['present'])
   if about['relation'] == 'independent':
     return '' if known.any() else 'no finding known'
   return '' if (present[known] > 0).any() else 'not known which finding'
@@ -34,7 +34,7 @@ def lack_mask(about, record):
 
 
 def lack_objects(about, record):
-  return '' if len(record['objects']['kind']) else 'no box'
+  return '' if len(record['objects']['class_id']) else 'no box'
 
 
 LACKS = {

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from mtpret_jax.data.pipeline import choose_findings, read_task
 from mtpret_jax.data.records import describe_record
 from mtpret_jax.evaluation import metrics
-from mtpret_jax.objectives.multitask import make_answer
+from mtpret_jax.objectives.multitask import make_predict
 from mtpret_jax.runtime import watchdog
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, place_batch, replicated
 from mtpret_jax.tasks import dataset
@@ -24,7 +24,7 @@ def make_collector(config, name, split, mesh):
   source = dataset.open_suitable(config, name, split)
   train = dataset.open_suitable(config, name, 'train', config.data.fraction)
   task = dataset.make_labelled_task(config, name, train)
-  answer = make_answer(config, name, task)
+  answer = make_predict(config, name, task)
 
   @functools.partial(jax.jit, in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
                      out_shardings=replicated(mesh))
@@ -35,17 +35,17 @@ def make_collector(config, name, split, mesh):
   return source, functools.partial(collect, config.tasks[name], predict, mesh, source, f'{name} {split}')
 
 
-def collect(card, predict, mesh, source, title, params, stats):
+def collect(task_config, predict, mesh, source, title, params, stats):
   """The predictions and the truth of every record of `source`, one row for each, in its order; {field: array}. Each
   process reads and shows its share; the first has the rows, the others none."""
-  share = card.batch // jax.process_count()
+  share = task_config.batch // jax.process_count()
   own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
   rows, described = [], []
-  for start in tqdm(range(0, len(source), card.batch), desc=title, unit='batch', leave=False,
+  for start in tqdm(range(0, len(source), task_config.batch), desc=title, unit='batch', leave=False,
                     disable=jax.process_index() > 0 or None):
-    places = np.arange(start, start + card.batch)
+    places = np.arange(start, start + task_config.batch)
     valid, places = places < len(source), np.minimum(places, len(source) - 1)
-    read = [read_task(source.about, card, source.records[int(place)]) for place in places[own]]
+    read = [read_task(source.about, task_config, source.records[int(place)]) for place in places[own]]
     batch = {field: np.stack([row[field] for row in read]) for field in read[0]} | {'valid': valid[own]}
     batch = place_batch(batch, mesh)
     compiles = start == 0
@@ -53,7 +53,7 @@ def collect(card, predict, mesh, source, title, params, stats):
       shown, predicted = jax.device_get(predict(params, stats, batch))
     if jax.process_index():
       continue
-    rows += [describe_row(card.kind, source.about, index, shown, predicted) for index in range(valid.sum())]
+    rows += [describe_row(task_config.kind, source.about, index, shown, predicted) for index in range(valid.sum())]
     described += [describe_record(source.records[int(place)]) for place in places[valid]]
   return {field: stack([row[field] for row in kept]) for kept in (rows, described) if kept for field in kept[0]}
 
@@ -61,15 +61,15 @@ def collect(card, predict, mesh, source, title, params, stats):
 def describe_row(kind, about, index, batch, predicted):
   """One image's prediction and truth."""
   if kind == 'classification':
-    return {'score': predicted['score'][index], 'present': batch['present'][index], 'known': batch['known'][index]}
+    return {'score': predicted['score'][index], 'present': batch['present'][index], 'label_mask': batch['label_mask'][index]}
   if kind == 'regression':
     return {'predicted': predicted['value'][index], 'value': batch['value'][index]}
   if kind == 'segmentation':
     return {'confusion': count_pixels(batch['mask'][index], predicted['mask'][index], len(about['mask']))}
-  found, real = predicted['kind'][index] >= 0, batch['kind'][index] >= 0
-  return {'boxes': predicted['boxes'][index][found], 'kind': predicted['kind'][index][found],
+  found, real = predicted['class_id'][index] >= 0, batch['class_id'][index] >= 0
+  return {'boxes': predicted['boxes'][index][found], 'class_id': predicted['class_id'][index][found],
           'score': predicted['score'][index][found], 'truth_boxes': batch['boxes'][index][real],
-          'truth_kind': batch['kind'][index][real], 'sizes': np.array(batch['image'].shape[1:3])}
+          'truth_class_id': batch['class_id'][index][real], 'sizes': np.array(batch['image'].shape[1:3])}
 
 
 def count_pixels(mask_HW, predicted_HW, classes):

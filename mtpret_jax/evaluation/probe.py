@@ -29,7 +29,7 @@ def read_sets(config):
   """The images and labels of every configured dataset that has labels: {name: {split: dict of arrays}}."""
   sets = {}
   for name in config.data.datasets:
-    splits = {split: open_source(name, config.data.dir, config.data.stored, split, config.data.rule)
+    splits = {split: open_source(name, config.data.dir, config.data.stored_size, split, config.data.split)
               for split in ('train', 'validation')}
     sets[name] = {split: read_split(source, config) for split, source in splits.items()}
   return sets
@@ -37,11 +37,11 @@ def read_sets(config):
 
 def read_split(source, config):
   """Up to `probe.images` records, drawn by the seed: `image` (N, size, size, 1) uint8, `patient` (N,), and `present`,
-  `known` (N, T) or `value` (N, 1) where the set has them."""
+  `label_mask` (N, T) or `value` (N, 1) where the set has them."""
   rows = np.random.default_rng(config.seed).permutation(len(source))[:config.probe.images]
   records = [source.records[int(row)] for row in np.sort(rows)]
   split = {field: np.stack([record[field] for record in records])
-           for field in ('present', 'known', 'value') if records and field in records[0]}
+           for field in ('present', 'label_mask', 'value') if records and field in records[0]}
   split['image'] = np.stack([decode_image(record['image'], config.data.size) for record in records])
   split['patient'] = np.array([record['patient'] for record in records])
   split['about'] = source.about
@@ -116,7 +116,7 @@ def compare(before, after, patients, resamples):
 def fit_findings(kind, train, features_NC, features_MC, config):
   """(M, T) scores of each finding, fitted where the finding is known. A finding without both classes scores 0."""
   scores = np.zeros((len(features_MC), train['present'].shape[1]))
-  for finding, (present, known) in enumerate(zip(train['present'].T > 0, train['known'].T, strict=True)):
+  for finding, (present, known) in enumerate(zip(train['present'].T > 0, train['label_mask'].T, strict=True)):
     if 0 < present[known].sum() < known.sum():
       if kind == 'knn':
         model = make_neighbours(known.sum(), config).fit(unit(features_NC[known]), present[known].astype(float))
@@ -154,7 +154,7 @@ def unit(features_NC):
 
 def make_findings_measure(validation, scores_NT):
   """measure(weights_NR) -> (R,), the mean AUROC over the findings of which both classes are drawn; NaN without any."""
-  findings = [make_ranking(*columns) for columns in zip(validation['present'].T, scores_NT.T, validation['known'].T,
+  findings = [make_ranking(*columns) for columns in zip(validation['present'].T, scores_NT.T, validation['label_mask'].T,
                                                         strict=True)]
   return lambda weights_NR: average([finding(weights_NR)['AUC'] for finding in findings])
 

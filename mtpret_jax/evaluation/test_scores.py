@@ -89,14 +89,14 @@ def score_split(state, config, workdir, split):
 
 
 def write_split(scored, about, state, config, workdir, split):
-  results = {'data': config.data.archives or PHANTOMS, 'split': split, 'rule': config.data.rule,
+  results = {'data': config.data.archives or PHANTOMS, 'split': split, 'split_rule': config.data.split,
              'step': int(state.step), 'tasks': {name: result for name, (_, result) in scored.items()},
              'versions': list_versions(), 'config': config.to_dict()}
   metrics.write_scores(workdir / 'scores.json', results)
   for name, (rows, result) in scored.items():
     path = workdir / f'predictions_{name}.csv'
     metrics.write_predictions(path, config.tasks[name].kind, about[name], rows)
-    print(f'{name} after step {results["step"]}, {split} split by {config.data.rule}, '
+    print(f'{name} after step {results["step"]}, {split} split by {config.data.split}, '
           f'{len(rows["image_id"])} images ({results["data"]}); 95 % interval over patients')
     print(metrics.describe(result))
     print(f'See {workdir / "scores.json"}, {path}')
@@ -105,7 +105,7 @@ def write_split(scored, about, state, config, workdir, split):
 def is_finished(config):
   """Whether the run has reported, with the very same config."""
   workdir = pathlib.Path(config.workdir)
-  report = 'results.json' if config.objective == 'contrast' else (
+  report = 'results.json' if config.objective == 'moco' else (
     'scores.json' if len(config.tasks) == 1 else 'rounds.json')
   if not (workdir / report).exists():
     return False

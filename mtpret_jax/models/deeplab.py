@@ -28,35 +28,35 @@ class ConvNorm(nnx.Module):
 
 
 class Pyramid(nnx.Module):
-  """Atrous spatial pyramid: a point, 3 x 3 taps at each of `rates` and the image's mean, joined to `width` channels."""
+  """Atrous spatial pyramid: a point, 3 x 3 taps at each of `dilations` and the image's mean, joined to `width` channels."""
 
-  def __init__(self, channels, width, rates, *, rngs):
+  def __init__(self, channels, width, dilations, *, rngs):
     self.point = ConvNorm(channels, width, 1, rngs=rngs)
-    self.spread = nnx.List([ConvNorm(channels, width, 3, rngs=rngs) for _ in rates])
+    self.spread = nnx.List([ConvNorm(channels, width, 3, rngs=rngs) for _ in dilations])
     self.mean = ConvNorm(channels, width, 1, rngs=rngs)
-    self.join = ConvNorm(width * (len(rates) + 2), width, 1, rngs=rngs)
-    self.rates = tuple(rates)
+    self.join = ConvNorm(width * (len(dilations) + 2), width, 1, rngs=rngs)
+    self.dilations = tuple(dilations)
 
   def __call__(self, map_BhwC, *, groups):
     mean_B11C = map_BhwC.astype(jnp.float32).mean((1, 2), keepdims=True).astype(map_BhwC.dtype)
     mean_B11C = self.mean(mean_B11C, groups=groups)
     branches = [self.point(map_BhwC, groups=groups)]
-    branches += [conv(map_BhwC, groups=groups, dilation=rate)
-                 for conv, rate in zip(self.spread, self.rates, strict=True)]
+    branches += [conv(map_BhwC, groups=groups, dilation=dilation)
+                 for conv, dilation in zip(self.spread, self.dilations, strict=True)]
     branches.append(jnp.broadcast_to(mean_B11C, branches[0].shape))
     return self.join(jnp.concatenate(branches, axis=-1), groups=groups)
 
 
 class DeepLab(nnx.Module):
-  """Head for `kinds` of pixel on a map of `channels`, `width` channels within (torchvision: 256). Its taps lie `rates`
+  """Head for `box_classes` of pixel on a map of `channels`, `width` channels within (torchvision: 256). Its taps lie `dilations`
   pixels of the map apart (torchvision: 12, 24, 36 at output stride 8; the paper: half of that at 16).
 
   (list of feature maps, (H, W)) -> (B, H, W, T) logits in f32. `rng` draws the dropout of training; None for none.
   The mean branch is normalised over a group's images only, so a group needs two images or more while training.
   """
 
-  def __init__(self, channels, kinds, *, width, rates, rngs):
-    self.pyramid = Pyramid(channels, width, rates, rngs=rngs)
+  def __init__(self, channels, kinds, *, width, dilations, rngs):
+    self.pyramid = Pyramid(channels, width, dilations, rngs=rngs)
     self.conv = ConvNorm(width, width, 3, rngs=rngs)
     self.out = BiasedConv(width, kinds, 1, rngs=rngs)
 

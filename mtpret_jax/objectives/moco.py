@@ -26,14 +26,14 @@ from mtpret_jax.runtime.sharding import replicate
 PARTS = ('trunk', 'projector')
 
 
-def make_contrast(config):
-  """The objective of stage 1; its one task is 'contrast'. A batch has `query` and `key` (B, H, W, 1) uint8, the keys
+def make_moco(config):
+  """The objective of stage 1; its one task is 'moco'. A batch has `query` and `key` (B, H, W, 1) uint8, the keys
   in the order of `shuffle.place_keys`, and `source` (B,) int32, the dataset of each query."""
   encoder = make_encoder(config)
   return Objective(
     init=functools.partial(init, config, encoder),
     loss=functools.partial(compute_loss, config, encoder),
-    parts={'contrast': PARTS})
+    parts={'moco': PARTS})
 
 
 def make_encoder(config):
@@ -41,7 +41,7 @@ def make_encoder(config):
   def build(rng):
     rngs = nnx.Rngs(rng)
     trunk = ResNet(config.trunk, rngs=rngs)
-    return {'trunk': trunk, 'projector': Projector(trunk.channels, config.contrast.dim, rngs=rngs)}
+    return {'trunk': trunk, 'projector': Projector(trunk.channels, config.moco.dim, rngs=rngs)}
 
   graphs = {name: nnx.split(module)[0] for name, module in nnx.eval_shape(lambda: build(jax.random.key(0))).items()}
 
@@ -63,13 +63,13 @@ def init(config, encoder, rng, trunk=None):
   params, stats = encoder[0](rng_encoder)
   if trunk is not None:
     params['trunk'], stats['trunk'] = trunk
-  queue_KD = jax.random.normal(rng_queue, (config.contrast.queue, config.contrast.dim))
+  queue_KD = jax.random.normal(rng_queue, (config.moco.queue, config.moco.dim))
   carry = {
     'stats': stats,
-    'slow': params,
-    'slow_stats': stats,
+    'key_encoder': params,
+    'key_stats': stats,
     'queue': queue_KD / jnp.linalg.norm(queue_KD, axis=-1, keepdims=True),
-    'queue_source': jnp.full((config.contrast.queue,), -1, jnp.int32),
+    'queue_source': jnp.full((config.moco.queue,), -1, jnp.int32),
   }
   return params, carry
 
@@ -77,14 +77,14 @@ def init(config, encoder, rng, trunk=None):
 def compute_loss(config, encoder, task, params, carry, batch, step, rng):
   """InfoNCE of the queries against their keys and the queue; the carry has moved on by one batch."""
   _, embed = encoder
-  moco = config.contrast
+  moco = config.moco
   groups = len(batch['query']) // moco.group
   rng_query, rng_key = jax.random.split(rng)
 
-  slow = jax.tree.map(lambda old, new: moco.momentum * old + (1 - moco.momentum) * jax.lax.stop_gradient(new),
-                      carry['slow'], params)
+  key_params = jax.tree.map(lambda old, new: moco.momentum * old + (1 - moco.momentum) * jax.lax.stop_gradient(new),
+                            carry['key_encoder'], params)
   key_images = views.make_view(batch['key'], rng_key, config.augment, config.dtype)
-  key_BD, slow_stats = embed(slow, carry['slow_stats'], key_images, groups)
+  key_BD, key_stats = embed(key_params, carry['key_stats'], key_images, groups)
   key_BD, source_B = gather_keys(jax.lax.stop_gradient(key_BD), batch['source'], moco)
 
   query_images = views.make_view(batch['query'], rng_query, config.augment, config.dtype)
@@ -101,8 +101,8 @@ def compute_loss(config, encoder, task, params, carry, batch, step, rng):
   start = (step * len(key_BD)) % moco.queue
   carry = {
     'stats': stats,
-    'slow': slow,
-    'slow_stats': slow_stats,
+    'key_encoder': key_params,
+    'key_stats': key_stats,
     'queue': jax.lax.dynamic_update_slice(carry['queue'], key_BD, (start, 0)),
     'queue_source': jax.lax.dynamic_update_slice(carry['queue_source'], source_B, (start,)),
   }

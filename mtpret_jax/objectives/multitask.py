@@ -67,9 +67,9 @@ def compute_loss(config, tasks, graphs, begins, task, params, carry, batch, step
   if task == JOINT:
     for index, name in enumerate(tasks):
       own = {field.removeprefix(f'{name}/'): rows for field, rows in batch.items() if field.startswith(f'{name}/')}
-      losses[name], stats = ask(config, name, tasks[name], graphs, params, stats, own, jax.random.fold_in(rng, index))
+      losses[name], stats = compute_task_loss(config, name, tasks[name], graphs, params, stats, own, jax.random.fold_in(rng, index))
   else:
-    losses[task], stats = ask(config, task, tasks[task], graphs, params, stats, batch, rng)
+    losses[task], stats = compute_task_loss(config, task, tasks[task], graphs, params, stats, batch, rng)
   loss = sum(losses.values()) / len(losses)
   carry = carry | {'stats': stats}
   measures = {'loss': loss}
@@ -78,7 +78,7 @@ def compute_loss(config, tasks, graphs, begins, task, params, carry, batch, step
     moves = begins[step] & (config.memory.anchor == 'previous_visit')
     carry['anchor'] = jax.tree.map(lambda old, new: jnp.where(moves, new, old), carry['anchor'], now)
     distance = measure_distance(params[TRUNK], carry['anchor'])
-    loss = loss + 0.5 * config.memory.strength * distance
+    loss = loss + 0.5 * config.memory.l2_sp * distance
     measures['drift'] = jnp.sqrt(distance)
   return loss, (carry, measures)
 
@@ -89,17 +89,17 @@ def measure_distance(weights, others):
              for one, other in zip(jax.tree.leaves(weights), jax.tree.leaves(others), strict=True))
 
 
-def ask(config, name, task, graphs, params, stats, batch, rng):
+def compute_task_loss(config, name, task, graphs, params, stats, batch, rng):
   """(mean loss, stats) of one task on a view of its batch."""
-  card, owner = config.tasks[name], owner_of(config, name)
+  task_config, owner = config.tasks[name], owner_of(config, name)
   rng_view, rng_head = jax.random.split(rng)
-  batch = labelled.make_labelled_view(batch, rng_view, card.augment, config.dtype)
-  groups = len(batch['image']) // card.group
+  batch = labelled.make_labelled_view(batch, rng_view, task_config.augment, config.dtype)
+  groups = len(batch['image']) // task_config.group
   trunk = nnx.merge(graphs[TRUNK], params[TRUNK], stats[TRUNK][owner])
   head = nnx.merge(graphs[name], params[name], stats[name])
   moves = config.train == 'all'  # a frozen trunk shows what it shows in inference
   features = trunk(batch['image'], groups=groups if moves else None, output_stride=task.output_stride)
-  outputs = task.answer(head, features, batch, groups=groups, rng=rng_head)
+  outputs = task.apply(head, features, batch, groups=groups, rng=rng_head)
   total, count = task.loss(outputs, batch)
   kept = {TRUNK: stats[TRUNK] | {owner: take_stats(trunk)}, name: take_stats(head)}
   return total / jnp.maximum(count, 1), stats | kept
@@ -109,7 +109,7 @@ def take_stats(module):
   return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 
-def make_answer(config, name, task):
+def make_predict(config, name, task):
   """predict(params, stats, batch) -> what the task predicts for whole images, `stats` being `carry['stats']`."""
   graphs = {part: nnx.split(module)[0] for part, module in nnx.eval_shape(
     lambda: build_modules(config, {name: task}, jax.random.key(0))).items()}
@@ -119,5 +119,5 @@ def make_answer(config, name, task):
     trunk = nnx.merge(graphs[TRUNK], params[TRUNK], stats[TRUNK][owner_of(config, name)])
     head = nnx.merge(graphs[name], params[name], stats[name])
     features = trunk(batch['image'], groups=None, output_stride=task.output_stride)
-    return batch, task.predict(task.answer(head, features, batch, groups=None, rng=None))
+    return batch, task.predict(task.apply(head, features, batch, groups=None, rng=None))
   return predict

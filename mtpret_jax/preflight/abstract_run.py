@@ -10,7 +10,7 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data import pipeline
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.objectives import Objective
-from mtpret_jax.objectives.moco import make_contrast
+from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.runtime.loss_guard import make_guard, remember
 from mtpret_jax.runtime.sharding import by_batch
@@ -31,14 +31,14 @@ class Rehearsal:
 
 def rehearse(config):
   """The `Rehearsal` of one stage. Raises ConfigError where a dataset's findings, classes or kinds are not known."""
-  if config.objective == 'contrast':
-    return Rehearsal(make_contrast(config), {'contrast': shape_pairs(config)},
+  if config.objective == 'moco':
+    return Rehearsal(make_moco(config), {'moco': shape_pairs(config)},
                      make_schedule(config.optimiser, config.steps))
-  abouts = {name: describe_dataset(config, card.dataset) for name, card in config.tasks.items()}
-  tasks = {name: make_task(card.kind, pipeline.choose_findings(abouts[name], card), choose_head(card))
-           for name, card in config.tasks.items()}
-  batches = {name: shape_labelled(card, pipeline.choose_findings(abouts[name], card))
-             for name, card in config.tasks.items()}
+  abouts = {name: describe_dataset(config, task_config.dataset) for name, task_config in config.tasks.items()}
+  tasks = {name: make_task(task_config.kind, pipeline.choose_findings(abouts[name], task_config), choose_head(task_config))
+           for name, task_config in config.tasks.items()}
+  batches = {name: shape_labelled(task_config, pipeline.choose_findings(abouts[name], task_config))
+             for name, task_config in config.tasks.items()}
   if config.order == JOINT:
     batches = {JOINT: {f'{name}/{field}': rows for name, batch in batches.items() for field, rows in batch.items()}}
   plan = make_plan(config, dict.fromkeys(config.tasks, 0))  # a visit of an epoch: its length changes nothing here
@@ -50,37 +50,37 @@ def describe_dataset(config, name):
   """What the dataset says of itself, without its archive; of one of your own, once it is prepared."""
   if name in build.NAMES:
     return build.describe(name)
-  path = build.locate(name, config.data.dir, config.data.stored)
+  path = build.locate(name, config.data.dir, config.data.stored_size)
   if not build.is_prepared(path):
     raise ConfigError(f'what {name!r} is labelled with is not known before it is prepared: run python -m '
                       f'tfds_builders.build {name} --archives <folder> --data_dir {config.data.dir} first')
   return dict(build.read_metadata(path))
 
 
-def choose_head(card):
+def choose_head(task_config):
   """For a regression the mean and deviation of values that nobody has read: any numbers compile to the same."""
-  return ConfigDict(dict(mean=0.0, deviation=1.0)) if card.kind == 'regression' else card.get('head')
+  return ConfigDict(dict(mean=0.0, deviation=1.0)) if task_config.kind == 'regression' else task_config.get('head')
 
 
 def shape_pairs(config):
-  """The batch of `pipeline.make_contrast_batches`."""
+  """The batch of `pipeline.make_moco_batches`."""
   images = jax.ShapeDtypeStruct((config.batch, config.data.size, config.data.size, 1), np.uint8)
   return {'query': images, 'key': images, 'source': jax.ShapeDtypeStruct((config.batch,), np.int32)}
 
 
-def shape_labelled(card, about):
+def shape_labelled(task_config, about):
   """The batch of `pipeline.make_visit_batches`, see `records.read_labelled`."""
   def rows(*shape, of):
-    return jax.ShapeDtypeStruct((card.batch, *shape), of)
+    return jax.ShapeDtypeStruct((task_config.batch, *shape), of)
 
   findings = len(about['findings'])
   taught = {
-    'classification': lambda: {'present': rows(findings, of=np.float32), 'known': rows(findings, of=np.bool_)},
+    'classification': lambda: {'present': rows(findings, of=np.float32), 'label_mask': rows(findings, of=np.bool_)},
     'regression': lambda: {'value': rows(1, of=np.float32)},
-    'segmentation': lambda: {'mask': rows(card.size, card.size, of=np.int8)},
-    'detection': lambda: {'boxes': rows(card.objects, 4, of=np.float32), 'kind': rows(card.objects, of=np.int32)},
+    'segmentation': lambda: {'mask': rows(task_config.size, task_config.size, of=np.int8)},
+    'detection': lambda: {'boxes': rows(task_config.objects, 4, of=np.float32), 'class_id': rows(task_config.objects, of=np.int32)},
   }
-  return {'image': rows(card.size, card.size, 1, of=np.uint8)} | taught[card.kind]()
+  return {'image': rows(task_config.size, task_config.size, 1, of=np.uint8)} | taught[task_config.kind]()
 
 
 def lower(config, rehearsal, task, mesh):

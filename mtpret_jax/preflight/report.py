@@ -39,7 +39,7 @@ class Account:
     return sum(bytes for kind, bytes in self.memory.items() if kind != 'aliased') - self.memory['aliased']
 
 
-def fly(config, name):
+def run(config, name):
   """Prints the account of each step of each stage of the config on the pod called `name`. Raises ConfigError where the
   config cannot work there, and DoesNotFit, after the other stages have been told of."""
   jax.config.update('jax_platforms', 'cpu')  # the pod is only compiled for; an accelerator that is here stays free
@@ -99,25 +99,25 @@ def take_account(config, task, pod):
     seconds=seconds)
 
 
-def find_cards(config):
+def find_task_configs(config):
   """The parts of the config that say how many images a step has and how they are grouped: one of each task."""
-  return {'contrast': config} if config.objective == 'contrast' else config.tasks
+  return {'moco': config} if config.objective == 'moco' else config.tasks
 
 
 def find_rows(config, task):
   """Images in a step: of a joint one, those of all tasks."""
-  cards = find_cards(config)
-  return cards[task].batch if task in cards else sum(card.batch for card in cards.values())
+  task_configs = find_task_configs(config)
+  return task_configs[task].batch if task in task_configs else sum(task_config.batch for task_config in task_configs.values())
 
 
 def double(config):
   """The same run with twice the batch."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
-    for card in find_cards(config).values():
-      card.batch *= 2
-    if config.objective == 'contrast':
-      config.contrast.queue = max(config.contrast.queue, config.batch)
+    for task_config in find_task_configs(config).values():
+      task_config.batch *= 2
+    if config.objective == 'moco':
+      config.moco.queue = max(config.moco.queue, config.batch)
   return config
 
 
@@ -134,9 +134,9 @@ def find_most(config, task, pod, account, larger):
 
 def find_group(config, task):
   """Images in a batch-norm group; of a joint step, in one of each task."""
-  if config.objective == 'contrast':
-    return config.contrast.group
-  return config.tasks[task].group if task in config.tasks else sum(card.group for card in config.tasks.values())
+  if config.objective == 'moco':
+    return config.moco.group
+  return config.tasks[task].group if task in config.tasks else sum(task_config.group for task_config in config.tasks.values())
 
 
 def find_seconds(account, pod):
@@ -177,7 +177,7 @@ def describe(config, task, pod, account):
 
 def advise(config, title, task, pod, account, most):
   needs = f'{show(account.peak)}' if account else 'more'
-  field = 'batch' if config.objective == 'contrast' else f'tasks.{task}.batch'
+  field = 'batch' if config.objective == 'moco' else f'tasks.{task}.batch'
   fits = f'--config.{field}={most * len(pod.devices)}' if most else f'a smaller --config.{field}'
   return (f'{title}, step {task!r}, does not fit: it needs {needs} of the {pod.chip.memory / 1e9:.0f} GB of a chip of '
           f'{pod.name}; try {fits}, a larger pod, smaller images, --config.dtype=bfloat16 or '

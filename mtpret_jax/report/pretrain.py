@@ -9,7 +9,7 @@ import numpy as np
 from mtpret_jax.augment import views
 from mtpret_jax.evaluation import probe
 from mtpret_jax.evaluation.metrics import align
-from mtpret_jax.objectives.moco import make_contrast
+from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.runtime import distributed
 from mtpret_jax.runtime.atomic_io import write_whole
 from mtpret_jax.runtime.initial_weights import read_start
@@ -25,7 +25,7 @@ def finish(state, config):
 
 def report(state, start, config):
   sets, embed = probe.read_sets(config), probe.make_embedder(config)
-  params, carry = jax.jit(make_contrast(config).init)(jax.random.key(config.seed), start)
+  params, carry = jax.jit(make_moco(config).init)(jax.random.key(config.seed), start)
   trunks = jax.device_get({'first': (params['trunk'], carry['stats']['trunk']),
                            'trained': (state.params['trunk'], state.carry['stats']['trunk'])})
   features = {title: probe.embed_sets(embed, trunk, sets, title) for title, trunk in trunks.items()}
@@ -46,7 +46,7 @@ def describe_scores(scored, config):
   what = PHANTOMS if not config.data.archives else f'archives in {config.data.archives}'
   named = {row['dataset'] for row in scored}
   unscored = [name for name in config.data.datasets if name not in named]
-  apart = 'patients apart' if config.data.rule == 'patient' else f'rule {config.data.rule}: patients may be in both'
+  apart = 'patients apart' if config.data.split == 'patient' else f'rule {config.data.split}: patients may be in both'
   return '\n'.join([f'Probe on the validation split, {apart} ({what}); 95 % interval over patients',
                     *align(rows), 'AUROC, the mean over findings: higher is better. MAE: lower is better.',
                     *(f'{name} has no label that the probe scores.' for name in unscored)])

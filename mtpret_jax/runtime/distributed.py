@@ -54,16 +54,16 @@ def on_first(act, refusals=(ConfigError,)):
     return act()
   key = f'mtpret_jax/{next(COUNT)}'
   if jax.process_index():
-    said = json.loads(hear(key))
+    said = json.loads(get(key))
     if 'refused' in said:
       raise ConfigError(said['refused'])
     return said['value']
   try:
     value = act()
   except refusals as error:
-    tell(key, json.dumps({'refused': str(error)}))
+    put(key, json.dumps({'refused': str(error)}))
     raise
-  tell(key, json.dumps({'value': value}))
+  put(key, json.dumps({'value': value}))
   return value
 
 
@@ -76,22 +76,22 @@ def in_all(act, refusals=(ConfigError,)):
     value = act()
   except refusals as error:
     refused = str(error)
-  tell(f'{key}/{jax.process_index()}', json.dumps(refused))
+  put(f'{key}/{jax.process_index()}', json.dumps(refused))
 
   def gather():
     for process in range(jax.process_count()):
-      reason = json.loads(hear(f'{key}/{process}'))
+      reason = json.loads(get(f'{key}/{process}'))
       if reason is not None:
         raise ConfigError(reason if process == 0 else f'process {process}: {reason}')
   on_first(gather)
   return value
 
 
-def tell(key, text):
+def put(key, text):
   distributed.global_state.client.key_value_set(key, text)
 
 
-def hear(key):
+def get(key):
   while True:
     try:
       return distributed.global_state.client.blocking_key_value_get(key, POLL * 1000)

@@ -18,7 +18,7 @@ SCRATCH = 'scratch'
 
 def came_from(config):
   """What the papers call a trunk that the run with this config trained."""
-  if config['objective'] == 'contrast':
+  if config['objective'] == 'moco':
     return 'moco' if len(config['data']['datasets']) == 1 else 'md_moco'
   if config['memory']['anchor'] == 'none' and config['order'] == 'sequential':
     return 'muscle--'

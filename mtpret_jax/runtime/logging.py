@@ -70,7 +70,7 @@ def open_log(workdir, start, steps, config):
       for name, rows in windows.items():
         means = {measure: sum(row[measure] for row in rows) / len(rows) for measure in rows[0]} | shared
         for measure, value in means.items():
-          events.add_scalar(measure if name == 'contrast' else f'{name}/{measure}', value, done)
+          events.add_scalar(measure if name == 'moco' else f'{name}/{measure}', value, done)
         lines.write(json.dumps({'step': done, 'task': name} | means) + '\n')
       lines.flush()
       bar.set_postfix_str(f'{shown}, {shared["images_per_second"]:.0f} images/s')
@@ -89,6 +89,6 @@ def drop_lines(path, start):
 
 def batch_of(config, task):
   """Images in a step on `task`."""
-  if config.objective == 'contrast':
+  if config.objective == 'moco':
     return config.batch
-  return sum(card.batch for name, card in config.tasks.items() if task in (name, JOINT))
+  return sum(task_config.batch for name, task_config in config.tasks.items() if task in (name, JOINT))

@@ -32,9 +32,9 @@ def make_guard(config):
   """guard(task, old, new, measures) -> state, measures; None where there is nothing to do inside of a step.
 
   `measures` gain `limit`, the highest loss that is not a spike, infinite as long as there are fewer losses than
-  `spike_window`. With on_bad='skip' a bad step leaves everything as it was but the number of the step.
+  `spike_window`. With on_nonfinite='skip' a bad step leaves everything as it was but the number of the step.
   """
-  if config.on_bad == 'stop' and not config.spike:
+  if config.on_nonfinite == 'stop' and not config.spike:
     return None
 
   def guard(task, old, new, measures):
@@ -46,7 +46,7 @@ def make_guard(config):
       moved_W = jnp.where(good, jnp.append(recent_W[1:], measures['loss']), recent_W)
       new = new.replace(carry=new.carry | {RECENT: old.carry[RECENT] | {task: moved_W}})
       measures = measures | {'limit': limit}
-    if config.on_bad == 'skip':
+    if config.on_nonfinite == 'skip':
       kept = jax.tree.map(lambda before, after: jnp.where(good, after, before), old, new)
       new = kept.replace(step=new.step)
     return new, measures
@@ -79,15 +79,15 @@ def make_judge(config, workdir, name_images, describe_latest):
       return True
     in_a_row += 1
     where = write(workdir, step, task, measures, name_images)
-    if config.on_bad == 'skip' and in_a_row <= config.skips:
+    if config.on_nonfinite == 'skip' and in_a_row <= config.max_skips:
       log.warning('step %d (%s) %s and is skipped, %d in a row; its images are in %s', step, task, words, in_a_row,
                   where)
       return False
     skipped = f' after {in_a_row - 1} skipped ones' if in_a_row > 1 else ''
     raise Diverged(
       f'step {step} ({task}) {words}: the run stops here{skipped}. The images of the batch are in {where}, the last '
-      f'good checkpoint is {describe_latest()}. A lower --config.optimiser.rate or more config.optimiser.warmup_steps '
-      f'usually helps; --config.on_bad=skip leaves such steps out')
+      f'good checkpoint is {describe_latest()}. A lower --config.optimiser.learning_rate or more config.optimiser.warmup_steps '
+      f'usually helps; --config.on_nonfinite=skip leaves such steps out')
   return judge
 
 

@@ -12,7 +12,7 @@ from tfds_builders import build, leakage
 from tfds_builders.common import dataset
 from tfds_builders.custom import custom
 
-NEEDED = {'classification': 'findings', 'regression': 'value', 'segmentation': 'mask', 'detection': 'kinds'}
+NEEDED = {'classification': 'findings', 'regression': 'value', 'segmentation': 'mask', 'detection': 'box_classes'}
 
 PHANTOMS = 'phantom radiographs, computed, not patients'
 
@@ -25,9 +25,9 @@ REFUSALS = (ConfigError, MissingSplit, build.ArchiveChanged, dataset.TooManyReje
 def choose_datasets(config):
   """Fills in `data.datasets`: those of the tasks, or where it is empty all whose archives are in `data.archives`."""
   if config.objective == 'multitask':
-    config.data.datasets = tuple(dict.fromkeys(card.dataset for card in config.tasks.values()))
+    config.data.datasets = tuple(dict.fromkeys(task_config.dataset for task_config in config.tasks.values()))
   for name in config.data.datasets:
-    if not build.is_prepared(build.locate(name, config.data.dir, config.data.stored)):
+    if not build.is_prepared(build.locate(name, config.data.dir, config.data.stored_size)):
       check_name(name, config.data.archives)
   if config.data.datasets:
     return
@@ -55,9 +55,9 @@ def prepare_data(config):
 
 def build_data(config):
   folder = config.data.archives or render_phantoms(config.data)
-  refuse_missing(config.data.datasets, folder, config.data.dir, config.data.stored)
+  refuse_missing(config.data.datasets, folder, config.data.dir, config.data.stored_size)
   for name in config.data.datasets:
-    build.prepare(name, folder, config.data.dir, size=config.data.stored)
+    build.prepare(name, folder, config.data.dir, size=config.data.stored_size)
 
 
 def open_data(config):
@@ -65,7 +65,7 @@ def open_data(config):
   for name in config.data.datasets:
     for split in ('train', 'validation'):
       try:
-        open_source(name, config.data.dir, config.data.stored, split, config.data.rule)
+        open_source(name, config.data.dir, config.data.stored_size, split, config.data.split)
       except FileNotFoundError as error:
         if jax.process_index() == 0:
           raise
@@ -75,10 +75,10 @@ def open_data(config):
 
 def refuse_external(config, pretrained):
   """Raises ConfigError where a task is to be external, but shares images with what its trunk was pretrained on."""
-  for name, card in config.get('tasks', {}).items():
-    if card.external:
+  for name, task_config in config.get('tasks', {}).items():
+    if task_config.external:
       try:
-        leakage.refuse_external(card.dataset, pretrained)
+        leakage.refuse_external(task_config.dataset, pretrained)
       except leakage.NotExternal as error:
         raise ConfigError(f'{error}; to run it all the same, as an internal task: '
                           f'--config.tasks.{name}.external=False') from error
@@ -87,17 +87,17 @@ def refuse_external(config, pretrained):
 def refuse_unteachable(config):
   """Raises ConfigError where a dataset with a builder has not what a task on it is to learn; what one of your own has
   is known once it is prepared."""
-  for name, card in config.get('tasks', {}).items():
-    if card.dataset not in build.NAMES:
+  for name, task_config in config.get('tasks', {}).items():
+    if task_config.dataset not in build.NAMES:
       continue
-    about = build.describe(card.dataset)
-    if not about[NEEDED[card.kind]]:
+    about = build.describe(task_config.dataset)
+    if not about[NEEDED[task_config.kind]]:
       fits = [kind for kind, needed in NEEDED.items() if about[needed]]
-      raise ConfigError(f'tasks.{name}: {card.dataset} has nothing to learn {card.kind} from, only {", ".join(fits)}: '
+      raise ConfigError(f'tasks.{name}: {task_config.dataset} has nothing to learn {task_config.kind} from, only {", ".join(fits)}: '
                         f'set tasks.{name}.kind or tasks.{name}.dataset')
-    absent = [finding for finding in card.findings if finding not in about['findings']]
+    absent = [finding for finding in task_config.findings if finding not in about['findings']]
     if absent:
-      raise ConfigError(f'tasks.{name}.findings: {card.dataset} has no finding {absent[0]!r}; have '
+      raise ConfigError(f'tasks.{name}.findings: {task_config.dataset} has no finding {absent[0]!r}; have '
                         f'{", ".join(about["findings"])}')
 
 
@@ -111,8 +111,8 @@ def render_phantoms(data):
   return folder
 
 
-def refuse_missing(names, folder, data_dir, stored):
+def refuse_missing(names, folder, data_dir, stored_size):
   """Raises ConfigError with a line for each dataset that is neither in `folder` nor prepared already."""
-  lines = [str(error) for error in build.missing(names, folder, data_dir, stored)]
+  lines = [str(error) for error in build.missing(names, folder, data_dir, stored_size)]
   if lines:
     raise ConfigError('\n'.join([f'{len(lines)} of {len(names)} archives are missing:', *lines]))

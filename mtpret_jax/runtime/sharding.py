@@ -24,11 +24,11 @@ def replicated(mesh):
 
 
 STATES = ('replicated', 'fsdp')  # the config's `sharding`
-CUT = {'params', 'opt', 'slow', 'anchor'}  # parts of the state with the shapes of the weights
+CUT = {'params', 'opt', 'key_encoder', 'anchor'}  # parts of the state with the shapes of the weights
 WORTH_CUTTING = 2 ** 14  # numbers; below that a message costs more than the memory
 
 
-def cut_state(shapes, mesh):
+def fsdp_shardings(shapes, mesh):
   """The sharding of each array of a state of `shapes`, of which each device keeps a piece: weights, momentum and slow
   weights are cut along the longest side that the devices divide (Rajbhandari et al. 2020, ZeRO-3)."""
   def place(path, array):
@@ -40,7 +40,7 @@ def cut_state(shapes, mesh):
   return jax.tree_util.tree_map_with_path(place, shapes)
 
 
-def bring_together(tree, placement):
+def all_gather(tree, placement):
   """Inside a step: all of each array on every device, and of its gradient the piece that `placement` gives a device.
   Left to itself, XLA may cut the channels of the images instead. `placement` may have one sharding for a branch."""
   def bring(place, array):

@@ -24,7 +24,7 @@ def check_room(config, processes=1):
 
 def count_bytes(config):
   """Of the largest batch, over all processes: images and masks, beside which nothing else counts."""
-  if config.objective == 'contrast':
+  if config.objective == 'moco':
     return 2 * config.batch * config.data.size ** 2
-  sizes = [card.batch * card.size ** 2 * (2 if card.kind == 'segmentation' else 1) for card in config.tasks.values()]
+  sizes = [task_config.batch * task_config.size ** 2 * (2 if task_config.kind == 'segmentation' else 1) for task_config in config.tasks.values()]
   return sum(sizes) if config.order == 'joint' else max(sizes)

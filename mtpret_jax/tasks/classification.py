@@ -20,7 +20,7 @@ def make_classification(about, config):
   return Task(
     make_head=lambda trunk, rngs: LinearHead(trunk.channels, len(about['findings']), rngs=rngs),
     output_stride=STRIDE,
-    answer=lambda head, features, batch, *, groups, rng: {'logits': head(features)},
+    apply=lambda head, features, batch, *, groups, rng: {'logits': head(features)},
     loss=compare_one if one_of else compare_each,
     predict=lambda outputs: {'score': (jax.nn.softmax if one_of else jax.nn.sigmoid)(outputs['logits'])})
 
@@ -28,11 +28,11 @@ def make_classification(about, config):
 def compare_each(outputs, batch):
   """Over all findings whose presence is known."""
   losses_BT = optax.sigmoid_binary_cross_entropy(outputs['logits'], batch['present'])
-  return sum_known(losses_BT, batch['known'] & find_rows(batch)[:, None])
+  return sum_known(losses_BT, batch['label_mask'] & find_rows(batch)[:, None])
 
 
 def compare_one(outputs, batch):
   """Over all images of which it is known which finding is present."""
   losses_B = optax.softmax_cross_entropy(outputs['logits'], batch['present'])
-  stated_B = (batch['known'] & (batch['present'] > 0)).any(1)
+  stated_B = (batch['label_mask'] & (batch['present'] > 0)).any(1)
   return sum_known(losses_B, stated_B & find_rows(batch))

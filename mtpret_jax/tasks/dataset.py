@@ -16,31 +16,31 @@ log = logging.getLogger(__name__)
 
 def open_sources(config, split, fraction=1.0):
   """{task: Source} of one split of the tasks' datasets: the records that can teach their task. For detection these are
-  the images with boxes unless the card says that those without are `negatives`, seen and found empty."""
+  the images with boxes unless the task_config says that those without are `negatives`, seen and found empty."""
   return {name: open_suitable(config, name, split, fraction) for name in config.tasks}
 
 
 def open_suitable(config, name, split, fraction=1.0):
-  card = config.tasks[name]
-  source = open_source(card.dataset, config.data.dir, config.data.stored, split, config.data.rule, fraction=fraction)
-  if card.negatives:
+  task_config = config.tasks[name]
+  source = open_source(task_config.dataset, config.data.dir, config.data.stored_size, split, config.data.split, fraction=fraction)
+  if task_config.negatives:
     return source
-  source, left_out = keep_suitable(card.kind, source)
+  source, left_out = keep_suitable(task_config.kind, source)
   if left_out:
-    log.info('%s, %s of %s: left out %s', name, split, card.dataset, ', '.join(
+    log.info('%s, %s of %s: left out %s', name, split, task_config.dataset, ', '.join(
       f'{count} images with {reason}' for reason, count in left_out.items()))
   return source
 
 
 def make_labelled_task(config, name, source):
   """The task `name` on the dataset of `source`, with the numbers that its head needs."""
-  card = config.tasks[name]
-  if card.kind == 'regression':
+  task_config = config.tasks[name]
+  if task_config.kind == 'regression':
     values = np.concatenate([source.records[index]['value'] for index in range(len(source))])
     head = ConfigDict(dict(mean=float(values.mean()), deviation=float(values.std())))
   else:
-    head = card.get('head')
+    head = task_config.get('head')
   try:
-    return make_task(card.kind, pipeline.choose_findings(source.about, card), head)
+    return make_task(task_config.kind, pipeline.choose_findings(source.about, task_config), head)
   except KeyError as error:
-    raise ConfigError(f'tasks.{name}: {card.dataset} has no {error}, which {card.kind} needs') from error
+    raise ConfigError(f'tasks.{name}: {task_config.dataset} has no {error}, which {task_config.kind} needs') from error

@@ -14,20 +14,20 @@ BETA = 1 / 9  # of the codes' smooth L1, torchvision's
 
 
 def make_detection(about, config):
-  """The kinds are `about['kinds']`; `config` is `FasterRCNN`'s. Boxes are in 0-1 of the image in batches and
+  """The kinds are `about['box_classes']`; `config` is `FasterRCNN`'s. Boxes are in 0-1 of the image in batches and
   predictions, in pixels within. The loss is of training only, since it asks for candidates drawn at random."""
-  def answer(head, features, batch, *, groups, rng):
+  def apply(head, features, batch, *, groups, rng):
     size = batch['image'].shape[1:3]
     scale = jnp.array((*size, *size), jnp.float32)[None, None]
     if rng is None:
       found = head.detect(features, size, config)
       return found | {'boxes': found['boxes'] / scale}
-    return head.train(features, size, batch['boxes'] * scale, batch['kind'], config, rng=rng)
+    return head.train(features, size, batch['boxes'] * scale, batch['class_id'], config, rng=rng)
 
   return Task(
-    make_head=lambda trunk, rngs: FasterRCNN(trunk.widths, len(about['kinds']), config, rngs=rngs),
+    make_head=lambda trunk, rngs: FasterRCNN(trunk.widths, len(about['box_classes']), config, rngs=rngs),
     output_stride=STRIDE,
-    answer=answer,
+    apply=apply,
     loss=lambda outputs, batch: add_losses(outputs, find_rows(batch)),
     predict=lambda outputs: outputs)
 

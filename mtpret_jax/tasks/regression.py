@@ -18,6 +18,6 @@ def make_regression(about, config):
   return Task(
     make_head=lambda trunk, rngs: LinearHead(trunk.channels, 1, rngs=rngs),
     output_stride=STRIDE,
-    answer=lambda head, features, batch, *, groups, rng: {'deviations': head(features)},
+    apply=lambda head, features, batch, *, groups, rng: {'deviations': head(features)},
     loss=compare,
     predict=lambda outputs: {'value': outputs['deviations'] * config.deviation + config.mean})

@@ -16,15 +16,15 @@ SMOOTH = 1e-5  # pixels, in numerator and denominator of the soft Dice (nnU-Net,
 
 
 def make_segmentation(about, config):
-  """The classes are `about['mask']`, the first is the background. `config`: output_stride, width, rates, and `dice`,
+  """The classes are `about['mask']`, the first is the background. `config`: output_stride, width, dilations, and `dice`,
   the weight of the soft Dice loss beside the cross-entropy; 0 is none."""
   def make_head(trunk, rngs):
-    return DeepLab(trunk.channels, len(about['mask']), width=config.width, rates=config.rates, rngs=rngs)
+    return DeepLab(trunk.channels, len(about['mask']), width=config.width, dilations=config.dilations, rngs=rngs)
 
-  def answer(head, features, batch, *, groups, rng):
+  def apply(head, features, batch, *, groups, rng):
     return {'logits': head(features, batch['image'].shape[1:3], groups=groups, rng=rng)}
 
-  return Task(make_head, config.output_stride, answer, functools.partial(compare, config.dice),
+  return Task(make_head, config.output_stride, apply, functools.partial(compare, config.dice),
               predict=lambda outputs: {'mask': outputs['logits'].argmax(-1).astype(jnp.int32)})
 
 

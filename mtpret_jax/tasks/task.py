@@ -13,7 +13,7 @@ class Task:
   Attributes:
     make_head: (trunk, rngs) -> the head as an `nnx.Module`, for the trunk's widths.
     output_stride: of the trunk's maps that the head wants.
-    answer: (head, features, batch, *, groups, rng) -> outputs, a dict of arrays with leading axis B. While training
+    apply: (head, features, batch, *, groups, rng) -> outputs, a dict of arrays with leading axis B. While training
       `groups` is the number of batch-norm groups and `rng` draws what is random; both are None for inference.
     loss: (outputs, batch) -> (sum, count), f32 scalars; what is unknown, not annotated, empty or padding is in neither,
       so that sums and counts of several batches may be added.
@@ -22,7 +22,7 @@ class Task:
 
   make_head: Callable
   output_stride: int
-  answer: Callable
+  apply: Callable
   loss: Callable
   predict: Callable
 
@@ -33,5 +33,5 @@ def find_rows(batch):
 
 
 def sum_known(losses, known):
-  """(sum, count) of the `losses` that are `known`."""
+  """(sum, count) of the `losses` that are `label_mask`."""
   return jnp.where(known, losses, 0).sum(), known.sum().astype(jnp.float32)

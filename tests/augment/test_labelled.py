@@ -13,7 +13,7 @@ from tests.reference import augment_labelled_setting as setting
 
 SIDE = 128
 STILL = dict(size=SIDE, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, brightness=0.3,
-             contrast=0.3, box_left=0.3)  # a view is the image itself
+             contrast=0.3, min_visibility=0.3)  # a view is the image itself
 LIVELY = STILL | dict(crop_area=(0.3, 1.0), crop_ratio=(0.75, 4 / 3), flip=0.5)
 
 
@@ -52,7 +52,7 @@ def draw_discs(count=24):
   return {
     'image': np.rint(255 * inside).astype(np.uint8)[..., None], 'mask': (inside > 0.5).astype(np.int8),
     'boxes': np.stack([box, np.full_like(box, 0.25)], axis=1).astype(np.float32),
-    'kind': np.tile(np.int32([[2, -1]]), (count, 1)), 'present': stream.uniform(size=(count, 3)).astype(np.float32)}
+    'class_id': np.tile(np.int32([[2, -1]]), (count, 1)), 'present': stream.uniform(size=(count, 3)).astype(np.float32)}
 
 
 def find_white(view, batch):
@@ -74,7 +74,7 @@ def test_mask_and_box_lie_where_the_disc_is_seen():
   large = marked.sum((1, 2)) > 1600
   overlap = (seen & marked).sum((1, 2)) / (seen | marked).sum((1, 2))
   assert large.sum() > 18 and (overlap[large] >= 0.98).all()
-  for index in np.flatnonzero(large & (view['kind'][:, 0] == 2)):
+  for index in np.flatnonzero(large & (view['class_id'][:, 0] == 2)):
     np.testing.assert_allclose(view['boxes'][index, 0] * SIDE, find_extent(seen[index]), rtol=0, atol=1)
   assert set(np.unique(view['mask'])) == {0, 1}
   whole = batch['mask'].sum((1, 2))
@@ -86,7 +86,7 @@ def test_a_still_recipe_changes_neither_mask_nor_boxes():
   batch = draw_discs()
   view = make_view(batch, STILL)
   np.testing.assert_array_equal(view['mask'], batch['mask'])
-  np.testing.assert_array_equal(view['kind'], batch['kind'])
+  np.testing.assert_array_equal(view['class_id'], batch['class_id'])
   np.testing.assert_allclose(view['boxes'][:, 0], batch['boxes'][:, 0], atol=1e-6)
   np.testing.assert_allclose(view['image'], standardise(batch['image']), atol=1e-4)
 
@@ -107,7 +107,7 @@ def test_what_is_stated_of_the_whole_image_stays():
 
 def test_empty_slots_stay_empty():
   view = make_view(draw_discs(), LIVELY)
-  assert (view['kind'][:, 1] == -1).all() and (view['boxes'][:, 1] == 0).all()
+  assert (view['class_id'][:, 1] == -1).all() and (view['boxes'][:, 1] == 0).all()
 
 
 def test_a_box_is_dropped_where_too_little_of_it_is_left():
@@ -139,7 +139,7 @@ def test_jitter_changes_the_image_alone():
   batch['image'] //= 2  # dark enough not to be clipped
   still, jittered = make_view(batch, LIVELY), make_view(batch, LIVELY | dict(jitter=1.0))
   assert (np.abs(still['image'] - jittered['image']).max((1, 2, 3)) > 0.01).mean() > 0.9
-  for field in ('mask', 'boxes', 'kind'):
+  for field in ('mask', 'boxes', 'class_id'):
     np.testing.assert_array_equal(still[field], jittered[field])
 
 
@@ -149,7 +149,7 @@ def test_evaluation_sees_the_whole_image_and_all_boxes():
   assert plain['image'].shape == (len(batch['image']), 2 * SIDE, 2 * SIDE, 1)
   np.testing.assert_array_equal(plain['mask'], np.kron(batch['mask'], np.ones((1, 2, 2))))
   np.testing.assert_array_equal(plain['boxes'], batch['boxes'])
-  np.testing.assert_array_equal(plain['kind'], batch['kind'])
+  np.testing.assert_array_equal(plain['class_id'], batch['class_id'])
   marked, seen = plain['mask'] == 1, find_white(plain, batch)
   assert ((seen & marked).sum((1, 2)) / (seen | marked).sum((1, 2)) >= 0.98).all()
 
@@ -157,7 +157,7 @@ def test_evaluation_sees_the_whole_image_and_all_boxes():
 def test_the_recipe_is_complete():
   batch = draw_discs()
   view = make_view(batch, dict(common.labelled_augment(SIDE)))
-  assert np.isfinite(view['image']).all() and (view['kind'][:, 0] == 2).all()
+  assert np.isfinite(view['image']).all() and (view['class_id'][:, 0] == 2).all()
   seen, whole = (each['mask'].sum((1, 2)) for each in (view, batch))
   assert (seen > 0.9 * whole).mean() > 0.8, 'most of what is marked stays in sight'
 

@@ -93,8 +93,8 @@ def test_a_crop_that_cannot_fit_is_the_whole_image():
 def test_a_still_recipe_shows_the_image_itself(images_BHW1):
   images = images_BHW1[..., 0] / 255
   expected = (images - images.mean((1, 2), keepdims=True)) / images.std((1, 2), keepdims=True)
-  views = make_views(images_BHW1, jax.random.key(0), STILL | dict(size=32))
-  np.testing.assert_allclose(views, expected, rtol=0, atol=1e-5)
+  drawn = make_views(images_BHW1, jax.random.key(0), STILL | dict(size=32))
+  np.testing.assert_allclose(drawn, expected, rtol=0, atol=1e-5)
   plain = views.make_plain(images_BHW1, 32, 'float32')[..., 0]
   np.testing.assert_allclose(plain, expected, rtol=0, atol=1e-5)
 

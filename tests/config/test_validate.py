@@ -47,8 +47,8 @@ def test_an_unknown_variant_lists_the_choices():
 
 
 def test_a_queue_that_the_batch_does_not_divide_gets_a_length_that_fits():
-  assert refuse(**{'contrast.queue': 1000}) == (
-    'queue of 1000 keys is not a multiple of batch 64: try --config.contrast.queue=1024')
+  assert refuse(**{'moco.queue': 1000}) == (
+    'queue of 1000 keys is not a multiple of batch 64: try --config.moco.queue=1024')
 
 
 def test_a_batch_that_groups_and_devices_do_not_divide_gets_one_that_fits():
@@ -57,16 +57,16 @@ def test_a_batch_that_groups_and_devices_do_not_divide_gets_one_that_fits():
 
 
 def test_keys_that_stay_with_their_queries_are_refused():
-  assert 'give the positive away' in refuse(**{'contrast.shuffle_groups': 1})
+  assert 'give the positive away' in refuse(**{'moco.shuffle_groups': 1})
 
 
 def test_a_block_of_keys_lies_in_one_process():
-  assert '--config.contrast.shuffle_groups=2' in refuse(devices=2, processes=2)
+  assert '--config.moco.shuffle_groups=2' in refuse(devices=2, processes=2)
 
 
 @pytest.mark.parametrize('field, value', [
-  ('trunk', 'vgg'), ('dtype', 'float16'), ('contrast.negatives', 'some'), ('data.weights', 'some'),
-  ('data.weights', '1,2'), ('data.weights', '1,1,1,1,0'), ('data.stored', '100')])
+  ('trunk', 'vgg'), ('dtype', 'float16'), ('moco.negatives', 'some'), ('data.weights', 'some'),
+  ('data.weights', '1,2'), ('data.weights', '1,1,1,1,0'), ('data.stored_size', '100')])
 def test_a_wrong_choice_lists_the_choices(field, value):
   message = refuse(**{field: value})
   assert repr(value) in message and 'have' in message
@@ -113,9 +113,9 @@ def test_an_unwritable_workdir_is_noticed_first(tmp_path):
 
 
 def test_a_misspelt_field_is_one_line():
-  code, said = run_main('--config=configs/pretrain.py', '--config.contrast.queu=1')
+  code, said = run_main('--config=configs/pretrain.py', '--config.moco.queu=1')
   assert code == 2
-  assert said == "mtpret_jax: unknown config field in --config.contrast.queu=1: did you mean 'queue'?"
+  assert said == "mtpret_jax: unknown config field in --config.moco.queu=1: did you mean 'queue'?"
 
 
 def test_a_profile_without_archives_lists_all_with_source_and_place(tmp_path):
@@ -138,7 +138,7 @@ def test_stages_that_share_a_folder_ask_for_the_same_phantoms(variants):
 
 
 @pytest.mark.parametrize('field, value, said', [
-  ('on_bad', 'ignore', "unknown on_bad 'ignore'; have skip, stop"), ('spike', 0.5, '--config.spike=4'),
+  ('on_nonfinite', 'ignore', "unknown on_nonfinite 'ignore'; have skip, stop"), ('spike', 0.5, '--config.spike=4'),
   ('spike', float('nan'), '--config.spike=4'), ('keep', 0, 'from 1 to 1000000: try --config.keep=1'),
   ('save_retries', -1, 'from 0 to 10'), ('spike_window', 0, 'from 1 to')])
 def test_what_becomes_of_bad_steps_and_failed_saves_is_checked(field, value, said):

@@ -23,14 +23,14 @@ def test_cores_share_a_batch_by_whole_groups(cores, batch, group, devices, monke
   monkeypatch.setattr('mtpret_jax.cpu.devices.cpu_count', lambda: cores)
   config = pretrain.get_config()
   config.update(batch=batch)
-  config.contrast.update(group=group, queue=16 * batch, shuffle_groups=batch // group)
+  config.moco.update(group=group, queue=16 * batch, shuffle_groups=batch // group)
   assert count_devices(config) == devices
 
 
 def test_a_group_of_the_whole_batch_stays_on_one_device(eight_cores):
   config = continual.get_config()
-  for card in config.tasks.values():
-    card.group = card.batch
+  for task_config in config.tasks.values():
+    task_config.group = task_config.batch
   assert count_devices(config) == 1
 
 

@@ -33,8 +33,8 @@ def sources():
 
 def make_config(weights='by_images', seed=0):
   return ConfigDict(dict(
-    seed=seed, batch=BATCH, contrast=dict(group=4, shuffle_groups=2),
-    data=dict(size=SIZE, weights=weights, stored='256', threads=2, workers=0, ahead=2)))
+    seed=seed, batch=BATCH, moco=dict(group=4, shuffle_groups=2),
+    data=dict(size=SIZE, weights=weights, stored_size='256', threads=2, workers=0, prefetch=2)))
 
 
 def read_values(batches, count):
@@ -42,7 +42,7 @@ def read_values(batches, count):
 
 
 def test_no_image_comes_twice_before_all_came_once(sources):
-  batches = pipeline.make_contrast_batches(sources, make_config())
+  batches = pipeline.make_moco_batches(sources, make_config())
   seen = [value for batch in read_values(batches, 72 * 2 // BATCH) for value in batch]
   large = [value for value in seen if value < 100]
   small = [value for value in seen if value >= 100]
@@ -54,15 +54,15 @@ def test_no_image_comes_twice_before_all_came_once(sources):
 @pytest.mark.parametrize('processes', [1, 2])
 def test_the_images_of_a_step_are_named_without_reading_its_batch(step, processes, sources):
   config = make_config('balanced', seed=3)
-  parts = [pipeline.make_contrast_batches(sources, config, process=process, processes=processes)[step][1]['query']
+  parts = [pipeline.make_moco_batches(sources, config, process=process, processes=processes)[step][1]['query']
            for process in range(processes)]
-  assert pipeline.name_contrast_images(sources, config, step) == [
+  assert pipeline.name_moco_images(sources, config, step) == [
     ('large' if value < 100 else 'small', str(value)) for part in parts for value in part[:, 0, 0, 0]]
 
 
 @pytest.mark.parametrize('weights, share', [('by_images', 60 / 72), ('balanced', 1 / 2), ('1,3', 1 / 4)])
 def test_weights_set_the_share_of_each_source(sources, weights, share):
-  batches = pipeline.make_contrast_batches(sources, make_config(weights))
+  batches = pipeline.make_moco_batches(sources, make_config(weights))
   counts = collections.Counter(int(source) for i in range(30) for source in batches[i][1]['source'])
   assert counts[0] / counts.total() == pytest.approx(share, abs=0.01)
 
@@ -70,9 +70,9 @@ def test_weights_set_the_share_of_each_source(sources, weights, share):
 @pytest.mark.parametrize('processes', [2, 4])
 def test_processes_share_out_the_very_batch_that_one_process_reads(sources, processes):
   config = make_config()
-  config.contrast.update(group=2)
-  whole = pipeline.make_contrast_batches(sources, config)
-  parts = [pipeline.make_contrast_batches(sources, config, process=p, processes=processes) for p in range(processes)]
+  config.moco.update(group=2)
+  whole = pipeline.make_moco_batches(sources, config)
+  parts = [pipeline.make_moco_batches(sources, config, process=p, processes=processes) for p in range(processes)]
   for step in range(5):
     for field in ('query', 'key', 'source'):
       shared = np.concatenate([part[step][1][field] for part in parts])
@@ -80,25 +80,25 @@ def test_processes_share_out_the_very_batch_that_one_process_reads(sources, proc
 
 
 def test_keys_are_the_queries_in_another_order(sources):
-  _, batch = pipeline.make_contrast_batches(sources, make_config())[0]
+  _, batch = pipeline.make_moco_batches(sources, make_config())[0]
   assert (batch['key'] != batch['query']).any()
   np.testing.assert_array_equal(return_keys(batch['key'], 4, 2), batch['query'])
 
 
-@pytest.mark.parametrize('reading', [dict(threads=1), dict(threads=8, ahead=8), dict(workers=2)])
+@pytest.mark.parametrize('reading', [dict(threads=1), dict(threads=8, prefetch=8), dict(workers=2)])
 def test_neither_threads_nor_workers_change_the_order(sources, reading):
   config = make_config()
-  batches = pipeline.make_contrast_batches(sources, config)
+  batches = pipeline.make_moco_batches(sources, config)
   config.data.update(reading)
   with pipeline.stream(batches, 3, config.data) as feed:
     for step in range(3, 8):
       task, batch = next(feed)
-      assert task == 'contrast'
+      assert task == 'moco'
       np.testing.assert_array_equal(batch['key'], batches[step][1]['key'])
 
 
 def test_another_seed_is_another_order(sources):
-  first, second = (read_values(pipeline.make_contrast_batches(sources, make_config(seed=seed)), 3) for seed in (0, 1))
+  first, second = (read_values(pipeline.make_moco_batches(sources, make_config(seed=seed)), 3) for seed in (0, 1))
   assert first != second
 
 
@@ -107,7 +107,7 @@ def test_the_fingerprint_changes_with_whatever_changes_the_order(sources):
   assert same == pipeline.fingerprint(sources, make_config())
   assert same != pipeline.fingerprint(sources, make_config(seed=1))
   elsewhere = make_config()
-  elsewhere.data.update(threads=7, ahead=9)
+  elsewhere.data.update(threads=7, prefetch=9)
   assert same == pipeline.fingerprint(sources, elsewhere)
   assert same != pipeline.fingerprint(sources, make_config(weights='balanced'))
   assert same != pipeline.fingerprint([sources[0], make_source('small', 13, 100)], make_config())
@@ -115,7 +115,7 @@ def test_the_fingerprint_changes_with_whatever_changes_the_order(sources):
 
 def test_the_fingerprint_is_the_same_after_it_was_saved_as_json(sources):
   config = make_config()
-  config.head = ConfigDict(dict(rates=(1, 2), sides=((8,), (16, 24))))
+  config.head = ConfigDict(dict(dilations=(1, 2), anchor_sizes=((8,), (16, 24))))
   mark = pipeline.fingerprint(sources, config)
   assert json.loads(json.dumps(mark)) == mark
 

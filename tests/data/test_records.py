@@ -13,7 +13,7 @@ from mtpret_jax.data.sources import Source, open_source
 SIZE = 64
 CONFIG = types.SimpleNamespace(size=SIZE, objects=3)
 ABOUT = {'findings': ['nodule', 'mass'], 'relation': 'independent', 'mask': ['background', 'lung', 'heart'],
-         'kinds': ['active', 'latent']}
+         'box_classes': ['active', 'latent']}
 
 
 def encode(pixels):
@@ -70,25 +70,25 @@ def test_no_class_appears_and_what_is_not_annotated_stays_so():
 
 
 def test_unknown_findings_are_absent_and_unknown():
-  row = read('classification', present=np.float32([1, np.nan]), known=np.array([True, False]))
+  row = read('classification', present=np.float32([1, np.nan]), label_mask=np.array([True, False]))
   np.testing.assert_array_equal(row['present'], np.float32([1, 0]))
-  np.testing.assert_array_equal(row['known'], [True, False])
-  assert row['present'].dtype == np.float32 and row['known'].dtype == bool
-  row = read('classification', present=np.float32([1, 1]), known=np.array([True, False]))
+  np.testing.assert_array_equal(row['label_mask'], [True, False])
+  assert row['present'].dtype == np.float32 and row['label_mask'].dtype == bool
+  row = read('classification', present=np.float32([1, 1]), label_mask=np.array([True, False]))
   np.testing.assert_array_equal(row['present'], [1, 0])
 
 
 def make_objects(*boxes):
-  return {'box': [np.float32(box) for _, *box in boxes], 'kind': [np.int64(kind) for kind, *_ in boxes]}
+  return {'box': [np.float32(box) for _, *box in boxes], 'class_id': [np.int64(kind) for kind, *_ in boxes]}
 
 
 def test_empty_slots_follow_the_boxes():
   row = read('detection', objects=make_objects((1, 0.25, 0.5, 0.75, 1.0)))
   np.testing.assert_array_equal(row['boxes'], np.float32([[0.25, 0.5, 0.75, 1.0], [0] * 4, [0] * 4]))
-  np.testing.assert_array_equal(row['kind'], np.int32([1, -1, -1]))
-  assert row['boxes'].dtype == np.float32 and row['kind'].dtype == np.int32
+  np.testing.assert_array_equal(row['class_id'], np.int32([1, -1, -1]))
+  assert row['boxes'].dtype == np.float32 and row['class_id'].dtype == np.int32
   none = read('detection', objects=make_objects())
-  assert none['boxes'].shape == (3, 4) and (none['kind'] == -1).all()
+  assert none['boxes'].shape == (3, 4) and (none['class_id'] == -1).all()
 
 
 def test_of_too_many_boxes_the_largest_are_kept_and_it_is_said_once(caplog):
@@ -96,7 +96,7 @@ def test_of_too_many_boxes_the_largest_are_kept_and_it_is_said_once(caplog):
   with caplog.at_level(logging.WARNING):
     rows = [read('detection', objects=many, image_id=b'crowded') for _ in range(3)]
   np.testing.assert_allclose(rows[2]['boxes'][:, 2], [0.5, 0.9, 1.0])
-  np.testing.assert_array_equal(rows[2]['kind'], [1, 0, 0])
+  np.testing.assert_array_equal(rows[2]['class_id'], [1, 0, 0])
   assert [record.message for record in caplog.records] == [
     'atlas crowded has 5 boxes, the 3 largest are kept: try a larger config.data.objects']
 
@@ -104,8 +104,8 @@ def test_of_too_many_boxes_the_largest_are_kept_and_it_is_said_once(caplog):
 @pytest.mark.parametrize('task, fields, words', [
   ('segmentation', {}, "atlas a7 has no 'mask', which segmentation needs; it has image, image_id, source"),
   ('classification', {'value': np.float32([3])}, "atlas a7 has no 'present', which classification needs"),
-  ('classification', {'present': np.zeros(3), 'known': np.ones(3, bool)}, 'atlas a7: present'),
-  ('classification', {'present': np.float32([0.5, 1]), 'known': np.ones(2, bool)}, 'atlas a7: present'),
+  ('classification', {'present': np.zeros(3), 'label_mask': np.ones(3, bool)}, 'atlas a7: present'),
+  ('classification', {'present': np.float32([0.5, 1]), 'label_mask': np.ones(2, bool)}, 'atlas a7: present'),
   ('regression', {'value': np.float32([np.nan])}, r'atlas a7: the value is \[nan\]'),
   ('segmentation', {'mask': encode(np.full((8, 8), 3, np.uint8))}, r'atlas a7: the mask has values \[3\]'),
   ('detection', {'objects': make_objects((2, 0, 0, 1, 1))}, r'atlas a7: objects of kinds \[2\]'),
@@ -127,7 +127,7 @@ def test_records_of_the_builders_are_read(prepared, task, name):
   if task == 'segmentation':
     assert {-1, 0, 1} >= set(np.unique(batch['mask'])) >= {0, 1}
   if task == 'detection':
-    real = batch['kind'] >= 0
+    real = batch['class_id'] >= 0
     assert real.any(1).all() and (batch['boxes'][real][:, 2:] > batch['boxes'][real][:, :2]).all()
     assert left_out['no box'] > 0  # healthy people
   if task == 'regression':
@@ -163,9 +163,9 @@ def test_records_that_teach_nothing_are_left_out_and_counted():
 
 
 def test_of_exclusive_findings_the_one_must_be_known():
-  absent = {'present': np.float32([0, 0]), 'known': np.array([True, False])}
-  stated = {'present': np.float32([0, 1]), 'known': np.array([False, True])}
-  silent = {'present': np.float32([0, 0]), 'known': np.array([False, False])}
+  absent = {'present': np.float32([0, 0]), 'label_mask': np.array([True, False])}
+  stated = {'present': np.float32([0, 1]), 'label_mask': np.array([False, True])}
+  silent = {'present': np.float32([0, 0]), 'label_mask': np.array([False, False])}
   kept, left_out, _ = keep('classification', ABOUT, absent, stated, silent)
   assert len(kept) == 2 and left_out == {'no finding known': 1}
   kept, left_out, _ = keep('classification', ABOUT | {'relation': 'exclusive'}, absent, stated, silent)

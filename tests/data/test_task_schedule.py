@@ -107,7 +107,7 @@ def test_joint_batches_have_the_fields_of_every_task_and_go_on_through_the_round
 @pytest.mark.parametrize('start', [0, 1, 7, 19, 20])
 def test_a_stream_that_starts_at_any_step_goes_on_as_the_whole_one(start):
   visits = number_batches(make_plan(LENGTHS, 2, 'cyclic_reshuffled', seed=1))
-  reading = ConfigDict(dict(threads=2, ahead=2, workers=0))
+  reading = ConfigDict(dict(threads=2, prefetch=2, workers=0))
   with pipeline.stream(grain.MapDataset.source(visits), start, reading) as feed:
     assert list(feed) == [visits[step] for step in range(start, 20)]
 
@@ -115,7 +115,7 @@ def test_a_stream_that_starts_at_any_step_goes_on_as_the_whole_one(start):
 @pytest.mark.parametrize('order', ['cyclic_reshuffled', 'sequential', JOINT])
 def test_the_rate_starts_anew_in_every_visit(order):
   plan = make_plan(LENGTHS, ROUNDS, order, seed=2)
-  rate = make_visit_schedule(ConfigDict(dict(rate=0.5, warmup_steps=0)), plan)
+  rate = make_visit_schedule(ConfigDict(dict(learning_rate=0.5, warmup_steps=0)), plan)
   for visit in plan.visits:
     done = np.arange(visit.length) / visit.length
     np.testing.assert_allclose([rate(visit.start + step) for step in range(visit.length)],
@@ -123,8 +123,8 @@ def test_the_rate_starts_anew_in_every_visit(order):
 
 
 def test_a_visit_of_no_steps_is_an_epoch_of_whole_batches():
-  card = dict(batch=4, steps=0)
-  config = ConfigDict(dict(tasks=dict(chest=card, hand=card | dict(steps=9), jaw=card), rounds=1, order='cyclic',
+  task_config = dict(batch=4, steps=0)
+  config = ConfigDict(dict(tasks=dict(chest=task_config, hand=task_config | dict(steps=9), jaw=task_config), rounds=1, order='cyclic',
                            seed=0))
   plan = stages.make_plan(config, {'chest': 23, 'hand': 23, 'jaw': 3})
   assert [(visit.task, visit.length) for visit in plan.visits] == [('chest', 5), ('hand', 9), ('jaw', 1)]

@@ -20,7 +20,7 @@ from mtpret_jax.data import pipeline
 if __name__ == '__main__':
   flags.FLAGS(['test'])
   batches = grain.MapDataset.source([np.zeros(8)]).repeat()
-  with pipeline.stream(batches, 0, ConfigDict(dict(threads=1, ahead=1, workers=2))) as feed:
+  with pipeline.stream(batches, 0, ConfigDict(dict(threads=1, prefetch=1, workers=2))) as feed:
     for number, _ in enumerate(feed):
       if number == 4:
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)

@@ -16,7 +16,7 @@ def make_split(images, patients):
   """Three findings, the third never absent; features of the images, once noise and once with the first two in it."""
   present = np.stack([rng.random(images) > 0.5, rng.random(images) > 0.6, np.ones(images)], 1).astype(np.uint8)
   noise = rng.normal(size=(images, 6))
-  return {'image': np.zeros((images, 1)), 'present': present, 'known': rng.random((images, 3)) > 0.2,
+  return {'image': np.zeros((images, 1)), 'present': present, 'label_mask': rng.random((images, 3)) > 0.2,
           'value': rng.normal(size=(images, 1)), 'patient': rng.integers(patients, size=images).astype(str),
           'about': {'value': {'unit': 'months'}}}, noise, noise + np.pad(present, ((0, 0), (0, 3)))
 
@@ -24,7 +24,7 @@ def make_split(images, patients):
 def score_by_scikit_learn(split, scores, rows):
   """The mean over findings; None where all have one class only."""
   areas = []
-  for present, known, score in zip(split['present'][rows].T, split['known'][rows].T, scores[rows].T, strict=True):
+  for present, known, score in zip(split['present'][rows].T, split['label_mask'][rows].T, scores[rows].T, strict=True):
     if 0 < present[known].sum() < known.sum():
       areas.append(roc_auc_score(present[known], score[known]))
   return np.mean(areas) if areas else None

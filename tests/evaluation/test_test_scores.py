@@ -17,6 +17,7 @@ from mtpret_jax.data.sources import open_source
 from mtpret_jax.evaluation import metrics, predict, test_scores, validation
 from mtpret_jax.runtime import checkpoint
 from mtpret_jax.runtime.sharding import make_mesh
+from mtpret_jax.tasks import dataset
 from tests.runtime.test_initial_weights import change
 from tests.support.interrupted import stop_at
 
@@ -60,13 +61,13 @@ def one_task(two_tasks, tmp_path_factory):
 @pytest.fixture(scope='module')
 def finished(one_task):
   """(workdir, the splits that were opened while training, the splits that were opened after it)."""
-  opened, real = [], stages.open_source
+  opened, real = [], dataset.open_source
 
   def open_and_note(name, data_dir, stored, split, *args, **kwargs):
     opened.append(split)
     return real(name, data_dir, stored, split, *args, **kwargs)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(stages, 'open_source', open_and_note)
+    patch.setattr(dataset, 'open_source', open_and_note)
     workdir = pathlib.Path(one_task.workdir)
     state = stages.train_stage(one_task, workdir)
     training = list(opened)
@@ -110,7 +111,7 @@ def test_scores_can_be_computed_again_from_the_predictions(finished, one_task):
 
 def test_what_is_predicted_is_split_over_the_devices_as_a_step_is(one_task, monkeypatch):
   sizes = []
-  monkeypatch.setattr(predict, 'make_answer', lambda *_: lambda params, stats, batch: (
+  monkeypatch.setattr(predict, 'make_predict', lambda *_: lambda params, stats, batch: (
     sizes.append(jax.sharding.get_abstract_mesh().size), (batch, {'value': batch['value']}))[1])
   _, collect = predict.make_collector(one_task, 'bone_age', 'validation', make_mesh())
   collect({}, {})

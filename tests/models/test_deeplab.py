@@ -47,7 +47,7 @@ def our_maps(mode):
   """(last map of the dilated trunk, logits) for the fixture's images."""
   groups = 1 if mode == 'training' else None
   trunk_graph, *_ = split(nnx.eval_shape(lambda: ResNet('resnet50', rngs=nnx.Rngs(0))))
-  head_graph, *head = split(nnx.eval_shape(lambda: DeepLab(2048, KINDS, width=WIDTH, rates=RATES, rngs=nnx.Rngs(0))))
+  head_graph, *head = split(nnx.eval_shape(lambda: DeepLab(2048, KINDS, width=WIDTH, dilations=RATES, rngs=nnx.Rngs(0))))
 
   @jax.jit
   def run(trunk, head, batch):

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.data.shuffle_bn import place_keys
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.models.torchvision_weights import import_trunk
-from mtpret_jax.objectives.moco import make_contrast
+from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.preflight.hlo import list_messages
 from mtpret_jax.runtime.sharding import make_mesh, place_batch
 from mtpret_jax.step import compile_step, init_state, make_optimiser, shape_state
@@ -29,7 +29,7 @@ def make_config(trunk, augment, negatives='all'):
   s = setting
   return ConfigDict(dict(
     trunk=trunk, dtype='float32', augment=augment,
-    contrast=dict(dim=s.DIM, queue=s.QUEUE, temperature=s.TEMPERATURE, momentum=s.MOMENTUM, group=s.GROUP,
+    moco=dict(dim=s.DIM, queue=s.QUEUE, temperature=s.TEMPERATURE, momentum=s.MOMENTUM, group=s.GROUP,
                   shuffle_groups=s.SHUFFLE_GROUPS, negatives=negatives),
     optimiser=dict(kind='sgd', momentum=s.SGD_MOMENTUM, weight_decay=s.DECAY)))
 
@@ -43,14 +43,14 @@ def make_batch(step, size=setting.SIZE):
 def follow_setting():
   """Our ten losses from the drawn weights, on one device."""
   config, mesh = make_config('resnet18', STILL), make_mesh(jax.devices()[:1])
-  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser)
+  objective, optimiser = make_moco(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, 0, import_trunk(make_state_dict('resnet18', channels=1), 'resnet18'))
   linear = {name: {'kernel': draw.weight(f'{torch}.weight', (out, 512)).T, 'bias': draw.weight(f'{torch}.bias', (out,))}
             for name, torch, out in (('hidden', 'fc.0', 512), ('out', 'fc.2', setting.DIM))}
   params = state.params | {'projector': linear}
   slow = jax.tree.map(jnp.array, params)  # a copy: what is donated must not be given twice
-  state = state.replace(params=params, carry=state.carry | {'slow': slow, 'queue': setting.first_queue()})
-  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'contrast', mesh, seed=0)
+  state = state.replace(params=params, carry=state.carry | {'key_encoder': slow, 'queue': setting.first_queue()})
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'moco', mesh, seed=0)
   losses = []
   for number in range(setting.STEPS):
     state, measures = step(state, place_batch(make_batch(number), mesh))
@@ -89,9 +89,9 @@ def shallow():
 def take_steps(trunk, devices, steps=3):
   """The state before and after each step with random views, and each step's measures."""
   config, mesh = make_config(trunk, LIVELY), make_mesh(jax.devices()[:devices])
-  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser)
+  objective, optimiser = make_moco(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, 0)
-  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'contrast', mesh, seed=0)
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'moco', mesh, seed=0)
   states, measures = [jax.device_get(state)], []
   for number in range(steps):
     state, measured = step(state, place_batch(make_batch(number, size=40), mesh))
@@ -112,8 +112,8 @@ def on_eight_devices(shallow):
 
 def test_a_step_sends_the_keys_in_one_message_and_the_gradients_in_another(shallow):
   config, mesh = make_config(shallow, LIVELY), make_mesh()
-  objective, optimiser = make_contrast(config), make_optimiser(config.optimiser)
-  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'contrast', mesh, seed=0)
+  objective, optimiser = make_moco(config), make_optimiser(config.optimiser)
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'moco', mesh, seed=0)
   batch = place_batch(make_batch(0, size=40), mesh)
   compiled = step.lower(shape_state(objective, optimiser), batch).compile()
   messages = list_messages(compiled.as_text())
@@ -152,9 +152,9 @@ def test_queue_holds_unit_vectors_and_their_sources(on_one_device):
 def test_slow_encoder_follows_the_weights_of_before_the_step(on_one_device):
   states, _ = on_one_device
   for before, after in zip(states[:-1], states[1:], strict=True):
-    expected = jax.tree.map(lambda slow, fast: 0.9 * slow + 0.1 * fast, before.carry['slow'], before.params)
+    expected = jax.tree.map(lambda slow, fast: 0.9 * slow + 0.1 * fast, before.carry['key_encoder'], before.params)
     jax.tree.map(lambda ours, wanted: np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-7),
-                 after.carry['slow'], expected)
+                 after.carry['key_encoder'], expected)
 
 
 def test_every_step_draws_other_views(on_one_device):
@@ -163,7 +163,7 @@ def test_every_step_draws_other_views(on_one_device):
 
 
 def test_keys_of_other_sources_do_not_count_with_same_source(shallow, on_one_device):
-  objective = make_contrast(make_config(shallow, LIVELY, negatives='same_source'))
+  objective = make_moco(make_config(shallow, LIVELY, negatives='same_source'))
   (state, *_), _ = on_one_device
   batch = make_batch(0, size=40) | {'source': np.ones(setting.BATCH, np.int32)}
   sources = np.repeat(np.array([1, 2], np.int32), setting.QUEUE // 2)
@@ -171,7 +171,7 @@ def test_keys_of_other_sources_do_not_count_with_same_source(shallow, on_one_dev
   @jax.jit
   def compute_loss(params, carry, queue):
     carry = carry | {'queue': queue, 'queue_source': sources}
-    return objective.loss('contrast', params, carry, batch, 0, jax.random.key(1))[0]
+    return objective.loss('moco', params, carry, batch, 0, jax.random.key(1))[0]
 
   queue = state.carry['queue']
   own, other = queue.copy(), queue.copy()

@@ -38,10 +38,10 @@ def trunk():
 
 
 def make_config(**changes):
-  card = dict(group=2, augment=common.labelled_augment(SIZE))
+  task_config = dict(group=2, augment=common.labelled_augment(SIZE))
   config = ConfigDict(dict(trunk='stem', dtype='float32', train='all', statistics='per_task',
-                           memory=dict(anchor='previous_visit', strength=0.5),
-                           tasks={'chest': card, 'hand': card}))
+                           memory=dict(anchor='previous_visit', l2_sp=0.5),
+                           tasks={'chest': task_config, 'hand': task_config}))
   config.update_from_flattened_dict(changes)
   return config
 
@@ -56,7 +56,7 @@ def draw_batch(task, seed=0):
   if task == 'hand':
     return {'image': image, 'value': rng.normal(5, 2, (BATCH, 1)).astype(np.float32)}
   known = rng.random((BATCH, 3)) < 0.7
-  return {'image': image, 'known': known, 'present': ((rng.random((BATCH, 3)) < 0.5) & known).astype(np.float32)}
+  return {'image': image, 'label_mask': known, 'present': ((rng.random((BATCH, 3)) < 0.5) & known).astype(np.float32)}
 
 
 def draw_joint_batch():
@@ -154,7 +154,7 @@ def test_no_memory_no_anchor():
 
 def test_the_memory_pulls_the_trunk_by_strength_times_distance_and_no_head():
   params, carry = start()
-  with_memory, without = (make_gradient('chest', **{'memory.strength': strength})(
+  with_memory, without = (make_gradient('chest', **{'memory.l2_sp': strength})(
     params, carry, draw_batch('chest'), jax.random.key(0))[0] for strength in (0.5, 0.0))
   assert all(not differ(with_memory[head], without[head]) for head in TASKS)
   jax.tree.map(lambda pulled, free, here, anchor: np.testing.assert_allclose(
@@ -164,7 +164,7 @@ def test_the_memory_pulls_the_trunk_by_strength_times_distance_and_no_head():
 
 def test_drift_is_the_distance_from_the_anchor():
   params, carry = start()
-  _, (_, measures) = make_gradient('chest', **{'memory.strength': 0.5})(
+  _, (_, measures) = make_gradient('chest', **{'memory.l2_sp': 0.5})(
     params, carry, draw_batch('chest'), jax.random.key(0))
   flat, flat_anchor = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
                        for tree in (params['trunk'], carry['anchor']))
@@ -173,7 +173,7 @@ def test_drift_is_the_distance_from_the_anchor():
 
 def test_a_joint_step_has_the_mean_of_the_gradients_and_every_tasks_statistics():
   params, carry = start()
-  rng, free = jax.random.key(5), {'memory.strength': 0.0}
+  rng, free = jax.random.key(5), {'memory.l2_sp': 0.0}
   joint, (after, _) = make_gradient('joint', **free)(params, carry, draw_joint_batch(), rng)
   single = {}
   for index, task in enumerate(TASKS):
@@ -199,7 +199,7 @@ def test_padding_and_unknown_labels_do_nothing():
   batch = draw_batch('chest') | {'valid': np.arange(BATCH) < 13}
   other = draw_batch('chest', seed=1)
   noise = batch | {'image': np.where(batch['valid'][:, None, None, None], batch['image'], other['image']),
-                   'present': np.where(batch['known'] & batch['valid'][:, None], batch['present'], 1)}
+                   'present': np.where(batch['label_mask'] & batch['valid'][:, None], batch['present'], 1)}
   assert (noise['present'][:13] != batch['present'][:13]).any(), 'the case has unknown labels'
   (one, (_, measures)), (two, (_, measures_two)) = (ask(params, carry, rows, jax.random.key(0))
                                                     for rows in (batch, noise))
@@ -251,7 +251,7 @@ def test_the_images_of_a_step_are_named_without_reading_its_batch(order, step, t
   config = change(two_tasks, order=order)
   run = make_run(config)
   task, batch = run.batches[step]
-  owners = {card.dataset: name for name, card in config.tasks.items()}
+  owners = {task_config.dataset: name for name, task_config in config.tasks.items()}
   ids = {source.name: [read_text(source.records[index]['image_id']) for index in range(len(source))]
          for source in run.sources}
   found = collections.defaultdict(list)

@@ -12,7 +12,7 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.preflight import hlo, report
 from mtpret_jax.preflight.abstract_run import rehearse
 from mtpret_jax.preflight.chip_specs import Chip
-from mtpret_jax.preflight.report import Account, DoesNotFit, find_most, find_seconds, fly, take_account
+from mtpret_jax.preflight.report import Account, DoesNotFit, find_most, find_seconds, run, take_account
 from mtpret_jax.preflight.topology import Pod, find_pod
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, replicated
 from mtpret_jax.stages import make_run
@@ -51,14 +51,14 @@ def pretrain(one_block):
 
 @pytest.fixture(scope='module')
 def whole(one_block):
-  return take_account(make_pretrain(), 'contrast', make_pod())
+  return take_account(make_pretrain(), 'moco', make_pod())
 
 
 def make_pretrain():
   """Stage 1 on a trunk of one block, four images on each of eight devices, and nothing prepared."""
   config = get_config('smoke')
   config.update(trunk='one_block', batch=32)
-  config.contrast.update(group=4, shuffle_groups=4)
+  config.moco.update(group=4, shuffle_groups=4)
   config.data.dir = 'nowhere'
   return config
 
@@ -82,7 +82,7 @@ def test_a_step_is_compiled_and_accounted_for_without_data(whole):
 def test_a_state_that_is_cut_takes_less_memory(whole, one_block):
   config = make_pretrain()
   config.sharding = 'fsdp'
-  cut = take_account(config, 'contrast', make_pod())
+  cut = take_account(config, 'moco', make_pod())
   pieces = 3 * 4 * 2 * 9 * 64 ** 2  # bytes of the block's two kernels, their momentum and the slow ones
   assert whole.memory['arguments'] - cut.memory['arguments'] == pieces * 7 / 8
   assert 0.99 * whole.flops < cut.flops < whole.flops, 'each device updates its pieces only'
@@ -100,9 +100,9 @@ def see(monkeypatch, memory):
 
 def test_an_account_is_told_by_the_chip(pretrain, monkeypatch, capsys):
   see(monkeypatch, memory=1e9)
-  fly(pretrain, 'here:8')
+  run(pretrain, 'here:8')
   told = capsys.readouterr().out
-  for line in ("pretrain, step 'contrast' on here:8, 4 images a chip", 'memory     0.10 GB of 1 GB: arguments 0.10 GB',
+  for line in ("pretrain, step 'moco' on here:8, 4 images a chip", 'memory     0.10 GB of 1 GB: arguments 0.10 GB',
                'network    2 all-reduce of 5.00 MB', 'bound      800 images/s, 100 a chip, by memory',
                'batch      at most about 896 images a chip, 7,168 in all', 'nothing was run'):
     assert line in told
@@ -112,7 +112,7 @@ def test_the_account_is_told_before_the_second_compilation(pretrain, monkeypatch
   see(monkeypatch, memory=1e9)
   take, told = report.take_account, []
   monkeypatch.setattr(report, 'take_account', lambda *given: (told.append(capsys.readouterr().out), take(*given))[1])
-  fly(pretrain, 'here:8')
+  run(pretrain, 'here:8')
   first, second = told
   assert 'memory ' not in first
   assert 'memory     0.10 GB of 1 GB' in second and 'batch ' not in second
@@ -120,19 +120,19 @@ def test_the_account_is_told_before_the_second_compilation(pretrain, monkeypatch
 
 def test_a_step_that_does_not_fit_is_refused_with_a_batch_that_would(pretrain, monkeypatch):
   see(monkeypatch, memory=1.025e8)
-  with pytest.raises(DoesNotFit, match="'contrast', does not fit: it needs 0.10 GB .* try a smaller --config.batch"):
-    fly(pretrain, 'here:8')
-  pretrain.batch = pretrain.contrast.queue = 128
+  with pytest.raises(DoesNotFit, match="'moco', does not fit: it needs 0.10 GB .* try a smaller --config.batch"):
+    run(pretrain, 'here:8')
+  pretrain.batch = pretrain.moco.queue = 128
   see(monkeypatch, memory=1.09e8)
   with pytest.raises(DoesNotFit, match='try --config.batch=64, a larger pod'):
-    fly(pretrain, 'here:8')
+    run(pretrain, 'here:8')
 
 
 def test_a_batch_that_the_pod_cannot_split_is_refused_before_anything_is_compiled(pretrain, monkeypatch):
   see(monkeypatch, memory=1e9)
   pretrain.batch = 36
   with pytest.raises(ConfigError, match='batch of 36 cannot be cut into groups of 4 on 8 devices'):
-    fly(pretrain, 'here:8')
+    run(pretrain, 'here:8')
 
 
 def make_account(arguments=0, temporaries=0, **given):
@@ -148,8 +148,8 @@ def test_the_most_images_lie_on_a_straight_line_and_come_in_groups(pretrain):
   """105 bytes for none, 10 for an image: 100 more images, and then 3 of a group of 4 are left over."""
   pod = Pod('here', Chip(1, 105 + 10 * 107, 1, 1), [None] * 8)
   one, two = (make_account(arguments=100, temporaries=10 * images) for images in (4, 8))
-  assert find_most(pretrain, 'contrast', pod, one, two) == 104
-  assert find_most(pretrain, 'contrast', pod, one, None) is None
+  assert find_most(pretrain, 'moco', pod, one, two) == 104
+  assert find_most(pretrain, 'moco', pod, one, None) is None
 
 
 def test_each_limit_of_a_chip_takes_its_time():

@@ -14,8 +14,9 @@ WIDTHS = (6, 10, 14, 18)
 ALL = 100_000  # more samples than candidates: nothing is left to chance
 
 CONFIG = ConfigDict(dict(
-  common.faster_rcnn(800), width=8, hidden=24, sides=((12,), (24,), (40,), (64,), (96,)),
-  train=(60, 80), test=(50, 70), region_sample=(ALL, ALL // 2), box_sample=(ALL, ALL // 4), score=0.3, detections=64))
+  common.faster_rcnn(800), width=8, roi_hidden=24, anchor_sizes=((12,), (24,), (40,), (64,), (96,)),
+  rpn_proposals_train=(60, 80), rpn_proposals_test=(50, 70), rpn_sample=(ALL, ALL // 2), roi_sample=(ALL, ALL // 4), min_score=0.3,
+  max_detections=64))
 
 BOXES = (  # rows first, px; the second image has none
   ((10, 20, 50, 70), (30, 90, 90, 150), (5, 5, 14, 21)), (), ((40, 10, 60, 100),))

@@ -21,17 +21,17 @@ class Head(torch.nn.Module):
   def __init__(self, config):
     super().__init__()
     self.fpn = FeaturePyramidNetwork(list(s.WIDTHS), config.width, LastLevelMaxPool())
-    anchors = AnchorGenerator(config.sides, (config.ratios,) * len(config.sides))
+    anchors = AnchorGenerator(config.anchor_sizes, (config.aspect_ratios,) * len(config.anchor_sizes))
     names = ('training', 'testing')
     self.rpn = rpn.RegionProposalNetwork(
-      anchors, rpn.RPNHead(config.width, anchors.num_anchors_per_location()[0]), *config.region_match[::-1],
-      config.region_sample[0], config.region_sample[1] / config.region_sample[0],
-      *(dict(zip(names, numbers, strict=True)) for numbers in zip(config.train, config.test, strict=True)),
-      config.region_overlap)
+      anchors, rpn.RPNHead(config.width, anchors.num_anchors_per_location()[0]), *config.rpn_match_iou[::-1],
+      config.rpn_sample[0], config.rpn_sample[1] / config.rpn_sample[0],
+      *(dict(zip(names, numbers, strict=True)) for numbers in zip(config.rpn_proposals_train, config.rpn_proposals_test, strict=True)),
+      config.rpn_nms_iou)
     self.roi_heads = roi_heads.RoIHeads(
-      MultiScaleRoIAlign(['0', '1', '2', '3'], 7, 2), faster_rcnn.TwoMLPHead(config.width * 49, config.hidden),
-      faster_rcnn.FastRCNNPredictor(config.hidden, s.KINDS + 1), *config.box_match[::-1], config.box_sample[0],
-      config.box_sample[1] / config.box_sample[0], None, config.score, config.box_overlap, config.detections)
+      MultiScaleRoIAlign(['0', '1', '2', '3'], 7, 2), faster_rcnn.TwoMLPHead(config.width * 49, config.roi_hidden),
+      faster_rcnn.FastRCNNPredictor(config.roi_hidden, s.KINDS + 1), *config.roi_match_iou[::-1], config.roi_sample[0],
+      config.roi_sample[1] / config.roi_sample[0], None, config.min_score, config.roi_nms_iou, config.max_detections)
     self.load_state_dict({key: torch.tensor(s.weight(key, tuple(value.shape)))
                           for key, value in self.state_dict().items()})
 

@@ -160,7 +160,7 @@ def test_a_save_that_keeps_failing_ends_the_run_and_leaves_the_last_good_checkpo
 FULL_DISK = '''
   import sys
   from mtpret_jax.runtime import checkpoint
-  from tests import test_checkpoint as test
+  from tests.runtime import test_checkpoint as test
   import resource, time
   time.sleep = lambda seconds: None
   test.save_steps(sys.argv[1], [1], keep=1)

@@ -39,8 +39,8 @@ def one_task(two_tasks, two_tasks_run):
 
 
 @pytest.mark.parametrize('said, fields', [
-  ('moco', {'objective': 'contrast', 'data': {'datasets': ['mura']}}),
-  ('md_moco', {'objective': 'contrast', 'data': {'datasets': ['mura', 'tbx11k']}}),
+  ('moco', {'objective': 'moco', 'data': {'datasets': ['mura']}}),
+  ('md_moco', {'objective': 'moco', 'data': {'datasets': ['mura', 'tbx11k']}}),
   ('mtpret', {'memory': {'anchor': 'previous_visit'}, 'order': 'cyclic_reshuffled'}),
   ('muscle--', {'memory': {'anchor': 'none'}, 'order': 'sequential'}),
   ('other', {'memory': {'anchor': 'previous_visit'}, 'order': 'joint'}),
@@ -89,7 +89,7 @@ def test_a_run_that_is_not_what_init_says_is_refused(one_task):
 
 
 def test_one_dataset_is_not_md_moco(one_task, tmp_path):
-  trained = {'objective': 'contrast', 'trunk': 'one_block', 'data': {'datasets': ['mura']}}
+  trained = {'objective': 'moco', 'trunk': 'one_block', 'data': {'datasets': ['mura']}}
   (tmp_path / 'config.json').write_text(json.dumps({'config': trained}))
   assert "trained 'moco'" in refuse(one_task, init='md_moco', init_from=str(tmp_path))
 

@@ -29,7 +29,7 @@ OBJECTIVE = Objective(init, compute_loss, {'hand': ('trunk',), 'chest': ('trunk'
 
 
 def make_config(**fields):
-  return ConfigDict(dict(on_bad='stop', skips=2, spike=0.0, spike_window=WINDOW) | fields)
+  return ConfigDict(dict(on_nonfinite='stop', max_skips=2, spike=0.0, spike_window=WINDOW) | fields)
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +61,7 @@ def same(state, other):
 
 @pytest.mark.parametrize('poison', [np.nan, np.inf, 1e30])
 def test_a_bad_step_is_skipped_whole_but_for_the_count(take, poison):
-  states, told = take(make_config(on_bad='skip'), [1, poison, 1])
+  states, told = take(make_config(on_nonfinite='skip'), [1, poison, 1])
   assert not same(states[0].params, states[1].params)
   assert same(states[2].replace(step=states[1].step), states[1]) and int(states[2].step) == 2
   assert not np.isfinite(told[1]['loss'] + told[1]['gradient'])
@@ -69,13 +69,13 @@ def test_a_bad_step_is_skipped_whole_but_for_the_count(take, poison):
 
 
 def test_without_skipping_the_state_is_what_it_was_without_the_guard(take):
-  states, _ = take(make_config(on_bad='skip'), [1, 1])
+  states, _ = take(make_config(on_nonfinite='skip'), [1, 1])
   plain, _ = take(make_config(), [1, 1])
   assert loss_guard.make_guard(make_config()) is None and same(states[-1], plain[-1])
 
 
 def test_a_spike_is_judged_by_the_last_losses_of_its_task_and_not_before_there_are_enough(take):
-  config = make_config(on_bad='skip', spike=4.0)
+  config = make_config(on_nonfinite='skip', spike=4.0)
   states, told = take(config, [3, 1, 1, 1, 10, 1, 10])
   losses, limits = [row['loss'] for row in told], [row['limit'] for row in told]
   assert limits[:WINDOW] == [np.inf] * WINDOW, 'the first losses are not judged, however high'
@@ -110,6 +110,6 @@ def test_a_gradient_without_a_number_and_a_spike_stop_the_run_too(tmp_path):
 def test_skipped_steps_do_not_count_and_too_many_in_a_row_stop_the_run(tmp_path):
   good, bad = {'loss': 1.0}, {'loss': np.inf}
   rows = [bad, bad, good, bad, bad, good]
-  assert judge_steps(tmp_path, rows, on_bad='skip') == [row is good for row in rows]
+  assert judge_steps(tmp_path, rows, on_nonfinite='skip') == [row is good for row in rows]
   with pytest.raises(loss_guard.Diverged, match='step 2 .* after 2 skipped ones'):
-    judge_steps(tmp_path, [bad] * 5, on_bad='skip')
+    judge_steps(tmp_path, [bad] * 5, on_nonfinite='skip')

@@ -23,14 +23,14 @@ SIDES = (64, 512, 96)  # of two layers: 64 x 512 and 512 x 96
 def init(rng, trunk=None):
   one, two = (jax.random.normal(rng, shape) / 20 for shape in zip(SIDES[:-1], SIDES[1:], strict=True))
   trunk = {'one': one, 'two': two, 'bias': jnp.zeros(SIDES[-1])}
-  return {'trunk': trunk}, {'slow': {'trunk': dict(trunk)}, 'queue': jnp.ones((1024, 32))}
+  return {'trunk': trunk}, {'key_encoder': {'trunk': dict(trunk)}, 'queue': jnp.ones((1024, 32))}
 
 
 def loss(task, params, carry, batch, step, rng):
   trunk = params['trunk']
   out = jnp.tanh(batch['image'] @ trunk['one']) @ trunk['two'] + trunk['bias'][None]
-  slow = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * jax.lax.stop_gradient(new), carry['slow'], params)
-  return jnp.square(out - 1).mean(), (carry | {'slow': slow}, {})
+  slow = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * jax.lax.stop_gradient(new), carry['key_encoder'], params)
+  return jnp.square(out - 1).mean(), (carry | {'key_encoder': slow}, {})
 
 
 LAYERS_TWO = Objective(init, loss, {'task': ('trunk',)})
@@ -72,7 +72,7 @@ def test_weights_are_cut_along_their_longest_side_and_the_queue_is_not(cut):
   *_, placement = cut
   trunk = placement.params['trunk']
   assert (trunk['one'].spec, trunk['two'].spec, trunk['bias'].spec) == (P(None, 'data'), P('data'), P())
-  assert placement.carry['slow']['trunk']['one'].spec == P(None, 'data')
+  assert placement.carry['key_encoder']['trunk']['one'].spec == P(None, 'data')
   assert placement.carry['queue'].spec == P()
 
 

@@ -31,7 +31,7 @@ def test_stage_1_has_two_copies_of_its_images(leave):
 def test_stage_2_has_its_largest_task_and_joint_ones_all(leave):
   config = continual.get_config()
   config.data.workers = 2
-  sizes = {name: card.batch * card.size ** 2 for name, card in config.tasks.items()}
+  sizes = {name: task_config.batch * task_config.size ** 2 for name, task_config in config.tasks.items()}
   sizes['lung'] *= 2  # its mask
   for order, largest in (('cyclic_reshuffled', max(sizes.values())), ('joint', sum(sizes.values()))):
     config.order = order

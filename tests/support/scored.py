@@ -4,15 +4,15 @@ import numpy as np
 
 ABOUT = {
   'independent': {'findings': ['mass', 'nodule', 'effusion'], 'relation': 'independent', 'value': {}, 'mask': [],
-                  'kinds': []},
-  'two': {'findings': ['normal', 'ill'], 'relation': 'exclusive', 'value': {}, 'mask': [], 'kinds': []},
-  'exclusive': {'findings': ['a', 'b', 'c', 'd'], 'relation': 'exclusive', 'value': {}, 'mask': [], 'kinds': []},
-  'ordinal': {'findings': ['0', '1', '2', '3', '4'], 'relation': 'ordinal', 'value': {}, 'mask': [], 'kinds': []},
+                  'box_classes': []},
+  'two': {'findings': ['normal', 'ill'], 'relation': 'exclusive', 'value': {}, 'mask': [], 'box_classes': []},
+  'exclusive': {'findings': ['a', 'b', 'c', 'd'], 'relation': 'exclusive', 'value': {}, 'mask': [], 'box_classes': []},
+  'ordinal': {'findings': ['0', '1', '2', '3', '4'], 'relation': 'ordinal', 'value': {}, 'mask': [], 'box_classes': []},
   'value': {'findings': [], 'relation': 'independent', 'value': {'name': 'bone age', 'unit': 'months'}, 'mask': [],
-            'kinds': []},
+            'box_classes': []},
   'mask': {'findings': [], 'relation': 'independent', 'value': {}, 'mask': ['background', 'lung', 'heart'],
-           'kinds': []},
-  'boxes': {'findings': [], 'relation': 'independent', 'value': {}, 'mask': [], 'kinds': ['active', 'latent', 'none']},
+           'box_classes': []},
+  'boxes': {'findings': [], 'relation': 'independent', 'value': {}, 'mask': [], 'box_classes': ['active', 'latent', 'none']},
 }
 TASKS = {'independent': 'classification', 'two': 'classification', 'exclusive': 'classification',
          'ordinal': 'classification', 'value': 'regression', 'mask': 'segmentation', 'boxes': 'detection'}
@@ -44,7 +44,7 @@ def make_findings(rng, images, about):
     known = np.repeat(rng.random((images, 1)) < 0.9, count, axis=1)
     score = np.round(rng.dirichlet(np.ones(count), images) + 0.5 * present, 1) + 0.01
     score /= score.sum(1, keepdims=True)
-  return {'score': score.astype(np.float32), 'present': np.where(known, present, 0).astype(np.float32), 'known': known}
+  return {'score': score.astype(np.float32), 'present': np.where(known, present, 0).astype(np.float32), 'label_mask': known}
 
 
 def make_values(rng, images, about):
@@ -63,7 +63,7 @@ def make_confusions(rng, images, about):
 
 def make_boxes(rng, images, about):
   """True boxes are found by some that are moved a little; no true box is of the last kind; empty slots anywhere."""
-  columns = {name: np.empty(images, object) for name in ('boxes', 'kind', 'score', 'truth_boxes', 'truth_kind')}
+  columns = {name: np.empty(images, object) for name in ('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id')}
   for image in range(images):
     truths, wrong = rng.integers(0, 4), rng.integers(0, 4)
     corner = rng.uniform(0, 0.6, (truths, 2))
@@ -73,10 +73,10 @@ def make_boxes(rng, images, about):
     boxes = np.vstack([found, np.hstack([corner, corner + rng.uniform(0.1, 0.4, (wrong, 2))])])
     true_kind = rng.integers(0, 2, truths)
     kind = np.concatenate([true_kind, rng.integers(-1, 3, wrong)])
-    columns['boxes'][image], columns['kind'][image] = boxes.astype(np.float32), kind
+    columns['boxes'][image], columns['class_id'][image] = boxes.astype(np.float32), kind
     columns['score'][image] = rng.random(truths + wrong).astype(np.float32)
     columns['truth_boxes'][image] = np.vstack([true, np.zeros((1, 4))])
-    columns['truth_kind'][image] = np.append(true_kind, -1)
+    columns['truth_class_id'][image] = np.append(true_kind, -1)
   return columns | {'sizes': rng.integers(100, 400, (images, 2))}
 
 

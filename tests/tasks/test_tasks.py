@@ -28,7 +28,7 @@ def make_batch():
   known = stream.uniform(size=(BATCH, 4)) < 0.6
   return {
     'image': draw.normal('image', (BATCH, *SIZE, 1)), 'valid': np.array([True, True, False]),
-    'known': known, 'present': np.where(known, stream.randint(0, 2, (BATCH, 4)), 0).astype(np.float32),
+    'label_mask': known, 'present': np.where(known, stream.randint(0, 2, (BATCH, 4)), 0).astype(np.float32),
     'value': draw.uniform('value', (BATCH, 1), 20, 220), 'mask': stream.randint(-1, 3, (BATCH, *SIZE))}
 
 
@@ -36,8 +36,8 @@ def change_what_is_absent(batch):
   """Other labels wherever a label is unknown or in a row of padding, where they also say that they are known."""
   gone = ~batch['valid']
   changed = dict(batch)
-  changed['present'] = np.where(batch['known'] & ~gone[:, None], batch['present'], 1 - batch['present'])
-  changed['known'] = batch['known'] | gone[:, None]
+  changed['present'] = np.where(batch['label_mask'] & ~gone[:, None], batch['present'], 1 - batch['present'])
+  changed['label_mask'] = batch['label_mask'] | gone[:, None]
   changed['value'] = np.where(gone[:, None], 500, batch['value']).astype(np.float32)
   changed['mask'] = np.where(gone[:, None, None], 1, batch['mask'])
   return changed
@@ -62,14 +62,14 @@ def compile_task(name):
   def compute(batch):
     def compute_loss(params):
       head = nnx.merge(graph, params, stats)
-      total, count = task.loss(task.answer(head, features, batch, groups=1, rng=jax.random.key(0)), batch)
+      total, count = task.loss(task.apply(head, features, batch, groups=1, rng=jax.random.key(0)), batch)
       return total, count
     (total, count), gradient = jax.value_and_grad(compute_loss, has_aux=True)(params)
     return total, count, gradient
 
   @jax.jit
   def infer(batch):
-    outputs = task.answer(nnx.merge(graph, params, stats), features, batch, groups=None, rng=None)
+    outputs = task.apply(nnx.merge(graph, params, stats), features, batch, groups=None, rng=None)
     return task.predict(outputs), outputs
 
   return compute, infer
@@ -96,11 +96,11 @@ def test_losses_are_the_textbooks():
   batch = make_batch() | {'valid': np.ones(BATCH, bool)}
   logits = draw.normal('logits', (BATCH, 4))
   total, count = make_task('classification', ABOUT, None).loss({'logits': logits}, batch)
-  known = batch['known']
+  known = batch['label_mask']
   score = 1 / (1 + np.exp(-logits[known].astype(np.float64)))
   np.testing.assert_allclose(total / count, log_loss(batch['present'][known], score), rtol=1e-5)
 
-  one = batch | {'present': np.eye(4, dtype=np.float32)[[2, 0, 3]], 'known': np.array([[True], [False], [True]])
+  one = batch | {'present': np.eye(4, dtype=np.float32)[[2, 0, 3]], 'label_mask': np.array([[True], [False], [True]])
                  & np.ones((1, 4), bool)}
   task = make_task('classification', ABOUT | {'relation': 'exclusive'}, None)
   total, count = task.loss({'logits': logits}, one)

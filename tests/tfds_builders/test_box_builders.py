@@ -60,7 +60,7 @@ def test_grades_and_sides_are_those_drawn(prepared):
   assert about['relation'] == 'ordinal' and [name[:4] for name in about['findings']] == [f'KL {i}' for i in range(5)]
   seen = collections.Counter()
   for record, radiograph in match_truth('knee_oa', records):
-    assert record['known'].all() and record['present'].tolist() == [float(i == radiograph.grade) for i in range(5)]
+    assert record['label_mask'].all() and record['present'].tolist() == [float(i == radiograph.grade) for i in range(5)]
     assert record['patient'] == f'knee_oa:{9000001 + radiograph.patient}' and record['part'] == 'knee'
     seen[radiograph.grade] += 1
   assert set(seen) == set(range(5))
@@ -123,14 +123,14 @@ def test_tuberculosis_boxes_and_labels_are_those_drawn(source, prepared, request
     active, latent = (kind in radiograph.findings for kind in tbx11k.CATEGORIES[:2])
     if radiograph.patient == tbx11k.UNBOXED:
       assert list_objects(record) == [] and record['image_id'].startswith('tb')
-      assert record['present'].tolist() == [1, 0, 0, 0] and record['known'].tolist() == [True, False, False, False]
+      assert record['present'].tolist() == [1, 0, 0, 0] and record['label_mask'].tolist() == [True, False, False, False]
       continue
     rounded = 0.01 if source == 'json' else 1.5 / tbx11k.FILM  # sides and size of the film are whole pixels of it
-    drawn += compare_boxes(record, radiograph, about['kinds'], atol=rounded)
+    drawn += compare_boxes(record, radiograph, about['box_classes'], atol=rounded)
     both += active and latent
     ill = active or latent
     assert record['present'].tolist() == [ill, active, latent, bool(radiograph.findings) and not ill]
-    assert record['known'].tolist() == [True, True, True, not ill]
+    assert record['label_mask'].tolist() == [True, True, True, not ill]
   assert drawn > 5 and both
   assert about['left_out'] == {'test image without label': 2, 'image of another archive (imgs/extra)': 1}
   assert not read_rejects(path)
@@ -297,8 +297,8 @@ def test_boxes_of_three_readers_become_those_drawn(prepared):
   path, drawn, alone = build.locate('vinbigdata_cxr', prepared), 0, 0
   about, records = build.read_metadata(path), read_all(path)
   for record, radiograph in match_truth('vinbigdata_cxr', records):
-    drawn += compare_boxes(record, radiograph, about['kinds'], atol=0.01)
-    stated = dict(zip(about['findings'], zip(record['present'], record['known'], strict=True), strict=True))
+    drawn += compare_boxes(record, radiograph, about['box_classes'], atol=0.01)
+    stated = dict(zip(about['findings'], zip(record['present'], record['label_mask'], strict=True), strict=True))
     for place, (kind, *_) in enumerate(radiograph.boxes):  # the second finding is one reader's
       assert stated.pop(kind) == ((1, True) if place == 0 else (0, False))
       alone += place
@@ -329,18 +329,18 @@ def test_readers_boxes_are_one_only_where_they_are_of_one_kind_and_overlap(tmp_p
   about, records = build.read_metadata(path), read_all(path)
 
   def objects(number):
-    return [(about['kinds'][kind], *np.round(box * [30, 60, 30, 60], 3).tolist())
+    return [(about['box_classes'][kind], *np.round(box * [30, 60, 30, 60], 3).tolist())
             for kind, box in list_objects(records[f'{number:032x}'])]
 
   def state(number, finding):
     place, record = about['findings'].index(finding), records[f'{number:032x}']
-    return record['present'][place], record['known'][place]
+    return record['present'][place], record['label_mask'][place]
 
   assert objects(0) == [('Cardiomegaly', 11, 10, 21, 30)] and state(0, 'Cardiomegaly') == (1, True)
   assert objects(1) == [('ILD', 10, 10, 20, 30), ('ILD', 10, 31, 20, 51), ('Infiltration', 10, 10, 20, 30)]
   assert state(1, 'ILD') == (1, True) and state(1, 'Infiltration') == (0, False)
   assert objects(2) == [('ILD', 10, 10, 20, 30), ('ILD', 10, 11, 20, 31)] and state(2, 'ILD') == (0, False)
-  assert objects(3) == [] and records[f'{3:032x}']['known'].all()
+  assert objects(3) == [] and records[f'{3:032x}']['label_mask'].all()
 
 
 def test_bad_rows_and_files_of_vinbigdata_are_listed_with_their_reasons(tmp_path):

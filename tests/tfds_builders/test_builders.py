@@ -27,7 +27,7 @@ DRAWN_AS = {
   'kermany_pneumonia': {'Pneumonia': {'pneumonia', 'bacteria'}, 'Interstitial': {'pneumonia', 'virus'}},
   'mura': dict.fromkeys(('fracture', 'hardware', 'lesion'), {'abnormal'}),
 }
-ANNOTATION = {'present', 'known', 'value', 'mask', 'objects'}
+ANNOTATION = {'present', 'label_mask', 'value', 'mask', 'objects'}
 
 
 def read_all(path, splits=SPLITS):
@@ -51,7 +51,7 @@ def read_rejects(path):
 
 def list_objects(record):
   """[(kind, box)]: TFDS reads a sequence of dicts as a dict of sequences."""
-  return list(zip(record['objects']['kind'], record['objects']['box'], strict=True))
+  return list(zip(record['objects']['class_id'], record['objects']['box'], strict=True))
 
 
 def match_truth(name, records):
@@ -111,14 +111,14 @@ def test_findings_are_those_drawn(name, prepared):
     drawn = set().union(*(DRAWN_AS.get(name, {}).get(finding, {finding}) for finding in radiograph.findings))
     stated = {finding for finding, present in zip(names, record['present'], strict=True) if present}
     assert stated == drawn, record['image_id']
-    assert record['known'][0]
+    assert record['label_mask'][0]
     seen.update(stated or ['none'])
   assert len(seen) > 1
 
 
 def test_boxes_are_those_drawn_to_the_pixel(prepared):
   path, drawn = build.locate('nih_chest_xray', prepared), 0
-  kinds = build.read_metadata(path)['kinds']
+  kinds = build.read_metadata(path)['box_classes']
   for record, radiograph in match_truth('nih_chest_xray', read_all(path)):
     height, width = radiograph.image.shape
     stored = sorted((kinds[kind], *(box * [height, width, height, width])) for kind, box in list_objects(record))
@@ -243,7 +243,7 @@ def test_nih_quirks(tmp_path):
   (root / '__MACOSX/images').mkdir(parents=True)
   (root / '__MACOSX/images/00000001_000.png').write_bytes(b'resource fork')
   path = build.prepare('nih_chest_xray', tmp_path, tmp_path / 'data')
-  records, kinds = read_all(path), build.read_metadata(path)['kinds']
+  records, kinds = read_all(path), build.read_metadata(path)['box_classes']
   assert len(records) == 40 and not read_rejects(path)
   rgba = records['00000001_000']
   np.testing.assert_array_equal(rgba['image'][..., 0], grey)
@@ -274,9 +274,9 @@ def test_kermany_ignores_the_second_copy_and_resource_forks_and_may_lack_val(tmp
   assert {record['image'].shape for record in records.values()} == {(20, 30, 1)}
   assert records['test/NORMAL/NORMAL2-IM-0003-0001-0002']['patient'] == 'kermany_pneumonia:NORMAL2-IM-0003'
   silent = records['test/PNEUMONIA/of_unknown_germ']
-  assert silent['known'].tolist() == [True, False, False] and silent['present'].tolist() == [1, 0, 0]
+  assert silent['label_mask'].tolist() == [True, False, False] and silent['present'].tolist() == [1, 0, 0]
   assert records['train/PNEUMONIA/person3_bacteria_3']['present'].tolist() == [1, 1, 0]
-  assert records['train/NORMAL/IM-0001-0001']['known'].tolist() == [True, True, True]
+  assert records['train/NORMAL/IM-0001-0001']['label_mask'].tolist() == [True, True, True]
 
 
 def test_kermany_as_mendeley_names_it(tmp_path):

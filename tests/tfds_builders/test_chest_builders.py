@@ -32,7 +32,7 @@ def test_labels_sex_and_age_are_those_drawn(name, prepared):
   assert build.read_metadata(path)['findings'] == ['tuberculosis']
   seen = collections.Counter()
   for record, radiograph in match_truth(name, read_all(path)):
-    assert record['present'].tolist() == [float('tuberculosis' in radiograph.findings)] and record['known'].all()
+    assert record['present'].tolist() == [float('tuberculosis' in radiograph.findings)] and record['label_mask'].all()
     assert (record['sex'], record['age'], record['part']) == (radiograph.sex, radiograph.age, 'chest')
     seen[record['present'][0], record['sex']] += 1
   assert len(seen) == 4
@@ -171,10 +171,10 @@ def test_indiana_findings_are_those_drawn_and_unknown_where_nothing_was_indexed(
   for record, radiograph in match_truth('indiana_cxr', read_all(path)):
     stated = {finding for finding, present in zip(names, record['present'], strict=True) if present}
     if radiograph.patient % 12 == 10:
-      assert not record['known'].any() and not stated
+      assert not record['label_mask'].any() and not stated
       seen.add('unknown')
     else:
-      assert record['known'].all()
+      assert record['label_mask'].all()
       assert stated == radiograph.findings | ({'Abnormal'} if radiograph.findings else set())
       seen |= stated or {'normal'}
     number = radiograph.patient + radiograph.patient // 10 * 2 + 1
@@ -235,8 +235,8 @@ def test_indiana_quirks(tmp_path):
   assert stated('CXR1_1_IM-0001-3001') == {'Abnormal', 'Opacity'}  # what is thick there is not the pleura
   assert stated('CXR907_IM-2412-82526002') == {'Abnormal', 'Pleural_Thickening'}
   assert records['CXR907_IM-2412-82526002']['image'][0, 0] == 255
-  assert not records['CXR3_IM-0003-1001']['known'].any()
-  assert records['CXR11_IM-0011-1001']['known'].all() and not stated('CXR12_IM-0012-0001-0002')
+  assert not records['CXR3_IM-0003-1001']['label_mask'].any()
+  assert records['CXR11_IM-0011-1001']['label_mask'].all() and not stated('CXR12_IM-0012-0001-0002')
 
 
 # Kermany, Mendeley's names
@@ -257,7 +257,7 @@ def test_kermany_says_the_same_in_mendeleys_layout(archives, prepared, tmp_path)
   assert mendeley.keys() == set(germs.values())
   for old, new in germs.items():
     np.testing.assert_array_equal(kaggle[old]['image'], mendeley[new]['image'])
-    for field in ('present', 'known'):
+    for field in ('present', 'label_mask'):
       assert kaggle[old][field].tolist() == mendeley[new][field].tolist()
   patients = [{record['patient'] for record in records.values()} for records in (kaggle, mendeley)]
   assert len(patients[0]) == len(patients[1])

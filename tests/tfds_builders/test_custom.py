@@ -61,8 +61,8 @@ def test_a_table_and_a_folder_become_a_dataset_of_that_name(tmp_path):
   np.testing.assert_array_equal(record['image'][..., 0], np.asarray(PIL.Image.open(root / 'images/a/0.png')))
   assert (record['patient'], record['source'], record['view'], record['sex'], record['age']) == (
     'clinic:p0', 'clinic', 'frontal', 'F', 40)
-  assert record['present'].tolist() == [1, 0] and record['known'].tolist() == [True, True]
-  assert records['a/1']['present'].tolist() == [0, 0] and records['a/1']['known'].tolist() == [False, True]
+  assert record['present'].tolist() == [1, 0] and record['label_mask'].tolist() == [True, True]
+  assert records['a/1']['present'].tolist() == [0, 0] and records['a/1']['label_mask'].tolist() == [False, True]
   for patient in range(12):
     assert records[f'a/{2 * patient}']['split'] == records[f'a/{2 * patient + 1}']['split']
 
@@ -98,7 +98,7 @@ def test_masks_and_boxes_come_along(tmp_path):
     'annotations': [{'id': 1, 'image_id': 1, 'category_id': 7, 'bbox': [10, 5, 10, 10]}]}))
   path = build.prepare('clinic', tmp_path, tmp_path / 'data')
   about, records = build.read_metadata(path), read_all(path)
-  assert about['mask'] == ['background', 'foreground'] and about['kinds'] == ['break']
+  assert about['mask'] == ['background', 'foreground'] and about['box_classes'] == ['break']
   np.testing.assert_array_equal(records['a/3']['mask'][..., 0], mask > 0)
   assert (records['a/4']['mask'] == dataset.UNANNOTATED).all() and records['a/4']['mask'].shape == (20, 30, 1)
   (kind, box), = list_objects(records['a/3'])

@@ -12,7 +12,7 @@ from mtpret_jax.runtime.initial_weights import list_lineage
 
 def write_run(folder, datasets, init='scratch', init_from=''):
   folder.mkdir()
-  config = {'objective': 'contrast', 'init': init, 'init_from': str(init_from), 'data': {'datasets': datasets}}
+  config = {'objective': 'moco', 'init': init, 'init_from': str(init_from), 'data': {'datasets': datasets}}
   (folder / 'config.json').write_text(json.dumps({'config': config}))
   return folder
 

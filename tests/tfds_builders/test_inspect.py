@@ -37,7 +37,7 @@ def find_row(printed, title):
 
 def test_findings_and_boxes_are_counted_as_rendered(prepared, capsys):
   printed = look('nih_chest_xray', prepared, capsys)
-  kinds = build.read_metadata(build.locate('nih_chest_xray', prepared))['kinds']
+  kinds = build.read_metadata(build.locate('nih_chest_xray', prepared))['box_classes']
   truth = count_truth('nih_chest_xray', prepared, lambda seen: [
     'images', *seen.findings, *{f'box of {kind}' for kind, *_ in seen.boxes if kind in kinds}])
   for row, counts in truth.items():
@@ -92,13 +92,13 @@ def test_boxes_are_drawn_where_they_were_rendered(prepared):
   for split, record in chosen:
     stem = record['image_id'].decode()
     radiograph, = [seen for shot, seen in phantoms.render('nih_chest_xray', **PHANTOMS) if stem in shot]
-    boxes = [box for box in radiograph.boxes if box[0] in about['kinds']]
+    boxes = [box for box in radiograph.boxes if box[0] in about['box_classes']]
     if len(boxes) != 1:  # two may hide each other's edges
       continue
     kind, x, y, w, h = boxes[0]
     tile = np.asarray(contact_sheet.draw_tile(split, record, about))
     fit = contact_sheet.SIDE / max(radiograph.image.shape)
-    rows, columns = np.nonzero((tile == contact_sheet.colour(about['kinds'].index(kind))).all(-1))
+    rows, columns = np.nonzero((tile == contact_sheet.colour(about['box_classes'].index(kind))).all(-1))
     edges = np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
     np.testing.assert_allclose(edges, np.array([y, x, y + h, x + w]) * fit, atol=1.5 + fit / 2)
     drawn += 1

@@ -109,7 +109,7 @@ def test_a_view_is_shuffled_and_batched_like_a_stored_split_and_has_another_fing
   config = make_config()
   config.batch = 8
   one, other = ([open_source('kermany_pneumonia', prepared, '256', 'train', rule)] for rule in ('patient', 'paper'))
-  assert pipeline.make_contrast_batches(other, config)[3][1]['query'].shape == (8, 8, 8, 1)
+  assert pipeline.make_moco_batches(other, config)[3][1]['query'].shape == (8, 8, 8, 1)
   assert pipeline.fingerprint(one, config) != pipeline.fingerprint(other, config)
 
 
@@ -121,11 +121,11 @@ def test_a_rule_that_leaves_a_split_empty_says_which_there_are(prepared):
 
 
 @pytest.mark.parametrize('rule, complaint', [
-  ('image', "unknown data.rule 'image'; have patient, paper, official"),
+  ('image', "unknown data.split 'image'; have patient, paper, official"),
   ('official', 'nih_chest_xray has no validation images')])
 def test_the_rule_of_a_run_is_checked_before_it_trains(rule, complaint, prepared, archives, tmp_path):
   command = [sys.executable, '-m', 'mtpret_jax.main', '--config=configs/pretrain.py:smoke',
-             f'--config.data.rule={rule}', f'--config.data.dir={prepared}', f'--config.data.archives={archives}',
+             f'--config.data.split={rule}', f'--config.data.dir={prepared}', f'--config.data.archives={archives}',
              f'--config.workdir={tmp_path}',
              "--config.data.datasets=('nih_chest_xray',)"]
   done = subprocess.run(command, cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, capture_output=True, text=True)

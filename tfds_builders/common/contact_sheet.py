@@ -32,7 +32,7 @@ def draw(chosen, about):
   """A sheet of [(split, record)] whose images and masks are encoded; `about` is the dataset's metadata."""
   tiles = [draw_tile(split, record, about) for split, record in chosen]
   legend = [(name, colour(value - 1)) for value, name in enumerate(about['mask']) if value]
-  legend += [(name, colour(kind)) for kind, name in enumerate(about['kinds'])]
+  legend += [(name, colour(kind)) for kind, name in enumerate(about['box_classes'])]
   rows = [tiles[start:start + COLUMNS] for start in range(0, len(tiles), COLUMNS)]
   heights = [max(tile.height for tile in row) + GAP for row in rows]
   sheet = PIL.Image.new('RGB', (COLUMNS * (SIDE + GAP), sum(heights) + LINE + GAP), PAPER)
@@ -59,7 +59,7 @@ def draw_tile(split, record, about):
   tile.paste(PIL.Image.fromarray(picture))
   pen = PIL.ImageDraw.Draw(tile)
   if 'objects' in record:
-    for kind, box in zip(record['objects']['kind'], record['objects']['box'], strict=True):
+    for kind, box in zip(record['objects']['class_id'], record['objects']['box'], strict=True):
       y0, x0, y1, x1 = box * np.array([*size[::-1], *size[::-1]])
       pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour(kind))
   for line, words in enumerate(caption(split, record, about)):
@@ -82,7 +82,7 @@ def caption(split, record, about):
   stated = []
   if 'present' in record:
     stated = [name for name, present in zip(about['findings'], record['present'], strict=True) if present]
-    stated = stated or ['no finding' if record['known'].all() else 'no finding stated']
+    stated = stated or ['no finding' if record['label_mask'].all() else 'no finding stated']
   if 'value' in record:
     stated.append(f'{record["value"][0]:g} {about["value"]["unit"]}')
   age = f'{record["age"]:.0f} y' if record['age'] == record['age'] else ''

@@ -79,7 +79,7 @@ class Reject:
       object.__setattr__(self, name, archives.escape(text)[:LINE])
 
 
-def describe(builder, homepage, findings=(), value=None, mask=(), kinds=(), relation='independent', **notes):
+def describe(builder, homepage, findings=(), value=None, mask=(), box_classes=(), relation='independent', **notes):
   """DatasetInfo of a builder: the fields every record has, and those of the annotations this dataset has.
 
   | field | type | meaning |
@@ -91,16 +91,16 @@ def describe(builder, homepage, findings=(), value=None, mask=(), kinds=(), rela
   | present, known | (T,) float32, (T,) bool | T findings, 0 or 1; present is 0 where it is not known |
   | value | (1,) float32 | |
   | mask | HW1 uint8, PNG | 0 background, 1... classes, 255 not annotated |
-  | objects | list of {box, kind} | box (y0, x0, y1, x1) in 0-1; TFDS reads it as {'box': [...], 'kind': [...]} |
+  | objects | list of {box, kind} | box (y0, x0, y1, x1) in 0-1; TFDS reads it as {'box': [...], 'class_id': [...]} |
 
   Args:
     findings: names of the T findings.
     value: {'name': str, 'unit': str}.
     mask: names of the classes of a mask from 0 on.
-    kinds: names of the kinds of objects.
+    box_classes: names of the classes of boxes.
     relation: of the findings: 'independent', any may be present; 'exclusive', exactly one is; 'ordinal', exactly one
       is, and their order means more and more.
-    notes: further entries of the metadata, which has `findings`, `relation`, `value`, `mask`, `kinds`, `size` and
+    notes: further entries of the metadata, which has `findings`, `relation`, `value`, `mask`, `box_classes`, `size` and
       `split` whether used or not, and after a build `archive`, `rejects` and `left_out`.
   """
   features = tfds.features
@@ -111,18 +111,19 @@ def describe(builder, homepage, findings=(), value=None, mask=(), kinds=(), rela
   }
   if findings:
     fields['present'] = features.Tensor(shape=(len(findings),), dtype=np.float32)
-    fields['known'] = features.Tensor(shape=(len(findings),), dtype=np.bool_)
+    fields['label_mask'] = features.Tensor(shape=(len(findings),), dtype=np.bool_)
   if value:
     fields['value'] = features.Tensor(shape=(1,), dtype=np.float32)
   if mask:
     fields['mask'] = features.Image(shape=(None, None, 1), encoding_format='png')
-  if kinds:
+  if box_classes:
     fields['objects'] = features.Sequence(
-      {'box': features.BBoxFeature(), 'kind': features.ClassLabel(names=list(kinds))})
+      {'box': features.BBoxFeature(), 'class_id': features.ClassLabel(names=list(box_classes))})
   return builder.dataset_info_from_configs(
     features=features.FeaturesDict(fields), homepage=homepage,
     metadata=tfds.core.MetadataDict(
-      findings=list(findings), relation=relation, value=dict(value or {}), mask=list(mask), kinds=list(kinds),
+      findings=list(findings), relation=relation, value=dict(value or {}), mask=list(mask),
+      box_classes=list(box_classes),
       size=builder.builder_config.name, split={'rule': splits.RULE, 'seed': splits.SEED}, **notes))
 
 
@@ -235,7 +236,7 @@ def make_record(entry, source, size, masked, boxed):
     record['study'] = f'{source}:{record["study"]}'
   if boxed:
     record['objects'] = [
-      {'box': tfds.features.BBox(ymin=y0, xmin=x0, ymax=y1, xmax=x1), 'kind': kind}
+      {'box': tfds.features.BBox(ymin=y0, xmin=x0, ymax=y1, xmax=x1), 'class_id': kind}
       for kind, y0, x0, y1, x1 in entry.objects]
   return record
 

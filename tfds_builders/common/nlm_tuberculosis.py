@@ -52,7 +52,7 @@ def make_entries(root, listed, masks):
       image_id=name, patient=name, path=root / path,
       stratum=f'{"tuberculosis" if ill else "normal"} {"with" if drawn else "without"} mask',
       mask=functools.partial(read_lungs, [root / mask for mask in drawn]),
-      fields={'part': 'chest', 'present': [float(ill)], 'known': [True], **said}))
+      fields={'part': 'chest', 'present': [float(ill)], 'label_mask': [True], **said}))
   undrawn = len(pictures.keys() - masks)
   counts = {'second copy of an image': copies, 'lung mask: not in the archive, image kept': undrawn}
   return entries, rejects, {reason: count for reason, count in counts.items() if count}

@@ -54,7 +54,7 @@ def read(root, listed):
     dataset.Entry(
       image_id=stem, patient=stem, path=root / path, stratum=name, group=name,
       mask=functools.partial(read_lungs, root / masks[name, stem]) if (name, stem) in masks else None,
-      fields={'part': 'chest', 'known': [True] * len(CLASSES), 'present': [float(name == other) for other in CLASSES]})
+      fields={'part': 'chest', 'label_mask': [True] * len(CLASSES), 'present': [float(name == other) for other in CLASSES]})
     for (name, stem), path in pictures.items()]
   return entries, rejects, {}
 

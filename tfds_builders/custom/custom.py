@@ -62,7 +62,7 @@ def is_there(name, folder):
 
 def make_builder(name, root):
   """A builder class named `name` whose findings are the columns of the table in `root`."""
-  findings, value, classes, kinds = read_schema(root)
+  findings, value, classes, box_classes = read_schema(root)
   archive = make_archive(name)
 
   class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -73,10 +73,10 @@ def make_builder(name, root):
     MANUAL_DOWNLOAD_INSTRUCTIONS = archive.explain()
 
     def _info(self):
-      return dataset.describe(self, homepage='', findings=findings, value=value, mask=classes, kinds=kinds)
+      return dataset.describe(self, homepage='', findings=findings, value=value, mask=classes, box_classes=box_classes)
 
     def _split_generators(self, dl_manager):
-      reader = functools.partial(read, classes=classes, kinds=kinds)
+      reader = functools.partial(read, classes=classes, box_classes=box_classes)
       return dataset.generate(self, archive, dl_manager.manual_dir, reader)
 
     def _generate_examples(self, split, root, entries):
@@ -87,7 +87,7 @@ def make_builder(name, root):
 
 
 def read_schema(root):
-  """Names of the findings, {'name', 'unit'} of the value or None, names of the classes of masks, kinds of boxes."""
+  """Names of the findings, {'name', 'unit'} of the value or None, names of the classes of masks, box_classes of boxes."""
   columns = [column.strip() for column in (archives.read_rows(root / TABLE) or [[]])[0]]
   twice = [column for column, count in collections.Counter(columns).items() if count > 1 or not column]
   if twice:
@@ -107,8 +107,8 @@ def read_schema(root):
 
 
 def read_names(root):
-  """Names of the classes of masks, kinds of boxes; empty where there are none."""
-  classes = kinds = ()
+  """Names of the classes of masks, box_classes of boxes; empty where there are none."""
+  classes = box_classes = ()
   if (root / 'masks').is_dir():
     classes = ('background', 'foreground')
     if (root / 'classes.txt').exists():
@@ -119,17 +119,17 @@ def read_names(root):
   if (root / 'boxes.json').exists():
     try:
       categories = json.loads(archives.read_text(root / 'boxes.json'))['categories']
-      kinds = tuple(dict.fromkeys(kind['name'] for kind in categories))
+      box_classes = tuple(dict.fromkeys(kind['name'] for kind in categories))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise Mistake(f'{root / "boxes.json"} is no COCO file: {type(error).__name__} {error}') from error
-  return classes, kinds
+  return classes, box_classes
 
 
-def read(root, listed, classes, kinds):
+def read(root, listed, classes, box_classes):
   """Entries, rejects and what was left out: the table states all but masks and boxes."""
   pictures = {path.removeprefix('images/'): path for path in listed if path.startswith('images/')}
   masks = {stem(path.removeprefix('masks/')): path for path in listed if path.startswith('masks/')}
-  drawn, refused = boxes.read_coco(root / 'boxes.json', kinds) if kinds else ({}, [])
+  drawn, refused = boxes.read_coco(root / 'boxes.json', box_classes) if box_classes else ({}, [])
   rejects = [dataset.Reject(stem(name), 'boxes.json', reason) for name, reason in refused]
   entries, tabled = [], set()
   rows, ragged = archives.read_table(root / TABLE, ())
@@ -167,7 +167,7 @@ def read_row(row, name, path, where):
   fields['age'] = read_number(age, f'{where}: age', 0, OLDEST) if age else dataset.UNKNOWN_AGE
   if findings:
     fields['present'] = [float(bool(mark)) for mark in findings.values()]
-    fields['known'] = [mark is not None for mark in findings.values()]
+    fields['label_mask'] = [mark is not None for mark in findings.values()]
   for column in filter(VALUE.fullmatch, row):
     fields['value'] = [read_number(row[column], f'{where}: {column}', -LARGEST, LARGEST)]
   label = ' '.join(finding for finding, mark in findings.items() if mark)

@@ -80,7 +80,7 @@ def read(root, listed):
       else:
         entries.append(dataset.Entry(image_id=name, patient=report, path=root / files[key], fields=fields,
                                     stratum=('abnormal' if fields['present'][0] else 'normal')
-                                    if fields['known'][0] else 'not indexed'))
+                                    if fields['label_mask'][0] else 'not indexed'))
   rejects += [dataset.Reject('', path, 'image without report') for key, path in files.items() if key not in named]
   return entries, rejects, {reason: count for reason, count in left_out.items() if count}
 
@@ -117,11 +117,11 @@ def read_report(raw):
 
 
 def find_findings(headings):
-  """`present` and `known` of FINDINGS: what is not among the headings is absent, unless nothing was indexed."""
+  """`present` and `label_mask` of FINDINGS: what is not among the headings is absent, unless nothing was indexed."""
   spoken = headings - SILENT
   if not spoken:
-    return {'present': [0.0] * len(FINDINGS), 'known': [False] * len(FINDINGS)}
+    return {'present': [0.0] * len(FINDINGS), 'label_mask': [False] * len(FINDINGS)}
   stated = [spoken != {'normal'}]
   stated += [any(heading == word or heading.startswith(f'{word}/') for heading in spoken for word in words)
              for words in HEADINGS.values()]
-  return {'present': [float(one) for one in stated], 'known': [True] * len(FINDINGS)}
+  return {'present': [float(one) for one in stated], 'label_mask': [True] * len(FINDINGS)}

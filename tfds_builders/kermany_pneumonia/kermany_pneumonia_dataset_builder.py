@@ -57,5 +57,5 @@ def read(root, listed):
       fields={'part': 'chest',
               'present': [float(ill), float(germ == 'bacteria'), float(germ == 'virus')],
               # Who has no pneumonia has neither kind of it; who has one has it of one germ, if the name says which.
-              'known': [True, not ill or bool(germ), not ill or bool(germ)]}))
+              'label_mask': [True, not ill or bool(germ), not ill or bool(germ)]}))
   return entries, rejects, {}

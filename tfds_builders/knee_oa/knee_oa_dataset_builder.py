@@ -51,6 +51,6 @@ def read(root, listed):
       entries.append(dataset.Entry(
         image_id=match['stem'], patient=knee['patient'], path=root / path, stratum=match['grade'],
         group=match['grade'], official={'val': 'validation'}.get(match['folder'], match['folder']),
-        fields={'part': 'knee', 'known': [True] * len(GRADES),
+        fields={'part': 'knee', 'label_mask': [True] * len(GRADES),
                 'present': [float(other == grade) for other in range(len(GRADES))]}))
   return entries, rejects, {'test knee cut out a second time (auto_test)': again} if again else {}

@@ -53,7 +53,7 @@ def read(root, listed):
       entries.append(dataset.Entry(
         image_id=path[:-4], patient=match['patient'], path=root / path, stratum=f'{part} {match["label"]}',
         group=f'{part} {match["label"]}', official=OFFICIAL[match['folder']],
-        fields={'part': part, 'study': path.rsplit('/', 1)[0], 'known': [True],
+        fields={'part': part, 'study': path.rsplit('/', 1)[0], 'label_mask': [True],
                 'present': [float(match['label'] == 'positive')]}))
   rejects += [dataset.Reject(path[:-4], path or lists[0], 'row without image') for path in sorted(tabled - set(listed))]
   return entries, rejects, {}

@@ -35,7 +35,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _info(self):
     return dataset.describe(
-      self, homepage='https://nihcc.app.box.com/v/ChestXray-NIHCC', findings=FINDINGS, kinds=KINDS,
+      self, homepage='https://nihcc.app.box.com/v/ChestXray-NIHCC', findings=FINDINGS, box_classes=KINDS,
       boxes='on some 880 images only: no object on another image means that nobody drew, not that nothing is there')
 
   def _split_generators(self, dl_manager):
@@ -82,7 +82,7 @@ def read(root, listed):
       image_id=name[:-4], patient=row['Patient ID'], path=root / images[name], stratum=strata[row['Patient ID']],
       objects=tuple(drawn[name]), official=official.get(name, ''),
       fields={'part': 'chest', 'view': keep(row['View Position'], VIEWS), 'sex': keep(row['Patient Gender'], SEXES),
-              'age': read_age(row['Patient Age']), 'known': [True] * len(FINDINGS),
+              'age': read_age(row['Patient Age']), 'label_mask': [True] * len(FINDINGS),
               'present': [float(finding in labels) for finding in FINDINGS]})
     for name, labels, row in good]
   return entries, rejects, {}

@@ -27,7 +27,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
 
   def _info(self):
-    return dataset.describe(self, homepage='https://mmcheng.net/tb/', findings=FINDINGS, kinds=KINDS,
+    return dataset.describe(self, homepage='https://mmcheng.net/tb/', findings=FINDINGS, box_classes=KINDS,
                            boxes='on all images with tuberculosis but one; the others have none by definition')
 
   def _split_generators(self, dl_manager):
@@ -67,7 +67,7 @@ def make_entry(path, name, marks, official):
     image_id=stem(name), patient=stem(name), path=path, objects=tuple(marks),
     stratum=' '.join([folder, *sorted(kinds)]), group='' if ill else None, official=official,
     # Whether someone with tuberculosis has another disease, too, is not stated.
-    fields={'part': 'chest', 'present': [float(yes) for yes in present], 'known': [True, told, told, not ill]})
+    fields={'part': 'chest', 'present': [float(yes) for yes in present], 'label_mask': [True, told, told, not ill]})
 
 
 def read_sides(root, listed):

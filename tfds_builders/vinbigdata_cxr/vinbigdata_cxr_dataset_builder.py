@@ -86,7 +86,7 @@ def make_entry(name, path, rows):
   return dataset.Entry(
     image_id=name, patient=name, path=path, objects=tuple(merge(drawn)),
     stratum=next((finding for finding in RAREST if said[finding]), NOTHING),
-    fields={'part': 'chest', 'present': [float(yes) for yes in present], 'known': known}), rejects
+    fields={'part': 'chest', 'present': [float(yes) for yes in present], 'label_mask': known}), rejects
 
 
 def read_boxes(name, path, rows):

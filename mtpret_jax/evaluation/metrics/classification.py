@@ -9,7 +9,7 @@ from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
 from mtpret_jax.evaluation.metrics.studies import make_study_measure
 from mtpret_jax.evaluation.metrics.threshold_metrics import decide, find_asked
 
-COLUMNS = ('score', 'present', 'known')
+COLUMNS = ('score', 'present', 'label_mask')
 PREDICTED = ('score',)
 
 
@@ -20,14 +20,14 @@ def find_headline(about):
 
 def prepare(about, rows):
   """Leaves out images of which no finding is known and, where exactly one is present, those of which it is not known
-  which. `score` (probabilities), `present` and `known` are (N, T)."""
-  present_NT, known_NT = rows['present'] > 0, rows['known'].astype(bool)
+  which. `score` (probabilities), `present` and `label_mask` are (N, T)."""
+  present_NT, known_NT = rows['present'] > 0, rows['label_mask'].astype(bool)
   if about['relation'] == 'independent':
     counts_N = known_NT.any(1)
   else:
     counts_N = (known_NT & present_NT).sum(1) == 1
     known_NT = np.broadcast_to(counts_N[:, None], known_NT.shape)
-  rows = rows | {'score': rows['score'].astype(float), 'present': present_NT, 'known': known_NT}
+  rows = rows | {'score': rows['score'].astype(float), 'present': present_NT, 'label_mask': known_NT}
   return {name: values[counts_N] for name, values in rows.items()}
 
 
@@ -41,9 +41,9 @@ def make_measure(about, rows):
   asked = find_asked(about)
   decided_NT = decide(about, rows['score'])
   findings = [make_finding(*(values_NT[:, t] for values_NT in (rows['present'], rows['score'], decided_NT,
-                                                               rows['known']))) for t in asked]
+                                                               rows['label_mask']))) for t in asked]
   one_of = about['relation'] != 'independent'
-  calibrations = [] if one_of else [make_calibration(*(rows[name][:, t] for name in ('present', 'score', 'known')))
+  calibrations = [] if one_of else [make_calibration(*(rows[name][:, t] for name in ('present', 'score', 'label_mask')))
                                     for t in asked]
   measure_whole = make_one_measure(about, rows) if one_of else lambda weights_NR: {}
   measure_studies = make_study_measure(about, rows)

@@ -9,7 +9,7 @@ import numpy as np
 from mtpret_jax.evaluation.metrics.matching import match_boxes
 from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
 
-COLUMNS = ('boxes', 'kind', 'score', 'truth_boxes', 'truth_kind', 'sizes')
+COLUMNS = ('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id', 'sizes')
 PREDICTED = ('boxes', 'score')
 RECALLS = np.linspace(0, 1, 101)  # of COCO's average precision
 LEVELS = 10
@@ -21,13 +21,13 @@ def find_headline(about):
 
 
 def prepare(about, rows):
-  return rows | {'matched': match_boxes(rows, len(about['kinds']))}
+  return rows | {'matched': match_boxes(rows, len(about['box_classes']))}
 
 
 def make_measure(about, rows):
   """COCO's average precision in 0..1 of each kind, `NAME: KIND`, and the mean over the kinds that have a true box:
   'AP50' at IoU 0.5, 'AP50-95' the mean over IoU 0.5, 0.55 ... 0.95 (Lin et al. 2014; pycocotools)."""
-  kinds = [make_precision([image[kind] for image in rows['matched']]) for kind in range(len(about['kinds']))]
+  kinds = [make_precision([image[kind] for image in rows['matched']]) for kind in range(len(about['box_classes']))]
 
   def measure(weights_NR):
     each = np.stack([kind(weights_NR) for kind in kinds])
@@ -35,7 +35,7 @@ def make_measure(about, rows):
     found = {name: average(values_TR) for name, values_TR in scores.items()}
     if len(kinds) > 1:
       found |= {f'{name}: {title}': row for name, values_TR in scores.items()
-                for title, row in zip(about['kinds'], values_TR, strict=True)}
+                for title, row in zip(about['box_classes'], values_TR, strict=True)}
     return found
 
   return measure

@@ -14,7 +14,7 @@ def match_boxes(rows, kinds):
   """(N,) objects: for each image a list over kinds of (score_D, hit_LD, truths), the scores of its boxes from the
   highest down, which of them hit a true box at the L levels of IoU 0.5, 0.55 ... 0.95, and the number of true boxes.
 
-  rows: `boxes` and `truth_boxes` (K, 4) as (y0, x0, y1, x1) in 0-1, `kind`, `score`, `truth_kind` (K,), object arrays
+  rows: `boxes` and `truth_boxes` (K, 4) as (y0, x0, y1, x1) in 0-1, `class_id`, `score`, `truth_class_id` (K,), object arrays
   over N images; kind -1 is an empty slot. `sizes` (N, 2): rows and columns, pixels.
   """
   evaluation = evaluate(list_truths(rows), list_boxes(rows), len(rows['sizes']), kinds)
@@ -48,13 +48,13 @@ def make_coco(table):
 
 
 def list_truths(rows):
-  return [mark | {'iscrowd': 0} for mark in list_marks(rows['truth_boxes'], rows['truth_kind'], rows['sizes'])]
+  return [mark | {'iscrowd': 0} for mark in list_marks(rows['truth_boxes'], rows['truth_class_id'], rows['sizes'])]
 
 
 def list_boxes(rows):
-  scores = [score for image, kinds in zip(rows['score'], rows['kind'], strict=True)
+  scores = [score for image, kinds in zip(rows['score'], rows['class_id'], strict=True)
             for score, kind in zip(image, kinds, strict=True) if kind >= 0]
-  marks = list_marks(rows['boxes'], rows['kind'], rows['sizes'])
+  marks = list_marks(rows['boxes'], rows['class_id'], rows['sizes'])
   return [mark | {'score': float(score)} for mark, score in zip(marks, scores, strict=True)]
 
 

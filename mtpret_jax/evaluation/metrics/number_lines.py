@@ -16,7 +16,7 @@ def name_columns(task, about):
 def write(task, about, rows):
   """A list of lines, here one, for each image."""
   if task == 'classification':
-    present_NT = np.where(rows['known'], rows['present'].astype(int).astype(object), '')
+    present_NT = np.where(rows['label_mask'], rows['present'].astype(int).astype(object), '')
     table = [[*score, *present] for score, present in zip(rows['score'].tolist(), present_NT.tolist(), strict=True)]
   elif task == 'regression':
     table = np.hstack([rows['predicted'], rows['value']]).tolist()
@@ -32,7 +32,7 @@ def read(task, about, cells):
   numbers_NC = np.where(known_NC, table_NC, 0).astype(float)
   if task == 'classification':
     score_NT, present_NT = np.hsplit(numbers_NC, 2)
-    return {'score': score_NT, 'present': present_NT, 'known': np.hsplit(known_NC, 2)[1].astype(bool)}
+    return {'score': score_NT, 'present': present_NT, 'label_mask': np.hsplit(known_NC, 2)[1].astype(bool)}
   if task == 'regression':
     return {'predicted': numbers_NC[:, :1], 'value': numbers_NC[:, 1:]}
   return {'confusion': numbers_NC.astype(int).reshape(len(cells), len(about['mask']), -1)}

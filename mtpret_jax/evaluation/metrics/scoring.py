@@ -19,10 +19,10 @@ def score(task, about, rows, *, resamples, seed=0):
   Args:
     rows: of every task `image_id`, `patient`, `study`, `sex`, `view`, `part` (N,) text, '' where unknown, and `age`
       (N,) in years, NaN where unknown. Besides these
-      classification  `score` (N, T) probabilities, `present` (N, T) 0 or 1, `known` (N, T) bool
+      classification  `score` (N, T) probabilities, `present` (N, T) 0 or 1, `label_mask` (N, T) bool
       regression      `predicted`, `value` (N, 1) in the unit of the value
       segmentation    `confusion` (N, T, T) annotated pixels of the true class (first T) predicted as the second
-      detection       `boxes` (K, 4) y0, x0, y1, x1 in 0-1, `kind`, `score` (K,), `truth_boxes`, `truth_kind`: object
+      detection       `boxes` (K, 4) y0, x0, y1, x1 in 0-1, `class_id`, `score` (K,), `truth_boxes`, `truth_class_id`: object
                       arrays over images; `sizes` (N, 2) rows and columns of the image
     resamples: of the bootstrap, in which patients are drawn with all their images.
 

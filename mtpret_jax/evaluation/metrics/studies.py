@@ -18,7 +18,7 @@ def make_study_measure(about, rows):
   if not len(named):
     return lambda weights_NR: {}
   _, first, study_N = np.unique(rows['study'][named], return_index=True, return_inverse=True)
-  known_NT = rows['known'][named]
+  known_NT = rows['label_mask'][named]
   count_ST, total_ST, present_ST = np.zeros((3, len(first), known_NT.shape[1]))
   np.add.at(count_ST, study_N, known_NT)
   np.add.at(total_ST, study_N, np.where(known_NT, rows['score'][named], 0))

@@ -5,10 +5,10 @@ Boxes are (y0, x0, y1, x1) in pixels of the image that the trunk saw. `config` h
   width, hidden                channels of the pyramid and of the box head
   sides, ratios                of the anchors, see `anchors.py`
   train, test                  (proposals per level before suppression, per image after it)
-  region_overlap               more than this with a better proposal, and a proposal goes
-  region_match, box_match      (background below, object from) this overlap with an annotated box
-  region_sample, box_sample    (candidates per image that count in training, at most so many of them objects)
-  score, box_overlap           detections below the one, or above the other with a better one of their kind, go
+  rpn_nms_iou               more than this with a better proposal, and a proposal goes
+  rpn_match_iou, roi_match_iou      (background below, object from) this overlap with an annotated box
+  rpn_sample, roi_sample    (candidates per image that count in training, at most so many of them objects)
+  score, roi_nms_iou           detections below the one, or above the other with a better one of their kind, go
   detections                   per image
 
 Letters: B images, A anchors, L levels, N the best of each, Q those of all levels, R proposals, S sampled candidates,
@@ -68,18 +68,18 @@ class BoxHead(nnx.Module):
 
 
 class FasterRCNN(nnx.Module):
-  """Head for `kinds` of boxes on a trunk with maps of `widths` channels at strides 4 to 32. It has no batch norm.
+  """Head for `box_classes` of boxes on a trunk with maps of `widths` channels at strides 4 to 32. It has no batch norm.
 
   `train` gives what the loss needs and `detect` the detections. They run the parts through `propose` and the others.
   """
 
   def __init__(self, widths, kinds, config, *, rngs):
-    anchors = {len(sides) for sides in config.sides}
-    if len(anchors) != 1 or len(config.sides) != len(widths) + 1:
-      raise ValueError(f'anchor sides {config.sides} must be {len(widths) + 1} levels of equally many sides')
+    anchors = {len(sides) for sides in config.anchor_sizes}
+    if len(anchors) != 1 or len(config.anchor_sizes) != len(widths) + 1:
+      raise ValueError(f'anchor sides {config.anchor_sizes} must be {len(widths) + 1} levels of equally many sides')
     self.pyramid = FeaturePyramid(widths, config.width, rngs=rngs)
-    self.regions = RegionHead(config.width, anchors.pop() * len(config.ratios), rngs=rngs)
-    self.boxes = BoxHead(config.width, config.hidden, kinds, rngs=rngs)
+    self.regions = RegionHead(config.width, anchors.pop() * len(config.aspect_ratios), rngs=rngs)
+    self.boxes = BoxHead(config.width, config.roi_hidden, kinds, rngs=rngs)
 
   def train(self, features, size, boxes_BM4, kind_BM, config, *, rng):
     """The answers of both stages and what they should have been, for the candidates that count.
@@ -90,35 +90,35 @@ class FasterRCNN(nnx.Module):
     maps, anchors_A4, objectness_BA, codes_BA4 = self.look(features, size, config)
     draw_rows = jax.vmap(jax.random.fold_in, (None, 0))
     rng_regions, rng_boxes = (draw_rows(stage, jnp.arange(len(kind_BM))) for stage in jax.random.split(rng))
-    ask_regions = jax.vmap(functools.partial(ask, thresholds=config.region_match, sample=config.region_sample,
+    ask_regions = jax.vmap(functools.partial(ask, thresholds=config.rpn_match_iou, sample=config.rpn_sample,
                                              claim=True, weights=REGION_WEIGHTS), (None, None, 0, 0, 0))
     index_BS, _, regions = ask_regions(anchors_A4, jnp.ones(len(anchors_A4), bool), boxes_BM4, kind_BM, rng_regions)
     regions['logits'] = jnp.take_along_axis(objectness_BA, index_BS, 1)
     regions['codes'] = jnp.take_along_axis(codes_BA4, index_BS[..., None], 1)
 
     found_BR4, real_BR = propose(objectness_BA, codes_BA4, anchors_A4, split_levels(maps, self.regions), size,
-                                 config.train, config.region_overlap)
+                                 config.rpn_proposals_train, config.rpn_nms_iou)
     found_BR4 = jnp.concatenate([found_BR4, boxes_BM4], axis=1)  # so that there is something to find from the start
     real_BR = jnp.concatenate([real_BR, kind_BM >= 0], axis=1)
-    ask_boxes = jax.vmap(functools.partial(ask, thresholds=config.box_match, sample=config.box_sample, claim=False,
+    ask_boxes = jax.vmap(functools.partial(ask, thresholds=config.roi_match_iou, sample=config.roi_sample, claim=False,
                                            weights=BOX_WEIGHTS))
     _, found_BS4, asked = ask_boxes(found_BR4, real_BR, boxes_BM4, kind_BM, rng_boxes)
     asked['logits'], asked['codes'] = self.judge(maps, found_BS4)
     return {'regions': regions, 'boxes': asked}
 
   def detect(self, features, size, config):
-    """{'boxes' (B, D, 4) px, 'kind' (B, D) from 0, 'score' (B, D) in 0..1}, best first; empty slots have kind -1, score
+    """{'boxes' (B, D, 4) px, 'class_id' (B, D) from 0, 'score' (B, D) in 0..1}, best first; empty slots have kind -1, score
     0 and a box of zeros."""
     maps, anchors_A4, objectness_BA, codes_BA4 = self.look(features, size, config)
     found_BR4, real_BR = propose(objectness_BA, codes_BA4, anchors_A4, split_levels(maps, self.regions), size,
-                                 config.test, config.region_overlap)
+                                 config.rpn_proposals_test, config.rpn_nms_iou)
     logits_BRJ, codes_BRJ4 = self.judge(maps, found_BR4)
     return jax.vmap(functools.partial(select, size=size, config=config))(logits_BRJ, codes_BRJ4, found_BR4, real_BR)
 
   def look(self, features, size, config):
     """(maps, anchors_A4, objectness_BA, codes_BA4): everything up to the proposals."""
     maps = self.pyramid(features)
-    anchors_A4 = make_anchors(size, [map_BHWC.shape[1:3] for map_BHWC in maps], config.sides, config.ratios)
+    anchors_A4 = make_anchors(size, [map_BHWC.shape[1:3] for map_BHWC in maps], config.anchor_sizes, config.aspect_ratios)
     return maps, jnp.asarray(anchors_A4), *self.regions(maps)
 
   def judge(self, maps, regions_BR4):
@@ -187,14 +187,14 @@ def select(logits_RJ, codes_RJ4, found_R4, real_R, *, size, config):
   """The detections of one image: every proposal is a candidate for every kind, suppressed kind by kind."""
   score_RK = jax.nn.softmax(logits_RJ)[:, 1:]
   boxes_RK4 = boxes.clip(boxes.decode(codes_RJ4[:, 1:], found_R4[:, None], BOX_WEIGHTS), size)
-  fits_RK = real_R[:, None] & (score_RK > config.score) & is_large(boxes_RK4, BOX_SIDE)
+  fits_RK = real_R[:, None] & (score_RK > config.min_score) & is_large(boxes_RK4, BOX_SIDE)
   score_RK = jnp.where(fits_RK, score_RK, -jnp.inf)
-  suppress = jax.vmap(functools.partial(boxes.suppress, threshold=config.box_overlap), (1, 1), 1)
+  suppress = jax.vmap(functools.partial(boxes.suppress, threshold=config.roi_nms_iou), (1, 1), 1)
   score_N = jnp.where(suppress(boxes_RK4, score_RK), score_RK, -jnp.inf).ravel()
-  score_N = jnp.pad(score_N, (0, max(config.detections - len(score_N), 0)), constant_values=-jnp.inf)
-  score_D, index_D = boxes.find_best(score_N, config.detections)
+  score_N = jnp.pad(score_N, (0, max(config.max_detections - len(score_N), 0)), constant_values=-jnp.inf)
+  score_D, index_D = boxes.find_best(score_N, config.max_detections)
   real_D = score_D > -jnp.inf
   index_D = jnp.where(real_D, index_D, 0)
   return {'boxes': jnp.where(real_D[:, None], boxes_RK4.reshape(-1, 4)[index_D], 0),
-          'kind': jnp.where(real_D, index_D % score_RK.shape[1], -1).astype(jnp.int32),
+          'class_id': jnp.where(real_D, index_D % score_RK.shape[1], -1).astype(jnp.int32),
           'score': jnp.where(real_D, score_D, 0)}

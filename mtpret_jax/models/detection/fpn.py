@@ -1,4 +1,4 @@
-"""Feature pyramid (Lin et al. 2017) as torchvision's, with the level that only skips pixels on top."""
+"""Feature pyramid (Lin et al. 2017) as torchvision's, with the level that only max_skips pixels on top."""
 
 import jax.numpy as jnp
 from flax import nnx

@@ -14,7 +14,7 @@ def rank(measure, present, score):
 
 
 def take_known(rows, finding):
-  known = rows['known'][:, finding]
+  known = rows['label_mask'][:, finding]
   return rows['present'][known, finding].astype(int), rows['score'][known, finding].astype(float)
 
 
@@ -51,7 +51,7 @@ def compare(scored, slow, rows, resamples):
 def test_each_finding_scores_as_scikit_learn_says(name, images):
   about, rows = ABOUT['independent'], make_rows('independent', images)
   result = score('classification', about, rows, resamples=12, seed=3)
-  kept = {column: values[rows['known'].any(1)] for column, values in rows.items()}
+  kept = {column: values[rows['label_mask'].any(1)] for column, values in rows.items()}
   def of_finding(finding, drawn):
     return SLOW[name](*take_known({column: kept[column][drawn] for column in kept}, finding))
   for finding, title in enumerate(about['findings']):
@@ -61,7 +61,7 @@ def test_each_finding_scores_as_scikit_learn_says(name, images):
 
 def find_stated(rows):
   """(rows, truth, probabilities) of the images of which the finding is known."""
-  kept = {column: values[rows['known'].all(1)] for column, values in rows.items()}
+  kept = {column: values[rows['label_mask'].all(1)] for column, values in rows.items()}
   return kept, kept['present'].argmax(1), kept['score'].astype(float)
 
 
@@ -88,7 +88,7 @@ def test_of_several_each_is_told_from_the_others():
           lambda drawn: sk.balanced_accuracy_score(truth[drawn], probability[drawn].argmax(1)), kept, 15)
   compare(result['scores']['AUC: c'], lambda drawn: sk.roc_auc_score(truth[drawn] == 2, probability[drawn, 2]),
           kept, 15)
-  assert result['images'] == len(truth) and result['left_out'] == len(rows['known']) - len(truth) > 0
+  assert result['images'] == len(truth) and result['left_out'] == len(rows['label_mask']) - len(truth) > 0
 
 
 def test_grades_have_a_quadratic_kappa_and_an_error_in_grades():
@@ -105,9 +105,9 @@ def test_grades_have_a_quadratic_kappa_and_an_error_in_grades():
 def test_a_study_is_judged_by_the_mean_of_its_images():
   about = ABOUT['independent'] | {'findings': ['abnormal']}
   rows = make_rows('independent')
-  rows |= {column: rows[column][:, :1] for column in ('score', 'present', 'known')}
+  rows |= {column: rows[column][:, :1] for column in ('score', 'present', 'label_mask')}
   studies = {}
-  for study, score_1, present, known in zip(rows['study'], rows['score'], rows['present'], rows['known'], strict=True):
+  for study, score_1, present, known in zip(rows['study'], rows['score'], rows['present'], rows['label_mask'], strict=True):
     if study and known[0]:
       studies.setdefault(study, []).append((float(score_1[0]), present[0]))
   assert max(map(len, studies.values())) > 1
@@ -132,14 +132,14 @@ def test_a_finding_without_both_classes_is_undefined_and_left_out_of_the_mean():
 def test_unknown_labels_do_not_move_a_score():
   rows = make_rows('independent')
   result = score('classification', ABOUT['independent'], rows, resamples=10)
-  guessed = rows | {'present': np.where(rows['known'], rows['present'], 1),
-                    'score': np.where(rows['known'], rows['score'], 0.9)}
+  guessed = rows | {'present': np.where(rows['label_mask'], rows['present'], 1),
+                    'score': np.where(rows['label_mask'], rows['score'], 0.9)}
   assert score('classification', ABOUT['independent'], guessed, resamples=10) == result
 
 
 def test_tables_that_are_all_of_one_kind_still_agree_to_nothing():
   rows = make_rows('ordinal')
   rows['present'][:] = rows['score'][:] = np.eye(5)[2]
-  rows['known'][:] = True
+  rows['label_mask'][:] = True
   scores = score('classification', ABOUT['ordinal'], rows, resamples=5)['scores']
   assert scores['quadratic kappa']['value'] is None and scores['accuracy']['value'] == 1

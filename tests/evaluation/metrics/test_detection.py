@@ -13,7 +13,7 @@ from mtpret_jax.evaluation.metrics.detection import make_precision
 from mtpret_jax.evaluation.metrics.matching import match_boxes
 from tests.support.scored import ABOUT, make_rows
 
-KINDS = len(ABOUT['boxes']['kinds'])
+KINDS = len(ABOUT['boxes']['box_classes'])
 
 
 def evaluate(rows, drawn):
@@ -22,7 +22,7 @@ def evaluate(rows, drawn):
   for place, image in enumerate(drawn):
     height, width = (float(side) for side in rows['sizes'][image])
     for marks, prefix in ((truths, 'truth_'), (boxes, '')):
-      for index, (box, kind) in enumerate(zip(rows[f'{prefix}boxes'][image], rows[f'{prefix}kind'][image],
+      for index, (box, kind) in enumerate(zip(rows[f'{prefix}boxes'][image], rows[f'{prefix}class_id'][image],
                                               strict=True)):
         y0, x0, y1, x1 = (float(edge) for edge in box)
         if kind >= 0:
@@ -57,7 +57,7 @@ def test_each_kind_and_the_mean_are_those_of_pycocotools(seed):
   scores = score('detection', ABOUT['boxes'], rows, resamples=2)['scores']
   assert scores['AP50']['value'] == pytest.approx(average(precision[0]), abs=1e-14)
   assert scores['AP50-95']['value'] == pytest.approx(average(precision), abs=1e-14)
-  for kind, title in enumerate(ABOUT['boxes']['kinds'][:2]):
+  for kind, title in enumerate(ABOUT['boxes']['box_classes'][:2]):
     assert scores[f'AP50: {title}']['value'] == precision[0, :, kind].mean()
     assert scores[f'AP50-95: {title}']['value'] == pytest.approx(precision[:, :, kind].mean(), abs=1e-14)
   assert scores['AP50: none'] == {'value': None, 'interval': None}
@@ -84,15 +84,15 @@ def test_the_interval_is_that_of_matching_each_resample_anew():
 def test_images_without_any_box_count_as_pycocotools_counts_them():
   rows = make_rows('boxes', images=12)
   for image in range(0, 12, 3):  # nothing is there, and nothing or something is found
-    rows['truth_kind'][image][:] = -1
-    rows['kind'][image][:] = -1 if image % 2 else 0
-  rows['kind'][4][:] = -1  # something is there, and nothing is found
+    rows['truth_class_id'][image][:] = -1
+    rows['class_id'][image][:] = -1 if image % 2 else 0
+  rows['class_id'][4][:] = -1  # something is there, and nothing is found
   value = score('detection', ABOUT['boxes'], rows, resamples=2)['scores']['AP50']['value']
   assert value == pytest.approx(average(evaluate(rows, range(12))[0]), abs=1e-14)
 
 
 def test_no_prediction_at_all_scores_zero():
   rows = make_rows('boxes', images=12)
-  for kinds in rows['kind']:
+  for kinds in rows['class_id']:
     kinds[:] = -1
   assert score('detection', ABOUT['boxes'], rows, resamples=2)['scores']['AP50-95']['value'] == 0

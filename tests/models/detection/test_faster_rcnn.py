@@ -32,7 +32,7 @@ NAMES |= {
 SAMPLED, EVERY = ('maps', 'objectness', 'aligned'), 7  # how the fixture thins what is large
 
 
-TASK = make_task('detection', {'kinds': ['active', 'latent']}, CONFIG)
+TASK = make_task('detection', {'box_classes': ['active', 'latent']}, CONFIG)
 PIXELS = np.float32([*SIZE, *SIZE])  # of a box of the whole image
 IMAGE = np.zeros((BATCH, *SIZE, 1), np.uint8)  # only its shape counts here
 GRAPH, SHAPES = nnx.split(nnx.eval_shape(lambda: TASK.make_head(types.SimpleNamespace(widths=WIDTHS), nnx.Rngs(0))))
@@ -59,19 +59,19 @@ PARAMS = jax.tree.map_with_path(draw_leaf, nnx.to_pure_dict(SHAPES))
 def infer(params, features, regions_BR4):
   head = nnx.merge(GRAPH, params)
   maps, anchors_A4, objectness_BA, codes_BA4 = head.look(features, SIZE, CONFIG)
-  proposals = propose(objectness_BA, codes_BA4, anchors_A4, split_levels(maps, head.regions), SIZE, CONFIG.test,
-                      CONFIG.region_overlap)
+  proposals = propose(objectness_BA, codes_BA4, anchors_A4, split_levels(maps, head.regions), SIZE, CONFIG.rpn_proposals_test,
+                      CONFIG.rpn_nms_iou)
   logits, box_codes = head.judge(maps, regions_BR4)
   return {'maps': jnp.concatenate([level.reshape(BATCH, -1) for level in maps], axis=1), 'objectness': objectness_BA,
           'codes': codes_BA4, 'aligned': align(maps[:-1], regions_BR4, CELLS), 'logits': logits, 'box_codes': box_codes,
           'proposals': proposals,
-          'found': TASK.predict(TASK.answer(head, features, {'image': IMAGE}, groups=None, rng=None))}
+          'found': TASK.predict(TASK.apply(head, features, {'image': IMAGE}, groups=None, rng=None))}
 
 
 @jax.jit
 def compute_losses(params, features, batch):
   def compute(params):
-    outputs = TASK.answer(nnx.merge(GRAPH, params), features, batch, groups=1, rng=jax.random.key(0))
+    outputs = TASK.apply(nnx.merge(GRAPH, params), features, batch, groups=1, rng=jax.random.key(0))
     total, count = TASK.loss(outputs, batch)
     return total / count, outputs
   (loss, outputs), gradient = jax.value_and_grad(compute, has_aux=True)(params)
@@ -82,7 +82,7 @@ def run_training(boxes=None, kind=None, rows=(True,) * BATCH):
   padded = setting.targets(5)
   return compute_losses(PARAMS, setting.features(), {
     'image': IMAGE, 'valid': np.array(rows), 'boxes': (padded[0] if boxes is None else boxes) / PIXELS,
-    'kind': padded[1] if kind is None else kind})
+    'class_id': padded[1] if kind is None else kind})
 
 
 @pytest.fixture(scope='module')
@@ -112,17 +112,17 @@ def check_against(theirs, ours, loss, *, thin):
     np.testing.assert_allclose(kept, theirs[name], rtol=0, atol=1e-4, err_msg=name)
   for row in range(BATCH):
     count = len(theirs[f'kind {row}'])
-    np.testing.assert_array_equal(ours['found']['kind'][row, :count], theirs[f'kind {row}'])
+    np.testing.assert_array_equal(ours['found']['class_id'][row, :count], theirs[f'kind {row}'])
     np.testing.assert_allclose(ours['found']['score'][row, :count], theirs[f'score {row}'], atol=1e-4)
     np.testing.assert_allclose(ours['found']['boxes'][row, :count] * PIXELS, theirs[f'boxes {row}'], atol=1e-3)
-    assert (ours['found']['kind'][row, count:] == -1).all() and not ours['found']['score'][row, count:].any()
+    assert (ours['found']['class_id'][row, count:] == -1).all() and not ours['found']['score'][row, count:].any()
   names = ('loss_objectness', 'loss_rpn_box_reg', 'loss_classifier', 'loss_box_reg')
   np.testing.assert_allclose(loss, sum(theirs[name] for name in names), rtol=1e-5)
 
 
 def test_anchors_are_torchvisions_to_the_bit(recorded):
   grids = [(24, 40), (12, 20), (6, 10), (3, 5), (2, 3)]
-  np.testing.assert_array_equal(make_anchors(SIZE, grids, CONFIG.sides, CONFIG.ratios), recorded['anchors'])
+  np.testing.assert_array_equal(make_anchors(SIZE, grids, CONFIG.anchor_sizes, CONFIG.aspect_ratios), recorded['anchors'])
 
 
 def test_proposals_are_torchvisions(recorded, ours):
@@ -136,7 +136,7 @@ def test_proposals_are_torchvisions(recorded, ours):
 def test_head_is_torchvisions(recorded, ours, trained):
   check_against(recorded, ours, trained[0], thin=True)
   counts = [len(recorded[f'kind {row}']) for row in range(BATCH)]
-  assert min(counts) < CONFIG.detections and max(counts) > 1  # some slots stay empty
+  assert min(counts) < CONFIG.max_detections and max(counts) > 1  # some slots stay empty
 
 
 @pytest.mark.reference
@@ -219,7 +219,7 @@ def test_samples_hold_what_torchvisions_sampler_would(objects, background, expec
 
 def test_anchors_that_do_not_fit_the_pyramid_are_refused():
   config = CONFIG.copy_and_resolve_references()
-  config.sides = ((32,), (64,))
+  config.anchor_sizes = ((32,), (64,))
   with pytest.raises(ValueError, match=r'anchor sides \(\(32,\), \(64,\)\) must be 5 levels of equally many sides'):
     FasterRCNN(WIDTHS, 2, config, rngs=nnx.Rngs(0))
 
