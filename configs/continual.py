@@ -50,10 +50,8 @@ def embedded():
     log_every=10,              # steps
     keep=2,                    # checkpoints
     save_retries=3,            # of a checkpoint that could not be written, after 1, 5, 25 s
-    on_nonfinite='stop',             # or 'skip': what becomes of a step whose loss or gradient is no number, or is a spike
-    max_skips=10,                  # in a row, then the run stops all the same
-    spike=0.0,                 # a loss above so many medians of the last ones is a spike; 0 is no such rule
-    spike_window=100,          # steps of the same task, for the median
+    on_nonfinite='stop',       # or 'skip': what to do with a step whose loss or gradient is not finite
+    max_skips=10,              # in a row; one more stops the run
     data=dict(
       datasets=(),             # filled in: those of the tasks
       archives='',             # folder with the downloaded archives; '' is phantoms

@@ -115,7 +115,8 @@ def shape_state(objective, optimiser):
 def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None, placement=None):
   """(state, batch) -> (state, measures), at the rate that `schedule` has for the step. Only the parts that `task` moves
   are differentiated and updated, so that neither momentum nor weight decay drifts a part which saw no data. The old
-  state's memory is reused. `guard` has the last word on what a step changes (`guard.py`). `placement` as above."""
+  state's memory is reused. `guard(old, new, measures)` returns the state to keep
+  (`runtime/loss_guard.py`). `placement` as above."""
   live = objective.parts[task]
   placement = placement or place_state(objective, optimiser, mesh)
 
@@ -139,6 +140,6 @@ def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None, p
       params[part] = jax.tree.map(lambda weight, update: weight - learning_rate * update, moving[part], updates)
     measures = measures | {'gradient': optax.global_norm(grads), 'learning_rate': learning_rate}
     new = TrainState(state.step + 1, params, carry, opt)
-    return guard(task, state, new, measures) if guard else (new, measures)
+    return (guard(state, new, measures) if guard else new), measures
 
   return step

@@ -12,7 +12,7 @@ from mtpret_jax.evaluation.validation import make_watch
 from mtpret_jax.runtime import checkpoint, distributed, preemption, watchdog
 from mtpret_jax.runtime.initial_weights import read_start
 from mtpret_jax.runtime.logging import open_log
-from mtpret_jax.runtime.loss_guard import Diverged, make_guard, make_judge, remember
+from mtpret_jax.runtime.loss_guard import Diverged, make_guard, make_step_check
 from mtpret_jax.runtime.sharding import gather_state, make_mesh, place_batch
 from mtpret_jax.step import compile_step, init_state, make_optimiser, place_state
 
@@ -25,7 +25,7 @@ def train(run, config, workdir):
   Raises `loss_guard.Diverged`, `checkpoint.SaveFailed`, and `preemption.Stopped` where it is asked to stop."""
   mesh = make_mesh()
   mark = pipeline.fingerprint(run.sources, config)
-  objective, guard = remember(run.objective, config), make_guard(config)
+  objective, guard = run.objective, make_guard(config)
   optimiser = make_optimiser(config.optimiser)
   placement = place_state(objective, optimiser, mesh, config.sharding)
 
@@ -37,7 +37,7 @@ def train(run, config, workdir):
     watch = make_watch(config, workdir, start)
     if start:
       log.info('resumed from step %d of %d', start, run.steps)
-    judge = make_judge(config, workdir, run.name_images, lambda: checkpoint.describe_latest(checkpoints))
+    check_step = make_step_check(config, workdir, run.name_images, lambda: checkpoint.describe_latest(checkpoints))
     steps = {}
     feed = stack.enter_context(pipeline.stream(run.batches, start, config.data))
     show = stack.enter_context(open_log(workdir, start, run.steps, config))
@@ -48,7 +48,7 @@ def train(run, config, workdir):
       stops = preemption.is_asked(step)
       if stops or step > start and (step % config.save_every == 0 or step in run.pauses
                                     or checkpoint.has_failed(checkpoints)):
-        pending = flush(pending, judge, show)
+        pending = flush(pending, check_step, show)
         checkpoint.save(checkpoints, state, step, mark, wait=stops)
       if stops:
         raise preemption.Stopped(preemption.describe(step, run.steps))
@@ -69,10 +69,10 @@ def train(run, config, workdir):
           state, measures = steps[task](state, batch)
       if step == start:
         stack.enter_context(preemption.deferred())  # from here on there is something to save
-      flush(pending, judge, show)
+      flush(pending, check_step, show)
       pending = step, measures | {'waited': waited}, task
 
-    flush(pending, judge, show)
+    flush(pending, check_step, show)
     checkpoint.save(checkpoints, state, run.steps, mark, wait=True)
     if run.steps in run.pauses:
       with preemption.free():
@@ -86,10 +86,10 @@ def is_busy(pending):
   return pending is not None and not pending[1]['loss'].is_ready()
 
 
-def flush(pending, judge, show):
-  """Reads the measures of a step that has been dispatched, judges and logs them."""
+def flush(pending, check_step, show):
+  """Reads the measures of a step that has been dispatched, checks and logs them."""
   if pending is not None:
     step, measures, task = pending
     with watchdog.limit(f'step {step}'):
       measures = {name: float(value) for name, value in jax.device_get(measures).items()}
-    show(step, measures if judge(step, task, measures) else None, task)
+    show(step, measures if check_step(step, task, measures) else None, task)

@@ -152,10 +152,10 @@ def build(rng, config):
   import jax
 
   from mtpret_jax.preflight import abstract_run
-  from mtpret_jax.runtime.loss_guard import make_guard, remember
+  from mtpret_jax.runtime.loss_guard import make_guard
   from mtpret_jax.step import make_optimiser, make_schedule, make_visit_schedule, shape_state
   rehearsed = abstract_run.rehearse(config)
-  optimiser, objective = make_optimiser(config.optimiser), remember(rehearsed.objective, config)
+  optimiser, objective = make_optimiser(config.optimiser), rehearsed.objective
   make_guard(config)
   if config.objective == 'multitask':
     plan = plan_visits(config)

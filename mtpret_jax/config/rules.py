@@ -59,11 +59,6 @@ def choice(choices):
   return Rule('one of these', lambda value: isinstance(value, str | int) and value in choices, choices=choices)
 
 
-def spike():
-  return Rule('0 for no such rule, or a multiple of the median loss above 1',
-              lambda value: is_number(value) and (value == 0 or 1 < value <= 1e9), lambda value: 4)
-
-
 def flag():
   return Rule('True or False', lambda value: isinstance(value, bool))
 

@@ -1,6 +1,6 @@
 """What each field of a config may hold. Which of them must fit each other is in `validate.py`."""
 
-from mtpret_jax.config.rules import choice, flag, levels, name, number, path, row, sample, span, spike, text, whole
+from mtpret_jax.config.rules import choice, flag, levels, name, number, path, row, sample, span, text, whole
 from mtpret_jax.data.records import READERS
 from mtpret_jax.data.sources import SPLIT_RULES, SPLITS
 from mtpret_jax.data.task_schedule import ORDERS
@@ -26,7 +26,7 @@ STAGE = {
   'dtype': choice(('bfloat16', 'float32')), 'sharding': choice(STATES), 'init': text(), 'init_from': path(),
   'save_every': whole(1, STEPS), 'log_every': whole(1, STEPS), 'keep': whole(1, 1_000_000),
   'save_retries': whole(0, 10), 'on_nonfinite': choice(('skip', 'stop')), 'max_skips': whole(0, STEPS),
-  'spike': spike(), 'spike_window': whole(1, 1_000_000), 'optimiser': OPTIMISER}
+  'optimiser': OPTIMISER}
 MOCO = STAGE | {
   'steps': whole(1, STEPS), 'batch': whole(1, 2**20),
   'moco': {'dim': whole(1, 65_536), 'queue': whole(1, 2**24), 'temperature': number(0.001, 1000.0, 0.2),

@@ -12,7 +12,7 @@ from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.objectives import Objective
 from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.objectives.multitask import make_multitask
-from mtpret_jax.runtime.loss_guard import make_guard, remember
+from mtpret_jax.runtime.loss_guard import make_guard
 from mtpret_jax.runtime.sharding import by_batch
 from mtpret_jax.stages import make_plan
 from mtpret_jax.step import compile_step, make_optimiser, make_schedule, make_visit_schedule, place_state, shape_state
@@ -86,7 +86,7 @@ def shape_labelled(task_config, about):
 def lower(config, rehearsal, task, mesh):
   """(the step of `task` for the devices of `mesh`, the same lowered: `jax.stages.Lowered`). What is lowered is what
   training calls, to the shardings of the arrays; otherwise jax would trace it anew, under other names."""
-  objective, optimiser = remember(rehearsal.objective, config), make_optimiser(config.optimiser)
+  objective, optimiser = rehearsal.objective, make_optimiser(config.optimiser)
   placement = place_state(objective, optimiser, mesh, config.sharding)
   step = compile_step(objective, optimiser, rehearsal.schedule, task, mesh, config.seed, make_guard(config), placement)
 

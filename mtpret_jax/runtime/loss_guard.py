@@ -1,57 +1,19 @@
-"""Bad steps."""
+"""Stops the run at a step whose loss or gradient is not finite, or skips that step (`config.on_nonfinite`).
 
-import dataclasses
+The guard is part of the compiled step and keeps the old state. The step check runs on the host, logs the bad batch and
+decides whether the run goes on.
+"""
+
 import json
 import logging
 import math
 import pathlib
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-
-RECENT = 'recent'
-
-
-def remember(objective, config):
-  """The objective, whose carry also has `recent`: {task: (W,) losses of its last good steps, NaN where there were not
-  yet so many}. Without the rule on spikes it stays as it is."""
-  if not config.spike:
-    return objective
-
-  def init(rng, trunk=None):
-    params, carry = objective.init(rng, trunk)
-    return params, carry | {RECENT: {task: jnp.full((config.spike_window,), jnp.nan) for task in objective.parts}}
-
-  def loss(task, params, carry, *rest):
-    cost, (moved, measures) = objective.loss(task, params, carry, *rest)
-    return cost, (moved | {RECENT: carry[RECENT]}, measures)
-  return dataclasses.replace(objective, init=init, loss=loss)
-
-
-def make_guard(config):
-  """guard(task, old, new, measures) -> state, measures; None where there is nothing to do inside of a step.
-
-  `measures` gain `limit`, the highest loss that is not a spike, infinite as long as there are fewer losses than
-  `spike_window`. With on_nonfinite='skip' a bad step leaves everything as it was but the number of the step.
-  """
-  if config.on_nonfinite == 'stop' and not config.spike:
-    return None
-
-  def guard(task, old, new, measures):
-    good = jnp.isfinite(measures['loss']) & jnp.isfinite(measures['gradient'])
-    if config.spike:
-      recent_W = old.carry[RECENT][task]
-      limit = jnp.where(jnp.isfinite(recent_W).all(), config.spike * jnp.median(recent_W), jnp.inf)
-      good &= measures['loss'] <= limit
-      moved_W = jnp.where(good, jnp.append(recent_W[1:], measures['loss']), recent_W)
-      new = new.replace(carry=new.carry | {RECENT: old.carry[RECENT] | {task: moved_W}})
-      measures = measures | {'limit': limit}
-    if config.on_nonfinite == 'skip':
-      kept = jax.tree.map(lambda before, after: jnp.where(good, after, before), old, new)
-      new = kept.replace(step=new.step)
-    return new, measures
-  return guard
-
+from flax import struct
+from ml_collections import ConfigDict
 
 log = logging.getLogger(__name__)
 
@@ -59,52 +21,63 @@ FILE = 'bad_batches.jsonl'
 
 
 class Diverged(RuntimeError):
-  """A loss or gradient that is not a number, or a spike."""
+  """The loss or the gradient is not finite, and the run must stop."""
 
 
-def make_judge(config, workdir, name_images, describe_latest):
-  """judge(step, task, measures) -> whether the step counts; raises Diverged where the run has to stop.
+def make_guard(config: ConfigDict) -> Callable | None:
+  """guard(old state, new state, measures) -> state, for use inside the compiled step.
+
+  With on_nonfinite='skip' a step that is not finite changes nothing but the step count. With 'stop' there is nothing to
+  do inside the step, so that this returns None: the compiled step then is the same as without a guard.
+  """
+  if config.on_nonfinite == 'stop':
+    return None
+
+  def guard(old: struct.PyTreeNode, new: struct.PyTreeNode, measures: Mapping[str, jax.Array]) -> struct.PyTreeNode:
+    finite = jnp.isfinite(measures['loss']) & jnp.isfinite(measures['gradient'])
+    state = jax.tree.map(lambda before, after: jnp.where(finite, after, before), old, new)
+    return state.replace(step=new.step)  # the batch is a function of the step: the next step must see the next batch
+  return guard
+
+
+def make_step_check(config: ConfigDict, workdir: str | pathlib.Path, name_images: Callable,
+                    describe_latest: Callable[[], str]) -> Callable[[int, str, Mapping[str, float]], bool]:
+  """check_step(step, task, measures) -> whether the step counts. It raises Diverged where the run must stop.
 
   Args:
     name_images: step -> [(dataset, image_id), ...] of its batch.
-    describe_latest: () -> where the last good checkpoint is, in words.
+    describe_latest: () -> which checkpoint is the newest, for the message.
   """
-  in_a_row = 0
+  skips = 0  # in a row
 
-  def judge(step, task, measures):
-    nonlocal in_a_row
-    words = find_fault(measures)
-    if not words:
-      in_a_row = 0
+  def check_step(step, task, measures):
+    nonlocal skips
+    loss, gradient = measures['loss'], measures['gradient']
+    if math.isfinite(loss) and math.isfinite(gradient):
+      skips = 0
       return True
-    in_a_row += 1
-    where = write(workdir, step, task, measures, name_images)
-    if config.on_nonfinite == 'skip' and in_a_row <= config.max_skips:
-      log.warning('step %d (%s) %s and is skipped, %d in a row; its images are in %s', step, task, words, in_a_row,
-                  where)
+    path = log_bad_batch(workdir, step, task, measures, name_images)
+    words = f'step {step} ({task}) gave loss {loss} and gradient norm {gradient}'
+    if config.on_nonfinite == 'skip' and skips < config.max_skips:
+      skips += 1
+      log.warning('%s and is skipped, %d in a row; its images are in %s', words, skips, path)
       return False
-    skipped = f' after {in_a_row - 1} skipped ones' if in_a_row > 1 else ''
+    after = f' after {skips} skipped ones' if skips else ''
     raise Diverged(
-      f'step {step} ({task}) {words}: the run stops here{skipped}. The images of the batch are in {where}, the last '
-      f'good checkpoint is {describe_latest()}. A lower --config.optimiser.learning_rate or more config.optimiser.warmup_steps '
-      f'usually helps; --config.on_nonfinite=skip leaves such steps out')
-  return judge
+      f'{words}: the run stops here{after}. The images of the batch are in {path}, the last good checkpoint is '
+      f'{describe_latest()}. A lower --config.optimiser.learning_rate or more config.optimiser.warmup_steps usually '
+      f'helps; --config.on_nonfinite=skip leaves such steps out')
+  return check_step
 
 
-def find_fault(measures):
-  """What is wrong with a step, in words; '' where nothing is."""
-  loss, gradient, limit = measures['loss'], measures['gradient'], measures.get('limit', math.inf)
-  if not math.isfinite(loss + gradient):
-    return f'gave loss {loss} and gradient norm {gradient}'
-  return f'gave loss {loss:.4g}, a spike above {limit:.4g}' if loss > limit else ''
-
-
-def write(workdir, step, task, measures, name_images):
-  """Adds a line to the file, and returns where it is."""
+def log_bad_batch(workdir: str | pathlib.Path, step: int, task: str, measures: Mapping[str, float],
+                  name_images: Callable) -> pathlib.Path:
+  """Appends a line with the step's loss, gradient norm and images to `bad_batches.jsonl`; returns the path. Only the
+  first process writes."""
   path = pathlib.Path(workdir, FILE)
   if jax.process_index() == 0:
-    numbers = {name: repr(measures[name]) if not math.isfinite(measures[name]) else measures[name]
-               for name in ('loss', 'gradient', 'limit') if name in measures}  # JSON has no NaN
+    numbers = {name: measures[name] if math.isfinite(measures[name]) else repr(measures[name])  # JSON has no NaN
+               for name in ('loss', 'gradient')}
     images = [{'dataset': dataset, 'image_id': image_id} for dataset, image_id in name_images(step)]
     with open(path, 'a', encoding='utf-8') as file:
       file.write(json.dumps({'step': step, 'task': task} | numbers | {'images': images}) + '\n')
