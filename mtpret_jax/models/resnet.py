@@ -100,7 +100,11 @@ def plan_block(stage, index, output_stride):
   return Grid(1, after, after) if index else Grid(stride, before, after)
 
 
-LAYERS = {'resnet18': (BasicBlock, (2, 2, 2, 2)), 'resnet50': (Bottleneck, (3, 4, 6, 3))}
+LAYERS = {  # name: (block, number of blocks in each of the four stages)
+  'resnet18': (BasicBlock, (2, 2, 2, 2)),
+  'resnet34': (BasicBlock, (3, 4, 6, 3)),
+  'resnet50': (Bottleneck, (3, 4, 6, 3)),
+}
 
 
 class ResNet(nnx.Module):

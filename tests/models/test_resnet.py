@@ -18,7 +18,7 @@ from tests.support.drawn import make_state_dict
 from tests.support.paths import ROOT
 
 TOLERANCE = 1e-4  # absolute, f32; the features are of the order of one
-TRUNKS = ('resnet18', 'resnet50')
+TRUNKS = ('resnet18', 'resnet34', 'resnet50')
 FIXTURE = ROOT / 'tests/reference/resnet.npz'
 
 

@@ -43,7 +43,7 @@ def running_statistics(model):
 def record():
   images = draw.normal('images', SHAPE)
   kept = {}
-  for name in ('resnet18', 'resnet50'):
+  for name in ('resnet18', 'resnet34', 'resnet50'):
     model = build(name)
     for mode in ('inference', 'training'):  # in this order: training moves the running statistics
       for stage, values in enumerate(features(model, images, training=mode == 'training')):
