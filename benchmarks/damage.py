@@ -80,7 +80,7 @@ def break_off(rng, folder):
     if rng.random() < 0.5:
       path.unlink()
   folder.with_name(f'{folder.name}.incomplete').touch()
-  checksums.locate(folder).unlink()
+  checksums.manifest_path(folder).unlink()
 
 
 def exchange(rng, folder):
@@ -101,11 +101,11 @@ WAYS = {
   'save broken off': break_off,
   'files swapped': swap_files,
   'other step': exchange,
-  'manifest flipped': lambda rng, folder: flip(rng, checksums.locate(folder)),
-  'manifest truncated': lambda rng, folder: truncate(rng, checksums.locate(folder)),
-  'manifest deleted': lambda rng, folder: checksums.locate(folder).unlink(),
+  'manifest flipped': lambda rng, folder: flip(rng, checksums.manifest_path(folder)),
+  'manifest truncated': lambda rng, folder: truncate(rng, checksums.manifest_path(folder)),
+  'manifest deleted': lambda rng, folder: checksums.manifest_path(folder).unlink(),
   "other's manifest": lambda rng, folder: shutil.copy(
-    checksums.locate(folder.with_name(str(OLD if folder.name == str(NEW) else NEW))), checksums.locate(folder)),
+    checksums.manifest_path(folder.with_name(str(OLD if folder.name == str(NEW) else NEW))), checksums.manifest_path(folder)),
 }
 
 
@@ -117,7 +117,7 @@ def judge(rng, workdir, way, both):
     WAYS['flipped bit'](rng, pick_folder(folder))
   try:
     with checkpoint.open_checkpoints(workdir, 2) as checkpoints:
-      state = checkpoint.resume(checkpoints, make_state(0), {})
+      state = checkpoint.restore(checkpoints, make_state(0), {})
   except checkpoint.Damaged as error:
     return '' if both and '\n' not in str(error) and f'step {OLD} is damaged' in str(error) else f'refused: {error}'
   except Exception as error:

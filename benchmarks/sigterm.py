@@ -21,7 +21,7 @@ import time
 
 from benchmarks.support import forked
 from mtpret_jax.runtime import preemption
-from mtpret_jax.runtime.atomic_io import read_lines
+from mtpret_jax.runtime.atomic_io import read_json_lines
 
 LIMIT = 5.0  # s
 CONFIG = 'configs/pretrain.py:smoke'
@@ -34,7 +34,7 @@ def start(workdir, data):
 
 
 def count_steps(workdir):
-  return len(read_lines(workdir / 'metrics.jsonl'))
+  return len(read_json_lines(workdir / 'metrics.jsonl'))
 
 
 def wait_for(child, ready):
@@ -59,7 +59,7 @@ def try_signal(number, rng, folder, wanted, starts):
   child.send(signal.SIGTERM)
   code = child.wait()
   took = time.monotonic() - began
-  words = [f'{took:.1f} s'] * (took > LIMIT) + [f'exit code {code}'] * (code != preemption.CODE)
+  words = [f'{took:.1f} s'] * (took > LIMIT) + [f'exit code {code}'] * (code != preemption.EXIT_CODE)
   last = workdir.with_suffix('.txt').read_text().splitlines()[-1]
   saved = [int(path.stem) for path in workdir.glob('checkpoints/*.sha256')]
   told = re.search(r'stopped by SIGTERM(?: at step (\d+) of 20, which is saved)?; the same command goes on$', last)

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.support import forked
 from mtpret_jax.cpu import malloc
 from mtpret_jax.runtime import preemption
-from mtpret_jax.runtime.atomic_io import read_lines
+from mtpret_jax.runtime.atomic_io import read_json_lines
 
 EVERY, REST, WARM, LIMIT = 10, 120, 0.2, 1.0  # s; s; share of the time; MB per 1,000 steps
 
@@ -37,7 +37,7 @@ def measure(process):
 
 
 def count_steps(workdir):
-  lines = read_lines(pathlib.Path(workdir, 'metrics.jsonl'))
+  lines = read_json_lines(pathlib.Path(workdir, 'metrics.jsonl'))
   return lines[-1]['step'] if lines else 0
 
 
@@ -62,7 +62,7 @@ def soak(folder, minutes, every=EVERY):
   finally:
     child.send(signal.SIGTERM)
     child.wait()
-  if child.code != preemption.CODE:
+  if child.code != preemption.EXIT_CODE:
     raise RuntimeError(f'the run ended with code {child.code} and not as asked, see {folder / "log.txt"}')
   return np.array(samples)
 

@@ -40,9 +40,9 @@ PREFLIGHT = flags.DEFINE_string(
 log = logging.getLogger(__name__)
 
 # exit codes: the run went wrong; the command has to be changed; the same command goes on
-FAILED, REFUSED, STOPPED = 1, 2, preemption.CODE
+FAILED, REFUSED, STOPPED = 1, 2, preemption.EXIT_CODE
 FAILURES = (loss_guard.Diverged, checkpoint.SaveFailed)
-EXPECTED = (*prepare_data.REFUSALS, *FAILURES)  # what is told in one line, by all processes at the same time
+EXPECTED = (*prepare_data.USER_ERRORS, *FAILURES)  # what is told in one line, by all processes at the same time
 
 
 def main(_):
@@ -52,7 +52,7 @@ def main(_):
     check_objective(CONFIG.value)
     if PREFLIGHT.value:  # keeps nothing: jax reads what it compiled only where the chips are
       return report.run(CONFIG.value, PREFLIGHT.value)
-    compilation_cache.keep_compiled()
+    compilation_cache.enable_cache()
     if DISTRIBUTED.value:
       distributed.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, STALL_TIMEOUT.value)
       if jax.process_index():  # the first process speaks for all
@@ -61,15 +61,15 @@ def main(_):
       raise ConfigError('--coordinator, --processes and --process are for --distributed: give that, too')
     else:
       devices.use_cores(CONFIG.value)
-    preemption.listen()
-    with distributed.alarm(EXPECTED):
+    preemption.install_handlers()
+    with distributed.exit_on_error(EXPECTED):
       stages.run(CONFIG.value)
-  except prepare_data.REFUSALS as error:
+  except prepare_data.USER_ERRORS as error:
     stop(REFUSED, error)
   except FAILURES as error:
     stop(FAILED, error)
   except preemption.Stopped as notice:
-    preemption.Notice.told = True
+    preemption.SignalState.announced = True
     stop(STOPPED, f'{notice}; the same command goes on')
 
 
@@ -110,8 +110,8 @@ def explain_field(error, argv):
 
 
 def stop(code, error):
-  distributed.say(error)
-  distributed.leave_with_all(code)
+  distributed.print_error(error)
+  distributed.exit_together(code)
   sys.exit(code)
 
 

@@ -30,9 +30,9 @@ from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.report import pretrain
 from mtpret_jax.runtime import distributed, preemption, prepare_data, workdir_lock
-from mtpret_jax.runtime.initial_weights import check_start, list_lineage
+from mtpret_jax.runtime.initial_weights import check_init, list_pretraining_datasets
 from mtpret_jax.runtime.logging import list_libraries
-from mtpret_jax.runtime.shared_memory import check_room
+from mtpret_jax.runtime.shared_memory import check_shared_memory
 from mtpret_jax.step import make_schedule, make_visit_schedule
 from mtpret_jax.tasks.dataset import make_labelled_task, open_sources
 
@@ -48,7 +48,7 @@ class Run:
     schedule: step -> learning rate.
     steps: how many there are.
     name_images: step -> [(dataset, image_id)] of its batch.
-    pauses: steps before which the state is evaluated, and the last.
+    evaluation_steps: steps before which the state is evaluated, and the last.
   """
 
   objective: Objective
@@ -57,7 +57,7 @@ class Run:
   schedule: Callable
   steps: int
   name_images: Callable
-  pauses: frozenset = frozenset()
+  evaluation_steps: frozenset = frozenset()
 
 
 def make_run(config):
@@ -92,7 +92,7 @@ def make_multitask_run(config):
     schedule=make_visit_schedule(config.optimiser, plan),
     steps=plan.steps,
     name_images=functools.partial(pipeline.name_visit_images, plan, sources, config),
-    pauses=frozenset(range(every, plan.steps, every) if every else plan.round_ends) | {plan.steps})
+    evaluation_steps=frozenset(range(every, plan.steps, every) if every else plan.round_ends) | {plan.steps})
 
 
 def make_plan(config, images):
@@ -115,14 +115,14 @@ def run(config):
 
 def run_stage(config):
   """Prepares, trains and reports one stage."""
-  distributed.in_all(lambda: check_run(config), prepare_data.REFUSALS)
+  distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
   distributed.check_same(flatten(config.to_dict()) | list_libraries())
-  distributed.check_shared(config.workdir, 'workdir')
+  distributed.check_shared_folder(config.workdir, 'workdir')
   with contextlib.ExitStack() as stack:
-    distributed.on_first(lambda: stack.enter_context(workdir_lock.hold(config.workdir)))
+    distributed.run_on_first(lambda: stack.enter_context(workdir_lock.lock(config.workdir)))
     prepare_data.prepare_data(config)
     state = train_stage(config, config.workdir)
-    with preemption.free():
+    with preemption.interruptible():
       (pretrain if config.objective == 'moco' else test_scores).finish(state, config)
 
 
@@ -133,14 +133,14 @@ def run_evaluation(config):
 
 def run_recipe(config):
   """Runs the stages one after another; those that have reported with the same config are passed by."""
-  distributed.in_all(lambda: check_run(config), prepare_data.REFUSALS)
+  distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
   for name, stage in config.stages.items():
     if test_scores.is_finished(stage):
       log.info('%s: finished before, see %s', name, stage.workdir)
     else:
       log.info('%s', name)
       run_stage(stage)
-  distributed.on_first(lambda: test_scores.finish_recipe(config))
+  distributed.run_on_first(lambda: test_scores.finish_recipe(config))
 
 
 RUNS = {'moco': run_stage, 'multitask': run_stage, 'evaluate': run_evaluation, 'recipe': run_recipe}
@@ -159,7 +159,7 @@ def check_run(config):
   for name, stage in config.stages.items():
     try:
       check_stage(stage.copy_and_resolve_references(), made)
-    except prepare_data.REFUSALS as error:
+    except prepare_data.USER_ERRORS as error:
       raise in_stage(name, error) from error
 
 
@@ -171,8 +171,8 @@ def check_stage(config, made=()):
   check_folder('data.dir', config.data.dir)
   prepare_data.choose_datasets(config)
   check_config(config, devices=devices, processes=processes)
-  check_room(config, processes)
-  prepare_data.refuse_unteachable(config)
+  check_shared_memory(config, processes)
+  prepare_data.check_annotations(config)
   if config.init_from not in made:
-    check_start(config)
-    prepare_data.refuse_external(config, list_lineage(config))
+    check_init(config)
+    prepare_data.check_external(config, list_pretraining_datasets(config))

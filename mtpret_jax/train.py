@@ -10,7 +10,7 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data import pipeline
 from mtpret_jax.evaluation.validation import make_watch
 from mtpret_jax.runtime import checkpoint, distributed, preemption, watchdog
-from mtpret_jax.runtime.initial_weights import read_start
+from mtpret_jax.runtime.initial_weights import read_initial_weights
 from mtpret_jax.runtime.logging import open_log
 from mtpret_jax.runtime.loss_guard import Diverged, make_guard, make_step_check
 from mtpret_jax.runtime.sharding import gather_state, make_mesh, place_batch
@@ -31,8 +31,8 @@ def train(run, config, workdir):
 
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep, retries=config.save_retries))
-    state = checkpoint.resume(
-      checkpoints, init_state(objective, optimiser, mesh, config.seed, read_start(config), placement), mark)
+    state = checkpoint.restore(
+      checkpoints, init_state(objective, optimiser, mesh, config.seed, read_initial_weights(config), placement), mark)
     start = int(state.step)
     watch = make_watch(config, workdir, start)
     if start:
@@ -41,22 +41,22 @@ def train(run, config, workdir):
     steps = {}
     feed = stack.enter_context(pipeline.stream(run.batches, start, config.data))
     show = stack.enter_context(open_log(workdir, start, run.steps, config))
-    stack.enter_context(distributed.alarm((ConfigError, Diverged, checkpoint.SaveFailed)))
+    stack.enter_context(distributed.exit_on_error((ConfigError, Diverged, checkpoint.SaveFailed)))
     pending = None  # the measures of the last step, not yet read: reading them would wait for the device
 
     for step in range(start, run.steps):
-      stops = preemption.is_asked(step)
-      if stops or step > start and (step % config.save_every == 0 or step in run.pauses
-                                    or checkpoint.has_failed(checkpoints)):
+      stops = preemption.should_stop(step)
+      if stops or step > start and (step % config.save_every == 0 or step in run.evaluation_steps
+                                    or checkpoint.save_has_failed(checkpoints)):
         pending = flush(pending, check_step, show)
         checkpoint.save(checkpoints, state, step, mark, wait=stops)
       if stops:
-        raise preemption.Stopped(preemption.describe(step, run.steps))
-      if step in run.pauses:
-        with preemption.free():
+        raise preemption.Stopped(preemption.describe_stop(step, run.steps))
+      if step in run.evaluation_steps:
+        with preemption.interruptible():
           watch(gather_state(state), step)
       began = time.perf_counter()
-      with watchdog.limit(f'the batch of step {step}'):
+      with watchdog.time_limit(f'the batch of step {step}'):
         task, batch = next(feed)
       batch = place_batch(batch, mesh)
       waited = 0.0 if is_busy(pending) else time.perf_counter() - began
@@ -65,17 +65,17 @@ def train(run, config, workdir):
           objective, optimiser, run.schedule, task, mesh, config.seed, guard, placement)
         state, measures = jax.block_until_ready(steps[task](state, batch))  # compiles; other hosts may take longer
       else:
-        with watchdog.limit(f'step {step}'):
+        with watchdog.time_limit(f'step {step}'):
           state, measures = steps[task](state, batch)
       if step == start:
-        stack.enter_context(preemption.deferred())  # from here on there is something to save
+        stack.enter_context(preemption.defer_signals())  # from here on there is something to save
       flush(pending, check_step, show)
       pending = step, measures | {'waited': waited}, task
 
     flush(pending, check_step, show)
     checkpoint.save(checkpoints, state, run.steps, mark, wait=True)
-    if run.steps in run.pauses:
-      with preemption.free():
+    if run.steps in run.evaluation_steps:
+      with preemption.interruptible():
         watch(gather_state(state), run.steps)
     log.info('the last checkpoint is %s', checkpoint.describe_latest(checkpoints))
   return gather_state(state)
@@ -90,6 +90,6 @@ def flush(pending, check_step, show):
   """Reads the measures of a step that has been dispatched, checks and logs them."""
   if pending is not None:
     step, measures, task = pending
-    with watchdog.limit(f'step {step}'):
+    with watchdog.time_limit(f'step {step}'):
       measures = {name: float(value) for name, value in jax.device_get(measures).items()}
     show(step, measures if check_step(step, task, measures) else None, task)

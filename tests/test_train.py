@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_check
   with pytest.raises(Diverged, match=told):
     stages.train_stage(config, tmp_path)
   with checkpoint.open_checkpoints(tmp_path, 2) as checkpoints:
-    assert checkpoint.latest_step(checkpoints) == 2
+    assert checkpoints.latest == 2
 
 
 def test_metrics_hold_what_a_person_watches(undisturbed):

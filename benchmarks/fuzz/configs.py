@@ -90,7 +90,7 @@ def check(arguments, devices, processes):
         mock.patch.object(jax, 'process_count', lambda: processes)):
     try:
       stages.check_run(config)
-    except prepare_data.REFUSALS as error:
+    except prepare_data.USER_ERRORS as error:
       return None, f'mtpret_jax: {error}\n'
   return config, ''
 

@@ -151,7 +151,7 @@ def forge(rng, case):
     path.write_bytes(values.pick(rng, tuple(raw.KINDS.values()))(rng, path.read_bytes()))
   else:
     path.unlink()
-  checksums.write(folder)
+  checksums.write_manifest(folder)
 
 
 def litter(rng, case):
@@ -212,9 +212,9 @@ def start_from(case, clean):
   for source in (FIRST, THIRD):
     config = ConfigDict(dict(init='other', init_from=source, trunk='resnet18', tasks={}))
     try:
-      initial_weights.check_start(config)
-      lineage = initial_weights.list_lineage(config)
-      params, _ = initial_weights.read_start(config)
+      initial_weights.check_init(config)
+      lineage = initial_weights.list_pretraining_datasets(config)
+      params, _ = initial_weights.read_initial_weights(config)
     except ValueError as error:
       refused.append(error)
       continue
@@ -270,7 +270,7 @@ def go_on(case, clean):
     if not (case / name / 'run.lock').exists() or (case / name / 'run.lock').is_file():
       workdir_lock.describe_holder(case / name / 'run.lock')
     if not (case / name / 'metrics.jsonl').exists() or (case / name / 'metrics.jsonl').is_file():
-      logging.drop_lines(case / name / 'metrics.jsonl', 2)
+      logging.drop_later_lines(case / name / 'metrics.jsonl', 2)
     test_scores.measure_forgetting(validation.read(case / name) or [{'tasks': {}}])
     with checkpoint.open_checkpoints(case / name, 2) as checkpoints:
       checkpoint.read_metadata(checkpoints)

@@ -63,7 +63,7 @@ def run(rng, case, tell, whole, shapes):
   before = os.getcwd()
   os.chdir(case)
   try:
-    params, stats = initial_weights.read_start(config)
+    params, stats = initial_weights.read_initial_weights(config)
   except ConfigError as error:
     judge.judge_line(str(error))
     judge.demand(str(path) in str(error), f'names no file: {error}')

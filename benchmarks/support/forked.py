@@ -113,13 +113,13 @@ def differ(workdir, other):
 
     from mtpret_jax.evaluation import validation
     from mtpret_jax.runtime import checkpoint
-    from mtpret_jax.runtime.atomic_io import read_lines
+    from mtpret_jax.runtime.atomic_io import read_json_lines
     from mtpret_jax.runtime.logging import METRICS
     (state, _), (wanted, _) = (checkpoint.read_state(folder) for folder in (workdir, other))
     same = jax.tree.map(lambda one, two: one.dtype == two.dtype and one.tobytes() == two.tobytes(),
                         jax.tree.map(np.asarray, state), jax.tree.map(np.asarray, wanted))
     words = [jax.tree_util.keystr(path) for path, equal in jax.tree_util.tree_leaves_with_path(same) if not equal][:3]
-    lines, others = ([(line['step'], line['task'], line['loss']) for line in read_lines(pathlib.Path(folder, METRICS))]
+    lines, others = ([(line['step'], line['task'], line['loss']) for line in read_json_lines(pathlib.Path(folder, METRICS))]
                      for folder in (workdir, other))
     words += ['metrics.jsonl'] * (lines != others)
     words += ['validation.jsonl'] * (validation.read(workdir) != validation.read(other))

@@ -46,7 +46,7 @@ def read_config(workdir, also=None):
 REMEDY = 'put back what the run wrote, or name another run'
 
 
-def refuse_changed(config, mark, workdir):
+def check_unchanged(config, mark, workdir):
   """Raises ConfigError where the config of the run in `workdir` is not the one that its checkpoint was saved with;
   `mark` is what `pipeline.fingerprint` said then."""
   datasets = {f'data.{name}' for name in config['data']['datasets']}

@@ -49,7 +49,7 @@ def collect(task_config, predict, mesh, source, title, params, stats):
     batch = {field: np.stack([row[field] for row in read]) for field in read[0]} | {'valid': valid[own]}
     batch = place_batch(batch, mesh)
     compiles = start == 0
-    with contextlib.nullcontext() if compiles else watchdog.limit(f'{title}, images from {start} on'):
+    with contextlib.nullcontext() if compiles else watchdog.time_limit(f'{title}, images from {start} on'):
       shown, predicted = jax.device_get(predict(params, stats, batch))
     if jax.process_index():
       continue

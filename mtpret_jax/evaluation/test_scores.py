@@ -32,7 +32,7 @@ def finish(state, config):
   """Scores on the test split where the run has one task; the matrix of rounds where it has several."""
   workdir = pathlib.Path(config.workdir)
   if len(config.tasks) > 1:
-    distributed.on_first(lambda: show_rounds(config, workdir))
+    distributed.run_on_first(lambda: show_rounds(config, workdir))
     return
   best, note = checkpoint.read_state(workdir, validation.BEST)
   log.info('scoring step %d, the best by validation (%.4f), on the test split', best['step'], note['score'])
@@ -72,7 +72,7 @@ def read_trained(run):
     if mistake:
       raise ConfigError(f'{saved.FILE} is damaged, {mistake[0]} is {show(mistake[1])}: {saved.REMEDY}')
     try:
-      saved.refuse_changed(told, checkpoint.read_mark(run), run)
+      saved.check_unchanged(told, checkpoint.read_fingerprint(run), run)
     except (FileNotFoundError, checkpoint.Damaged) as error:  # the best state may be whole all the same
       log.warning('%s in %s cannot be compared with the checkpoint of the run: %s', saved.FILE, run, error)
   except ConfigError as error:
@@ -85,7 +85,7 @@ def score_split(state, config, workdir, split):
   collectors = {}
   scored = predict.score_tasks(config, state, split, collectors)
   about = {name: choose_findings(source.about, config.tasks[name]) for (name, _), (source, _) in collectors.items()}
-  distributed.on_first(lambda: write_split(scored, about, state, config, workdir, split))
+  distributed.run_on_first(lambda: write_split(scored, about, state, config, workdir, split))
 
 
 def write_split(scored, about, state, config, workdir, split):

@@ -11,7 +11,7 @@ from tensorboardX import SummaryWriter
 
 from mtpret_jax.evaluation import predict
 from mtpret_jax.runtime import checkpoint, distributed
-from mtpret_jax.runtime.atomic_io import read_lines, write_whole
+from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def make_watch(config, workdir, start):
     if step == start and any(line['step'] == step for line in read(workdir)):
       return
     scored = predict.score_tasks(config, state, 'validation', collectors)
-    heads = distributed.on_first(lambda: {name: predict.headline_of(result) for name, (_, result) in scored.items()})
+    heads = distributed.run_on_first(lambda: {name: predict.headline_of(result) for name, (_, result) in scored.items()})
     log.info('validation at step %d: %s', step, ', '.join(
       f'{name} {title} {value if value is None else round(value, 4)}' for name, (title, value, _) in heads.items()))
     if len(heads) == 1:
@@ -49,7 +49,7 @@ def write(workdir, step, scores):
   """Replaces what an interrupted run may have written of this step and later ones."""
   path = pathlib.Path(workdir, FILE)
   earlier = [line for line in read(workdir) if line['step'] < step]
-  write_whole(path, ''.join(json.dumps(line) + '\n' for line in [*earlier, {'step': step, 'tasks': scores}]))
+  write_atomically(path, ''.join(json.dumps(line) + '\n' for line in [*earlier, {'step': step, 'tasks': scores}]))
   with SummaryWriter(str(pathlib.Path(workdir, 'tensorboard'))) as events:
     for name, score in scores.items():
       if score['value'] is not None:
@@ -58,7 +58,7 @@ def write(workdir, step, scores):
 
 def read(workdir):
   """The lines of `validation.jsonl`: `step`, and of each task `headline`, `value` and `sign`; without damaged ones."""
-  lines = read_lines(pathlib.Path(workdir, FILE))
+  lines = read_json_lines(pathlib.Path(workdir, FILE))
   whole = [line for line in lines if isinstance(line.get('tasks'), dict) and all(map(is_score, line['tasks'].values()))]
   if len(whole) < len(lines):
     log.warning('%d damaged lines of %s are left out', len(lines) - len(whole), pathlib.Path(workdir, FILE))
@@ -84,6 +84,6 @@ def check_best(workdir):
 def keep_best(workdir, state, step, score, retries):
   with checkpoint.open_checkpoints(workdir, 1, BEST, retries) as checkpoints:
     before = checkpoint.read_metadata(checkpoints)
-    if distributed.on_first(lambda: before is None or (
-        score > before['score'] and checkpoint.latest_step(checkpoints) < step)):
+    if distributed.run_on_first(lambda: before is None or (
+        score > before['score'] and checkpoints.latest < step)):
       checkpoint.save(checkpoints, state, step, {'score': score}, wait=True)

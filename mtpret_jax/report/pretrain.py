@@ -11,16 +11,16 @@ from mtpret_jax.evaluation import probe
 from mtpret_jax.evaluation.metrics import align
 from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.runtime import distributed
-from mtpret_jax.runtime.atomic_io import write_whole
-from mtpret_jax.runtime.initial_weights import read_start
+from mtpret_jax.runtime.atomic_io import write_atomically
+from mtpret_jax.runtime.initial_weights import read_initial_weights
 from mtpret_jax.runtime.logging import list_versions
 from mtpret_jax.runtime.prepare_data import PHANTOMS
 
 
 def finish(state, config):
   """Probes the trunk before and after training, writes what they scored, draws, and prints where everything lies."""
-  start = read_start(config, quiet=True)  # by all processes: Orbax waits for them
-  distributed.on_first(lambda: report(state, start, config))
+  start = read_initial_weights(config, quiet=True)  # by all processes: Orbax waits for them
+  distributed.run_on_first(lambda: report(state, start, config))
 
 
 def report(state, start, config):
@@ -65,7 +65,7 @@ def write_results(workdir, rows, config):
     'data': PHANTOMS if not config.data.archives else config.data.archives,
     'probe': rows, 'versions': list_versions(), 'config': config.to_dict()}
   path = pathlib.Path(workdir, 'results.json')
-  write_whole(path, json.dumps(results, indent=2, default=list) + '\n')
+  write_atomically(path, json.dumps(results, indent=2, default=list) + '\n')
   return path
 
 

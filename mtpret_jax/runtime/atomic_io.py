@@ -8,7 +8,7 @@ import pathlib
 log = logging.getLogger(__name__)
 
 
-def write_whole(path, text):
+def write_atomically(path, text):
   """Writes `text` to `path` at once: a reader, or a run after a crash, finds the old file or all of the new one."""
   path = pathlib.Path(path)
   half = path.with_name(f'{path.name}.part')
@@ -17,10 +17,10 @@ def write_whole(path, text):
     file.flush()
     os.fsync(file.fileno())
   os.replace(half, path)
-  keep_names(path.parent)
+  fsync_folder(path.parent)
 
 
-def keep_names(folder):
+def fsync_folder(folder):
   """Names in a folder survive a loss of power only when the folder itself has been written out."""
   handle = os.open(folder, os.O_RDONLY)
   try:
@@ -29,7 +29,7 @@ def keep_names(folder):
     os.close(handle)
 
 
-def read_lines(path):
+def read_json_lines(path):
   """The objects in a file of JSON lines, [] where it is not there. A line that is no object with the number of a
   `step`, such as a last one that was cut off, is left out; in the middle that is told."""
   path = pathlib.Path(path)

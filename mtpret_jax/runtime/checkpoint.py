@@ -68,32 +68,32 @@ def open_checkpoints(workdir, keep, folder='checkpoints', retries=0):
     raise ConfigError(f'{folder} is no folder and cannot be made one ({error.strerror}): remove what is there, put '
                       f'back what the run wrote, or give another --config.workdir') from error
   if jax.process_index() == 0:
-    sweep(folder)
-  checkpoints = Checkpoints(folder, keep, retries, distributed.on_first(lambda: find_latest(folder)))
+    remove_interrupted(folder)
+  checkpoints = Checkpoints(folder, keep, retries, distributed.run_on_first(lambda: find_latest(folder)))
   try:
     yield checkpoints
   except BaseException:
-    if error := collect(checkpoints, agree=False):  # others may not be here, or not any more
+    if error := wait_for_save(checkpoints, agree=False):  # others may not be here, or not any more
       log.error('the last save failed, too: %s', error)
     raise
   else:
-    if error := collect(checkpoints):
+    if error := wait_for_save(checkpoints):
       raise SaveFailed(describe_failure(checkpoints, error))
   finally:
     checkpoints.pool.shutdown()
 
 
-def sweep(folder):
+def remove_interrupted(folder):
   """Removes what is left of saves and deletions that were interrupted: nothing of it is a checkpoint."""
   for debris in folder.glob('*.orbax-checkpoint-tmp*'):
     shutil.rmtree(debris, ignore_errors=True)
   for mark in folder.glob('*.incomplete'):
     if not mark.stem.isdecimal() or not mark.is_file():  # none of ours
       continue
-    if checksums.locate(folder / mark.stem).exists():  # whole: the mark was not yet taken away, or just set
+    if checksums.manifest_path(folder / mark.stem).exists():  # whole: the mark was not yet taken away, or just set
       mark.unlink()
     else:
-      discard(folder, int(mark.stem))
+      delete_step(folder, int(mark.stem))
 
 
 def list_steps(folder):
@@ -106,7 +106,7 @@ def find_latest(folder):
   passed by; raises Damaged where nothing else is there."""
   told, latest = [], None
   for step in list_steps(folder):
-    if (folder / f'{step}.incomplete').exists() and not checksums.locate(folder / str(step)).exists():
+    if (folder / f'{step}.incomplete').exists() and not checksums.manifest_path(folder / str(step)).exists():
       continue  # never was a checkpoint
     damage = checksums.find_damage(folder / str(step))
     if not damage:
@@ -129,66 +129,66 @@ def save(checkpoints, state, step, run, wait=False):
   Where this save (with `wait`), or the one before, failed, the state of now is saved while everything waits,
   `retries` times, after 1, 5, 25, ... seconds. Raises SaveFailed after that.
   """
-  error = collect(checkpoints)
+  error = wait_for_save(checkpoints)
   if checkpoints.latest == step:
     return
   if error is None:
-    begin(checkpoints, state, step, run)
-    error = collect(checkpoints) if wait else None
+    start_save(checkpoints, state, step, run)
+    error = wait_for_save(checkpoints) if wait else None
   for attempt in range(checkpoints.retries):
     if error is None:
       return
     log.warning('%s Trying again in %d s, %d of %d.', describe_failure(checkpoints, error), 5 ** attempt, attempt + 1,
                 checkpoints.retries)
     time.sleep(5 ** attempt)
-    begin(checkpoints, state, step, run)
-    error = collect(checkpoints)
+    start_save(checkpoints, state, step, run)
+    error = wait_for_save(checkpoints)
   if error is not None:
     raise SaveFailed(describe_failure(checkpoints, error))
 
 
-def begin(checkpoints, state, step, run):
+def start_save(checkpoints, state, step, run):
   folder = checkpoints.folder / str(step)
   try:
     if jax.process_index() == 0:
-      discard(checkpoints.folder, step, keep_mark=True)  # one that was damaged
+      delete_step(checkpoints.folder, step, keep_mark=True)  # one that was damaged
     response = ocp.save_checkpointables_async(folder, {'state': state}, overwrite=True, custom_metadata=run)
-    future = checkpoints.pool.submit(finish, response, folder, checkpoints.keep, jax.process_index())
+    future = checkpoints.pool.submit(finish_save, response, folder, checkpoints.keep, jax.process_index())
   except Exception as error:  # whatever the disk and Orbax make of it
     future = futures.Future()
     future.set_exception(error)
   checkpoints.saving = step, future
 
 
-def finish(response, folder, keep, process):
+def finish_save(response, folder, keep, process):
   """Waits for the commit, writes the manifest, and only then deletes what is not kept. The memory that was freed since
   the last save goes back to the kernel."""
   response.result()
   if process == 0:
-    checksums.write(folder)
+    checksums.write_manifest(folder)
     (folder.parent / f'{folder.name}.incomplete').unlink(missing_ok=True)
     if keep is not None:
-      retire(folder.parent, int(folder.name), keep)
+      delete_old(folder.parent, int(folder.name), keep)
   malloc.give_back()
 
 
-def retire(folder, newest, keep):
+def delete_old(folder, newest, keep):
   """Deletes all but the `keep` newest checkpoints; those after `newest` are damaged ones that it replaces."""
   steps = list_steps(folder)
-  kept = [step for step in steps if step <= newest and checksums.locate(folder / str(step)).exists()][:keep]
+  kept = [step for step in steps if step <= newest and checksums.manifest_path(folder / str(step)).exists()][:keep]
   for step in steps:
     if step not in kept:
       try:
-        discard(folder, step)
+        delete_step(folder, step)
       except OSError as error:  # the new one is whole all the same
         log.warning('the checkpoint of step %d in %s could not be deleted: %s', step, folder, error)
 
 
-def discard(folder, step, keep_mark=False):
+def delete_step(folder, step, keep_mark=False):
   """Deletes a step. The mark comes first: a deletion that is interrupted is seen as one, not as damage."""
   mark = folder / f'{step}.incomplete'
   mark.touch()
-  checksums.locate(folder / str(step)).unlink(missing_ok=True)
+  checksums.manifest_path(folder / str(step)).unlink(missing_ok=True)
   for path in list(folder.iterdir()):  # no glob: Python keeps every pattern
     if path.name == str(step) or path.name.startswith(f'{step}.orbax-checkpoint-tmp'):
       shutil.rmtree(path)
@@ -196,7 +196,7 @@ def discard(folder, step, keep_mark=False):
     mark.unlink()
 
 
-def collect(checkpoints, agree=True):
+def wait_for_save(checkpoints, agree=True):
   """Waits for the save under way. Returns its error, or None; on several processes that of any of them, if they `agree`
   by calling this all."""
   if checkpoints.saving is None:
@@ -205,21 +205,21 @@ def collect(checkpoints, agree=True):
   error = future.exception()
   if agree:
     try:
-      distributed.in_all(future.result, (Exception,))
+      distributed.run_on_all(future.result, (Exception,))
     except Exception as told:  # another process's
       error = error or told
   if error is None:
     checkpoints.latest = step
   elif jax.process_index() == 0:
     with contextlib.suppress(OSError):
-      discard(checkpoints.folder, step)  # half of it takes room that the next attempt needs
+      delete_step(checkpoints.folder, step)  # half of it takes room that the next attempt needs
   return error
 
 
-def has_failed(checkpoints):
+def save_has_failed(checkpoints):
   """Whether the save under way has ended in an error, without waiting. Several processes may not learn it at the same
   step, so they learn it at the next save."""
-  return (checkpoints.saving is not None and not distributed.is_joined() and checkpoints.saving[1].done()
+  return (checkpoints.saving is not None and not distributed.is_multiprocess() and checkpoints.saving[1].done()
           and checkpoints.saving[1].exception() is not None)
 
 
@@ -228,7 +228,7 @@ def describe_failure(checkpoints, error):
           f'one is {describe_latest(checkpoints)}.')
 
 
-def resume(checkpoints, state, run):
+def restore(checkpoints, state, run):
   """The newest saved state, placed as `state` is, or `state` itself where nothing was saved. Raises ConfigError where
   the saved run has another fingerprint."""
   if checkpoints.latest is None:
@@ -242,7 +242,7 @@ def resume(checkpoints, state, run):
       f'the checkpoint of step {checkpoints.latest} in {checkpoints.folder} is of another run '
       f'({"; ".join(differing)}): give the config that it has, or start anew with another --config.workdir')
   like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-  with reading(folder):
+  with explain_errors(folder):
     return ocp.load_checkpointables(folder, {'state': like})['state']
 
 
@@ -256,16 +256,16 @@ def read_state(workdir, folder='checkpoints'):
   if latest is None:
     raise FileNotFoundError(f'{path} holds no checkpoint')
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  with reading(path / str(latest)):
+  with explain_errors(path / str(latest)):
     saved = ocp.checkpointables_metadata(path / str(latest))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
                         saved.metadata['state'])
     state = ocp.load_checkpointables(path / str(latest), {'state': like})['state']
-  return number_places(jax.device_get(state)), saved.custom_metadata or {}
+  return restore_list_indices(jax.device_get(state)), saved.custom_metadata or {}
 
 
 @contextlib.contextmanager
-def reading(folder):
+def explain_errors(folder):
   """Whatever Orbax makes of a folder with a manifest that no run has saved is Damaged."""
   try:
     yield
@@ -274,41 +274,37 @@ def reading(folder):
                   f'what was saved, or name another run') from error
 
 
-def read_mark(workdir):
+def read_fingerprint(workdir):
   """What was saved beside the newest whole state of a run. Raises FileNotFoundError and Damaged as `read_state`."""
   path = pathlib.Path(workdir, 'checkpoints').absolute()
   latest = find_latest(path) if path.is_dir() else None
   if latest is None:
     raise FileNotFoundError(f'{path} holds no checkpoint')
-  return read_note(path / str(latest))
+  return read_folder_metadata(path / str(latest))
 
 
-def number_places(tree):
+def restore_list_indices(tree):
   """The places in lists, which Orbax gives back as text, as numbers: a state with other keys is compiled anew."""
   if not isinstance(tree, dict):
     return tree
-  return {int(key) if key.isdecimal() else key: number_places(branch) for key, branch in tree.items()}
+  return {int(key) if key.isdecimal() else key: restore_list_indices(branch) for key, branch in tree.items()}
 
 
 def read_metadata(checkpoints):
   """What was saved beside the newest state, or None."""
   if checkpoints.latest is None:
     return None
-  return read_note(checkpoints.folder / str(checkpoints.latest))
+  return read_folder_metadata(checkpoints.folder / str(checkpoints.latest))
 
 
-def read_note(folder):
-  with reading(folder):
+def read_folder_metadata(folder):
+  with explain_errors(folder):
     return ocp.checkpointables_metadata(folder).custom_metadata or {}
-
-
-def latest_step(checkpoints):
-  return checkpoints.latest
 
 
 def describe_latest(checkpoints):
   """Where the newest checkpoint lies, in words."""
-  collect(checkpoints)
+  wait_for_save(checkpoints)
   if checkpoints.latest is None:
     return 'none was saved yet'
   return f'step {checkpoints.latest} in {checkpoints.folder / str(checkpoints.latest)}'

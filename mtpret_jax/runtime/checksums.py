@@ -16,47 +16,47 @@ import pathlib
 import sys
 from concurrent import futures
 
-from mtpret_jax.runtime.atomic_io import keep_names, write_whole
+from mtpret_jax.runtime.atomic_io import fsync_folder, write_atomically
 
 READERS = min(8, os.cpu_count() or 1)  # threads: hashing lets go of the interpreter lock
 SEAL = '# sha256 of the lines above: '
 
 
-def locate(folder):
+def manifest_path(folder):
   """Where the manifest of a folder is."""
   return folder.with_name(f'{folder.name}.sha256')
 
 
-def write(folder):
+def write_manifest(folder):
   """Writes the manifest of `folder` once all that is in it lies on the disk."""
   folder = pathlib.Path(folder)
   for inner in [folder, *(path for path in folder.rglob('*') if path.is_dir())]:
-    keep_names(inner)
+    fsync_folder(inner)
   lines = ''.join(f'{digest}  {name}\n' for name, digest in hash_files(folder, settle=True).items())
-  write_whole(locate(folder), f'{lines}{SEAL}{hash_text(lines)}\n')
+  write_atomically(manifest_path(folder), f'{lines}{SEAL}{hash_text(lines)}\n')
 
 
 def find_damage(folder):
   """What of `folder` is not as its manifest says, in words; '' where all of it is."""
   folder = pathlib.Path(folder)
-  if locate(folder).exists() and not locate(folder).is_file():  # a pipe or device could be read for ever
-    return f'its manifest {locate(folder).name} is no file'
+  if manifest_path(folder).exists() and not manifest_path(folder).is_file():  # a pipe or device could be read for ever
+    return f'its manifest {manifest_path(folder).name} is no file'
   try:
-    text = locate(folder).read_text(encoding='utf-8')
+    text = manifest_path(folder).read_text(encoding='utf-8')
   except FileNotFoundError:
-    return f'it has no manifest {locate(folder).name}'
+    return f'it has no manifest {manifest_path(folder).name}'
   except (OSError, UnicodeDecodeError):
-    return f'its manifest {locate(folder).name} cannot be read'
+    return f'its manifest {manifest_path(folder).name} cannot be read'
   lines, _, seal = text.rpartition(SEAL)
   if not lines or seal != f'{hash_text(lines)}\n':
-    return f'its manifest {locate(folder).name} is itself flipped or truncated'
+    return f'its manifest {manifest_path(folder).name} is itself flipped or truncated'
   saved = {name: digest for digest, name in (line.split('  ', 1) for line in lines.splitlines())}
   found = hash_files(folder)
-  words = [word for name in sorted(saved | found) if (word := describe(name, saved.get(name), found.get(name)))]
+  words = [word for name in sorted(saved | found) if (word := describe_difference(name, saved.get(name), found.get(name)))]
   return '; '.join(words[:3]) + (f'; and {len(words) - 3} more' if len(words) > 3 else '')
 
 
-def describe(name, saved, found):
+def describe_difference(name, saved, found):
   if found == saved:
     return ''
   if found is None:
@@ -93,4 +93,4 @@ def hash_text(text):
 
 if __name__ == '__main__':
   for name in sys.argv[1:]:
-    write(pathlib.Path(name).absolute())
+    write_manifest(pathlib.Path(name).absolute())

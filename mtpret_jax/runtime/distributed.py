@@ -47,10 +47,10 @@ def join(coordinator, processes, process, timeout):
   watchdog.start(timeout, FAILED)
 
 
-def on_first(act, refusals=(ConfigError,)):
+def run_on_first(act, refusals=(ConfigError,)):
   """What `act()` returns (or JSON makes of it) in the first process, in all of them; the others wait for it, however
   long it takes. What it refuses is refused in all."""
-  if not is_joined():
+  if not is_multiprocess():
     return act()
   key = f'mtpret_jax/{next(COUNT)}'
   if jax.process_index():
@@ -67,9 +67,9 @@ def on_first(act, refusals=(ConfigError,)):
   return value
 
 
-def in_all(act, refusals=(ConfigError,)):
+def run_on_all(act, refusals=(ConfigError,)):
   """`act()` in every process; where one refuses, all do."""
-  if not is_joined():
+  if not is_multiprocess():
     return act()
   key, value, refused = f'mtpret_jax/{next(COUNT)}', None, None
   try:
@@ -83,7 +83,7 @@ def in_all(act, refusals=(ConfigError,)):
       reason = json.loads(get(f'{key}/{process}'))
       if reason is not None:
         raise ConfigError(reason if process == 0 else f'process {process}: {reason}')
-  on_first(gather)
+  run_on_first(gather)
   return value
 
 
@@ -103,7 +103,7 @@ def get(key):
 def check_same(facts):
   """Raises ConfigError where a process has other `facts` (a flat dict) than the first."""
   here = json.loads(json.dumps(facts))
-  first = on_first(lambda: here)
+  first = run_on_first(lambda: here)
 
   def compare():
     differing = [f'{name}: {first.get(name)!r} there, {here.get(name)!r} here'
@@ -111,14 +111,14 @@ def check_same(facts):
     if differing:
       raise ConfigError(f'differs from the first process ({"; ".join(differing)}): start the same command with the '
                         f'same versions everywhere')
-  in_all(compare)
+  run_on_all(compare)
 
 
-def check_shared(folder, field):
+def check_shared_folder(folder, field):
   """Raises ConfigError where `folder` is not the same place for all processes."""
-  if not is_joined():
+  if not is_multiprocess():
     return
-  mark = on_first(lambda: tempfile.mkstemp(dir=folder, prefix='.shared-')[1])
+  mark = run_on_first(lambda: tempfile.mkstemp(dir=folder, prefix='.shared-')[1])
 
   def look():
     until = time.monotonic() + GRACE  # network file systems may show a new file late
@@ -129,14 +129,14 @@ def check_shared(folder, field):
       time.sleep(0.1)
       os.listdir(folder)
   try:
-    in_all(look)
+    run_on_all(look)
   finally:
     if jax.process_index() == 0:
       os.remove(mark)
 
 
 @contextlib.contextmanager
-def alarm(expected=()):
+def exit_on_error(expected=()):
   """Where there are several processes, an error that is not `expected` (one that all of them have) ends this one at
   once: the others wait for it in a collective, and to leave in order would be to wait for them."""
   try:
@@ -144,35 +144,35 @@ def alarm(expected=()):
   except expected:
     raise
   except Exception as error:
-    if not is_joined():
+    if not is_multiprocess():
       raise
     traceback.print_exc()
     reason = next(iter(str(error).splitlines()), '')
-    say(f'stops: {type(error).__name__}: {reason}. If another process died first, its own log says why; the same '
+    print_error(f'stops: {type(error).__name__}: {reason}. If another process died first, its own log says why; the same '
         f'command goes on from the last checkpoint')
     if jax.process_index() == 0:
       time.sleep(GRACE)
-    leave(FAILED)
+    exit_now(FAILED)
 
 
-def say(text):
-  print(f'mtpret_jax: {name_process()}{text}', file=sys.stderr, flush=True)
+def print_error(text):
+  print(f'mtpret_jax: {process_prefix()}{text}', file=sys.stderr, flush=True)
 
 
-def name_process():
+def process_prefix():
   """'process 1 of 4: ', or nothing where there is but one."""
-  return f'process {jax.process_index()} of {jax.process_count()}: ' if is_joined() else ''
+  return f'process {jax.process_index()} of {jax.process_count()}: ' if is_multiprocess() else ''
 
 
-def is_joined():
+def is_multiprocess():
   """Whether this is one of several processes; unlike jax.process_count() this does not start the backend."""
   return distributed.global_state.num_processes > 1
 
 
-def leave_with_all(code):
+def exit_together(code):
   """Ends one of several processes. Where all of them are ending each has the time to say why; those that are not learn
   of this one."""
-  if not is_joined():
+  if not is_multiprocess():
     return
   try:
     distributed.global_state.client.wait_at_barrier('mtpret_jax/leave', MEETING * 1000)
@@ -180,10 +180,10 @@ def leave_with_all(code):
       time.sleep(GRACE)
   except jax.errors.JaxRuntimeError:
     pass
-  leave(code)
+  exit_now(code)
 
 
-def leave(code):
+def exit_now(code):
   """Ends this process without waiting for the others, as jax does at exit."""
   sys.stdout.flush()
   sys.stderr.flush()

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 SCRATCH = 'scratch'
 
 
-def came_from(config):
+def init_name_of(config):
   """What the papers call a trunk that the run with this config trained."""
   if config['objective'] == 'moco':
     return 'moco' if len(config['data']['datasets']) == 1 else 'md_moco'
@@ -29,7 +29,7 @@ def came_from(config):
 INITS = (SCRATCH, 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret', 'other')
 
 
-def check_start(config):
+def check_init(config):
   """Raises ConfigError where `init` and `init_from` cannot be; what is in the file or checkpoint is not yet read."""
   source = config.init_from
   if config.init == SCRATCH:
@@ -55,16 +55,16 @@ def check_start(config):
 
 
 def check_origin(workdir, config, trained):
-  origin = came_from(trained)
+  origin = init_name_of(trained)
   if config.init not in (origin, 'other'):
     raise ConfigError(f'init={config.init!r}, but the run in {workdir} trained {origin!r} (objective '
                       f'{trained["objective"]}): set --config.init={origin}, or another init_from')
 
 
-def read_start(config, quiet=False):
+def read_initial_weights(config, quiet=False):
   """The (params, stats) of the trunk to start from, or None for random ones; which, is logged unless `quiet`. Raises
   ConfigError where the file or run cannot be used, or is not what `init` says."""
-  check_start(config)
+  check_init(config)
   source, tell = config.init_from, log.debug if quiet else log.info
   if config.init == SCRATCH:
     tell('trunk: random weights')
@@ -78,18 +78,18 @@ def read_start(config, quiet=False):
   return trunk
 
 
-def list_lineage(config, later=()):
+def list_pretraining_datasets(config, later=()):
   """The datasets that the trunk saw before this run, in the run of `init_from` and in those that it came from; what is
   in a weights file cannot be known. Raises ConfigError where that cannot be read, or goes round: `later` are the runs
   that are known to come from this one."""
   source = pathlib.Path(config['init_from'])
-  if config['init'] == SCRATCH or not (source / saved.FILE).exists():  # what is no run, `check_start` refuses
+  if config['init'] == SCRATCH or not (source / saved.FILE).exists():  # what is no run, `check_init` refuses
     return []
   if source.resolve() in later:
     raise ConfigError(f'the run in {source} says that it came from itself: its {saved.FILE}, or that of a run it came '
                       f'from, is damaged')
   before = saved.read_config(source, saved.ORIGIN)
-  return list(dict.fromkeys([*list_lineage(before, (*later, source.resolve())), *before['data']['datasets']]))
+  return list(dict.fromkeys([*list_pretraining_datasets(before, (*later, source.resolve())), *before['data']['datasets']]))
 
 
 def read_run(workdir, config):
@@ -97,7 +97,7 @@ def read_run(workdir, config):
   task where there are such, else their mean."""
   trained = saved.read_config(workdir)
   state, mark = checkpoint.read_state(workdir)
-  saved.refuse_changed(trained, mark, workdir)
+  saved.check_unchanged(trained, mark, workdir)
   params, stats = state['params']['trunk'], state['carry']['stats']['trunk']
   if trained['objective'] == 'multitask':
     own = [stats[name] for name in config.get('tasks', {}) if name in stats] or list(stats.values())

@@ -13,7 +13,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mtpret_jax.data.task_schedule import JOINT
-from mtpret_jax.runtime.atomic_io import read_lines, write_whole
+from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically
 
 METRICS = 'metrics.jsonl'
 LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
@@ -23,7 +23,7 @@ LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-da
 def save_config(workdir, config):
   """`config.json` in the workdir: what runs, with the versions it runs on."""
   text = json.dumps({'config': config.to_dict(), 'versions': list_versions()}, indent=2)
-  write_whole(pathlib.Path(workdir, 'config.json'), f'{text}\n')
+  write_atomically(pathlib.Path(workdir, 'config.json'), f'{text}\n')
 
 
 def list_versions():
@@ -44,7 +44,7 @@ def open_log(workdir, start, steps, config):
     yield lambda step, measures, task: None
     return
   save_config(workdir, config)
-  drop_lines(pathlib.Path(workdir, METRICS), start)
+  drop_later_lines(pathlib.Path(workdir, METRICS), start)
   with contextlib.ExitStack() as stack:
     bar = stack.enter_context(tqdm(
       total=steps, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
@@ -60,7 +60,7 @@ def open_log(workdir, start, steps, config):
       if measures is not None:
         windows.setdefault(task, []).append(measures)
         shown = f'{task} loss {measures["loss"]:.3f}'
-      drawn += batch_of(config, task)
+      drawn += batch_size(config, task)
       done = step + 1
       if done % config.log_every and done != steps:
         return
@@ -80,14 +80,14 @@ def open_log(workdir, start, steps, config):
     yield log
 
 
-def drop_lines(path, start):
+def drop_later_lines(path, start):
   """Leaves the lines of the first `start` steps."""
-  lines = read_lines(path)
+  lines = read_json_lines(path)
   if lines or path.exists():
-    write_whole(path, ''.join(json.dumps(line) + '\n' for line in lines if line['step'] <= start))
+    write_atomically(path, ''.join(json.dumps(line) + '\n' for line in lines if line['step'] <= start))
 
 
-def batch_of(config, task):
+def batch_size(config, task):
   """Images in a step on `task`."""
   if config.objective == 'moco':
     return config.batch

@@ -19,7 +19,7 @@ PHANTOMS = 'phantom radiographs, computed, not patients'
 log = logging.getLogger(__name__)
 
 # what the person who gave the command can mend
-REFUSALS = (ConfigError, MissingSplit, build.ArchiveChanged, dataset.TooManyRejects, custom.Mistake)
+USER_ERRORS = (ConfigError, MissingSplit, build.ArchiveChanged, dataset.TooManyRejects, custom.Mistake)
 
 
 def choose_datasets(config):
@@ -28,7 +28,7 @@ def choose_datasets(config):
     config.data.datasets = tuple(dict.fromkeys(task_config.dataset for task_config in config.tasks.values()))
   for name in config.data.datasets:
     if not build.is_prepared(build.locate(name, config.data.dir, config.data.stored_size)):
-      check_name(name, config.data.archives)
+      check_dataset_name(name, config.data.archives)
   if config.data.datasets:
     return
   absent = {error.dataset for error in build.missing(build.NAMES, config.data.archives)}
@@ -39,7 +39,7 @@ def choose_datasets(config):
   log.info('found the archives of %s', ', '.join(config.data.datasets))
 
 
-def check_name(name, folder):
+def check_dataset_name(name, folder):
   """Raises ConfigError unless there is a builder for the dataset, or it is an own archive in `folder`."""
   if name not in build.NAMES and not (folder and custom.is_there(name, folder)):
     raise ConfigError(
@@ -49,18 +49,18 @@ def check_name(name, folder):
 
 def prepare_data(config):
   """Builds every dataset of the config that is not built yet, in the first process; the others wait."""
-  distributed.on_first(lambda: build_data(config), REFUSALS)
-  distributed.in_all(lambda: open_data(config), REFUSALS)
+  distributed.run_on_first(lambda: build_data(config), USER_ERRORS)
+  distributed.run_on_all(lambda: check_prepared(config), USER_ERRORS)
 
 
 def build_data(config):
   folder = config.data.archives or render_phantoms(config.data)
-  refuse_missing(config.data.datasets, folder, config.data.dir, config.data.stored_size)
+  check_archives(config.data.datasets, folder, config.data.dir, config.data.stored_size)
   for name in config.data.datasets:
     build.prepare(name, folder, config.data.dir, size=config.data.stored_size)
 
 
-def open_data(config):
+def check_prepared(config):
   """Raises MissingSplit now rather than after the training, and ConfigError where another host built the data."""
   for name in config.data.datasets:
     for split in ('train', 'validation'):
@@ -73,7 +73,7 @@ def open_data(config):
                           f'--config.data.dir to a folder on storage that all hosts share') from error
 
 
-def refuse_external(config, pretrained):
+def check_external(config, pretrained):
   """Raises ConfigError where a task is to be external, but shares images with what its trunk was pretrained on."""
   for name, task_config in config.get('tasks', {}).items():
     if task_config.external:
@@ -84,7 +84,7 @@ def refuse_external(config, pretrained):
                           f'--config.tasks.{name}.external=False') from error
 
 
-def refuse_unteachable(config):
+def check_annotations(config):
   """Raises ConfigError where a dataset with a builder has not what a task on it is to learn; what one of your own has
   is known once it is prepared."""
   for name, task_config in config.get('tasks', {}).items():
@@ -111,7 +111,7 @@ def render_phantoms(data):
   return folder
 
 
-def refuse_missing(names, folder, data_dir, stored_size):
+def check_archives(names, folder, data_dir, stored_size):
   """Raises ConfigError with a line for each dataset that is neither in `folder` nor prepared already."""
   lines = [str(error) for error in build.missing(names, folder, data_dir, stored_size)]
   if lines:

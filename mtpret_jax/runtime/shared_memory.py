@@ -10,7 +10,7 @@ SHARED = pathlib.Path('/dev/shm')  # where processes hand batches over, on Linux
 HANDED = 4  # batches of each worker that may lie there: being copied, waiting, held by a thread, next in turn
 
 
-def check_room(config, processes=1):
+def check_shared_memory(config, processes=1):
   """Raises ConfigError where the largest batches of a config do not fit: a worker would be killed by SIGBUS. Of one of
   `processes`; where several share a host, each needs as much."""
   workers = config.data.workers

@@ -15,11 +15,11 @@ waiting = None  # (what for, since when) of the main thread
 
 def start(seconds, code):
   """From now on a wait of more than `seconds` ends the process with the exit code `code`."""
-  threading.Thread(target=watch, args=(seconds, code), name='stall', daemon=True).start()
+  threading.Thread(target=monitor, args=(seconds, code), name='stall', daemon=True).start()
 
 
 @contextlib.contextmanager
-def limit(what):
+def time_limit(what):
   """The wait inside ends, or the process does. `what` is waited for, in words."""
   global waiting
   waiting = what, time.monotonic()
@@ -29,7 +29,7 @@ def limit(what):
     waiting = None
 
 
-def watch(seconds, code):
+def monitor(seconds, code):
   while True:
     time.sleep(min(1.0, seconds / 10))
     now = waiting

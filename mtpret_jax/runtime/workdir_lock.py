@@ -17,7 +17,7 @@ FILE = 'run.lock'
 
 
 @contextlib.contextmanager
-def hold(workdir):
+def lock(workdir):
   """Raises ConfigError where another program holds the folder. The lock is the kernel's (flock): it goes with the
   process that has it, so that nothing of a dead one is in the way. Where the file system has no locks, that is told and
   the run goes on."""

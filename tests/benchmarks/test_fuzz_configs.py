@@ -24,7 +24,7 @@ from mtpret_jax.config.validate import check_config
 from mtpret_jax.evaluation import test_scores, validation
 from mtpret_jax.models import torchvision_weights
 from mtpret_jax.runtime import initial_weights, prepare_data
-from mtpret_jax.runtime.atomic_io import read_lines
+from mtpret_jax.runtime.atomic_io import read_json_lines
 from tests.runtime.test_initial_weights import change
 
 
@@ -86,7 +86,7 @@ def test_a_visit_of_an_epoch_counts_among_the_steps_of_a_run():
 def test_a_dataset_without_what_a_task_learns_from_is_refused_before_it_is_prepared():
   config = change(finetune.get_config('lung'), **{'tasks.lung.dataset': 'mura'})
   with pytest.raises(ConfigError, match='mura has nothing to learn segmentation from, only classification'):
-    prepare_data.refuse_unteachable(config)
+    prepare_data.check_annotations(config)
 
 
 def test_a_config_that_lacks_a_field_or_has_another_objective_says_so():
@@ -137,7 +137,7 @@ def arrays(one_block):
 def refuse_weights(path):
   config = change(pretrain.get_config(), init='imagenet', init_from=str(path), trunk='one_block')
   with pytest.raises(ConfigError) as caught:
-    initial_weights.read_start(config)
+    initial_weights.read_initial_weights(config)
   assert str(caught.value).isprintable() and str(path) in str(caught.value)
   return str(caught.value)
 
@@ -222,7 +222,7 @@ def test_runs_that_say_that_they_came_from_each_other_are_refused(tmp_path):
   write_config(one, init='md_moco', init_from=str(two))
   write_config(two, init='md_moco', init_from=str(one))
   with pytest.raises(ConfigError, match='came from itself'):
-    initial_weights.list_lineage({'init': 'md_moco', 'init_from': str(one)})
+    initial_weights.list_pretraining_datasets({'init': 'md_moco', 'init_from': str(one)})
 
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"config": 5}', '[' * 100_000, '{"config": {"objective": []}}',
@@ -230,7 +230,7 @@ def test_runs_that_say_that_they_came_from_each_other_are_refused(tmp_path):
                                   '{"config": {"objective": "moco", "data": {"datasets": ["mura"]}}}'])
 def test_a_damaged_config_of_a_run_is_told_in_one_line(text, tmp_path):
   (tmp_path / saved.FILE).write_text(text)
-  for read in (lambda: initial_weights.list_lineage({'init': 'other', 'init_from': str(tmp_path)}),
+  for read in (lambda: initial_weights.list_pretraining_datasets({'init': 'other', 'init_from': str(tmp_path)}),
                lambda: test_scores.read_trained(str(tmp_path))):
     with pytest.raises(ConfigError, match='is damaged') as caught:
       read()
@@ -247,14 +247,14 @@ def test_a_config_of_a_run_with_a_dataset_twice_is_damaged(tmp_path):
 def test_a_config_other_than_the_checkpoints_is_not_believed(two_tasks_run, two_tasks, tmp_path):
   workdir, _ = two_tasks_run
   told = json.loads((workdir / saved.FILE).read_text())['config']
-  mark = test_scores.checkpoint.read_mark(workdir)
-  saved.refuse_changed(told, mark, workdir)
+  mark = test_scores.checkpoint.read_fingerprint(workdir)
+  saved.check_unchanged(told, mark, workdir)
   for field, value in (('trunk', 'resnet18'), ('order', 'joint'), ('tasks', {}), ('seed', None)):
     with pytest.raises(ConfigError, match=f'differ in .*{field}'):
-      saved.refuse_changed(told | {field: value}, mark, workdir)
+      saved.check_unchanged(told | {field: value}, mark, workdir)
   more = told['data'] | {'datasets': [*told['data']['datasets'], 'mura']}
   with pytest.raises(ConfigError, match='data.mura'):
-    saved.refuse_changed(told | {'data': more}, mark, workdir)
+    saved.check_unchanged(told | {'data': more}, mark, workdir)
 
 
 def test_scores_that_are_a_pipe_are_refused_and_not_waited_for(tmp_path):
@@ -270,4 +270,4 @@ def test_damaged_lines_of_a_run_are_left_out(tmp_path):
          '{"step": 4, "tasks": {"lung": {"headline": "Dice", "value": "x", "sign": 1}}}']
   (tmp_path / validation.FILE).write_text('\n'.join([*bad, json.dumps(good), '{"st']))
   assert validation.read(tmp_path) == [good]
-  assert [line['step'] for line in read_lines(tmp_path / validation.FILE)] == [3, 3, 4, 2]
+  assert [line['step'] for line in read_json_lines(tmp_path / validation.FILE)] == [3, 3, 4, 2]

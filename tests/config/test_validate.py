@@ -14,7 +14,7 @@ from mtpret_jax.config.validate import check_config, check_workdir
 from mtpret_jax.evaluation import validation
 from mtpret_jax.runtime import logging, loss_guard, workdir_lock
 from mtpret_jax.runtime.prepare_data import choose_datasets
-from mtpret_jax.train import read_start
+from mtpret_jax.train import read_initial_weights
 from tests.support.paths import ROOT
 
 
@@ -85,7 +85,7 @@ def test_weights_that_cannot_be_used_are_refused_with_a_reason(name, said, tmp_p
   (tmp_path / 'weights.pth').touch()
   config.update(init='imagenet', init_from=str(tmp_path / name))
   with pytest.raises(ConfigError, match=f'(?s)init_from=.*{said}'):
-    read_start(config)
+    read_initial_weights(config)
 
 
 @pytest.mark.parametrize('make', (os.mkfifo, os.mkdir, lambda path: os.symlink('nothing', path)))

@@ -29,7 +29,7 @@ def save_steps(workdir, steps, keep=2, retries=0):
 def resume(workdir):
   """The step that is resumed from, 0 where there is nothing."""
   with checkpoint.open_checkpoints(workdir, 2) as checkpoints:
-    state = checkpoint.resume(checkpoints, make_state(0), {'seed': 0})
+    state = checkpoint.restore(checkpoints, make_state(0), {'seed': 0})
     np.testing.assert_array_equal(state['weights'], make_state(int(state['step']))['weights'])
     return int(state['step'])
 
@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, caplo
 def test_nothing_whole_is_refused_and_not_begun_anew(tmp_path):
   save_steps(tmp_path, [3, 6])
   flip(largest(tmp_path / 'checkpoints/6'), 99)
-  checksums.locate(tmp_path / 'checkpoints/3').unlink()
+  checksums.manifest_path(tmp_path / 'checkpoints/3').unlink()
   for load in (resume, checkpoint.read_state):
     with pytest.raises(checkpoint.Damaged, match='step 6 is damaged.*step 3 is damaged: it has no manifest') as told:
       load(tmp_path)
@@ -69,8 +69,8 @@ def test_nothing_whole_is_refused_and_not_begun_anew(tmp_path):
 def test_a_whole_folder_that_no_run_has_saved_is_refused_and_named(tmp_path):
   save_steps(tmp_path, [3])
   (tmp_path / 'checkpoints/3/_CHECKPOINT_METADATA').write_text('{"custom_metadata": []}')
-  checksums.write(tmp_path / 'checkpoints/3')
-  for load in (resume, checkpoint.read_state, checkpoint.read_mark):
+  checksums.write_manifest(tmp_path / 'checkpoints/3')
+  for load in (resume, checkpoint.read_state, checkpoint.read_fingerprint):
     with pytest.raises(checkpoint.Damaged, match='checkpoints/3 is whole by its manifest, but no checkpoint of a run'):
       load(tmp_path)
 
@@ -93,7 +93,7 @@ def test_a_damaged_step_is_written_anew_when_the_run_comes_to_it_again(tmp_path)
 def test_a_save_that_was_killed_before_its_manifest_is_no_checkpoint(tmp_path):
   save_steps(tmp_path, [3])
   checkpoints = tmp_path / 'checkpoints'
-  checksums.locate(checkpoints / '3').unlink()  # as if killed between Orbax's commit and the manifest
+  checksums.manifest_path(checkpoints / '3').unlink()  # as if killed between Orbax's commit and the manifest
   (checkpoints / '3.incomplete').touch()
   (checkpoints / '5.orbax-checkpoint-tmp').mkdir()
   with pytest.raises(FileNotFoundError, match='no checkpoint'):
@@ -107,7 +107,7 @@ def test_a_deletion_that_was_killed_is_ended_and_not_taken_for_damage(tmp_path, 
   save_steps(tmp_path, [3, 6])
   checkpoints = tmp_path / 'checkpoints'
   (checkpoints / '3.incomplete').touch()
-  checksums.locate(checkpoints / '3').unlink()
+  checksums.manifest_path(checkpoints / '3').unlink()
   largest(checkpoints / '3').unlink()
   assert resume(tmp_path) == 6 and not caplog.text
   assert sorted(path.name for path in checkpoints.iterdir()) == ['6', '6.sha256']
@@ -116,26 +116,26 @@ def test_a_deletion_that_was_killed_is_ended_and_not_taken_for_damage(tmp_path, 
 @pytest.mark.parametrize('keep', [1, 2])
 def test_the_old_checkpoint_is_deleted_only_after_the_manifest_of_the_new(keep, tmp_path, monkeypatch):
   seen = []
-  write = checksums.write
+  write = checksums.write_manifest
 
   def look(folder):
     older = [step for step in checkpoint.list_steps(folder.parent) if step < int(folder.name)]
     seen.append((int(folder.name), [step for step in older if not checksums.find_damage(folder.parent / str(step))]))
     write(folder)
-  monkeypatch.setattr(checksums, 'write', look)
+  monkeypatch.setattr(checksums, 'write_manifest', look)
   save_steps(tmp_path, [1, 2, 3], keep)
   assert seen == [(1, []), (2, [1]), (3, [2, 1][:keep])]
 
 
 def fail_writes(monkeypatch, times):
   """The next `times` manifests cannot be written."""
-  write, left = checksums.write, iter(range(times))
+  write, left = checksums.write_manifest, iter(range(times))
 
   def write_or_fail(folder):
     if next(left, None) is not None:
       raise OSError(28, 'No space left on device')
     write(folder)
-  monkeypatch.setattr(checksums, 'write', write_or_fail)
+  monkeypatch.setattr(checksums, 'write_manifest', write_or_fail)
 
 
 def test_a_save_that_fails_is_told_and_tried_again(tmp_path, monkeypatch, caplog):

@@ -16,7 +16,7 @@ def folder(tmp_path):
   (folder / 'state/d/weights').write_bytes(bytes(range(256)) * 40)
   (folder / 'state/empty').write_bytes(b'')
   (folder / 'metadata').write_text('{}')
-  checksums.write(folder)
+  checksums.write_manifest(folder)
   return folder
 
 
@@ -37,7 +37,7 @@ def test_one_flipped_bit_is_found_and_named(folder, bit):
 
 
 def test_every_bit_of_the_manifest_counts(folder):
-  path = checksums.locate(folder)
+  path = checksums.manifest_path(folder)
   whole = path.read_bytes()
   for bit in range(8 * len(whole)):
     flip(path, bit)
@@ -58,7 +58,7 @@ def test_truncated_missing_and_foreign_files_are_told_apart(folder):
 
 
 def test_a_folder_without_its_manifest_is_not_trusted(folder):
-  checksums.locate(folder).unlink()
+  checksums.manifest_path(folder).unlink()
   assert 'no manifest 400.sha256' in checksums.find_damage(folder)
 
 
@@ -67,17 +67,17 @@ def test_a_pipe_or_device_in_place_of_a_file_is_told_and_not_read(folder):
   (folder / 'metadata').symlink_to('/dev/zero')
   assert checksums.find_damage(folder) == 'metadata is flipped or truncated'
   with pytest.raises(OSError, match='metadata is a link to what is no file'):
-    checksums.write(folder)
-  checksums.locate(folder).unlink()
-  os.mkfifo(checksums.locate(folder))
+    checksums.write_manifest(folder)
+  checksums.manifest_path(folder).unlink()
+  os.mkfifo(checksums.manifest_path(folder))
   assert checksums.find_damage(folder) == 'its manifest 400.sha256 is no file'
 
 
 def test_a_manifest_is_not_taken_for_another_folders(folder):
   shutil.copytree(folder, folder.with_name('200'))
   (folder.with_name('200') / 'metadata').write_text('[]')
-  checksums.write(folder.with_name('200'))
-  shutil.copy(checksums.locate(folder.with_name('200')), checksums.locate(folder))
+  checksums.write_manifest(folder.with_name('200'))
+  shutil.copy(checksums.manifest_path(folder.with_name('200')), checksums.manifest_path(folder))
   assert checksums.find_damage(folder) == 'metadata is flipped or truncated'
 
 

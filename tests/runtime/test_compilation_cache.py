@@ -17,13 +17,13 @@ def cache():
 def test_the_cache_lies_in_the_users_cache_folder(cache, tmp_path, monkeypatch):
   cache(None)
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-  compilation_cache.keep_compiled()
+  compilation_cache.enable_cache()
   assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / 'mtpret_jax'))
 
 
 def test_a_folder_that_the_user_names_is_kept(cache, tmp_path):
   cache(str(tmp_path))
-  compilation_cache.keep_compiled()
+  compilation_cache.enable_cache()
   assert jax.config.jax_compilation_cache_dir == str(tmp_path)
 
 
@@ -32,5 +32,5 @@ def test_processors_with_other_instructions_have_another_folder(tmp_path, monkey
   names = []
   for able in ('fpu sse avx', 'fpu sse avx', 'fpu sse'):
     compilation_cache.CPUINFO.write_text(f'model name : one\nflags : {able}\n')
-    names.append(compilation_cache.name_cpu())
+    names.append(compilation_cache.cpu_id())
   assert names[0] == names[1] != names[2]

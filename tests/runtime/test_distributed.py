@@ -106,9 +106,9 @@ def test_half_an_address_is_refused_with_what_is_missing(given, said):
 def test_a_wait_that_does_not_end_ends_the_process_and_other_work_may_take_its_time():
   script = ('import time; from mtpret_jax.runtime import watchdog; watchdog.start(1, 7)\n'
             'time.sleep(1.5)\n'
-            'with stall.limit("step 1"): pass\n'
+            'with watchdog.time_limit("step 1"): pass\n'
             'time.sleep(1.5); print("alive", flush=True)\n'
-            'with stall.limit("step 2"): time.sleep(60)')
+            'with watchdog.time_limit("step 2"): time.sleep(60)')
   done = subprocess.run([sys.executable, '-c', script], cwd=bench.ROOT, env=os.environ, capture_output=True, text=True,
                         timeout=30)
   assert done.returncode == 7 and done.stdout == 'alive\n'

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.runtime.initial_weights import came_from, read_start
+from mtpret_jax.runtime.initial_weights import init_name_of, read_initial_weights
 from mtpret_jax.runtime.sharding import make_mesh
 from mtpret_jax.stages import make_run
 from mtpret_jax.step import init_state, make_optimiser
@@ -23,7 +23,7 @@ def change(config, **fields):
 
 def refuse(config, **fields):
   with pytest.raises(ConfigError) as error:
-    read_start(change(config, **fields))
+    read_initial_weights(change(config, **fields))
   assert '\n' not in str(error.value)
   return str(error.value)
 
@@ -46,13 +46,13 @@ def one_task(two_tasks, two_tasks_run):
   ('other', {'memory': {'anchor': 'previous_visit'}, 'order': 'joint'}),
   ('other', {'memory': {'anchor': 'none'}, 'order': 'cyclic'})])
 def test_a_run_is_called_what_the_papers_call_it(said, fields):
-  assert came_from({'objective': 'multitask'} | fields) == said
+  assert init_name_of({'objective': 'multitask'} | fields) == said
 
 
 def test_the_run_starts_with_the_very_trunk_of_the_checkpoint(one_task, two_tasks_run):
   _, last = two_tasks_run
   state = init_state(make_run(one_task).objective, make_optimiser(one_task.optimiser), make_mesh(), 0,
-                     read_start(one_task))
+                     read_initial_weights(one_task))
   jax.tree.map(np.testing.assert_array_equal, state.params['trunk'], last.params['trunk'])
   jax.tree.map(np.testing.assert_array_equal, state.carry['anchor'], last.params['trunk'])
   jax.tree.map(np.testing.assert_array_equal, state.carry['stats']['trunk'],
@@ -65,7 +65,7 @@ def test_statistics_are_those_of_the_own_task_else_the_mean(one_task, two_tasks,
   kept = last.carry['stats']['trunk']
 
   def read_mean(config):
-    return read_start(config)[1]['norm1']['mean']
+    return read_initial_weights(config)[1]['norm1']['mean']
   np.testing.assert_array_equal(read_mean(one_task), kept['pneumonia']['norm1']['mean'])
   mean = (kept['pneumonia']['norm1']['mean'] + kept['bone_age']['norm1']['mean']) / 2
   stranger = one_task.copy_and_resolve_references()
@@ -85,7 +85,7 @@ def test_a_trunk_that_does_not_fit_names_the_first_parameter_that_differs(one_ta
 def test_a_run_that_is_not_what_init_says_is_refused(one_task):
   assert "trained 'mtpret'" in refuse(one_task, init='md_moco')
   assert '--config.init=mtpret' in refuse(one_task, init='muscle--')
-  read_start(change(one_task, init='other'))
+  read_initial_weights(change(one_task, init='other'))
 
 
 def test_one_dataset_is_not_md_moco(one_task, tmp_path):
@@ -116,4 +116,4 @@ def test_init_and_init_from_belong_together(fields, said, one_task):
 
 
 def test_scratch_is_random(one_task):
-  assert read_start(change(one_task, init='scratch', init_from='')) is None
+  assert read_initial_weights(change(one_task, init='scratch', init_from='')) is None

@@ -21,11 +21,11 @@ def test_stage_1_has_two_copies_of_its_images(leave):
   config = pretrain.get_config('mtpret11')
   needed = 4 * config.data.workers * 2 * 256 * 256 ** 2
   leave(needed)
-  shared_memory.check_room(config)
+  shared_memory.check_shared_memory(config)
   leave(needed - 1)
   with pytest.raises(ConfigError, match='--shm-size=1200m.*--config.data.workers=0'):
-    shared_memory.check_room(config)
-  shared_memory.check_room(config, processes=2)
+    shared_memory.check_shared_memory(config)
+  shared_memory.check_shared_memory(config, processes=2)
 
 
 def test_stage_2_has_its_largest_task_and_joint_ones_all(leave):
@@ -36,14 +36,14 @@ def test_stage_2_has_its_largest_task_and_joint_ones_all(leave):
   for order, largest in (('cyclic_reshuffled', max(sizes.values())), ('joint', sum(sizes.values()))):
     config.order = order
     leave(8 * largest)
-    shared_memory.check_room(config)
+    shared_memory.check_shared_memory(config)
     leave(8 * largest - 1)
     with pytest.raises(ConfigError):
-      shared_memory.check_room(config)
+      shared_memory.check_shared_memory(config)
 
 
 def test_without_workers_or_such_a_place_there_is_nothing_to_check(leave, monkeypatch, tmp_path):
   leave(0)
-  shared_memory.check_room(pretrain.get_config())
+  shared_memory.check_shared_memory(pretrain.get_config())
   monkeypatch.setattr(shared_memory, 'SHARED', tmp_path / 'none')
-  shared_memory.check_room(pretrain.get_config('mtpret11'))
+  shared_memory.check_shared_memory(pretrain.get_config('mtpret11'))

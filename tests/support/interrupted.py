@@ -14,14 +14,14 @@ def listen():
   """The handlers are installed, without the thread that ends the program; afterwards everything is as it was."""
   before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
   with mock.patch.object(threading.Thread, 'start'):
-    preemption.listen()
+    preemption.install_handlers()
   try:
     yield
   finally:
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():
       signal.signal(number, handler)
-    preemption.Notice.asked, preemption.Notice.deferred = None, False
+    preemption.SignalState.received, preemption.SignalState.deferred = None, False
 
 
 def signal_at(monkeypatch, step):

@@ -7,7 +7,7 @@ import pytest
 from configs.finetune import get_config
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.runtime import prepare_data
-from mtpret_jax.runtime.initial_weights import list_lineage
+from mtpret_jax.runtime.initial_weights import list_pretraining_datasets
 
 
 def write_run(folder, datasets, init='scratch', init_from=''):
@@ -26,8 +26,8 @@ def second_run(tmp_path):
 
 def test_the_lineage_reaches_back_over_all_runs(second_run):
   config = {'init': 'mtpret', 'init_from': str(second_run)}
-  assert list_lineage(config) == ['nih_chest_xray', 'mura', 'rsna_bone_age']
-  assert list_lineage({'init': 'scratch', 'init_from': ''}) == []
+  assert list_pretraining_datasets(config) == ['nih_chest_xray', 'mura', 'rsna_bone_age']
+  assert list_pretraining_datasets({'init': 'scratch', 'init_from': ''}) == []
 
 
 def test_a_task_whose_images_an_earlier_run_saw_is_not_external(second_run):
@@ -35,11 +35,11 @@ def test_a_task_whose_images_an_earlier_run_saw_is_not_external(second_run):
   config.update(init='mtpret', init_from=str(second_run))
   with pytest.raises(ConfigError, match='covid19_radiography is no external task after pretraining on nih_chest_xray.*'
                                         '--config.tasks.covid.external=False'):
-    prepare_data.refuse_external(config, list_lineage(config))
+    prepare_data.check_external(config, list_pretraining_datasets(config))
   config.tasks.covid.external = False
-  prepare_data.refuse_external(config, list_lineage(config))
+  prepare_data.check_external(config, list_pretraining_datasets(config))
 
 
 def test_a_task_that_shares_nothing_is_external(second_run):
   config = get_config('findings')
-  prepare_data.refuse_external(config, ['nih_chest_xray', 'mura'])
+  prepare_data.check_external(config, ['nih_chest_xray', 'mura'])
