@@ -12,11 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import finetune
-from mtpret_jax.data.pipeline import choose_findings, read_task
 from mtpret_jax.data.records import describe_record
 from mtpret_jax.evaluation import metrics
-from mtpret_jax.evaluation.predict import describe_row, stack
-from mtpret_jax.tasks import dataset
+from mtpret_jax.evaluation.predict import stack
+from mtpret_jax.tasks import dataset, find_kind
 
 
 def average_findings(train, about):
@@ -47,18 +46,18 @@ AVERAGES = {'classification': average_findings, 'regression': average_value, 'se
 def score_average(config, name):
   """The result of `metrics.score` on the test split."""
   task_config = config.tasks[name]
-  read = {}
+  kind, read = find_kind(task_config.kind), {}
   for split in ('train', 'test'):
-    source = dataset.open_suitable(config, name, split)
-    about = choose_findings(source.about, task_config)
+    source = dataset.open_task(config, name, split)
+    about, reader = dataset.describe_task(source.about, task_config), dataset.make_reader(source, task_config)
     records = [source.records[index] for index in tqdm(range(len(source)), f'{name} {split}', leave=False)]
-    read[split] = [(read_task(source.about, task_config, record), record) for record in records]
+    read[split] = [(reader(record), record) for record in records]
   guess = AVERAGES[task_config.kind]([row for row, _ in read['train']], about)
   repeated = {field: np.asarray(value)[None] for field, value in guess.items()}
-  rows = [describe_row(task_config.kind, about, 0, {field: np.asarray(value)[None] for field, value in row.items()}, repeated)
+  rows = [kind.make_row(about, {field: np.asarray(value)[None] for field, value in row.items()}, repeated, 0)
           | describe_record(record) for row, record in read['test']]
-  return metrics.score(task_config.kind, about, {field: stack([row[field] for row in rows]) for field in rows[0]},
-                       resamples=config.resamples)
+  columns = {field: stack([row[field] for row in rows], field in kind.metrics.ragged) for field in rows[0]}
+  return metrics.score(kind.metrics, about, columns, resamples=config.resamples)
 
 
 def main():

@@ -1,111 +1,135 @@
-"""Runs a split through a task and scores what it predicts."""
+"""Runs a split through the models of its tasks and scores the predictions."""
 
 import contextlib
+import dataclasses
 import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mtpret_jax.data.pipeline import choose_findings, read_task
 from mtpret_jax.data.records import describe_record
+from mtpret_jax.data.sources import Source, View
 from mtpret_jax.evaluation import metrics
 from mtpret_jax.objectives.multitask import make_predict
 from mtpret_jax.runtime import watchdog
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, place_batch, replicated
-from mtpret_jax.tasks import dataset
+from mtpret_jax.step import TrainState
+from mtpret_jax.tasks import dataset, find_kind
 
 LOWER_IS_BETTER = ('MAE', 'RMSE')
 
+Predict = Callable[[Mapping, Mapping, Mapping], tuple[Mapping, Mapping]]
+Predictor = tuple[Source, Predict]  # the records of a split, and the compiled model
 
-def make_collector(config, name, split, mesh):
-  """(source, collect) of the task `name` on one split; collect(params, stats) -> rows as `metrics.score` takes them.
-  The numbers that the head needs are those of the training split."""
-  source = dataset.open_suitable(config, name, split)
-  train = dataset.open_suitable(config, name, 'train', config.data.fraction)
-  task = dataset.make_labelled_task(config, name, train)
-  answer = make_predict(config, name, task)
+
+def make_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding.Mesh) -> Predictor:
+  """(source, predict) of the task `name` on one split: predict(params, stats, batch) -> (the batch as the trunk sees
+  it, predictions). The head is scaled by the values of the training split."""
+  source = dataset.open_task(config, name, split)
+  train = dataset.open_task(config, name, 'train', config.data.fraction)
+  predict = make_predict(config, name, dataset.make_task(config, name, train))
 
   @functools.partial(jax.jit, in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
                      out_shardings=replicated(mesh))
-  def predict(params, stats, batch):
+  def predict_batch(params: Mapping, stats: Mapping, batch: Mapping) -> tuple[Mapping, Mapping]:
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      return answer(params, stats, batch)
+      return predict(params, stats, batch)
 
-  return source, functools.partial(collect, config.tasks[name], predict, mesh, source, f'{name} {split}')
-
-
-def collect(task_config, predict, mesh, source, title, params, stats):
-  """The predictions and the truth of every record of `source`, one row for each, in its order; {field: array}. Each
-  process reads and shows its share; the first has the rows, the others none."""
-  share = task_config.batch // jax.process_count()
-  own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-  rows, described = [], []
-  for start in tqdm(range(0, len(source), task_config.batch), desc=title, unit='batch', leave=False,
-                    disable=jax.process_index() > 0 or None):
-    places = np.arange(start, start + task_config.batch)
-    valid, places = places < len(source), np.minimum(places, len(source) - 1)
-    read = [read_task(source.about, task_config, source.records[int(place)]) for place in places[own]]
-    batch = {field: np.stack([row[field] for row in read]) for field in read[0]} | {'valid': valid[own]}
-    batch = place_batch(batch, mesh)
-    compiles = start == 0
-    with contextlib.nullcontext() if compiles else watchdog.time_limit(f'{title}, images from {start} on'):
-      shown, predicted = jax.device_get(predict(params, stats, batch))
-    if jax.process_index():
-      continue
-    rows += [describe_row(task_config.kind, source.about, index, shown, predicted) for index in range(valid.sum())]
-    described += [describe_record(source.records[int(place)]) for place in places[valid]]
-  return {field: stack([row[field] for row in kept]) for kept in (rows, described) if kept for field in kept[0]}
+  return source, predict_batch
 
 
-def describe_row(kind, about, index, batch, predicted):
-  """One image's prediction and truth."""
-  if kind == 'classification':
-    return {'score': predicted['score'][index], 'present': batch['present'][index], 'label_mask': batch['label_mask'][index]}
-  if kind == 'regression':
-    return {'predicted': predicted['value'][index], 'value': batch['value'][index]}
-  if kind == 'segmentation':
-    return {'confusion': count_pixels(batch['mask'][index], predicted['mask'][index], len(about['mask']))}
-  found, real = predicted['class_id'][index] >= 0, batch['class_id'][index] >= 0
-  return {'boxes': predicted['boxes'][index][found], 'class_id': predicted['class_id'][index][found],
-          'score': predicted['score'][index][found], 'truth_boxes': batch['boxes'][index][real],
-          'truth_class_id': batch['class_id'][index][real], 'sizes': np.array(batch['image'].shape[1:3])}
+def score_tasks(config: ConfigDict, state: TrainState, split: str,
+                predictors: dict[tuple[str, str], Predictor]) -> dict[str, tuple[dict, dict]]:
+  """{task: (rows, result of `metrics.score`)} of a state on one split, in the first process; {} in the others.
 
-
-def count_pixels(mask_HW, predicted_HW, classes):
-  """(T, T) pixels of true class t predicted as class p, over the annotated ones."""
-  there = mask_HW >= 0
-  pairs = mask_HW[there].astype(int) * classes + predicted_HW[there]
-  return np.bincount(pairs, minlength=classes ** 2).reshape(classes, classes)
-
-
-def stack(values):
-  """Rows of one shape as one array; what varies in length, such as boxes, as an array of objects."""
-  if isinstance(values[0], np.ndarray) and len({value.shape for value in values}) > 1 or np.ndim(values[0]) == 2 and (
-      np.shape(values[0])[1] == 4):
-    rows = np.empty(len(values), object)
-    rows[:] = values
-    return rows
-  return np.stack(values) if isinstance(values[0], np.ndarray) else np.array(values)
-
-
-def score_tasks(config, state, split, collectors):
-  """{task: (rows, result of `metrics.score`)} of a state on one split, in the first process, and {} in the others;
-  `collectors` are kept from call to call."""
+  `predictors` are filled in and kept from call to call, so that each model is compiled once in a run.
+  """
   mesh, scored = make_mesh(), {}
-  for name in config.tasks:
-    if (name, split) not in collectors:
-      collectors[name, split] = make_collector(config, name, split, mesh)
-    source, collect_rows = collectors[name, split]
-    rows = collect_rows({part: state.params[part] for part in ('trunk', name)}, state.carry['stats'])
-    if jax.process_index():
-      continue
-    about = choose_findings(source.about, config.tasks[name])
-    scored[name] = rows, metrics.score(config.tasks[name].kind, about, rows, resamples=config.resamples)
+  for name, task_config in config.tasks.items():
+    if (name, split) not in predictors:
+      predictors[name, split] = make_predictor(config, name, split, mesh)
+    source, _ = predictors[name, split]
+    rows = collect_rows(config, name, split, state, predictors[name, split], mesh)
+    if jax.process_index() == 0:
+      about, kind = dataset.describe_task(source.about, task_config), find_kind(task_config.kind)
+      scored[name] = rows, metrics.score(kind.metrics, about, rows, resamples=config.resamples)
   return scored
 
 
-def headline_of(result):
-  """(name, value, sign) of the score that decides; sign is -1 where lower is better."""
+def collect_rows(config: ConfigDict, name: str, split: str, state: TrainState, predictor: Predictor,
+                 mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
+  """Predictions and labels of every record of a split, in order, as columns with one row per image."""
+  task_config = config.tasks[name]
+  kind, (source, _) = find_kind(task_config.kind), predictor
+  about, rows = dataset.describe_task(source.about, task_config), []
+  for first, count, batch, predictions in predict_batches(task_config, f'{name} {split}', state, name, predictor, mesh):
+    for index in range(count):
+      rows.append(kind.make_row(about, batch, predictions, index)
+                  | describe_record(source.records[first + index]))
+  return {column: stack([row[column] for row in rows], column in kind.metrics.ragged)
+          for column in (rows[0] if rows else ())}
+
+
+def predict_batches(task_config: ConfigDict, title: str, state: TrainState, name: str, predictor: Predictor,
+                    mesh: jax.sharding.Mesh) -> Iterator[tuple[int, int, Mapping, Mapping]]:
+  """Yields (place of the first record, images without padding, batch, predictions), in the first process.
+
+  Each process reads its share of each batch; the others predict along and yield nothing.
+  """
+  source, predict = predictor
+  params = {part: state.params[part] for part in ('trunk', name)}
+  read, size = dataset.make_reader(source, task_config), task_config.batch
+  share = size // jax.process_count()
+  own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+  for first in tqdm(range(0, len(source), size), desc=title, unit='batch', leave=False,
+                    disable=jax.process_index() > 0 or None):
+    places = np.arange(first, first + size)
+    valid, places = places < len(source), np.minimum(places, len(source) - 1)  # the last batch is padded
+    rows = [read(source.records[int(place)]) for place in places[own]]
+    batch = {field: np.stack([row[field] for row in rows]) for field in rows[0]} | {'valid': valid[own]}
+    # The first batch compiles, which may take as long as it likes.
+    limit = watchdog.time_limit(f'{title}, images from {first} on') if first else contextlib.nullcontext()
+    with limit:
+      seen, predictions = jax.device_get(predict(params, state.carry['stats'], place_batch(batch, mesh)))
+    if jax.process_index() == 0:
+      yield first, int(valid.sum()), seen, predictions
+
+
+def collect_examples(config: ConfigDict, name: str, split: str, state: TrainState, predictor: Predictor,
+                     count: int) -> list[dict[str, Any]]:
+  """`count` images spread over a split, for pictures: [{'image', 'labels', 'prediction', 'about'}]. Images are
+  (S, S) in 0-1, labels and predictions dicts of one image's fields."""
+  task_config, (source, predict), examples = config.tasks[name], predictor, []
+  places = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
+  few = dataclasses.replace(source, records=View({source.split: source.records},
+                                                 [(source.split, int(place)) for place in places]))
+  about = dataset.describe_task(source.about, task_config)
+  for _, images, batch, predictions in predict_batches(task_config, f'{name} examples', state, name, (few, predict),
+                                                       make_mesh()):
+    for index in range(images):
+      pixels = np.asarray(batch['image'][index][..., 0], np.float32)
+      examples.append({
+        'image': (pixels - pixels.min()) / max(float(np.ptp(pixels)), 1e-6), 'about': about,
+        'labels': {field: values[index] for field, values in batch.items() if field not in ('image', 'valid')},
+        'prediction': {field: values[index] for field, values in predictions.items()}})
+  return examples
+
+
+def stack(values: list, ragged: bool) -> np.ndarray:
+  """One column: an array with one row per image, or an object array where rows differ in length."""
+  if ragged:
+    column = np.empty(len(values), object)
+    for index, value in enumerate(values):  # assigning the list at once would fail where all lengths are equal
+      column[index] = value
+    return column
+  return np.stack(values) if isinstance(values[0], np.ndarray) else np.array(values)
+
+
+def find_headline(result: Mapping[str, Any]) -> tuple[str, float | None, int]:
+  """(name, value, sign) of the score that decides between models; sign is -1 where lower is better."""
   name = result['headline']
   return name, result['scores'][name]['value'], -1 if name.split()[0] in LOWER_IS_BETTER else 1

@@ -1,21 +1,19 @@
-"""What is asked of an image: a task is a head, its loss and its prediction. A new one is a new file and a line here."""
+"""The kinds of tasks. A new one is a file in this package and a line here.
 
-from mtpret_jax.tasks.classification import make_classification
-from mtpret_jax.tasks.detection import make_detection
-from mtpret_jax.tasks.regression import make_regression
-from mtpret_jax.tasks.segmentation import make_segmentation
+Importing this package does not import JAX (see `task.py`).
+"""
 
-TASKS = {
-  'classification': make_classification,
-  'detection': make_detection,
-  'regression': make_regression,
-  'segmentation': make_segmentation,
-}
+from mtpret_jax.tasks.classification import CLASSIFICATION
+from mtpret_jax.tasks.detection import DETECTION
+from mtpret_jax.tasks.regression import REGRESSION
+from mtpret_jax.tasks.segmentation import SEGMENTATION
+from mtpret_jax.tasks.task import TaskKind
+
+KINDS = {kind.name: kind for kind in (CLASSIFICATION, DETECTION, REGRESSION, SEGMENTATION)}
 
 
-def make_task(name, about, config):
-  """The `Task` called `name` on a dataset that says `about` itself (the metadata of its builder: findings, relation,
-  mask, kinds) with the numbers of `config`."""
-  if name not in TASKS:
-    raise ValueError(f'unknown task {name!r}; have {", ".join(TASKS)}')
-  return TASKS[name](about, config)
+def find_kind(name: str) -> TaskKind:
+  """The kind of task called `name`; raises ValueError, with the names there are."""
+  if name not in KINDS:
+    raise ValueError(f'unknown kind of task {name!r}; have {", ".join(KINDS)}')
+  return KINDS[name]

@@ -1,38 +1,148 @@
-"""Which of T findings are present, from the mean over the last map.
+"""Classification: which of T findings are present, from the mean over the last feature map.
 
-Letters: B images, T findings.
+Findings are independent (a sigmoid each), or exactly one is present: 'exclusive', or 'ordinal' where the order of the
+findings means more and more (one softmax). The loss does not use the order of ordinal findings, only the metrics do;
+this is our choice.
+
+Letters: B images, N rows of a table, T findings.
 """
 
-import jax
-import optax
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from mtpret_jax.models.heads import LinearHead
-from mtpret_jax.tasks.task import Task, find_rows, sum_known
+import numpy as np
+from etils import epy
+from ml_collections import ConfigDict
 
-STRIDE = 32
+from mtpret_jax.data.records import name_record
+from mtpret_jax.evaluation.metrics import classification
+from mtpret_jax.evaluation.metrics.scoring import Metrics
+from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
+
+with epy.lazy_imports():
+  import jax
+  import optax
+
+  from mtpret_jax.models import heads
 
 
-def make_classification(about, config):
-  """`about`: what the dataset says of itself. Its `findings` are independent, each a question of its own with binary
-  cross-entropy; or exactly one is present ('exclusive', 'ordinal'), with softmax cross-entropy. That the order of
-  ordinal ones is known to the scores only, not to the loss, is our choice. `config` has nothing to say."""
-  one_of = about['relation'] != 'independent'
-  return Task(
-    make_head=lambda trunk, rngs: LinearHead(trunk.channels, len(about['findings']), rngs=rngs),
-    output_stride=STRIDE,
+# Labels
+
+
+def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
+  """`present` (T,) float32, 0 where not known; `label_mask` (T,) bool: which findings are known."""
+  label_mask = np.asarray(record['label_mask'], bool)
+  present = np.where(label_mask, record['present'], 0).astype(np.float32)
+  if label_mask.shape != (len(about['findings']),) or not np.isin(present, (0, 1)).all():
+    raise ValueError(f'{name_record(record)}: present is {present.tolist()}, must be 0 or 1 for each of '
+                     f'{about["findings"]}')
+  columns = list_columns(about, task_config)
+  return {'present': present[columns], 'label_mask': label_mask[columns]}
+
+
+def list_columns(about: About, task_config: ConfigDict) -> list[int]:
+  """The places of the findings that the task asks for; no findings in the config means all."""
+  names = task_config.get('findings') or about['findings']
+  return [about['findings'].index(name) for name in names]
+
+
+def select_findings(about: About, task_config: ConfigDict) -> About:
+  """`about` with only the findings that the task asks for. Raises ValueError for a finding that is not there."""
+  names = task_config.get('findings') or ()
+  absent = [name for name in names if name not in about['findings']]
+  if absent:
+    raise ValueError(f'{task_config.dataset} has no finding {absent[0]!r}; have {", ".join(about["findings"])}')
+  return {**about, 'findings': list(names)} if names else about
+
+
+def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
+  findings = len(select_findings(about, task_config)['findings'])
+  return {'present': ((findings,), np.float32), 'label_mask': ((findings,), np.bool_)}
+
+
+def find_defect(about: About, record: Mapping) -> str:
+  label_mask, present = np.asarray(record['label_mask'], bool), np.asarray(record['present'])
+  if about['relation'] == 'independent':
+    return '' if label_mask.any() else 'no known finding'
+  return '' if (present[label_mask] > 0).any() else 'no finding known to be present'
+
+
+# Model
+
+
+def make_model(about: About, config: ConfigDict | None) -> TaskModel:
+  """Pool and linear layer; binary cross-entropy for independent findings, softmax cross-entropy for the others."""
+  exclusive = about['relation'] != 'independent'
+
+  def predict(outputs: Mapping) -> dict:
+    return {'score': (jax.nn.softmax if exclusive else jax.nn.sigmoid)(outputs['logits'])}
+
+  return TaskModel(
+    make_head=lambda trunk, rngs: heads.LinearHead(trunk.channels, len(about['findings']), rngs=rngs),
+    output_stride=32,
     apply=lambda head, features, batch, *, groups, rng: {'logits': head(features)},
-    loss=compare_one if one_of else compare_each,
-    predict=lambda outputs: {'score': (jax.nn.softmax if one_of else jax.nn.sigmoid)(outputs['logits'])})
+    loss=exclusive_loss if exclusive else independent_loss,
+    predict=predict)
 
 
-def compare_each(outputs, batch):
-  """Over all findings whose presence is known."""
+def independent_loss(outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.Array']:
+  """Binary cross-entropy over all known findings."""
   losses_BT = optax.sigmoid_binary_cross_entropy(outputs['logits'], batch['present'])
   return sum_known(losses_BT, batch['label_mask'] & find_rows(batch)[:, None])
 
 
-def compare_one(outputs, batch):
-  """Over all images of which it is known which finding is present."""
+def exclusive_loss(outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.Array']:
+  """Softmax cross-entropy over all images whose finding is known."""
   losses_B = optax.softmax_cross_entropy(outputs['logits'], batch['present'])
-  stated_B = (batch['label_mask'] & (batch['present'] > 0)).any(1)
-  return sum_known(losses_B, stated_B & find_rows(batch))
+  is_known_B = (batch['label_mask'] & (batch['present'] > 0)).any(1)
+  return sum_known(losses_B, is_known_B & find_rows(batch))
+
+
+# Scores
+
+
+def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> dict[str, Any]:
+  return {'score': predictions['score'][index], 'present': batch['present'][index],
+          'label_mask': batch['label_mask'][index]}
+
+
+def name_columns(about: About) -> list[str]:
+  return [f'{title}: {name}' for title in ('probability', 'present') for name in about['findings']]
+
+
+def write_lines(about: About, rows: Mapping[str, np.ndarray]) -> list[list[list]]:
+  """One line per image; a finding that is not known is an empty cell."""
+  present_NT = np.where(rows['label_mask'], rows['present'].astype(int).astype(object), '')
+  return [[[*score, *present]] for score, present in zip(rows['score'].tolist(), present_NT.tolist(), strict=True)]
+
+
+def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
+  cells_NC = np.array([line for line, in images], object).reshape(len(images), len(name_columns(about)))
+  score_NT, present_NT = np.hsplit(np.where(cells_NC != '', cells_NC, 0).astype(float), 2)
+  return {'score': score_NT, 'present': present_NT, 'label_mask': (np.hsplit(cells_NC, 2)[1] != '').astype(bool)}
+
+
+def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
+  """The likeliest findings with their probability; known present ones are marked."""
+  order = np.argsort(-prediction['score'], kind='stable')[:3]
+  marks = ['*' if labels['label_mask'][index] and labels['present'][index] > 0 else '' for index in order]
+  lines = [f'{about["findings"][index]}{mark} {prediction["score"][index]:.2f}'
+           for index, mark in zip(order, marks, strict=True)]
+  axes.set_xlabel('\n'.join(lines), fontsize=7)
+
+
+CLASSIFICATION = TaskKind(
+  name='classification',
+  annotation='findings',
+  read_label=read_label,
+  label_shapes=label_shapes,
+  find_defect=find_defect,
+  make_model=make_model,
+  make_row=make_row,
+  metrics=Metrics(
+    task='classification', columns=classification.COLUMNS, predicted=classification.PREDICTED,
+    find_headline=classification.find_headline, prepare=classification.prepare,
+    make_scorer=classification.make_scorer, name_columns=name_columns, write_lines=write_lines,
+    read_lines=read_lines),
+  draw=draw,
+  select=select_findings)

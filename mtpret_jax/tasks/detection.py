@@ -1,62 +1,215 @@
-"""Which boxes of which kind are in an image: Faster R-CNN.
+"""Detection: bounding boxes and their classes, by Faster R-CNN.
 
-Letters: B images, S sampled candidates, J kinds and the background.
+Boxes are (y0, x0, y1, x1). They are 0-1 of the image in records, batches and predictions, and pixels inside the model.
+
+Letters: B images, M slots for annotated boxes, N rows of a table, S sampled anchors or proposals, J classes and the
+background.
 """
 
-import jax.numpy as jnp
-import optax
+import functools
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from mtpret_jax.models.detection.faster_rcnn import FasterRCNN
-from mtpret_jax.tasks.task import Task, find_rows
+import numpy as np
+from etils import epy
+from ml_collections import ConfigDict
 
-STRIDE = 32
-BETA = 1 / 9  # of the codes' smooth L1, torchvision's
+from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.config.rules import levels, number, row, sample, span, whole
+from mtpret_jax.data.records import name_record
+from mtpret_jax.evaluation.metrics import detection
+from mtpret_jax.evaluation.metrics.scoring import Metrics
+from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows
+
+with epy.lazy_imports():
+  import jax
+  import jax.numpy as jnp
+  import optax
+
+  from mtpret_jax.models.detection import faster_rcnn
+
+SMOOTH_L1_BETA = 1 / 9  # torchvision's, for the box deltas
+
+log = logging.getLogger(__name__)
 
 
-def make_detection(about, config):
-  """The kinds are `about['box_classes']`; `config` is `FasterRCNN`'s. Boxes are in 0-1 of the image in batches and
-  predictions, in pixels within. The loss is of training only, since it asks for candidates drawn at random."""
-  def apply(head, features, batch, *, groups, rng):
+# Labels
+
+
+def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
+  """`boxes` (M, 4) float32; `class_id` (M,) int32, -1 in empty slots, whose box is 0. M is `task_config.objects`: of
+  more boxes the largest are kept, with a warning."""
+  boxes = np.asarray(record['objects']['box'], np.float32).reshape(-1, 4)
+  class_id = np.asarray(record['objects']['class_id'], np.int32)
+  if not np.isin(class_id, range(len(about['box_classes']))).all():
+    raise ValueError(f'{name_record(record)}: boxes of classes {class_id.tolist()}, but the classes are '
+                     f'{about["box_classes"]}')
+  slots = task_config.objects
+  if len(boxes) > slots:
+    warn_of_many(name_record(record), len(boxes), slots)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    largest = np.sort(np.argsort(-areas, kind='stable')[:slots])
+    boxes, class_id = boxes[largest], class_id[largest]
+  empty = slots - len(boxes)
+  return {'boxes': np.pad(boxes, ((0, empty), (0, 0))), 'class_id': np.pad(class_id, (0, empty), constant_values=-1)}
+
+
+@functools.cache  # an image comes again in every epoch; it is warned of once per process
+def warn_of_many(name: str, found: int, slots: int) -> None:
+  log.warning('%s has %d boxes, the %d largest are kept: raise config.tasks.TASK.objects', name, found, slots)
+
+
+def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
+  return {'boxes': ((task_config.objects, 4), np.float32), 'class_id': ((task_config.objects,), np.int32)}
+
+
+def find_defect(about: About, record: Mapping) -> str:
+  """An image without boxes teaches nothing here. Of NIH's chest X-rays 880 have boxes; the boxes of the others were
+  never drawn. torchvision's reference training leaves such images out as well."""
+  return '' if len(record['objects']['class_id']) else 'no box'
+
+
+def check(name: str, task_config: ConfigDict) -> None:
+  if not task_config.objects:
+    raise ConfigError(f'tasks.{name}.objects=0 leaves no room for a box', {f'tasks.{name}.objects': 8})
+
+
+# Model
+
+
+def make_model(about: About, config: ConfigDict | None) -> TaskModel:
+  """Faster R-CNN for `about['box_classes']`; `config` is its config. The loss works in training only, since anchors
+  and proposals are sampled at random."""
+  assert config is not None
+
+  def apply(head: Any, features: list, batch: Mapping, *, groups: int | None, rng: Any) -> dict:
     size = batch['image'].shape[1:3]
     scale = jnp.array((*size, *size), jnp.float32)[None, None]
     if rng is None:
       found = head.detect(features, size, config)
       return found | {'boxes': found['boxes'] / scale}
-    return head.train(features, size, batch['boxes'] * scale, batch['class_id'], config, rng=rng)
+    return head.sample_for_loss(features, size, batch['boxes'] * scale, batch['class_id'], config, rng=rng)
 
-  return Task(
-    make_head=lambda trunk, rngs: FasterRCNN(trunk.widths, len(about['box_classes']), config, rngs=rngs),
-    output_stride=STRIDE,
+  return TaskModel(
+    make_head=lambda trunk, rngs: faster_rcnn.FasterRCNN(trunk.widths, len(about['box_classes']), config, rngs=rngs),
+    output_stride=32,
     apply=apply,
-    loss=lambda outputs, batch: add_losses(outputs, find_rows(batch)),
+    loss=lambda outputs, batch: compute_loss(outputs, find_rows(batch)),
     predict=lambda outputs: outputs)
 
 
-def add_losses(outputs, rows_B):
-  """(sum, count) of what `FasterRCNN.train` gave, over the `rows_B` that count: the four losses of Ren et al. 2015 with
-  torchvision's weights, each a mean over all sampled candidates of the batch, the same for every image."""
+def compute_loss(outputs: Mapping, rows_B: 'jax.Array') -> tuple['jax.Array', 'jax.Array']:
+  """(sum, count) over the `rows_B` that count: the four losses of Ren et al. 2015 with torchvision's weights. Each is
+  a mean over all sampled anchors or proposals of the batch, so it is the same for every image."""
   objectness = optax.sigmoid_binary_cross_entropy
-  regions, found = outputs['regions'], outputs['boxes']
-  total = (average(objectness(regions['logits'], (regions['target'] > 0).astype(jnp.float32)),
-                   regions, regions['codes'], rows_B)
-           + average(optax.softmax_cross_entropy_with_integer_labels(found['logits'], found['target']),
-                     found, pick_kind(found['codes'], found['target']), rows_B))
+  rpn, roi = outputs['rpn'], outputs['roi']
+  total = (average(objectness(rpn['logits'], (rpn['target_class'] > 0).astype(jnp.float32)), rpn, rpn['deltas'], rows_B)
+           + average(optax.softmax_cross_entropy_with_integer_labels(roi['logits'], roi['target_class']),
+                     roi, pick_class(roi['deltas'], roi['target_class']), rows_B))
   count = rows_B.sum().astype(jnp.float32)
   return total * count, count
 
 
-def average(kind_loss_BS, asked, codes_BS4, rows_B):
-  """Loss of the kind and, of positives, of the codes; their mean over all candidates that count."""
-  counts_BS = asked['counts'] & rows_B[:, None]
-  codes_loss_BS = smooth(codes_BS4 - asked['target_codes']).sum(-1) * (asked['target'] > 0)
-  return jnp.where(counts_BS, kind_loss_BS + codes_loss_BS, 0).sum() / jnp.maximum(counts_BS.sum(), 1)
+def average(class_loss_BS: 'jax.Array', targets: Mapping, deltas_BS4: 'jax.Array', rows_B: 'jax.Array') -> 'jax.Array':
+  """Classification loss plus, for positives, the box loss; their mean over the samples that count."""
+  counts_BS = targets['sampled'] & rows_B[:, None]
+  box_loss_BS = smooth_l1(deltas_BS4 - targets['target_deltas']).sum(-1) * (targets['target_class'] > 0)
+  return jnp.where(counts_BS, class_loss_BS + box_loss_BS, 0).sum() / jnp.maximum(counts_BS.sum(), 1)
 
 
-def smooth(error):
-  """Smooth L1 of PyTorch: quadratic up to BETA."""
-  return optax.huber_loss(error, delta=BETA) / BETA
+def smooth_l1(error: 'jax.Array') -> 'jax.Array':
+  """PyTorch's: quadratic up to SMOOTH_L1_BETA."""
+  return optax.huber_loss(error, delta=SMOOTH_L1_BETA) / SMOOTH_L1_BETA
 
 
-def pick_kind(codes_BSJ4, target_BS):
-  """The codes for the kind to find."""
-  return jnp.take_along_axis(codes_BSJ4, target_BS[..., None, None], axis=2)[:, :, 0]
+def pick_class(deltas_BSJ4: 'jax.Array', target_BS: 'jax.Array') -> 'jax.Array':
+  """(B, S, 4): the deltas of each sample's true class."""
+  return jnp.take_along_axis(deltas_BSJ4, target_BS[..., None, None], axis=2)[:, :, 0]
+
+
+# Scores
+
+
+def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> dict[str, Any]:
+  found, real = predictions['class_id'][index] >= 0, batch['class_id'][index] >= 0
+  return {'boxes': predictions['boxes'][index][found], 'class_id': predictions['class_id'][index][found],
+          'score': predictions['score'][index][found], 'truth_boxes': batch['boxes'][index][real],
+          'truth_class_id': batch['class_id'][index][real], 'sizes': np.array(batch['image'].shape[1:3])}
+
+
+def name_columns(about: About) -> list[str]:
+  return ['rows', 'columns', 'box', 'class', 'score', 'y0', 'x0', 'y1', 'x1']
+
+
+def write_lines(about: About, rows: Mapping[str, np.ndarray]) -> list[list[list]]:
+  """One line per box, or one line without a box. Empty slots (class -1) are not written."""
+  names = about['box_classes']
+  fields = (rows[name] for name in ('sizes', 'boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id'))
+  images = []
+  for size, boxes, classes, scores, truth_boxes, truth_classes in zip(*fields, strict=True):
+    lines: list[list] = [['predicted', names[class_id], float(score), *map(float, box)]
+                         for box, class_id, score in zip(boxes, classes, scores, strict=True) if class_id >= 0]
+    lines += [['true', names[class_id], '', *map(float, box)]
+              for box, class_id in zip(truth_boxes, truth_classes, strict=True) if class_id >= 0]
+    images.append([[*map(int, size), *line] for line in lines or [[''] * 7]])
+  return images
+
+
+def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
+  rows = {'sizes': np.array([[int(side) for side in lines[0][:2]] for lines in images]).reshape(-1, 2)}
+  for box, prefix in (('predicted', ''), ('true', 'truth_')):
+    chosen = [[line[3:] for line in lines if line[2] == box] for lines in images]
+    rows[f'{prefix}boxes'] = to_objects(np.array([line[2:] for line in lines], float).reshape(-1, 4)
+                                        for lines in chosen)
+    rows[f'{prefix}class_id'] = to_objects(np.array([about['box_classes'].index(line[0]) for line in lines], int)
+                                           for lines in chosen)
+    if box == 'predicted':
+      rows['score'] = to_objects(np.array([line[1] for line in lines], float) for lines in chosen)
+  return rows
+
+
+def to_objects(arrays: Iterable[np.ndarray]) -> np.ndarray:
+  """(N,) object array, also where all arrays have the same shape."""
+  listed = list(arrays)
+  objects = np.empty(len(listed), object)
+  for index, array in enumerate(listed):
+    objects[index] = array
+  return objects
+
+
+def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
+  """True boxes solid, the five most certain predicted boxes dashed with class and score."""
+  from matplotlib.patches import Rectangle  # slow to import, and only pictures need it
+  for (y0, x0, y1, x1), class_id in zip(labels['boxes'], labels['class_id'], strict=True):
+    if class_id >= 0:
+      axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=f'C{class_id}', linewidth=1))
+  for (y0, x0, y1, x1), class_id, score in [*zip(prediction['boxes'], prediction['class_id'], prediction['score'],
+                                                 strict=True)][:5]:
+    if class_id >= 0:
+      axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=f'C{class_id}', linewidth=1,
+                               linestyle='dashed'))
+      axes.text(x0, y0, f'{about["box_classes"][class_id]} {score:.2f}', color=f'C{class_id}', fontsize=5)
+
+
+DETECTION = TaskKind(
+  name='detection',
+  annotation='box_classes',
+  read_label=read_label,
+  label_shapes=label_shapes,
+  find_defect=find_defect,
+  make_model=make_model,
+  make_row=make_row,
+  metrics=Metrics(
+    task='detection', columns=detection.COLUMNS, predicted=detection.PREDICTED,
+    find_headline=detection.find_headline, prepare=detection.prepare, make_scorer=detection.make_scorer,
+    name_columns=name_columns, write_lines=write_lines, read_lines=read_lines,
+    ragged=('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id')),
+  draw=draw,
+  head_schema={
+    'width': whole(1, 8192), 'roi_hidden': whole(1, 65_536), 'anchor_sizes': levels(),
+    'aspect_ratios': row(number(0.01, 100.0), 1, 16), 'rpn_proposals_train': row(whole(1, 10_000), 2, 2),
+    'rpn_proposals_test': row(whole(1, 10_000), 2, 2), 'rpn_nms_iou': number(0.0, 1.0),
+    'rpn_match_iou': span(0.0, 1.0), 'rpn_sample': sample(), 'roi_match_iou': span(0.0, 1.0), 'roi_sample': sample(),
+    'min_score': number(0.0, 1.0), 'roi_nms_iou': number(0.0, 1.0), 'max_detections': whole(1, 10_000)},
+  check=check)

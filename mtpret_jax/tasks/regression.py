@@ -1,23 +1,110 @@
-"""How much of something, such as the age of bones, from the mean over the last map."""
+"""Regression: a quantity such as bone age, from the mean over the last feature map.
 
-import optax
+Letters: B images, N rows of a table.
+"""
 
-from mtpret_jax.models.heads import LinearHead
-from mtpret_jax.tasks.task import Task, find_rows, sum_known
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-STRIDE = 32
+import numpy as np
+from etils import epy
+from ml_collections import ConfigDict
+
+from mtpret_jax.data.records import name_record
+from mtpret_jax.evaluation.metrics import regression
+from mtpret_jax.evaluation.metrics.scoring import Metrics
+from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
+
+with epy.lazy_imports():
+  import jax
+  import optax
+
+  from mtpret_jax.models import heads
 
 
-def make_regression(about, config):
-  """The head answers in deviations from the mean: `config.mean` and `config.deviation` are those of the values that it
-  is trained on, in their unit. The loss is smooth L1 with its bend at one deviation."""
-  def compare(outputs, batch):
-    losses_B1 = optax.huber_loss(outputs['deviations'], (batch['value'] - config.mean) / config.deviation)
+# Labels
+
+
+def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
+  """`value` (1,) float32, in the dataset's unit."""
+  value = np.asarray(record['value'], np.float32)
+  if value.shape != (1,) or not np.isfinite(value).all():
+    raise ValueError(f'{name_record(record)}: the value is {value.tolist()}, must be one finite number')
+  return {'value': value}
+
+
+def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
+  return {'value': ((1,), np.float32)}
+
+
+def find_defect(about: About, record: Mapping) -> str:
+  return '' if np.isfinite(record['value']).all() else 'unknown value'
+
+
+# Model
+
+
+def fit_head(task_config: ConfigDict, source: Any) -> ConfigDict:
+  """`mean` and `deviation` of the training values, in their unit. Without records 0 and 1: shapes do not depend on
+  them."""
+  if source is None:
+    return ConfigDict({'mean': 0.0, 'deviation': 1.0})
+  values = np.concatenate([source.records[index]['value'] for index in range(len(source))])
+  return ConfigDict({'mean': float(values.mean()), 'deviation': float(values.std())})
+
+
+def make_model(about: About, config: ConfigDict | None) -> TaskModel:
+  """Pool and linear layer. The head predicts z-scores of the training values; the loss is smooth L1 on them, quadratic
+  up to one standard deviation."""
+  assert config is not None  # `fit_head` made it
+
+  def loss(outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.Array']:
+    losses_B1 = optax.huber_loss(outputs['z_score'], (batch['value'] - config.mean) / config.deviation)
     return sum_known(losses_B1, find_rows(batch)[:, None])
 
-  return Task(
-    make_head=lambda trunk, rngs: LinearHead(trunk.channels, 1, rngs=rngs),
-    output_stride=STRIDE,
-    apply=lambda head, features, batch, *, groups, rng: {'deviations': head(features)},
-    loss=compare,
-    predict=lambda outputs: {'value': outputs['deviations'] * config.deviation + config.mean})
+  return TaskModel(
+    make_head=lambda trunk, rngs: heads.LinearHead(trunk.channels, 1, rngs=rngs),
+    output_stride=32,
+    apply=lambda head, features, batch, *, groups, rng: {'z_score': head(features)},
+    loss=loss,
+    predict=lambda outputs: {'value': outputs['z_score'] * config.deviation + config.mean})
+
+
+# Scores
+
+
+def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> dict[str, Any]:
+  return {'predicted': predictions['value'][index], 'value': batch['value'][index]}
+
+
+def name_columns(about: About) -> list[str]:
+  return [f'{title}{regression.write_unit(about)}' for title in ('predicted', 'true')]
+
+
+def write_lines(about: About, rows: Mapping[str, np.ndarray]) -> list[list[list]]:
+  return [[line] for line in np.hstack([rows['predicted'], rows['value']]).tolist()]
+
+
+def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
+  numbers_N2 = np.array([line for line, in images], float).reshape(len(images), 2)
+  return {'predicted': numbers_N2[:, :1], 'value': numbers_N2[:, 1:]}
+
+
+def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
+  axes.set_xlabel(f'predicted {prediction["value"][0]:.1f}\ntrue {labels["value"][0]:.1f}', fontsize=7)
+
+
+REGRESSION = TaskKind(
+  name='regression',
+  annotation='value',
+  read_label=read_label,
+  label_shapes=label_shapes,
+  find_defect=find_defect,
+  make_model=make_model,
+  make_row=make_row,
+  metrics=Metrics(
+    task='regression', columns=regression.COLUMNS, predicted=regression.PREDICTED,
+    find_headline=regression.find_headline, prepare=regression.prepare, make_scorer=regression.make_scorer,
+    name_columns=name_columns, write_lines=write_lines, read_lines=read_lines),
+  draw=draw,
+  fit_head=fit_head)

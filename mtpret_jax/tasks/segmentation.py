@@ -1,51 +1,148 @@
-"""Which of T classes each pixel belongs to: DeepLab-V3.
+"""Segmentation: the class of each pixel, by DeepLab-V3.
 
-Letters: B images, H W their rows and columns, T classes; without the background in `miss_overlap`.
+Letters: B images, N rows of a table, H W rows and columns of the image, T classes with the background first.
 """
 
 import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
+import numpy as np
+from etils import epy
+from ml_collections import ConfigDict
 
-from mtpret_jax.models.deeplab import DeepLab
-from mtpret_jax.tasks.task import Task, find_rows, sum_known
+from mtpret_jax.config.rules import choice, number, row, whole
+from mtpret_jax.data.records import UNANNOTATED, decode_grey, decode_mask, name_record
+from mtpret_jax.evaluation.metrics import segmentation
+from mtpret_jax.evaluation.metrics.scoring import Metrics
+from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
 
-SMOOTH = 1e-5  # pixels, in numerator and denominator of the soft Dice (nnU-Net, Isensee et al. 2021)
+with epy.lazy_imports():
+  import jax
+  import jax.numpy as jnp
+  import optax
+
+  from mtpret_jax.models import deeplab
+
+SMOOTH = 1e-5  # pixels added above and below in the soft Dice, as nnU-Net does (Isensee et al. 2021)
 
 
-def make_segmentation(about, config):
-  """The classes are `about['mask']`, the first is the background. `config`: output_stride, width, dilations, and `dice`,
-  the weight of the soft Dice loss beside the cross-entropy; 0 is none."""
-  def make_head(trunk, rngs):
-    return DeepLab(trunk.channels, len(about['mask']), width=config.width, dilations=config.dilations, rngs=rngs)
+# Labels
 
-  def apply(head, features, batch, *, groups, rng):
+
+def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
+  """`mask` (S, S) int8: the class of each pixel, -1 where it is not annotated."""
+  mask = decode_mask(record['mask'], task_config.size)
+  annotated = mask != UNANNOTATED
+  if (mask[annotated] >= len(about['mask'])).any():
+    raise ValueError(f'{name_record(record)}: the mask has values {np.unique(mask).tolist()}, but the classes are '
+                     f'{about["mask"]}')
+  return {'mask': np.where(annotated, mask.astype(np.int8), np.int8(-1))}
+
+
+def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
+  return {'mask': ((task_config.size, task_config.size), np.int8)}
+
+
+def find_defect(about: About, record: Mapping) -> str:
+  return '' if (decode_grey(record['mask']) != UNANNOTATED).any() else 'no annotated pixel'
+
+
+# Model
+
+
+def make_model(about: About, config: ConfigDict | None) -> TaskModel:
+  """DeepLab-V3 for the classes of `about['mask']`. `config`: output_stride, width, dilations, and `dice`, the weight of
+  the soft Dice loss beside the cross-entropy (0 disables it)."""
+  assert config is not None
+
+  def make_head(trunk: Any, rngs: Any) -> Any:
+    return deeplab.DeepLab(trunk.channels, len(about['mask']), width=config.width, dilations=config.dilations,
+                           rngs=rngs)
+
+  def apply(head: Any, features: list, batch: Mapping, *, groups: int | None, rng: Any) -> dict:
     return {'logits': head(features, batch['image'].shape[1:3], groups=groups, rng=rng)}
 
-  return Task(make_head, config.output_stride, apply, functools.partial(compare, config.dice),
-              predict=lambda outputs: {'mask': outputs['logits'].argmax(-1).astype(jnp.int32)})
+  return TaskModel(make_head, config.output_stride, apply, functools.partial(compute_loss, config.dice),
+                   predict=lambda outputs: {'mask': outputs['logits'].argmax(-1).astype(jnp.int32)})
 
 
-def compare(dice, outputs, batch):
-  """Cross-entropy over the annotated pixels, those whose mask is not -1, and `dice` times the soft Dice loss."""
+def compute_loss(dice: float, outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.Array']:
+  """Cross-entropy over the annotated pixels, plus `dice` times the soft Dice loss."""
   mask_BHW = batch['mask']
   annotated_BHW = (mask_BHW >= 0) & find_rows(batch)[:, None, None]
   losses_BHW = optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], jnp.maximum(mask_BHW, 0))
   total, count = sum_known(losses_BHW, annotated_BHW)
   if dice:
-    total += dice * miss_overlap(outputs['logits'], mask_BHW, annotated_BHW) * count
+    # The Dice loss is a mean over images; times the count of pixels it survives the division by that count.
+    total += dice * soft_dice_loss(outputs['logits'], mask_BHW, annotated_BHW) * count
   return total, count
 
 
-def miss_overlap(logits_BHWT, mask_BHW, annotated_BHW):
-  """1 - soft Dice (Milletari et al. 2016, with p instead of p^2 below the line) of each class but the background in
-  each image, over its annotated pixels; the mean over classes and over the images that have such pixels."""
+def soft_dice_loss(logits_BHWT: 'jax.Array', mask_BHW: 'jax.Array', annotated_BHW: 'jax.Array') -> 'jax.Array':
+  """1 - soft Dice (Milletari et al. 2016, with p instead of p^2 in the denominator): the mean over the foreground
+  classes of each image, then over the images that have annotated pixels."""
   there_BHW1 = annotated_BHW[..., None].astype(jnp.float32)
-  share_BHWT = jax.nn.softmax(logits_BHWT)[..., 1:] * there_BHW1
+  probability_BHWT = jax.nn.softmax(logits_BHWT)[..., 1:] * there_BHW1
   truth_BHWT = jax.nn.one_hot(mask_BHW, logits_BHWT.shape[-1])[..., 1:] * there_BHW1
-  both_BT, either_BT = (share_BHWT * truth_BHWT).sum((1, 2)), (share_BHWT + truth_BHWT).sum((1, 2))
-  missed_B = 1 - ((2 * both_BT + SMOOTH) / (either_BT + SMOOTH)).mean(1)
-  total, count = sum_known(missed_B, annotated_BHW.any((1, 2)))
+  overlap_BT = (probability_BHWT * truth_BHWT).sum((1, 2))
+  total_BT = (probability_BHWT + truth_BHWT).sum((1, 2))
+  losses_B = 1 - ((2 * overlap_BT + SMOOTH) / (total_BT + SMOOTH)).mean(1)
+  total, count = sum_known(losses_B, annotated_BHW.any((1, 2)))
   return total / jnp.maximum(count, 1)
+
+
+# Scores
+
+
+def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> dict[str, Any]:
+  return {'confusion': count_pixels(batch['mask'][index], predictions['mask'][index], len(about['mask']))}
+
+
+def count_pixels(mask_HW: np.ndarray, predicted_HW: np.ndarray, classes: int) -> np.ndarray:
+  """(T, T) confusion matrix of the annotated pixels: true class by predicted class."""
+  annotated = mask_HW >= 0
+  pairs = mask_HW[annotated].astype(int) * classes + predicted_HW[annotated]
+  return np.bincount(pairs, minlength=classes ** 2).reshape(classes, classes)
+
+
+def name_columns(about: About) -> list[str]:
+  return [f'pixels of {true} as {predicted}' for true in about['mask'] for predicted in about['mask']]
+
+
+def write_lines(about: About, rows: Mapping[str, np.ndarray]) -> list[list[list]]:
+  return [[line] for line in rows['confusion'].reshape(len(rows['confusion']), -1).tolist()]
+
+
+def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
+  classes = len(about['mask'])
+  return {'confusion': np.array([line for line, in images], float).astype(int).reshape(len(images), classes, classes)}
+
+
+def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
+  """The outline of each true class (solid) and of each predicted class (dashed)."""
+  grid = np.arange(0.5, labels['mask'].shape[0]) / labels['mask'].shape[0]
+  for index in range(1, len(about['mask'])):
+    for mask, style in ((labels['mask'], 'solid'), (prediction['mask'], 'dashed')):
+      if (mask == index).any() and (mask != index).any():
+        axes.contour(grid, grid, mask == index, levels=[0.5], colors=[f'C{index - 1}'], linestyles=style,
+                     linewidths=0.8)
+  axes.set_xlabel('solid: true, dashed: predicted', fontsize=6)
+
+
+SEGMENTATION = TaskKind(
+  name='segmentation',
+  annotation='mask',
+  read_label=read_label,
+  label_shapes=label_shapes,
+  find_defect=find_defect,
+  make_model=make_model,
+  make_row=make_row,
+  metrics=Metrics(
+    task='segmentation', columns=segmentation.COLUMNS, predicted=segmentation.PREDICTED,
+    find_headline=segmentation.find_headline, prepare=segmentation.prepare, make_scorer=segmentation.make_scorer,
+    name_columns=name_columns, write_lines=write_lines, read_lines=read_lines),
+  draw=draw,
+  head_schema={'output_stride': choice((8, 16, 32)), 'width': whole(1, 8192),
+               'dilations': row(whole(1, 1000), 1, 16), 'dice': number(0.0, 1000.0)},
+  dense=True)

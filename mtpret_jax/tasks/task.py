@@ -1,23 +1,42 @@
-"""What a task is to those who train and evaluate: five things, whatever it asks of an image."""
+"""What the rest of the code needs to know about one kind of task, in one record: `TaskKind`.
+
+A kind of task is a file of this package, from the label in a record to the picture of a prediction. The parts that
+read and score records are NumPy only: worker processes import them, and importing JAX there would cost each worker
+seconds and hundreds of megabytes. So the files import JAX lazily, when `make_model` first uses it.
+"""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
+from etils import epy
+from ml_collections import ConfigDict
+
+from mtpret_jax.config.rules import Rule
+from mtpret_jax.evaluation.metrics.scoring import Metrics
+
+with epy.lazy_imports():
+  import jax
+  import jax.numpy as jnp
+
+About = Mapping[str, Any]  # a dataset's metadata: findings, relation, value, mask, box_classes
+Row = dict[str, np.ndarray]  # one image of a batch, field by field, without the batch axis
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-  """Functions of arrays; only the head has weights.
+class TaskModel:
+  """Head, loss and prediction. Functions of arrays; only the head has weights.
 
   Attributes:
-    make_head: (trunk, rngs) -> the head as an `nnx.Module`, for the trunk's widths.
-    output_stride: of the trunk's maps that the head wants.
-    apply: (head, features, batch, *, groups, rng) -> outputs, a dict of arrays with leading axis B. While training
-      `groups` is the number of batch-norm groups and `rng` draws what is random; both are None for inference.
-    loss: (outputs, batch) -> (sum, count), f32 scalars; what is unknown, not annotated, empty or padding is in neither,
-      so that sums and counts of several batches may be added.
-    predict: outputs of inference -> what is scored and shown, a dict of arrays.
+    make_head: (trunk, rngs) -> the head, an `nnx.Module` for the trunk's channels.
+    output_stride: the stride of the last feature map that the head wants from the trunk: 8, 16 or 32.
+    apply: (head, features, batch, *, groups, rng) -> outputs, a dict of arrays with leading axis B. In training,
+      `groups` is the number of batch-norm groups and `rng` is the key for dropout and sampling; both are None in
+      inference.
+    loss: (outputs, batch) -> (sum, count), float32 scalars. Unknown, unannotated and padded entries are in neither, so
+      sums and counts of several batches can be added.
+    predict: outputs of inference -> predictions, a dict of arrays.
   """
 
   make_head: Callable
@@ -27,11 +46,65 @@ class Task:
   predict: Callable
 
 
-def find_rows(batch):
-  """(B,) bool: the images that are no padding. A batch of training has none."""
+def select_all(about: About, task_config: ConfigDict) -> About:
+  return about
+
+
+def accept(name: str, task_config: ConfigDict) -> None:
+  return None
+
+
+def configured_head(task_config: ConfigDict, source: Any) -> ConfigDict | None:
+  return task_config.get('head')
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskKind:
+  """One kind of task.
+
+  `about` is a dataset's metadata, `task_config` is `config.tasks.NAME`.
+
+  Attributes:
+    name: what `task_config.kind` says, such as 'classification'.
+    annotation: the entry of `about` that a dataset needs for this kind of task.
+    read_label: (about, task_config, record) -> the label's fields of one row of a batch. Raises ValueError where the
+      record contradicts `about`.
+    label_shapes: (about, task_config) -> {field: (shape, dtype)} of such a row.
+    find_defect: (about, record) -> why the record teaches the task nothing, '' where it does.
+    make_model: (about, head config) -> `TaskModel`.
+    make_row: (about, batch, predictions, index) -> the columns of `metrics` for image `index` of a batch.
+    metrics: how rows are scored and written to a table.
+    draw: (axes, about, labels, prediction) -> None: draws one image's labels and prediction over it. Both are dicts
+      of one image's fields; the axes show the image with x and y from 0 to 1.
+    head_schema: the fields of `task_config.head`.
+    dense: whether a label has the size of the image, as masks have.
+    select: (about, task_config) -> `about` reduced to what the task asks for.
+    check: (task name, task_config) -> None. Raises ConfigError for values that do not fit each other.
+    fit_head: (task_config, source) -> the head's config, with numbers taken from the training records. `source` is
+      None where only shapes matter.
+  """
+
+  name: str
+  annotation: str
+  read_label: Callable[[About, ConfigDict, Mapping], Row]
+  label_shapes: Callable[[About, ConfigDict], dict[str, tuple]]
+  find_defect: Callable[[About, Mapping], str]
+  make_model: Callable[[About, ConfigDict | None], TaskModel]
+  make_row: Callable[[About, Mapping, Mapping, int], dict[str, Any]]
+  metrics: Metrics
+  draw: Callable[[Any, About, Row, Row], None]
+  head_schema: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
+  dense: bool = False
+  select: Callable[[About, ConfigDict], About] = select_all
+  check: Callable[[str, ConfigDict], None] = accept
+  fit_head: Callable[[ConfigDict, Any], ConfigDict | None] = configured_head
+
+
+def find_rows(batch: Mapping) -> 'jax.Array':
+  """(B,) bool: the images that are not padding. Only batches of evaluation have padding."""
   return batch['valid'] if 'valid' in batch else jnp.ones(len(batch['image']), bool)
 
 
-def sum_known(losses, known):
-  """(sum, count) of the `losses` that are `label_mask`."""
-  return jnp.where(known, losses, 0).sum(), known.sum().astype(jnp.float32)
+def sum_known(losses: 'jax.Array', is_known: 'jax.Array') -> tuple['jax.Array', 'jax.Array']:
+  """(sum, count) of the losses whose label is known, float32 scalars."""
+  return jnp.where(is_known, losses, 0).sum(), is_known.sum().astype(jnp.float32)

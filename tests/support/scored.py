@@ -2,20 +2,25 @@
 
 import numpy as np
 
+from mtpret_jax.tasks import KINDS
+
 ABOUT = {
   'independent': {'findings': ['mass', 'nodule', 'effusion'], 'relation': 'independent', 'value': {}, 'mask': [],
                   'box_classes': []},
   'two': {'findings': ['normal', 'ill'], 'relation': 'exclusive', 'value': {}, 'mask': [], 'box_classes': []},
   'exclusive': {'findings': ['a', 'b', 'c', 'd'], 'relation': 'exclusive', 'value': {}, 'mask': [], 'box_classes': []},
-  'ordinal': {'findings': ['0', '1', '2', '3', '4'], 'relation': 'ordinal', 'value': {}, 'mask': [], 'box_classes': []},
+  'ordinal': {'findings': ['0', '1', '2', '3', '4'], 'relation': 'ordinal', 'value': {}, 'mask': [],
+              'box_classes': []},
   'value': {'findings': [], 'relation': 'independent', 'value': {'name': 'bone age', 'unit': 'months'}, 'mask': [],
             'box_classes': []},
   'mask': {'findings': [], 'relation': 'independent', 'value': {}, 'mask': ['background', 'lung', 'heart'],
            'box_classes': []},
-  'boxes': {'findings': [], 'relation': 'independent', 'value': {}, 'mask': [], 'box_classes': ['active', 'latent', 'none']},
+  'boxes': {'findings': [], 'relation': 'independent', 'value': {}, 'mask': [],
+            'box_classes': ['active', 'latent', 'none']},
 }
 TASKS = {'independent': 'classification', 'two': 'classification', 'exclusive': 'classification',
          'ordinal': 'classification', 'value': 'regression', 'mask': 'segmentation', 'boxes': 'detection'}
+METRICS = {name: kind.metrics for name, kind in KINDS.items()}
 
 
 def make_rows(name, images=90, seed=0):
@@ -44,7 +49,8 @@ def make_findings(rng, images, about):
     known = np.repeat(rng.random((images, 1)) < 0.9, count, axis=1)
     score = np.round(rng.dirichlet(np.ones(count), images) + 0.5 * present, 1) + 0.01
     score /= score.sum(1, keepdims=True)
-  return {'score': score.astype(np.float32), 'present': np.where(known, present, 0).astype(np.float32), 'label_mask': known}
+  return {'score': score.astype(np.float32), 'present': np.where(known, present, 0).astype(np.float32),
+          'label_mask': known}
 
 
 def make_values(rng, images, about):

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score, log_loss
 
 from configs import common
 from mtpret_jax.models.resnet import ResNet
-from mtpret_jax.tasks import make_task
+from mtpret_jax.tasks import find_kind
 from tests.reference import draw
 
 BATCH, SIZE = 3, (64, 96)
@@ -50,7 +50,7 @@ def draw_leaf(path, leaf):
 
 def compile_task(name):
   """(compute, infer) for `name` on a ResNet-18's shapes: `compute(batch) -> sum, count, gradient`, `infer(batch)`."""
-  task = make_task(name, ABOUT, CONFIGS[name])
+  task = find_kind(name).make_model(ABOUT, CONFIGS[name])
   head = nnx.eval_shape(lambda: task.make_head(ResNet('resnet18', rngs=nnx.Rngs(0)), nnx.Rngs(0)))
   graph, *states = nnx.split(head, nnx.Param, nnx.BatchStat)
   params, stats = (jax.tree.map_with_path(draw_leaf, nnx.to_pure_dict(state)) for state in states)
@@ -95,30 +95,30 @@ def test_absent_labels_move_neither_loss_nor_gradient(name):
 def test_losses_are_the_textbooks():
   batch = make_batch() | {'valid': np.ones(BATCH, bool)}
   logits = draw.normal('logits', (BATCH, 4))
-  total, count = make_task('classification', ABOUT, None).loss({'logits': logits}, batch)
+  total, count = find_kind('classification').make_model(ABOUT, None).loss({'logits': logits}, batch)
   known = batch['label_mask']
   score = 1 / (1 + np.exp(-logits[known].astype(np.float64)))
   np.testing.assert_allclose(total / count, log_loss(batch['present'][known], score), rtol=1e-5)
 
   one = batch | {'present': np.eye(4, dtype=np.float32)[[2, 0, 3]], 'label_mask': np.array([[True], [False], [True]])
                  & np.ones((1, 4), bool)}
-  task = make_task('classification', ABOUT | {'relation': 'exclusive'}, None)
+  task = find_kind('classification').make_model(ABOUT | {'relation': 'exclusive'}, None)
   total, count = task.loss({'logits': logits}, one)
   score = np.asarray(task.predict({'logits': logits})['score'])
   np.testing.assert_allclose(score.sum(1), 1, rtol=1e-6)
   np.testing.assert_allclose(total / count, log_loss([2, 3], score[[0, 2]], labels=range(4)), rtol=1e-5)
 
   logits = draw.normal('pixels', (BATCH, *SIZE, 3))
-  total, count = make_task('segmentation', ABOUT, CONFIGS['segmentation']).loss({'logits': logits}, batch)
+  total, count = find_kind('segmentation').make_model(ABOUT, CONFIGS['segmentation']).loss({'logits': logits}, batch)
   seen = batch['mask'] >= 0
   score = np.exp(logits[seen]) / np.exp(logits[seen]).sum(-1, keepdims=True)
   np.testing.assert_allclose(total / count, log_loss(batch['mask'][seen], score), rtol=1e-4)
 
   deviations = np.float32([[0.5], [-3.0], [0.0]])
-  task = make_task('regression', ABOUT, CONFIGS['regression'])
-  total, count = task.loss({'deviations': deviations}, batch | {'value': np.float32([[120.0], [120.0], [160.0]])})
+  task = find_kind('regression').make_model(ABOUT, CONFIGS['regression'])
+  total, count = task.loss({'z_score': deviations}, batch | {'value': np.float32([[120.0], [120.0], [160.0]])})
   np.testing.assert_allclose((total, count), (0.125 + 2.5 + 0.5, 3))
-  np.testing.assert_allclose(task.predict({'deviations': deviations})['value'], [[140], [0], [120]])
+  np.testing.assert_allclose(task.predict({'z_score': deviations})['value'], [[140], [0], [120]])
 
 
 def test_the_dice_loss_of_sure_predictions_is_what_f1_lacks_of_one():
@@ -128,9 +128,10 @@ def test_the_dice_loss_of_sure_predictions_is_what_f1_lacks_of_one():
   batch['mask'][1] = -1  # an image without annotated pixels, and the third row is padding
   weight = 0.5
   config = CONFIGS['segmentation'].copy_and_resolve_references()
-  plain = make_task('segmentation', ABOUT, config).loss({'logits': 100.0 * np.eye(3)[guess]}, batch)
+  kind = find_kind('segmentation')
+  plain = kind.make_model(ABOUT, config).loss({'logits': 100.0 * np.eye(3)[guess]}, batch)
   config.dice = weight
-  both = make_task('segmentation', ABOUT, config).loss({'logits': 100.0 * np.eye(3)[guess]}, batch)
+  both = kind.make_model(ABOUT, config).loss({'logits': 100.0 * np.eye(3)[guess]}, batch)
   seen = batch['mask'][0] >= 0
   wanted = 1 - f1_score(batch['mask'][0][seen], guess[0][seen], labels=[1, 2], average='macro')
   assert both[1] == plain[1] == seen.sum() and 0.3 < wanted < 0.9
@@ -141,10 +142,11 @@ def test_the_dice_loss_of_a_class_that_is_absent_and_not_predicted_is_nothing():
   batch = make_batch() | {'mask': np.zeros((BATCH, *SIZE), int)}
   config = CONFIGS['segmentation'].copy_and_resolve_references()
   config.dice = 1.0
-  total, _ = make_task('segmentation', ABOUT, config).loss({'logits': 100.0 * np.eye(3)[batch['mask']]}, batch)
+  model = find_kind('segmentation').make_model(ABOUT, config)
+  total, _ = model.loss({'logits': 100.0 * np.eye(3)[batch['mask']]}, batch)
   assert total < 1e-3
 
 
 def test_a_wrong_name_is_answered_with_the_names():
-  with pytest.raises(ValueError, match="unknown task 'segm'; have classification, detection, regression, segmentation"):
-    make_task('segm', ABOUT, None)
+  with pytest.raises(ValueError, match="unknown kind of task 'segm'; have classification, detection, regression"):
+    find_kind('segm')

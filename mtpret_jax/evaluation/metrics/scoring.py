@@ -1,96 +1,130 @@
-"""What a task's predictions are worth: scores, 95 % intervals, and the headline of subgroups."""
+"""Scores predictions of any kind of task: values, 95 % intervals over patients, and the headline score of subgroups."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mtpret_jax.evaluation.metrics import classification, detection, regression, segmentation
 from mtpret_jax.evaluation.metrics.bootstrap import draw_weights, find_interval
 from mtpret_jax.evaluation.metrics.subgroups import find_subgroups
 
-TASKS = {'classification': classification, 'detection': detection, 'regression': regression,
-         'segmentation': segmentation}
 ABOUT_IMAGES = ('image_id', 'patient', 'study', 'sex', 'age', 'view', 'part')
 UNDEFINED = {'value': None, 'interval': None}
 
+About = Mapping[str, Any]  # a dataset's metadata
+Rows = Mapping[str, np.ndarray]  # one entry per image in each column
 
-def score(task, about, rows, *, resamples, seed=0):
-  """Scores `rows`, a dict of arrays with one row per image, of a dataset that says `about` itself.
+
+@dataclasses.dataclass(frozen=True)
+class Metrics:
+  """How the predictions of one kind of task are scored and written to a table. `rows` has a row per image.
+
+  Attributes:
+    task: the name of the kind of task.
+    columns: the columns of `rows` beside those in ABOUT_IMAGES.
+    predicted: the columns that the model predicts, which must be finite.
+    find_headline: about -> the name of the score that decides between models.
+    prepare: (about, rows) -> the rows that can be scored.
+    make_scorer: (about, rows) -> a function weights_NR -> {score: (R,)}; weights_NR says how often each of N images is
+      drawn in each of R resamples, see `bootstrap.py`.
+    name_columns: about -> titles of the columns of the table of predictions.
+    write_lines: (about, rows) -> for each image, its lines of cells.
+    read_lines: (about, lines of cells of each image) -> columns of `rows`.
+    ragged: the columns whose arrays differ in length from image to image, such as boxes: object arrays.
+  """
+
+  task: str
+  columns: tuple[str, ...]
+  predicted: tuple[str, ...]
+  find_headline: Callable[[About], str]
+  prepare: Callable[[About, Rows], Rows]
+  make_scorer: Callable[[About, Rows], Callable[[np.ndarray], dict[str, np.ndarray]]]
+  name_columns: Callable[[About], list[str]]
+  write_lines: Callable[[About, Rows], list[list[list]]]
+  read_lines: Callable[[About, Sequence], dict[str, np.ndarray]]
+  ragged: tuple[str, ...] = ()
+
+
+def score(metrics: Metrics, about: About, rows: Rows, *, resamples: int, seed: int = 0) -> dict[str, Any]:
+  """Scores `rows`, a dict of arrays with one entry per image.
 
   Args:
-    rows: of every task `image_id`, `patient`, `study`, `sex`, `view`, `part` (N,) text, '' where unknown, and `age`
-      (N,) in years, NaN where unknown. Besides these
+    metrics: of the kind of task, such as `mtpret_jax.tasks.KINDS['classification'].metrics`.
+    about: the dataset's metadata.
+    rows: `image_id`, `patient`, `study`, `sex`, `view`, `part` (N,) text, '' where unknown; `age` (N,) in years, NaN
+      where unknown; and `metrics.columns`:
       classification  `score` (N, T) probabilities, `present` (N, T) 0 or 1, `label_mask` (N, T) bool
       regression      `predicted`, `value` (N, 1) in the unit of the value
-      segmentation    `confusion` (N, T, T) annotated pixels of the true class (first T) predicted as the second
-      detection       `boxes` (K, 4) y0, x0, y1, x1 in 0-1, `class_id`, `score` (K,), `truth_boxes`, `truth_class_id`: object
-                      arrays over images; `sizes` (N, 2) rows and columns of the image
-    resamples: of the bootstrap, in which patients are drawn with all their images.
+      segmentation    `confusion` (N, T, T) annotated pixels by true class, then by predicted class
+      detection       `boxes` (K, 4) as y0, x0, y1, x1 in 0-1, `class_id`, `score` (K,), `truth_boxes`,
+                      `truth_class_id`: object arrays over images; `sizes` (N, 2) rows and columns of the image
+    resamples: of the bootstrap, which draws patients with all their images.
 
   Returns:
-    `task`; `headline`, the name of a score; `scores` {name: {'value', 'interval'}}, the value None where not defined,
-    the interval too if no resample has it or one patient is all there is; `groups` [{'by', 'group', 'images',
-    'patients', 'value', 'interval'}], the headline in subgroups; `images` and `patients` scored; `left_out`, images
-    of which nothing that counts is annotated; `resamples`, `seed`.
+    `task`; `headline`, the name of a score; `scores` {name: {'value', 'interval'}}, the value None where it is
+    undefined, the interval None where no resample defines it or there is only one patient; `groups` [{'by', 'group',
+    'images', 'patients', 'value', 'interval'}], the headline score in subgroups; `images` and `patients` scored;
+    `left_out`, images without an annotation that counts; `resamples`, `seed`.
 
   Raises:
-    ValueError: for an unknown task, a missing column, columns of different lengths, an image that is there twice, or a
-      prediction that is no number.
+    ValueError: a missing column, columns of different lengths, the same image twice, or a prediction that is not
+      finite.
   """
-  rule = check(task, rows)
-  rows = {name: rows[name] for name in (*ABOUT_IMAGES, *rule.COLUMNS)}
-  # thin products gain nothing from threads, and on a busy host lose much: 41 s became 7
+  check_rows(metrics, rows)
+  rows = {name: rows[name] for name in (*ABOUT_IMAGES, *metrics.columns)}
+  # These matrix products are thin: BLAS threads cost more than they gain (41 s against 7 s on a busy host).
   with threadpool_limits(1, 'blas'):
-    return score_rows(task, rule, about, rows, resamples, seed)
+    return score_rows(metrics, about, rows, resamples, seed)
 
 
-def score_rows(task, rule, about, rows, resamples, seed):
-  kept = rule.prepare(about, rows)
-  headline = rule.find_headline(about)
+def score_rows(metrics: Metrics, about: About, rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
+  kept = metrics.prepare(about, rows)
+  headline = metrics.find_headline(about)
   groups = [{'by': by, 'group': group, **count(members),
-             **measure_rows(rule, about, members, resamples, seed, only=headline).get(headline, UNDEFINED)}
+             **measure_rows(metrics, about, members, resamples, seed, only=headline).get(headline, UNDEFINED)}
             for by, group, chosen in find_subgroups(kept) for members in [take(kept, chosen)]]
-  scores = measure_rows(rule, about, kept, resamples, seed)
-  return {'task': task, 'headline': headline, 'scores': scores or {headline: UNDEFINED}, 'groups': groups,
+  scores = measure_rows(metrics, about, kept, resamples, seed)
+  return {'task': metrics.task, 'headline': headline, 'scores': scores or {headline: UNDEFINED}, 'groups': groups,
           **count(kept), 'left_out': len(rows['patient']) - len(kept['patient']), 'resamples': resamples, 'seed': seed}
 
 
-def check(task, rows):
-  """The module that scores the task, once the rows are found to be complete."""
-  if task not in TASKS:
-    raise ValueError(f'unknown task {task!r}; have {", ".join(TASKS)}')
+def check_rows(metrics: Metrics, rows: Rows) -> None:
+  """Raises ValueError where rows are incomplete; see `score`."""
   lengths = {}
-  for name in (*ABOUT_IMAGES, *TASKS[task].COLUMNS):
+  for name in (*ABOUT_IMAGES, *metrics.columns):
     if name not in rows:
-      raise ValueError(f'rows for {task} lack {name!r}; have {", ".join(rows)}')
+      raise ValueError(f'rows for {metrics.task} lack {name!r}; have {", ".join(rows)}')
     lengths[name] = len(rows[name])
   if len(set(lengths.values())) > 1:
     raise ValueError(f'columns of rows differ in length: {lengths}; there must be one row per image')
   names, times = np.unique(rows['image_id'], return_counts=True)
   if (times > 1).any():
     raise ValueError(f'image {names[times.argmax()]!r} is there {times.max()} times; leave out the rows of padding')
-  for name in TASKS[task].PREDICTED:
+  for name in metrics.predicted:
     broken = sum(not np.isfinite(values).all() for values in rows[name])
     if broken:
       raise ValueError(f'{name!r} of {broken} of {len(names)} images is not finite; the model that gave it is broken')
-  return TASKS[task]
 
 
-def count(rows):
+def count(rows: Rows) -> dict[str, int]:
   return {'images': len(rows['patient']), 'patients': len(np.unique(rows['patient']))}
 
 
-def take(rows, chosen_N):
+def take(rows: Rows, chosen_N: np.ndarray) -> Rows:
   return {name: values[chosen_N] for name, values in rows.items()}
 
 
-def measure_rows(rule, about, rows, resamples, seed, only=None):
+def measure_rows(metrics: Metrics, about: About, rows: Rows, resamples: int, seed: int,
+                 only: str | None = None) -> dict[str, dict]:
   """{name: {'value', 'interval'}} of all scores, or of `only` one; {} of no rows."""
   if not len(rows['patient']):
     return {}
-  measure = rule.make_measure(about, rows)
+  measure = metrics.make_scorer(about, rows)
   values = measure(np.ones((len(rows['patient']), 1)))
   names = [only] if only else list(values)
-  drawn = {name: [] for name in names}
+  drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
   if len(np.unique(rows['patient'])) > 1:
     for weights_NR in draw_weights(rows['patient'], resamples, seed):
       found = measure(weights_NR)

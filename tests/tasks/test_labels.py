@@ -1,17 +1,17 @@
 """Labelled records: fixed shapes, nothing invented for what is unknown, masks and boxes where the image has them."""
 
 import logging
-import types
 
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from mtpret_jax.data import records, suitable
+from mtpret_jax.data import records
 from mtpret_jax.data.sources import Source, open_source
+from mtpret_jax.tasks.dataset import keep_usable, read_row
 
 SIZE = 64
-CONFIG = types.SimpleNamespace(size=SIZE, objects=3)
 ABOUT = {'findings': ['nodule', 'mass'], 'relation': 'independent', 'mask': ['background', 'lung', 'heart'],
          'box_classes': ['active', 'latent']}
 
@@ -24,8 +24,12 @@ def make_record(**fields):
   return {'image': encode(np.zeros((8, 8), np.uint8)), 'source': b'atlas', 'image_id': b'a7', **fields}
 
 
-def read(task, **fields):
-  return records.read_labelled(task, ABOUT, CONFIG, make_record(**fields))
+def configure(kind, size=SIZE, objects=3):
+  return ConfigDict(dict(kind=kind, size=size, objects=objects, findings=()))
+
+
+def read(kind, **fields):
+  return read_row(ABOUT, configure(kind), make_record(**fields))
 
 
 def draw_ellipse(shape, *, smooth):
@@ -98,7 +102,7 @@ def test_of_too_many_boxes_the_largest_are_kept_and_it_is_said_once(caplog):
   np.testing.assert_allclose(rows[2]['boxes'][:, 2], [0.5, 0.9, 1.0])
   np.testing.assert_array_equal(rows[2]['class_id'], [1, 0, 0])
   assert [record.message for record in caplog.records] == [
-    'atlas crowded has 5 boxes, the 3 largest are kept: try a larger config.data.objects']
+    'atlas crowded has 5 boxes, the 3 largest are kept: raise config.tasks.TASK.objects']
 
 
 @pytest.mark.parametrize('task, fields, words', [
@@ -108,8 +112,8 @@ def test_of_too_many_boxes_the_largest_are_kept_and_it_is_said_once(caplog):
   ('classification', {'present': np.float32([0.5, 1]), 'label_mask': np.ones(2, bool)}, 'atlas a7: present'),
   ('regression', {'value': np.float32([np.nan])}, r'atlas a7: the value is \[nan\]'),
   ('segmentation', {'mask': encode(np.full((8, 8), 3, np.uint8))}, r'atlas a7: the mask has values \[3\]'),
-  ('detection', {'objects': make_objects((2, 0, 0, 1, 1))}, r'atlas a7: objects of kinds \[2\]'),
-  ('segm', {}, "unknown task 'segm'; have classification, regression, segmentation, detection"),
+  ('detection', {'objects': make_objects((2, 0, 0, 1, 1))}, r'atlas a7: boxes of classes \[2\]'),
+  ('segm', {}, "unknown kind of task 'segm'; have classification, detection, regression, segmentation"),
 ])
 def test_what_a_task_lacks_is_said_with_the_dataset(task, fields, words):
   with pytest.raises(ValueError, match=words):
@@ -119,9 +123,9 @@ def test_what_a_task_lacks_is_said_with_the_dataset(task, fields, words):
 @pytest.mark.parametrize('task, name', [
   ('classification', 'mura'), ('regression', 'rsna_bone_age'), ('segmentation', 'lung_masks'), ('detection', 'tbx11k')])
 def test_records_of_the_builders_are_read(prepared, task, name):
-  source, left_out = suitable.keep_suitable(task, open_source(name, prepared, '256', 'train'))
-  config = types.SimpleNamespace(size=48, objects=8)
-  rows = [records.read_labelled(task, source.about, config, source.records[i]) for i in range(len(source))]
+  source, left_out = keep_usable(task, open_source(name, prepared, '256', 'train'))
+  config = configure(task, size=48, objects=8)
+  rows = [read_row(source.about, config, source.records[i]) for i in range(len(source))]
   batch = {field: np.stack([row[field] for row in rows]) for field in rows[0]}
   assert batch['image'].shape == (len(source), 48, 48, 1) and batch['image'].std() > 10
   if task == 'segmentation':
@@ -146,7 +150,7 @@ def test_a_record_is_described_in_words(prepared):
 
 def keep(task, about, *fields):
   source = Source('atlas', 'train', '1.0.0', about, [make_record(**each) for each in fields])
-  kept, left_out = suitable.keep_suitable(task, source)
+  kept, left_out = keep_usable(task, source)
   return [kept.records[i] for i in range(len(kept))], left_out, source
 
 
@@ -155,11 +159,11 @@ def test_records_that_teach_nothing_are_left_out_and_counted():
   half[:4] = records.UNANNOTATED
   kept, left_out, source = keep('segmentation', ABOUT, {'mask': encode(unmarked)}, {'mask': encode(half)},
                                 {'mask': encode(unmarked)}, {'mask': encode(half)})
-  assert kept == [source.records[1], source.records[3]] and left_out == {'no pixel annotated': 2}
+  assert kept == [source.records[1], source.records[3]] and left_out == {'no annotated pixel': 2}
   kept, left_out, _ = keep('detection', ABOUT, {'objects': make_objects()}, {'objects': make_objects((0, 0, 0, 1, 1))})
   assert len(kept) == 1 and left_out == {'no box': 1}
   kept, left_out, _ = keep('regression', ABOUT, {'value': np.float32([np.nan])}, {'value': np.float32([3])})
-  assert kept[0]['value'] == 3 and left_out == {'value unknown': 1}
+  assert kept[0]['value'] == 3 and left_out == {'unknown value': 1}
 
 
 def test_of_exclusive_findings_the_one_must_be_known():
@@ -167,9 +171,9 @@ def test_of_exclusive_findings_the_one_must_be_known():
   stated = {'present': np.float32([0, 1]), 'label_mask': np.array([False, True])}
   silent = {'present': np.float32([0, 0]), 'label_mask': np.array([False, False])}
   kept, left_out, _ = keep('classification', ABOUT, absent, stated, silent)
-  assert len(kept) == 2 and left_out == {'no finding known': 1}
+  assert len(kept) == 2 and left_out == {'no known finding': 1}
   kept, left_out, _ = keep('classification', ABOUT | {'relation': 'exclusive'}, absent, stated, silent)
-  assert len(kept) == 1 and left_out == {'not known which finding': 2}
+  assert len(kept) == 1 and left_out == {'no finding known to be present': 2}
 
 
 def test_a_source_that_teaches_nothing_is_refused():

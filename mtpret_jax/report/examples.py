@@ -1,0 +1,24 @@
+"""Pictures of predictions: a grid of images with their labels and what the model predicts."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtpret_jax.tasks import TaskKind
+
+COLUMNS = 4
+
+
+def draw_examples(path: str | os.PathLike, kind: TaskKind, examples: Sequence[Mapping[str, Any]], title: str) -> None:
+  """Writes a PNG with one cell per example of `evaluation.predict.collect_examples`."""
+  from matplotlib.figure import Figure  # half a second of each start, so only where something is drawn
+  rows = -(-len(examples) // COLUMNS)
+  figure = Figure(figsize=(2.2 * COLUMNS, 2.6 * rows + 0.4))
+  for index, example in enumerate(examples):
+    axes = figure.add_subplot(rows, COLUMNS, index + 1)
+    axes.imshow(example['image'], cmap='gray', extent=(0, 1, 1, 0))  # y grows downwards, as in the boxes
+    axes.set(xticks=[], yticks=[])
+    kind.draw(axes, example['about'], example['labels'], example['prediction'])
+  figure.suptitle(title, fontsize=9)
+  figure.tight_layout(pad=0.5)
+  figure.savefig(path, dpi=110)
