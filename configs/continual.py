@@ -1,80 +1,108 @@
-"""Stage 2, multitask continual learning: one trunk visits task after task, round by round, with a memory.
+"""Stage 2, multitask continual learning: one trunk visits task after task, round by round. Cross-task memorisation
+pulls it towards the weights that it had before the visit.
 
     python -m mtpret_jax.main --config=configs/continual.py --config.init=md_moco --config.init_from=runs/pretrain
     python -m mtpret_jax.main --config=configs/continual.py:smoke
     python -m mtpret_jax.main --config=configs/continual.py:muscle4 --config.data.archives=DIR --config.init=...
     python -m mtpret_jax.main --config=configs/continual.py:mtpret7 --config.data.archives=DIR --config.init=...
 
-MUSCLE-- is --config.order=sequential --config.memory.anchor=none. Ten rounds of an epoch a visit, a cosine rate a visit
-and the memory's form are known by recollection or inference; the strength is our choice.
+MUSCLE-- is `--config.order=sequential --config.memory.anchor=none`. Ten rounds, an epoch per visit, a cosine
+learning-rate schedule per visit and the form of the memory are recalled from the papers or inferred, not read in them.
+The strength of the memory is assumed.
 """
+
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from configs import common, tasks
 
 
-def get_config(variant='embedded'):
+def get_config(variant: str = 'embedded') -> ConfigDict:
   if variant not in VARIANTS:
     raise ValueError(f'unknown variant {variant!r} of configs/continual.py; have {", ".join(VARIANTS)}')
-  config = embedded()
+  config = base()
   VARIANTS[variant](config)
   return config
 
 
-def embedded():
-  """The four tasks of MUSCLE on phantoms."""
+def base() -> ConfigDict:
   return ConfigDict(dict(
-    name='continual',
-    objective='multitask',
-    workdir='runs/continual',
-    seed=0,
-    trunk='resnet18',
-    dtype='float32',
-    sharding='replicated',     # the state on every device, or cut over them: 'fsdp'
-    init='scratch',            # or imagenet, moco, md_moco, muscle--, mtpret, other
-    init_from='',              # a .safetensors file, or the workdir of a run
-    train='all',               # or 'head': the trunk is frozen
+    name='continual',          # label of the progress bar
+    objective='multitask',     # what is trained; every config file has its own, leave it
+    workdir='runs/continual',  # folder of checkpoints, metrics and results; the same command resumes the run in it
+    seed=0,                    # seed of the weights, the order of images and tasks, and the augmentation
+    trunk='resnet18',          # 'resnet18', 'resnet34' or 'resnet50'; MUSCLE has 18 and 50
+    dtype='float32',           # of activations: 'float32' or 'bfloat16'; weights, statistics and losses stay float32
+    sharding='replicated',     # 'replicated': every device holds the whole state; 'fsdp': each device holds a part
+    init='scratch',            # where the trunk starts: scratch, imagenet, moco, md_moco, muscle--, mtpret or other
+    init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
+    train='all',               # 'all', or 'head': the trunk is frozen
     tasks=tasks.embedded(tasks.muscle4, steps=40),
-    order='cyclic_reshuffled',  # or cyclic, sequential, joint
-    rounds=3,
+    # order of the visits: 'cyclic_reshuffled' (a new random order each round; MUSCLE), 'cyclic' (the listed order each
+    # round), 'sequential' (all visits to a task in a row) or 'joint' (all tasks in every step)
+    order='cyclic_reshuffled',
+    rounds=3,                  # visits to each task; recalled: the papers have about 10
     memory=dict(
-      anchor='previous_visit',  # or 'start', 'none'
-      l2_sp=0.01,           # of the pull, alpha
+      # the weights that the trunk is pulled towards: those after the 'previous_visit', those at the 'start' of the run,
+      # or 'none'; recalled
+      anchor='previous_visit',
+      l2_sp=0.01,              # strength of the pull, alpha of L2-SP; assumed
     ),
-    statistics='per_task',     # or 'shared': running statistics of the trunk
-    optimiser=dict(kind='adamw', learning_rate=1e-3, momentum=0.9, weight_decay=1e-4, warmup_steps=5),
-    evaluate_every=0,          # steps; 0 is after every round
-    resamples=200,             # of patients, for the intervals
-    save_every=100,            # steps
-    log_every=10,              # steps
-    keep=2,                    # checkpoints
-    save_retries=3,            # of a checkpoint that could not be written, after 1, 5, 25 s
-    on_nonfinite='stop',       # or 'skip': what to do with a step whose loss or gradient is not finite
-    max_skips=10,              # in a row; one more stops the run
+    statistics='per_task',     # running statistics of the trunk's batch norm: 'per_task' or 'shared'; assumed
+    optimiser=dict(
+      kind='adamw',            # 'sgd' or 'adamw'
+      learning_rate=1e-3,      # peak in each visit; it then falls to 0 along half a cosine
+      momentum=0.9,            # momentum of SGD, or beta1 of AdamW
+      weight_decay=1e-4,       # on all weights, batch norm and biases included
+      warmup_steps=5,          # steps of linear warm-up in each visit
+    ),
+    evaluate_every=0,          # steps between validations; 0 validates after every round
+    resamples=200,             # bootstrap resamples of patients, for the 95 % intervals
+    save_every=100,            # steps between checkpoints
+    log_every=10,              # steps between lines of metrics
+    keep=2,                    # newest checkpoints that are kept
+    save_retries=3,            # further tries to write a checkpoint, after 1, 5 and 25 s, ...
+    on_nonfinite='stop',       # after a step with a NaN or infinite loss or gradient: 'stop', or 'skip' its update
+    max_skips=10,              # skipped steps in a row; one more stops the run
     data=dict(
-      datasets=(),             # filled in: those of the tasks
-      archives='',             # folder with the downloaded archives; '' is phantoms
+      datasets=(),             # filled in by the run: the datasets of the tasks
+      archives='',             # folder of the downloaded archives; '' is phantoms, which the run renders itself
       phantoms=common.phantoms(),
-      dir='data/phantoms',
-      stored_size='256',
-      split='patient',          # who is in which split, or 'paper', 'official'
-      fraction=1.0,            # of the training patients
-      threads=4,
-      workers=0,
-      prefetch=8,
+      dir='data/phantoms',     # folder of the prepared datasets
+      stored_size='256',       # px, longer side of prepared images: '256', '512' or 'original'
+      split='patient',         # who is in which split: 'patient', 'paper' (MUSCLE's) or 'official' (docs/datasets.md)
+      fraction=1.0,            # share of the training patients; a smaller share is contained in a larger one
+      threads=4,               # reading threads, in each process that reads
+      workers=0,               # processes that read; 0 reads in the main process, more helps on hosts with many cores
+      prefetch=8,              # batches read in advance, by each worker
     ),
   ))
 
 
-def smoke(config):
+def embedded(config: ConfigDict) -> None:
+  """MUSCLE's four tasks on phantoms, ResNet-18 at 64 and 96 px, for two cores."""
+
+
+def smoke(config: ConfigDict) -> None:
+  """One round of two steps per task, to show that everything runs. Its scores mean nothing."""
   config.workdir, config.rounds, config.log_every, config.resamples = 'runs/smoke_continual', 1, 2, 10
   config.tasks = tasks.embedded(tasks.muscle4, steps=2)
   config.data.dir = 'data/smoke'
   config.data.phantoms.update(images=48, size=64)
 
 
-def papers_scale(config, name, names):
+def muscle4(config: ConfigDict) -> None:
+  """MUSCLE's four tasks at full scale: ResNet-50 at 224 and 512 px, ten rounds of an epoch per task."""
+  papers_scale(config, 'muscle4', tasks.muscle4)
+
+
+def mtpret7(config: ConfigDict) -> None:
+  """The same with seven tasks. Three of them are assumed."""
+  papers_scale(config, 'mtpret7', tasks.mtpret7)
+
+
+def papers_scale(config: ConfigDict, name: str, names: Sequence[str]) -> None:
   config.workdir, config.trunk, config.dtype = f'runs/{name}', 'resnet50', 'bfloat16'
   config.tasks = tasks.papers_scale(names, steps=0)
   config.rounds, config.resamples, config.save_every = 10, 1000, 500
@@ -82,9 +110,4 @@ def papers_scale(config, name, names):
   config.data.update(archives='archives', dir='data/real', stored_size='512', threads=2, workers=8, prefetch=4)
 
 
-VARIANTS = {
-  'embedded': lambda config: None,
-  'smoke': smoke,
-  'muscle4': lambda config: papers_scale(config, 'muscle4', tasks.muscle4),
-  'mtpret7': lambda config: papers_scale(config, 'mtpret7', tasks.mtpret7),
-}
+VARIANTS = {'embedded': embedded, 'smoke': smoke, 'muscle4': muscle4, 'mtpret7': mtpret7}

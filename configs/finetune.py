@@ -1,40 +1,44 @@
-"""Stage 3: the trunk and a fresh head learn one task; the best state by validation is scored on the test split, once.
+"""Stage 3: the trunk and a new head learn one task. The state with the best validation score is scored once, on the
+test split.
 
     python -m mtpret_jax.main --config=configs/finetune.py:pneumonia
     python -m mtpret_jax.main --config=configs/finetune.py:lung --config.init=mtpret --config.init_from=runs/continual
     python -m mtpret_jax.main --config=configs/finetune.py:real,abnormality --config.data.archives=DIR --config.init=...
 
-Tasks: pneumonia, abnormality, lung, tuberculosis (MUSCLE's), bone_age, jaw, knee, and covid, findings (external), the
-last five being our assumption. --config.train=head freezes the trunk, --config.data.fraction=0.1 is a tenth of the
-training patients. `real,TASK` has the size of the papers' trunk; `smoke,TASK` shows that it runs.
+Tasks: pneumonia, abnormality, lung, tuberculosis (MUSCLE's), bone_age, jaw, knee; external ones: covid, findings.
+`--config.train=head` freezes the trunk. `--config.data.fraction=0.1` learns from a tenth of the training patients.
 """
+
+from ml_collections import ConfigDict
 
 from configs import continual, tasks
 
-STEPS = {'abnormality': 600, 'bone_age': 600}
+STEPS = {'abnormality': 600, 'bone_age': 600}  # where it is not 300
 
 
-def get_config(variant='pneumonia'):
+def get_config(variant: str = 'pneumonia') -> ConfigDict:
   *size, task = variant.split(',')
-  config = continual.embedded()
+  if size and size[0] not in SIZES:
+    raise ValueError(f'unknown size {size[0]!r} of configs/finetune.py; have {", ".join(SIZES)}')
+  config = continual.base()
   config.update(name='finetune', workdir=f'runs/finetune/{task}', order='cyclic', rounds=1, resamples=1000)
   config.memory.anchor = 'none'
   config.evaluate_every = 50
   config.tasks = tasks.embedded([task], steps=STEPS.get(task, 300))
   if size:
-    if size[0] not in SIZES:
-      raise ValueError(f'unknown size {size[0]!r} of configs/finetune.py; have {", ".join(SIZES)}')
     SIZES[size[0]](config, task)
   return config
 
 
-def smoke(config, task):
+def smoke(config: ConfigDict, task: str) -> None:
+  """Four steps, to show that everything runs. Its scores mean nothing."""
   continual.smoke(config)
   config.update(workdir=f'runs/smoke_finetune/{task}', evaluate_every=3)
   config.tasks = tasks.embedded([task], steps=4)
 
 
-def real(config, task):
+def real(config: ConfigDict, task: str) -> None:
+  """Full scale: ResNet-50 at 224 or 512 px, 10,000 steps."""
   continual.papers_scale(config, f'finetune/{task}', [task])
   config.rounds, config.evaluate_every = 1, 500
   config.tasks[task].steps = 10_000

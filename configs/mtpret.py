@@ -1,9 +1,10 @@
-"""The whole recipe on embedded data: stages 1, 2 and 3, then the test splits; each stage resumes.
+"""The whole recipe on embedded data: stages 1 and 2, then stage 3 and the test scores for each of MUSCLE's four tasks.
+The same command resumes where it stopped.
 
     python -m mtpret_jax.main --config=configs/mtpret.py
     python -m mtpret_jax.main --config=configs/mtpret.py:smoke
 
-One stage by itself is its own config file with the same fields, `--config.stages.pretrain.steps=...`.
+Each stage has the fields of its own config file, below `stages`: `--config.stages.pretrain.steps=...`.
 """
 
 from ml_collections import ConfigDict
@@ -13,21 +14,41 @@ from configs import continual, finetune, pretrain, tasks
 DATASETS = ('kermany_pneumonia', 'mura', 'lung_masks', 'tbx11k')
 
 
-def get_config(variant=''):
-  if variant not in ('', 'smoke'):
-    raise ValueError(f'unknown variant {variant!r} of configs/mtpret.py; have smoke')
-  make = (lambda module, *names: module.get_config(','.join(('smoke', *names)))) if variant else (
-    lambda module, *names: module.get_config(*names))
-  root, data = ('runs/smoke_mtpret', 'data/smoke') if variant else ('runs/mtpret', 'data/mtpret')
-  stages = {'pretrain': make(pretrain), 'continual': make(continual)}
-  stages |= {task: make(finetune, task) for task in tasks.muscle4}
+def get_config(variant: str = 'embedded') -> ConfigDict:
+  if variant not in VARIANTS:
+    raise ValueError(f'unknown variant {variant!r} of configs/mtpret.py; have {", ".join(VARIANTS)}')
+  return VARIANTS[variant]()
+
+
+def embedded() -> ConfigDict:
+  """All stages on phantoms, ResNet-18, for two cores."""
+  stages = {'pretrain': pretrain.get_config(), 'continual': continual.get_config()}
+  stages |= {task: finetune.get_config(task) for task in tasks.muscle4}
+  stages['pretrain'].steps = 1200  # half of stage 1 by itself, to take half an hour in all
+  return join(stages, 'runs/mtpret', 'data/mtpret')
+
+
+def smoke() -> ConfigDict:
+  """A few steps of every stage, to show that everything runs. Its scores mean nothing."""
+  stages = {'pretrain': pretrain.get_config('smoke'), 'continual': continual.get_config('smoke')}
+  stages |= {task: finetune.get_config(f'smoke,{task}') for task in tasks.muscle4}
+  return join(stages, 'runs/smoke_mtpret', 'data/smoke')
+
+
+def join(stages: dict[str, ConfigDict], workdir: str, data: str) -> ConfigDict:
+  """Makes each stage start from the one before it and share the prepared data in the folder `data`."""
   stages['pretrain'].data.datasets = DATASETS
-  stages['pretrain'].steps = min(1200, stages['pretrain'].steps)  # half of its own run's, for the half hour
-  stages['continual'].update(init='md_moco', init_from=f'{root}/pretrain')
+  stages['continual'].update(init='md_moco', init_from=f'{workdir}/pretrain')
   for name, stage in stages.items():
-    stage.update(workdir=f'{root}/{name}')
+    stage.update(workdir=f'{workdir}/{name}')
     stage.data.update(dir=data, phantoms=stages['pretrain'].data.phantoms)
     if name in tasks.muscle4:
-      stage.update(init='mtpret', init_from=f'{root}/continual')
-  stages = ConfigDict(stages, sort_keys=False)  # they run in this order
-  return ConfigDict(dict(objective='recipe', workdir=root, stages=stages))
+      stage.update(init='mtpret', init_from=f'{workdir}/continual')
+  return ConfigDict(dict(
+    objective='recipe',
+    workdir=workdir,                              # folder of the recipe's log; each stage has a folder in it
+    stages=ConfigDict(stages, sort_keys=False),   # they run in this order
+  ))
+
+
+VARIANTS = {'embedded': embedded, 'smoke': smoke}

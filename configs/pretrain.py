@@ -1,85 +1,95 @@
-"""Stage 1, MD-MoCo: one trunk learns from the images of all datasets, without labels.
+"""Stage 1, MD-MoCo: one trunk learns from the images of several datasets, without labels.
 
-    python -m mtpret_jax.main --config=configs/pretrain.py            embedded phantom radiographs, 2 cores
-    python -m mtpret_jax.main --config=configs/pretrain.py:smoke      the same, six steps: shows that it runs
+    python -m mtpret_jax.main --config=configs/pretrain.py
+    python -m mtpret_jax.main --config=configs/pretrain.py:smoke
     python -m mtpret_jax.main --config=configs/pretrain.py:real --config.data.archives=DIR
-                                                                      every archive found in DIR, still small
     python -m mtpret_jax.main --config=configs/pretrain.py:muscle9 --config.data.archives=DIR
     python -m mtpret_jax.main --config=configs/pretrain.py:mtpret11 --config.data.archives=DIR
-                                                                      ResNet-50 at full scale
 
-The full-scale variants have the augmentation, queue, temperature, momentum and optimiser of MoCo v2
-(facebookresearch/moco, `--mlp --aug-plus --cos`); that MUSCLE and MTPret use the same is our assumption, their papers
-name none. The small ones have a shorter queue, a faster slow encoder and wider crops, see docs/results.md.
+MUSCLE and MTPret do not publish the hyper-parameters of MD-MoCo. `muscle9` and `mtpret11` use those of MoCo v2
+(facebookresearch/moco, `--mlp --aug-plus --cos`), which is an assumption. The small variants have a shorter queue, a
+lower momentum of the key encoder and larger crops.
 """
+
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from configs import common
 
 
-def get_config(variant='embedded'):
+def get_config(variant: str = 'embedded') -> ConfigDict:
   if variant not in VARIANTS:
     raise ValueError(f'unknown variant {variant!r} of configs/pretrain.py; have {", ".join(VARIANTS)}')
-  config = embedded()
+  config = base()
   VARIANTS[variant](config)
   return config
 
 
-def embedded():
-  """Five phantom archives, ResNet-18 at 32 px."""
+def base() -> ConfigDict:
   return ConfigDict(dict(
-    name='pretrain',
-    objective='moco',
-    workdir='runs/pretrain',   # checkpoints, metrics, results; the same command resumes what is there
-    seed=0,
-    trunk='resnet18',
-    dtype='float32',           # of the activations; parameters, statistics and losses are always f32
-    sharding='replicated',     # the state on every device, or cut over them: 'fsdp'
-    init='scratch',            # or imagenet, moco, md_moco, muscle--, mtpret, other
-    init_from='',              # a .safetensors file of a torchvision ResNet, or the workdir of a run
-    steps=2400,
-    batch=64,                  # images, over all devices
-    save_every=400,            # steps
-    log_every=10,              # steps
-    keep=2,                    # checkpoints
-    save_retries=3,            # of a checkpoint that could not be written, after 1, 5, 25 s
-    on_nonfinite='stop',       # or 'skip': what to do with a step whose loss or gradient is not finite
-    max_skips=10,              # in a row; one more stops the run
+    name='pretrain',           # label of the progress bar
+    objective='moco',          # what is trained; every config file has its own, leave it
+    workdir='runs/pretrain',   # folder of checkpoints, metrics and results; the same command resumes the run in it
+    seed=0,                    # seed of the weights, the order of images and the augmentation
+    trunk='resnet18',          # 'resnet18', 'resnet34' or 'resnet50'; MUSCLE has 18 and 50
+    dtype='float32',           # of activations: 'float32' or 'bfloat16'; weights, statistics and losses stay float32
+    sharding='replicated',     # 'replicated': every device holds the whole state; 'fsdp': each device holds a part
+    init='scratch',            # where the trunk starts: scratch, imagenet, moco, md_moco, muscle--, mtpret or other
+    init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
+    steps=2400,                # optimiser steps; they set the length of the learning-rate schedule
+    batch=64,                  # images per step, over all devices; MoCo v2 has 256
+    save_every=400,            # steps between checkpoints
+    log_every=10,              # steps between lines of metrics
+    keep=2,                    # newest checkpoints that are kept
+    save_retries=3,            # further tries to write a checkpoint, after 1, 5 and 25 s, ...
+    on_nonfinite='stop',       # after a step with a NaN or infinite loss or gradient: 'stop', or 'skip' its update
+    max_skips=10,              # skipped steps in a row; one more stops the run
     moco=dict(
-      dim=128,
-      queue=512,               # keys, 8 batches; with longer queues short runs went astray, docs/results.md
-      temperature=0.2,
-      momentum=0.99,           # of the slow encoder; MoCo v2 has 0.999, too slow for 2,400 steps
+      dim=128,                 # dimensions of the embedding; MoCo v2
+      queue=512,               # keys in the queue, a multiple of `batch`; MoCo v2 has 65,536, too stale for short runs
+      temperature=0.2,         # temperature of the InfoNCE loss; MoCo v2
+      momentum=0.99,           # momentum of the key encoder; MoCo v2 has 0.999, too slow for 2,400 steps
       group=16,                # images in a batch-norm group
-      shuffle_groups=4,        # groups among which keys change place; a block of them lies in one process
-      negatives='all',         # or 'same_source': only keys of the query's own dataset
+      shuffle_groups=4,        # batch-norm groups among which ShuffleBN permutes the keys; at least 2
+      negatives='all',         # 'all', or 'same_source': only keys from the query's dataset
     ),
-    optimiser=dict(kind='sgd', learning_rate=0.03, momentum=0.9, weight_decay=1e-4, warmup_steps=50),
-    augment=dict(common.moco_v2_augment(32), crop_area=(0.3, 1.0)),  # MoCo v2 has 0.2
+    optimiser=dict(
+      kind='sgd',              # 'sgd' or 'adamw'; MoCo v2
+      learning_rate=0.03,      # peak; it then falls to 0 along half a cosine; MoCo v2 (at batch 256)
+      momentum=0.9,            # momentum of SGD, or beta1 of AdamW; MoCo v2
+      weight_decay=1e-4,       # on all weights, batch norm and biases included; MoCo v2
+      warmup_steps=50,         # steps of linear warm-up; MoCo v2 has none
+    ),
+    augment=dict(common.moco_v2_augment(32), crop_area=(0.3, 1.0)),
     data=dict(
-      datasets=common.embedded,
-      archives='',             # folder with the downloaded archives; '' is phantoms
+      datasets=common.embedded,  # names; () is every dataset found in `archives`
+      archives='',             # folder of the downloaded archives; '' is phantoms, which the run renders itself
       phantoms=common.phantoms(),
-      dir='data/phantoms',     # prepared datasets, and the phantom archives themselves
-      stored_size='256',            # longer side that is stored, px: 'original', '512' or '256'
-      split='patient',          # who is trained on: 'patient', 'paper' or 'official', docs/datasets.md
-      size=64,                 # px, side that the host hands to the device
-      weights='by_images',     # 'balanced', or a number for each, as in '2,1,1,1,1'
-      threads=4,               # that read ahead; sixteen read less than four (docs/benchmarks.md)
-      workers=0,               # processes that read ahead, 0 is none; for hosts with many cores
-      prefetch=8,                 # batches; with workers, of each of them
+      dir='data/phantoms',     # folder of the prepared datasets
+      stored_size='256',       # px, longer side of prepared images: '256', '512' or 'original'
+      split='patient',         # who is in which split: 'patient', 'paper' (MUSCLE's) or 'official' (docs/datasets.md)
+      size=64,                 # px, side of the images that reach the device; `augment` crops from them
+      weights='by_images',     # share of each dataset: 'by_images', 'balanced', or a number for each, as in '2,1,1,1,1'
+      threads=4,               # reading threads, in each process that reads
+      workers=0,               # processes that read; 0 reads in the main process, more helps on hosts with many cores
+      prefetch=8,              # batches read in advance, by each worker
     ),
     probe=dict(
-      images=2000,             # at most, of each split of each dataset
-      neighbours=20,           # k of the k nearest neighbours
-      penalty=0.01,            # C of the linear model, 1 / strength of its L2 penalty
-      resamples=200,           # of patients, for the intervals
+      images=2000,             # images of each split of each dataset, at most
+      neighbours=20,           # k of the k-nearest-neighbour probe
+      penalty=0.01,            # scikit-learn's C of the linear probe, the inverse of its L2 penalty
+      resamples=200,           # bootstrap resamples of patients, for the 95 % intervals
     ),
   ))
 
 
-def smoke(config):
+def embedded(config: ConfigDict) -> None:
+  """Five phantom datasets, ResNet-18 at 32 px, for two cores."""
+
+
+def smoke(config: ConfigDict) -> None:
+  """The same with six steps, to show that everything runs. Its scores mean nothing."""
   config.steps, config.batch, config.save_every, config.log_every = 6, 32, 3, 2
   config.workdir = 'runs/smoke'
   config.data.dir = 'data/smoke'
@@ -90,8 +100,8 @@ def smoke(config):
   config.probe.update(images=48, neighbours=5, resamples=20)
 
 
-def real(config):
-  """Archives of any size on a small machine, at 64 px; () is every archive that is found."""
+def real(config: ConfigDict) -> None:
+  """Every archive found in `data.archives`, ResNet-18 at 64 px, 500 steps, for a small machine."""
   config.steps, config.batch = 500, 32
   config.moco.update(queue=256, group=8)
   config.augment.update(common.moco_v2_augment(64), crop_area=(0.3, 1.0))
@@ -99,11 +109,20 @@ def real(config):
   config.data.update(datasets=(), archives='archives', dir='data/real', size=128)
 
 
-def papers_scale(config, name, datasets):
-  """ResNet-50 at 224 px, 200 epochs of about 169,000 images in batches of 256."""
+def muscle9(config: ConfigDict) -> None:
+  """MUSCLE's nine datasets at full scale: ResNet-50 at 224 px, 200 epochs; MoCo v2's values."""
+  papers_scale(config, 'muscle9', common.muscle9)
+
+
+def mtpret11(config: ConfigDict) -> None:
+  """The same with eleven datasets. Two of them are assumed."""
+  papers_scale(config, 'mtpret11', common.mtpret11)
+
+
+def papers_scale(config: ConfigDict, name: str, datasets: Sequence[str]) -> None:
   config.workdir = f'runs/{name}'
   config.trunk, config.dtype = 'resnet50', 'bfloat16'
-  config.batch, config.steps = 256, 132_000
+  config.batch, config.steps = 256, 132_000  # 200 epochs of about 169,000 images
   config.save_every, config.log_every, config.keep = 1000, 50, 3
   config.moco.update(queue=65_536, momentum=0.999, group=32, shuffle_groups=8)
   config.optimiser.update(learning_rate=0.03, warmup_steps=1000)
@@ -113,10 +132,4 @@ def papers_scale(config, name, datasets):
   config.probe.update(images=5000, resamples=1000)
 
 
-VARIANTS = {
-  'embedded': lambda config: None,
-  'smoke': smoke,
-  'real': real,
-  'muscle9': lambda config: papers_scale(config, 'muscle9', common.muscle9),
-  'mtpret11': lambda config: papers_scale(config, 'mtpret11', common.mtpret11),
-}
+VARIANTS = {'embedded': embedded, 'smoke': smoke, 'real': real, 'muscle9': muscle9, 'mtpret11': mtpret11}

@@ -1,9 +1,13 @@
-"""The tasks of stages 2 and 3, one task_config each: what is asked of which dataset, at which size.
+"""The tasks of stages 2 and 3: what is learned from which dataset, at which size.
 
-MUSCLE fine-tunes four: `pneumonia`, `abnormality`, `lung`, `tuberculosis`. MTPret has seven and two external ones that
-are not named in public: `bone_age`, `jaw`, `knee`, and `covid` and `findings` are our assumption. What a task_config's numbers
-are in the papers is not known either; 224 px for classification and 512 px for the others are common practice.
+MUSCLE has four tasks: `pneumonia`, `abnormality`, `lung` and `tuberculosis`. MTPret has seven and two external ones.
+Those that it added are not public knowledge, so `bone_age`, `jaw`, `knee` and the external `covid` and `findings` are
+assumed. The papers' image sizes and batches are not known either. 224 px for one label per image and 512 px for masks
+and boxes are common practice.
 """
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -13,60 +17,66 @@ muscle4 = ('pneumonia', 'abnormality', 'lung', 'tuberculosis')
 mtpret7 = (*muscle4, 'bone_age', 'jaw', 'knee')
 external2 = ('covid', 'findings')
 
+TASKS: Mapping[str, Mapping[str, Any]] = {
+  'pneumonia': dict(kind='classification', dataset='kermany_pneumonia', findings=('pneumonia',)),
+  'abnormality': dict(kind='classification', dataset='mura'),
+  'lung': dict(kind='segmentation', dataset='lung_masks'),
+  'tuberculosis': dict(kind='detection', dataset='tbx11k', box_factor=1),
+  'bone_age': dict(kind='regression', dataset='rsna_bone_age'),
+  'jaw': dict(kind='segmentation', dataset='panoramic_dental'),
+  'knee': dict(kind='classification', dataset='knee_oa'),
+  'covid': dict(kind='classification', dataset='covid19_radiography', external=True),
+  'findings': dict(kind='detection', dataset='vinbigdata_cxr', box_factor=2, external=True),
+}
 
-def make_task_config(kind, dataset, findings=(), head=None, *, size, batch, group, steps, objects=0, margin=1.15,
-              negatives=False, external=False, **augment):
+
+def make_task_config(name: str, *, small: int, large: int, batch: int, steps: int, deeplab: ConfigDict,
+                     detector: ConfigDict, objects: int) -> ConfigDict:
+  """The config of one task, at `small` px where an image has one label and `large` px where it has masks or boxes."""
+  if name not in TASKS:
+    raise ValueError(f'unknown task {name!r}; have {", ".join(TASKS)}')
+  task = TASKS[name]
+  kind = task['kind']
+  size = large if kind in ('segmentation', 'detection') else small
   return ConfigDict(dict(
-    kind=kind,                    # classification, regression, segmentation, detection
-    dataset=dataset,
-    findings=tuple(findings),     # of the dataset's; () is all
-    size=round(size * margin),    # px, side that the host hands to the device
-    batch=batch,                  # images, over all devices
-    group=group,                  # images in a batch-norm group
-    steps=steps,                  # of a visit; 0 is an epoch
-    objects=objects,              # boxes in an image, at most
-    negatives=negatives,          # detection: whether images without a box are known to show nothing
-    external=external,            # whether the scores are to be those of a dataset that pretraining never saw
-    head=head or ConfigDict(),
-    augment=dict(common.labelled_augment(size), **augment),
+    kind=kind,                   # 'classification', 'regression', 'segmentation' or 'detection'
+    dataset=task['dataset'],     # name of the dataset
+    findings=task.get('findings', ()),  # classification: the dataset's findings to learn; () is all
+    size=round(size * 1.15),     # px, side of the images that reach the device; `augment` crops from them
+    batch=batch,                 # images per step, over all devices
+    group=batch,                 # images in a batch-norm group
+    steps=steps,                 # steps of a visit; 0 is an epoch
+    objects=task.get('box_factor', 0) * objects,  # detection: boxes per image, at most
+    negatives=False,             # detection: True learns from images without a box, too
+    external=task.get('external', False),  # True refuses a trunk that was pretrained on this dataset's images
+    head={'segmentation': deeplab, 'detection': detector}.get(kind, ConfigDict()),
+    augment=common.labelled_augment(size),
   ))
 
 
-def make_task_configs(names, *, small, big, batch, group, steps, deeplab, detector, objects=32):
-  """Cards of the tasks called `names`: `small` px for what asks of the whole image, `big` for what asks where."""
-  whole = dict(size=small, batch=batch, group=group, steps=steps)
-  where = dict(size=big, batch=batch, group=group, steps=steps)
-  task_configs = {
-    'pneumonia': lambda: make_task_config('classification', 'kermany_pneumonia', ['pneumonia'], **whole),
-    'abnormality': lambda: make_task_config('classification', 'mura', **whole),
-    'lung': lambda: make_task_config('segmentation', 'lung_masks', head=deeplab, **where),
-    'tuberculosis': lambda: make_task_config('detection', 'tbx11k', head=detector, objects=objects, **where),
-    'bone_age': lambda: make_task_config('regression', 'rsna_bone_age', **whole),
-    'jaw': lambda: make_task_config('segmentation', 'panoramic_dental', head=deeplab, **where),
-    'knee': lambda: make_task_config('classification', 'knee_oa', **whole),
-    'covid': lambda: make_task_config('classification', 'covid19_radiography', external=True, **whole),
-    'findings': lambda: make_task_config('detection', 'vinbigdata_cxr', head=detector, objects=2 * objects, external=True,
-                                  **where),
-  }
-  unknown = [name for name in names if name not in task_configs]
-  if unknown:
-    raise ValueError(f'unknown task {unknown[0]!r}; have {", ".join(task_configs)}')
-  return {name: task_configs[name]() for name in names}
+def make_task_configs(names: Iterable[str], **numbers: Any) -> ConfigDict:
+  """{task: its config}, in the order of `names`, which the visits of 'cyclic' and 'sequential' follow."""
+  configs = ConfigDict(sort_keys=False)
+  for name in names:
+    configs[name] = make_task_config(name, **numbers)
+  return configs
 
 
-def embedded(names, steps):
+def embedded(names: Iterable[str], steps: int) -> ConfigDict:
   """The tasks on phantoms, small enough for two cores."""
   deeplab = common.deeplab_v3()
   deeplab.update(width=64, dilations=(1, 2, 4))
   detector = common.faster_rcnn(96)
-  detector.update(width=64, roi_hidden=128, rpn_proposals_train=(200, 200), rpn_proposals_test=(100, 100), rpn_sample=(64, 32), roi_sample=(64, 16),
-                  max_detections=20, anchor_sizes=((6,), (10,), (18,), (30,), (48,)))
-  return make_task_configs(names, small=64, big=96, batch=16, group=16, steps=steps, deeplab=deeplab, detector=detector,
-                    objects=8)
+  detector.update(
+    width=64, roi_hidden=128, rpn_proposals_train=(200, 200), rpn_proposals_test=(100, 100), rpn_sample=(64, 32),
+    roi_sample=(64, 16), max_detections=20, anchor_sizes=((6,), (10,), (18,), (30,), (48,)))
+  return make_task_configs(names, small=64, large=96, batch=16, steps=steps, deeplab=deeplab, detector=detector,
+                           objects=8)
 
 
-def papers_scale(names, steps):
+def papers_scale(names: Iterable[str], steps: int) -> ConfigDict:
+  """The tasks at full scale."""
   deeplab = common.deeplab_v3()
-  deeplab.update(output_stride=16, dilations=(6, 12, 18))  # the paper's at this stride
-  return make_task_configs(names, small=224, big=512, batch=32, group=32, steps=steps, deeplab=deeplab,
-                    detector=common.faster_rcnn(512))
+  deeplab.update(output_stride=16, dilations=(6, 12, 18))  # DeepLab-V3's at this stride
+  return make_task_configs(names, small=224, large=512, batch=32, steps=steps, deeplab=deeplab,
+                           detector=common.faster_rcnn(512), objects=32)
