@@ -1,7 +1,12 @@
-"""MTPret in JAX: multitask pretraining for X-ray image analytics (Liao et al., IEEE TAI 2024).
+"""MTPret in JAX: multitask pretraining for X-ray images (Liao et al., IEEE TAI 2024).
 
-A config names datasets, an objective and a trunk. `data` turns prepared records into (task, batch); an objective in
-`objectives` says what a batch costs and what it changes; `step` compiles one donated, sharded step per task; `train`
-is the one loop that draws, steps, saves and logs; `probe` and `report` show what stage 1 learned, `watch`, `evaluate`
-and `scores` what stages 2 and 3 did.
+    main, cli, stages      the command line; config -> everything the loop needs
+    train, step            the loop; the train state, the optimiser and the compiled step
+    objectives/            the method: MD-MoCo (stage 1); multitask learning with cross-task memory (stages 2 and 3)
+    models/                ResNet trunk, DeepLab-V3 and Faster R-CNN heads, batch norm over groups
+    tasks/                 one file per kind of task: label, head, loss, prediction, scores
+    augment/ data/         random views on the device; prepared records -> batches, task schedule, ShuffleBN
+    evaluation/ report/    linear probe, validation, test scores; pages and pictures
+    config/ runtime/       checks of a config; checkpoints, preemption, sharding, logging
+    cpu/ preflight/        what only CPUs need; compiles a run for a TPU pod that you do not have
 """

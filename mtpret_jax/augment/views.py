@@ -1,116 +1,141 @@
-"""Views on the device: MoCo v2's augmentations that mean something on a grey image, seeded by the step.
+"""Random views of grey images on the device: MoCo v2's augmentations, seeded by the step.
 
-Crop, flip and blur are linear and separable, so all three are two small matrices per image, `rows_BhH @ image_BHW @
-columns_BWw`: matrix products instead of gathers. Blur therefore comes before the intensity jitter; the two commute but
-for the jitter's clipping. Colour, saturation, hue and grey conversion do nothing on a grey image and are left out.
+Crop, flip and blur are linear and separable, so all three are two small matrices per image:
+`rows_BhH @ image_BHW @ columns_BWw`. These are matrix products, where a gather would be slow on an accelerator. So the
+blur comes before the intensity jitter; the two commute except for the jitter's clipping. Saturation, hue and grey
+conversion do nothing to a grey image and are left out.
 
 Letters: B images, H W stored rows and columns, h w rows and columns of the view.
 """
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
-ATTEMPTS = 10  # of torchvision's RandomResizedCrop, before it takes the whole image
+ATTEMPTS = 10  # of torchvision's RandomResizedCrop to draw a crop that fits, before it takes the whole image
 
 
-def make_view(images_BHW1, rng, config, dtype):
-  """(B, H, W, 1) uint8 -> (B, size, size, 1) standardised, in `dtype`. One random view of each image."""
+def make_view(images_BHW1: jax.Array, rng: jax.Array, config: ConfigDict, dtype: str) -> jax.Array:
+  """One random view of each image: (B, H, W, 1) uint8 -> (B, size, size, 1), standardised, in `dtype`.
+
+  `config`: size, crop_area, crop_ratio, flip, blur, blur_sigma, jitter, brightness, contrast, as in
+  `configs/common.py:moco_v2_augment`.
+  """
+  # One key per source of randomness: a changed recipe for one does not change what the others draw.
   rng_crop, rng_flip, rng_blur, rng_jitter = jax.random.split(rng, 4)
   images_BHW = scale_to_unit(images_BHW1)
   batch, height, width = images_BHW.shape
-  box_B4 = draw_crops(rng_crop, batch, height, width, config)
+  crop_B4 = draw_crops(rng_crop, batch, height, width, config)
   flip_B = jax.random.bernoulli(rng_flip, config.flip, (batch,))
   sigma_B = draw_sigmas(rng_blur, batch, config)
-  views_Bhw = resample(images_BHW, box_B4, flip_B, sigma_B, config.size)
+  views_Bhw = resample(images_BHW, crop_B4, flip_B, sigma_B, config.size)
   views_Bhw = jitter_intensity(views_Bhw, rng_jitter, config)
+  # All of it is f32. Only the finished view is rounded to `dtype`, which is bfloat16 at full scale.
   return standardise(views_Bhw, images_BHW)[..., None].astype(dtype)
 
 
-def make_plain(images_BHW1, size, dtype):
-  """The whole image at (size, size), standardised: what is shown to a trunk that is being evaluated."""
+def make_plain(images_BHW1: jax.Array, size: int, dtype: str) -> jax.Array:
+  """The whole image at (size, size), standardised: the input for evaluation. (B, size, size, 1)."""
   images_BHW = scale_to_unit(images_BHW1)
   batch, height, width = images_BHW.shape
-  box_B4 = jnp.tile(jnp.array([[0.0, 0.0, height, width]]), (batch, 1))
-  views_Bhw = resample(images_BHW, box_B4, jnp.zeros(batch, bool), jnp.zeros(batch), size)
+  whole_B4 = jnp.tile(jnp.array([[0.0, 0.0, height, width]]), (batch, 1))
+  views_Bhw = resample(images_BHW, whole_B4, jnp.zeros(batch, bool), jnp.zeros(batch), size)
   return standardise(views_Bhw, images_BHW)[..., None].astype(dtype)
 
 
-def scale_to_unit(images_BHW1):
+def scale_to_unit(images_BHW1: jax.Array) -> jax.Array:
+  """(B, H, W, 1) uint8 -> (B, H, W) f32 in 0-1."""
   return images_BHW1[..., 0].astype(jnp.float32) / 255
 
 
-def standardise(views_Bhw, images_BHW):
-  """Z-score by the mean and deviation of the whole stored image: after the jitter, which it therefore leaves alone."""
+def standardise(views_Bhw: jax.Array, images_BHW: jax.Array) -> jax.Array:
+  """Z-score by the mean and standard deviation of the whole stored image.
+
+  The view's own statistics would undo the jitter of brightness and contrast.
+  """
   mean = images_BHW.mean((1, 2), keepdims=True)
   deviation = images_BHW.std((1, 2), keepdims=True)
-  return (views_Bhw - mean) / jnp.maximum(deviation, 1 / 255)
+  return (views_Bhw - mean) / jnp.maximum(deviation, 1 / 255)  # an image of one grey value has no deviation
 
 
-def draw_crops(rng, batch, height, width, config):
-  """torchvision's RandomResizedCrop without rounding to whole pixels: (B, 4) as (top, left, height, width)."""
+def draw_crops(rng: jax.Array, batch: int, height: int, width: int, config: ConfigDict) -> jax.Array:
+  """torchvision's RandomResizedCrop without rounding to whole pixels: (B, 4) as (top, left, height, width), px."""
   rng_area, rng_ratio, rng_top, rng_left = jax.random.split(rng, 4)
   low, high = config.crop_area
   area = jax.random.uniform(rng_area, (batch, ATTEMPTS), minval=low, maxval=high) * height * width
   low, high = config.crop_ratio
   ratio = jnp.exp(jax.random.uniform(rng_ratio, (batch, ATTEMPTS), minval=jnp.log(low), maxval=jnp.log(high)))
-  wide, tall = jnp.sqrt(area * ratio), jnp.sqrt(area / ratio)
-  fits = (wide <= width) & (tall <= height)
+  crop_width, crop_height = jnp.sqrt(area * ratio), jnp.sqrt(area / ratio)
+  # All attempts are drawn at once and the first that fits is taken: no loop, static shapes.
+  fits = (crop_width <= width) & (crop_height <= height)
   first = jnp.argmax(fits, axis=1)[:, None]
-  tall = jnp.where(fits.any(1), jnp.take_along_axis(tall, first, 1)[:, 0], height)
-  wide = jnp.where(fits.any(1), jnp.take_along_axis(wide, first, 1)[:, 0], width)
-  top = jax.random.uniform(rng_top, (batch,)) * (height - tall)
-  left = jax.random.uniform(rng_left, (batch,)) * (width - wide)
-  return jnp.stack([top, left, tall, wide], axis=1)
+  crop_height = jnp.where(fits.any(1), jnp.take_along_axis(crop_height, first, 1)[:, 0], height)
+  crop_width = jnp.where(fits.any(1), jnp.take_along_axis(crop_width, first, 1)[:, 0], width)
+  top = jax.random.uniform(rng_top, (batch,)) * (height - crop_height)
+  left = jax.random.uniform(rng_left, (batch,)) * (width - crop_width)
+  return jnp.stack([top, left, crop_height, crop_width], axis=1)
 
 
-def draw_sigmas(rng, batch, config):
-  """Standard deviation of each image's blur in pixels of the view; 0 is no blur."""
+def draw_sigmas(rng: jax.Array, batch: int, config: ConfigDict) -> jax.Array:
+  """(B,) standard deviation of the blur in pixels of the view; 0 for images that are not blurred."""
   rng_sigma, rng_apply = jax.random.split(rng)
   low, high = config.blur_sigma
   sigma_B = jax.random.uniform(rng_sigma, (batch,), minval=low, maxval=high)
   return jnp.where(jax.random.bernoulli(rng_apply, config.blur, (batch,)), sigma_B, 0.0)
 
 
-def resample(images_BHW, box_B4, flip_B, sigma_B, size):
-  """Crops (top, left, height, width in pixels) resized to (size, size), antialiased, then flipped and blurred."""
-  rows_BhH, columns_BwW = make_matrices(box_B4, flip_B, images_BHW.shape[1:], size)
+def resample(images_BHW: jax.Array, crop_B4: jax.Array, flip_B: jax.Array, sigma_B: jax.Array, size: int) -> jax.Array:
+  """Crops (top, left, height, width, px), resizes to (size, size) with antialiasing, flips, blurs: (B, size, size)."""
+  rows_BhH, columns_BwW = make_matrices(crop_B4, flip_B, (images_BHW.shape[1], images_BHW.shape[2]), size)
+  # The blur goes into the small matrices, so the images themselves are multiplied only twice.
   blur = jax.vmap(make_blur, (0, None))(sigma_B, size)
-  return multiply(blur @ rows_BhH, images_BHW, blur @ columns_BwW)
+  return apply_matrices(blur @ rows_BhH, images_BHW, blur @ columns_BwW)
 
 
-def multiply(rows_BhH, images_BHW, columns_BwW):
+def apply_matrices(rows_BhH: jax.Array, images_BHW: jax.Array, columns_BwW: jax.Array) -> jax.Array:
+  """rows @ image @ columns^T for each image: (B, h, w)."""
+  # 'optimal' multiplies the pair first that makes the smaller intermediate.
   return jnp.einsum('bhH,bHW,bwW->bhw', rows_BhH, images_BHW, columns_BwW, optimize='optimal')
 
 
-def make_matrices(box_B4, flip_B, available, size):
-  """(rows, columns) that crop, resize and flip images of `available` (height, width)."""
-  rows_BhH = jax.vmap(make_rows, (0, 0, None, None))(box_B4[:, 0], box_B4[:, 2], available[0], size)
-  columns_BwW = jax.vmap(make_rows, (0, 0, None, None))(box_B4[:, 1], box_B4[:, 3], available[1], size)
+def make_matrices(crop_B4: jax.Array, flip_B: jax.Array, image_size: tuple[int, int],
+                  size: int) -> tuple[jax.Array, jax.Array]:
+  """(rows_BhH, columns_BwW) that crop, resize and flip images of `image_size` (height, width)."""
+  rows_BhH = jax.vmap(make_rows, (0, 0, None, None))(crop_B4[:, 0], crop_B4[:, 2], image_size[0], size)
+  columns_BwW = jax.vmap(make_rows, (0, 0, None, None))(crop_B4[:, 1], crop_B4[:, 3], image_size[1], size)
+  # A left-right flip reverses the order of the view's columns.
   return rows_BhH, jnp.where(flip_B[:, None, None], columns_BwW[:, ::-1], columns_BwW)
 
 
-def make_rows(start, length, available, size):
-  """(size, available) weights of a bilinear resize of [start, start + length), as Pillow and torchvision do it with
-  antialiasing: a triangle as wide as the shrinkage, over the pixels whose centre is in the crop."""
+def make_rows(start: jax.Array, length: jax.Array, available: int, size: int) -> jax.Array:
+  """(size, available) weights that resize [start, start + length) px to `size` pixels.
+
+  Bilinear with antialiasing, as in Pillow and torchvision: a triangle as wide as the shrinkage, over the pixels whose
+  centre is inside the crop.
+  """
   shrink = length / size
   centre = start + (jnp.arange(size) + 0.5) * shrink
   pixel = jnp.arange(available) + 0.5
+  # At least one pixel wide: an enlarged crop is interpolated, a shrunk one averaged.
   distance = jnp.abs(pixel[None] - centre[:, None]) / jnp.maximum(shrink, 1.0)
   inside = (pixel > start) & (pixel < start + length)
   weights = jnp.maximum(1 - distance, 0.0) * inside[None]
   return weights / jnp.maximum(weights.sum(1, keepdims=True), 1e-6)
 
 
-def make_blur(sigma, size):
-  """(size, size) Gaussian blur; the identity at sigma 0. At the border the weights that remain are scaled to one."""
-  at = jnp.arange(size, dtype=jnp.float32)
-  distance = at[:, None] - at[None]
+def make_blur(sigma: jax.Array | float, size: int) -> jax.Array:
+  """(size, size) Gaussian blur, the identity at sigma 0. At the border, the weights inside are scaled to sum to one."""
+  position = jnp.arange(size, dtype=jnp.float32)
+  distance = position[:, None] - position[None]
   weights = jnp.exp(-0.5 * jnp.square(distance / jnp.maximum(sigma, 1e-3)))
   return weights / weights.sum(1, keepdims=True)
 
 
-def jitter_intensity(views_Bhw, rng, config):
-  """torchvision's ColorJitter on a grey image: brightness, then contrast about the view's mean, clipped to 0..1."""
+def jitter_intensity(views_Bhw: jax.Array, rng: jax.Array, config: ConfigDict) -> jax.Array:
+  """torchvision's ColorJitter for grey images: brightness, then contrast about the view's mean, clipped to 0-1.
+
+  The probability `config.jitter` is drawn per image, as are the factors, within 1 +- `brightness` and `contrast`.
+  """
   rng_apply, rng_brightness, rng_contrast = jax.random.split(rng, 3)
   shape = (len(views_Bhw), 1, 1)
   apply = jax.random.bernoulli(rng_apply, config.jitter, shape)

@@ -1,30 +1,43 @@
-"""Sources, mixed and shuffled -> a stream of (task, batch) that starts at any step.
+"""Sources, mixed and shuffled -> a stream of (task, batch) that can start at any step.
 
-Everything is a random-access `grain.MapDataset`: each source is shuffled and repeated for itself, the sources are
-mixed, records are decoded and batched, and only then each process takes its share. So the batch of step n is a
-function of n, a run needs to remember nothing but its step, and it resumes on any number of processes.
+Everything is a random-access `grain.MapDataset`: each source is shuffled and repeated, the sources are mixed, records
+are decoded and batched, and last each process takes its share of the batches. So the batch of step n is a function of
+n. A run needs to remember only its step, and it resumes on any number of processes.
+
+A batch of stage 1 has `query` and `key` (B, size, size, 1) uint8 and `source` (B,) int32; see `make_moco_batches`.
+A batch of stages 2 and 3 has `image` (B, size, size, 1) uint8 and the label's fields; see `tasks/dataset.py:read_row`.
 """
 
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import grain
 import numpy as np
+from ml_collections import ConfigDict
 
 from mtpret_jax.data import workers
-from mtpret_jax.data.records import decode_image, read_labelled, read_text
-from mtpret_jax.data.shuffle_bn import place_keys
+from mtpret_jax.data.records import decode_image, read_text
+from mtpret_jax.data.shuffle_bn import shuffle_keys
+from mtpret_jax.data.sources import Source
 from mtpret_jax.data.task_schedule import JOINT, Plan
 
-# Fields that change nothing of what is learned.
+Batch = dict[str, np.ndarray]
+Reader = Callable[[Mapping[str, Any]], Batch]  # record -> one row of a batch
+
+# Config fields that do not change what is learned. A run may resume with other values of these.
 INCIDENTAL = ('name', 'workdir', 'sharding', 'save_every', 'log_every', 'keep', 'probe', 'evaluate_every', 'resamples',
               'data.archives', 'data.dir', 'data.datasets', 'data.phantoms', 'data.threads', 'data.workers',
               'data.prefetch', 'on_nonfinite', 'max_skips', 'save_retries')
 
 
-def weigh_sources(sources, weights):
-  """'by_images': in proportion to the images each has; 'balanced': all equally; or '2,1,1', a number for each."""
+def weigh_sources(sources: Sequence[Source], weights: str) -> list[float]:
+  """The sampling weight of each source.
+
+  `weights`: 'by_images' in proportion to the number of images, 'balanced' all equal, or numbers such as '2,1,1'.
+  """
   if weights == 'by_images':
     return [len(source) for source in sources]
   if weights == 'balanced':
@@ -32,130 +45,134 @@ def weigh_sources(sources, weights):
   return [float(number) for number in weights.split(',')]
 
 
-def mix_sources(sources, weights, seed):
-  """An endless, shuffled MapDataset of (index of the source, record). No image of a source comes again before all
-  its others have been seen."""
-  parts = [
-    grain.MapDataset.source(source.records).seed(seed + index).shuffle().repeat().map(functools.partial(tag, index))
-    for index, source in enumerate(sources)]
+def mix_sources(sources: Sequence[Source], weights: str, seed: int) -> grain.MapDataset:
+  """An endless, shuffled dataset of (index of the source, record).
+
+  An image comes again only after all others of its source.
+  """
+  parts = [shuffle_source(source.records, seed + index).map(functools.partial(add_index, index))
+           for index, source in enumerate(sources)]
   return grain.MapDataset.mix(parts, weigh_sources(sources, weights))
 
 
-def tag(index, record):
+def shuffle_source(records: Any, seed: int) -> grain.MapDataset:
+  """The records without end, in a new random order each epoch."""
+  return grain.MapDataset.source(records).seed(seed).shuffle().repeat()
+
+
+def add_index(index: int, record: Any) -> tuple[int, Any]:
   return index, record
 
 
-def read_pair(size, tagged):
-  index, record = tagged
+def read_image(size: int, indexed: tuple[int, Mapping[str, Any]]) -> dict[str, Any]:
+  index, record = indexed
   return {'image': decode_image(record['image'], size), 'source': np.int32(index)}
 
 
-def make_moco_batches(sources, config, *, process=0, processes=1):
-  """The batches of stage 1, all of task 'moco', one process's rows of each: `query` and `key` (B, size, size, 1)
-  uint8, the same images in two orders (`shuffle.place_keys`), and `source` (B,) int32."""
+def make_moco_batches(sources: Sequence[Source], config: ConfigDict, *, process: int = 0,
+                      processes: int = 1) -> grain.MapDataset:
+  """The batches of stage 1 as ('moco', batch), one per step; of each, the rows of one process.
+
+  A batch has `query` and `key` (B, size, size, 1) uint8, the same images in two orders (ShuffleBN,
+  `shuffle_bn.shuffle_keys`), and `source` (B,) int32, the index of each query's dataset.
+  """
   rows = config.batch // processes
+  # Every process cuts the same sequence into parts of `rows` and takes each `processes`-th part. Together they have the
+  # batch that a single process would read.
   records = mix_sources(sources, config.data.weights, config.seed)
-  batches = records.map(functools.partial(read_pair, config.data.size)).batch(rows)
-  return batches[process::processes].map(functools.partial(split_views, config.moco))
+  batches = records.map(functools.partial(read_image, config.data.size)).batch(rows)
+  return batches[process::processes].map(functools.partial(pair_views, config.moco))
 
 
-def split_views(moco, batch):
+def pair_views(moco: ConfigDict, batch: Batch) -> tuple[str, Batch]:
+  """The same stored images twice: the two random views are drawn on the device."""
   return 'moco', {
     'query': batch['image'],
-    'key': place_keys(batch['image'], moco.group, moco.shuffle_groups),
+    'key': shuffle_keys(batch['image'], moco.group, moco.shuffle_groups),
     'source': batch['source']}
 
 
 @dataclasses.dataclass(frozen=True)
-class Visits:
-  """(task, batch) of each step of a plan; `batches[task]` are the endless batches of each task."""
+class VisitBatches:
+  """(task, batch) of each step of a plan. `batches[task]` are the endless batches of each task."""
 
   plan: Plan
-  batches: dict
+  batches: Mapping[str, Any]
 
-  def __len__(self):
+  def __len__(self) -> int:
     return self.plan.steps
 
-  def __getitem__(self, step):
+  def __getitem__(self, step: int) -> tuple[str, Batch]:
     visit = self.plan.find(step)
-    number = visit.seen + step - visit.start
+    number = visit.seen + step - visit.start  # a task continues where its last visit stopped
     if visit.task != JOINT:
       return visit.task, self.batches[visit.task][number]
     return JOINT, {f'{task}/{field}': rows for task, batches in self.batches.items()
                    for field, rows in batches[number].items()}
 
 
-def make_visit_batches(plan, sources, config, *, process=0, processes=1):
-  """The batches of stages 2 and 3, one process's rows of each: `config.tasks[task]` of `sources[task]`, in the order of
-  the plan; see `records.read_labelled`. Joint steps have every task's fields as 'task/field'."""
+def make_visit_batches(plan: Plan, sources: Mapping[str, Source], readers: Mapping[str, Reader], config: ConfigDict, *,
+                       process: int = 0, processes: int = 1) -> grain.MapDataset:
+  """The batches of stages 2 and 3 as (task, batch), one per step of the plan; of each, the rows of one process.
+
+  `readers[task]` makes a row of a batch from a record of `sources[task]`. A batch of a joint step has every task's
+  fields as 'task/field'.
+  """
   batches = {}
   for index, (task, source) in enumerate(sources.items()):
-    task_config = config.tasks[task]
-    read = functools.partial(read_task, source.about, task_config)
-    records = grain.MapDataset.source(source.records).seed(config.seed + index).shuffle().repeat().map(read)
-    batches[task] = records.batch(task_config.batch // processes)[process::processes]
-  return grain.MapDataset.source(Visits(plan, batches))
+    records = shuffle_source(source.records, config.seed + index).map(readers[task])
+    batches[task] = records.batch(config.tasks[task].batch // processes)[process::processes]
+  return grain.MapDataset.source(VisitBatches(plan, batches))
 
 
-def read_task(about, task_config, record):
-  """A record as the task of `task_config` wants it, see `records.read_labelled`, with only the findings asked for."""
-  fields = read_labelled(task_config.kind, about, task_config, record)
-  if task_config.findings:
-    columns = [about['findings'].index(finding) for finding in task_config.findings]
-    fields |= {field: fields[field][columns] for field in ('present', 'label_mask')}
-  return fields
+def name_moco_images(sources: Sequence[Source], config: ConfigDict, step: int) -> list[tuple[str, str]]:
+  """[(dataset, image_id)] of the batch of a step of stage 1, of all processes.
 
-
-def choose_findings(about, task_config):
-  """What a dataset says of itself, with only the findings that the task_config asks for, () being all."""
-  absent = [finding for finding in task_config.findings if finding not in about['findings']]
-  if absent:
-    raise ValueError(f'{task_config.dataset} has no finding {absent[0]!r}; have {", ".join(about["findings"])}')
-  return about | ({'findings': list(task_config.findings)} if task_config.findings else {})
-
-
-def name_moco_images(sources, config, step):
-  """[(dataset, image_id)] of the batch of a step of stage 1, of all processes: its order is drawn again, nothing is
-  decoded."""
-  order = mix_sources([dataclasses.replace(source, records=Places(len(source))) for source in sources],
+  Repeats the random order with record numbers in place of records, so that no image is decoded.
+  """
+  order = mix_sources([dataclasses.replace(source, records=Indices(len(source))) for source in sources],
                       config.data.weights, config.seed)
   drawn = [order[row] for row in range(step * config.batch, (step + 1) * config.batch)]
-  return [name_image(sources[index], place) for index, place in drawn]
+  return [name_image(sources[source], index) for source, index in drawn]
 
 
-def name_visit_images(plan, sources, config, step):
-  """[(dataset, image_id)] of the batch of a step of stages 2 and 3, of all processes and, where joint, of all tasks."""
+def name_visit_images(plan: Plan, sources: Mapping[str, Source], config: ConfigDict,
+                      step: int) -> list[tuple[str, str]]:
+  """[(dataset, image_id)] of the batch of a step of stages 2 and 3, of all processes; of all tasks if it is joint."""
   visit, names = plan.find(step), []
   number = visit.seen + step - visit.start
   for index, (task, source) in enumerate(sources.items()):
     if visit.task in (task, JOINT):
       rows = config.tasks[task].batch
-      order = grain.MapDataset.source(Places(len(source))).seed(config.seed + index).shuffle().repeat()
+      order = shuffle_source(Indices(len(source)), config.seed + index)
       names += [name_image(source, order[row]) for row in range(number * rows, (number + 1) * rows)]
   return names
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
-  """Stands for a source of so many records: record i is i."""
+class Indices:
+  """Stands for a source with `count` records: record i is i."""
 
   count: int
 
-  def __len__(self):
+  def __len__(self) -> int:
     return self.count
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: int) -> Any:
     return index
 
 
-def name_image(source, place):
-  return source.name, read_text(source.records[int(place)]['image_id'])
+def name_image(source: Source, index: int) -> tuple[str, str]:
+  return source.name, read_text(source.records[int(index)]['image_id'])
 
 
 @contextlib.contextmanager
-def stream(batches, start, config):
-  """Iterates (task, batch) from step `start` on, read ahead by `data.threads` threads, or by `data.workers` processes
-  (each with its threads) on hosts with many cores. Neither changes the order."""
+def stream(batches: grain.MapDataset, start: int, config: ConfigDict) -> Iterator[Iterator[tuple[str, Batch]]]:
+  """Iterates over (task, batch) from step `start`, reading ahead. `config` is `config.data`.
+
+  `threads` threads read ahead, or `workers` processes with as many threads each, on hosts with many cores. Neither
+  changes the order.
+  """
   options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=max(config.prefetch, config.threads))
   dataset = batches[start:].to_iter_dataset(options)
   if config.workers:
@@ -167,9 +184,9 @@ def stream(batches, start, config):
     iterator.close()
 
 
-def fingerprint(sources, config):
-  """What the state after each step depends on, flat: datasets and every config field but those that only say where
-  things lie and how often they are shown. A run resumes only where it is unchanged."""
+def fingerprint(sources: Sequence[Source], config: ConfigDict) -> dict[str, Any]:
+  """Everything that determines the state after each step, as a flat dict: the datasets, and all config fields except
+  INCIDENTAL. A run resumes only if it is unchanged."""
   datasets = {f'data.{source.name}': f'{source.version} {source.split} by {source.split_rule} {len(source)} images '
                                      f'{source.about.get("archive", {}).get("sha256", "")[:12]}'.strip()
               for source in sources}
@@ -177,16 +194,20 @@ def fingerprint(sources, config):
                      if not field.startswith(INCIDENTAL)}
 
 
-def flatten(fields, prefix=''):
-  flat = {}
+def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Nested fields as {'outer.inner': value}, with lists in place of tuples. 'tasks' is also the list of their names,
+  because the visits depend on their order."""
+  flat: dict[str, Any] = {}
   for name, value in fields.items():
     if isinstance(value, dict):
+      if name == 'tasks':
+        flat[f'{prefix}tasks'] = list(value)
       flat |= flatten(value, f'{prefix}{name}.')
     else:
       flat[f'{prefix}{name}'] = to_lists(value)
   return flat
 
 
-def to_lists(value):
-  """Tuples as lists, inside each other too: as JSON gives them back."""
+def to_lists(value: Any) -> Any:
+  """Tuples as lists, also nested ones, so that the value equals what JSON gives back."""
   return [to_lists(one) for one in value] if isinstance(value, tuple | list) else value

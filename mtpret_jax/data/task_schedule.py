@@ -1,22 +1,23 @@
-"""Which task at which step: stage 2's visits and rounds. Everything is a function of the step; nothing is remembered.
+"""The schedule of stage 2: which task at which step. A function of the step, so a run resumes from its step alone.
 
 A visit is a number of steps on one task; a round visits every task. MUSCLE's "cyclic and reshuffled learning schedule"
-is `cyclic_reshuffled`; its ablation MUSCLE-- has neither schedule nor memory, here `sequential`. That a visit has a
-configured number of steps is our choice; the papers' is one epoch, by recollection.
+is `cyclic_reshuffled`; its ablation MUSCLE-- has neither the schedule nor cross-task memory, and is `sequential` here.
+That a visit has a configured number of steps is our choice; in the papers, as far as known, it is one epoch.
 """
 
 import dataclasses
 import functools
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-JOINT = 'joint'  # the one task of the order of that name: a step on every task at once
+JOINT = 'joint'  # the only task of the order of that name: each step is on all tasks at once
 ORDERS = ('cyclic_reshuffled', 'cyclic', 'sequential', JOINT)
 
 
 @dataclasses.dataclass(frozen=True)
 class Visit:
-  """`length` steps on `task` from step `start` on, in round `round`; the task has had `seen` batches before."""
+  """`length` steps on `task` from step `start`, in round `round`. The task has had `seen` batches before."""
 
   task: str
   round: int
@@ -27,62 +28,70 @@ class Visit:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
+  """The visits of a run, in order."""
+
   visits: tuple[Visit, ...]
 
   @property
-  def steps(self):
+  def steps(self) -> int:
     return self.visits[-1].start + self.visits[-1].length
 
-  def find(self, step):
+  def find(self, step: int) -> Visit:
     """The visit that `step` belongs to."""
-    return self.visits[self.which[step]]
+    return self.visits[self.visit_indices[step]]
 
   @functools.cached_property
-  def which(self):
-    """(steps,) index of each step's visit."""
+  def visit_indices(self) -> np.ndarray:
+    """(steps,): the index of each step's visit."""
     return np.repeat(np.arange(len(self.visits)), [visit.length for visit in self.visits])
 
   @property
-  def begins(self):
-    """(steps,) bool: the first steps of visits."""
+  def begins(self) -> np.ndarray:
+    """(steps,) bool: True for the first step of each visit."""
     begins = np.zeros(self.steps, bool)
     begins[[visit.start for visit in self.visits]] = True
     return begins
 
   @property
-  def round_ends(self):
-    """The number of steps after which each round is over, in order."""
-    last = {visit.round: visit.start + visit.length for visit in self.visits}
-    return [last[number] for number in sorted(last)]
+  def round_ends(self) -> list[int]:
+    """For each round, the number of steps taken when it is over."""
+    ends = {visit.round: visit.start + visit.length for visit in self.visits}
+    return [ends[number] for number in sorted(ends)]
 
 
-def make_plan(lengths, rounds, order, seed):
+def make_plan(lengths: Mapping[str, int], rounds: int, order: str, seed: int) -> Plan:
   """The visits of `rounds` rounds over the tasks of `lengths`, {task: steps of a visit}.
 
-  cyclic_reshuffled   every round in another order, drawn by (seed, round)
-  cyclic              every round in the order given
-  sequential          each task once, all its rounds in one visit
-  joint               steps on all tasks at once; a round has as many batches in all as the others' rounds
+  cyclic_reshuffled   a new order of the tasks in every round, drawn from (seed, round)
+  cyclic              the order of `lengths` in every round
+  sequential          one visit per task, as long as all its rounds together
+  joint               every step is on all tasks; a round has as many batches in total as in the other orders
+
+  Raises:
+    ValueError: unknown order.
   """
   if order not in ORDERS:
     raise ValueError(f'unknown order {order!r}; have {", ".join(ORDERS)}')
   tasks = list(lengths)
   if order == JOINT:
-    turns = max(1, round(sum(lengths.values()) / len(tasks)))
-    legs = [(JOINT, number, turns) for number in range(rounds)]
+    steps = max(1, round(sum(lengths.values()) / len(tasks)))
+    planned = [(JOINT, number, steps) for number in range(rounds)]
   elif order == 'sequential':
-    legs = [(task, number, lengths[task] * rounds) for number, task in enumerate(tasks)]
+    planned = [(task, number, lengths[task] * rounds) for number, task in enumerate(tasks)]
   else:
-    legs = [(tasks[index], number, lengths[tasks[index]]) for number in range(rounds)
-            for index in order_of_round(order, len(tasks), seed, number)]
+    planned = [(tasks[index], number, lengths[tasks[index]]) for number in range(rounds)
+               for index in order_of_round(order, len(tasks), seed, number)]
+  # `seen` counts a task's batches over its visits, so that no epoch is cut short by a change of task.
   visits, start, seen = [], 0, dict.fromkeys([*tasks, JOINT], 0)
-  for task, number, length in legs:
+  for task, number, length in planned:
     visits.append(Visit(task, number, start, length, seen[task]))
     start, seen[task] = start + length, seen[task] + length
   return Plan(tuple(visits))
 
 
-def order_of_round(order, tasks, seed, number):
+def order_of_round(order: str, tasks: int, seed: int, number: int) -> Iterable[int]:
+  """The indices of the tasks in the order of round `number`."""
   if order == 'cyclic':
     return range(tasks)
+  # Seeded by the round rather than drawn from a stream: round 7 is the same in a run that resumes in round 5.
   return np.random.default_rng([seed, number]).permutation(tasks)

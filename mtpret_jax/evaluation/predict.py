@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mtpret_jax.data.records import describe_record
-from mtpret_jax.data.sources import Source, View
+from mtpret_jax.data.sources import Source, Subset
 from mtpret_jax.evaluation import metrics
 from mtpret_jax.objectives.multitask import make_predict
 from mtpret_jax.runtime import watchdog
@@ -105,8 +105,8 @@ def collect_examples(config: ConfigDict, name: str, split: str, state: TrainStat
   (S, S) in 0-1, labels and predictions dicts of one image's fields."""
   task_config, (source, predict), examples = config.tasks[name], predictor, []
   places = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
-  few = dataclasses.replace(source, records=View({source.split: source.records},
-                                                 [(source.split, int(place)) for place in places]))
+  few = dataclasses.replace(source, records=Subset({source.split: source.records},
+                                                   [(source.split, int(place)) for place in places]))
   about = dataset.describe_task(source.about, task_config)
   for _, images, batch, predictions in predict_batches(task_config, f'{name} examples', state, name, (few, predict),
                                                        make_mesh()):

@@ -1,10 +1,12 @@
-"""DeepLab-V3's head (Chen et al. 2017, "Rethinking atrous convolution") as torchvision's `deeplabv3_resnet50` has it.
+"""DeepLab-V3 (Chen et al. 2017, "Rethinking atrous convolution"): the head of torchvision's `deeplabv3_resnet50`.
 
-It looks at the trunk's last map, best taken at output stride 8 (torchvision's) or 16, through taps at several
-distances. Batch norm is over groups, as in the trunk, so nothing crosses devices.
+It reads the trunk's last map at output stride 8 (torchvision's choice) or 16. Batch norm is over groups as in the
+trunk, so nothing crosses devices.
 
-Letters: B images, H W rows and columns of the image, h w those of the map, C channels, T kinds of pixel.
+Letters: B images, H W rows and columns of the image, h w those of the map, C channels, T classes.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,68 +15,78 @@ from flax import nnx
 from mtpret_jax.models.conv import BiasedConv, Conv
 from mtpret_jax.models.norm import BatchNorm
 
-DROPOUT = 0.5  # torchvision's, after the branches are joined
+DROPOUT = 0.5  # torchvision's, after the branches of ASPP are joined
 
 
 class ConvNorm(nnx.Module):
   """Convolution, batch norm, ReLU."""
 
-  def __init__(self, channels, out, size, *, rngs):
+  def __init__(self, channels: int, out: int, size: int, *, rngs: nnx.Rngs) -> None:
     self.conv = Conv(channels, out, size, rngs=rngs)
     self.norm = BatchNorm(out)
 
-  def __call__(self, images, *, groups, dilation=1):
+  def __call__(self, images: jax.Array, *, groups: int | None, dilation: int = 1) -> jax.Array:
     return jax.nn.relu(self.norm(self.conv(images, dilation=dilation), groups=groups))
 
 
-class Pyramid(nnx.Module):
-  """Atrous spatial pyramid: a point, 3 x 3 taps at each of `dilations` and the image's mean, joined to `width` channels."""
+class ASPP(nnx.Module):
+  """Atrous spatial pyramid pooling: a 1 x 1 convolution, a 3 x 3 convolution at each of `dilations`, and image pooling.
 
-  def __init__(self, channels, width, dilations, *, rngs):
-    self.point = ConvNorm(channels, width, 1, rngs=rngs)
-    self.spread = nnx.List([ConvNorm(channels, width, 3, rngs=rngs) for _ in dilations])
-    self.mean = ConvNorm(channels, width, 1, rngs=rngs)
-    self.join = ConvNorm(width * (len(dilations) + 2), width, 1, rngs=rngs)
+  The branches are joined and projected to `width` channels.
+  """
+
+  def __init__(self, channels: int, width: int, dilations: Sequence[int], *, rngs: nnx.Rngs) -> None:
+    self.pointwise = ConvNorm(channels, width, 1, rngs=rngs)
+    self.atrous = nnx.List([ConvNorm(channels, width, 3, rngs=rngs) for _ in dilations])
+    self.pooling = ConvNorm(channels, width, 1, rngs=rngs)
+    self.project = ConvNorm(width * (len(dilations) + 2), width, 1, rngs=rngs)
     self.dilations = tuple(dilations)
 
-  def __call__(self, map_BhwC, *, groups):
-    mean_B11C = map_BhwC.astype(jnp.float32).mean((1, 2), keepdims=True).astype(map_BhwC.dtype)
-    mean_B11C = self.mean(mean_B11C, groups=groups)
-    branches = [self.point(map_BhwC, groups=groups)]
+  def __call__(self, map_BhwC: jax.Array, *, groups: int | None) -> jax.Array:
+    # The mean is taken in f32: a sum over thousands of bfloat16 values would lose most of them.
+    pooled_B11C = map_BhwC.astype(jnp.float32).mean((1, 2), keepdims=True).astype(map_BhwC.dtype)
+    pooled_B11C = self.pooling(pooled_B11C, groups=groups)
+    branches = [self.pointwise(map_BhwC, groups=groups)]
     branches += [conv(map_BhwC, groups=groups, dilation=dilation)
-                 for conv, dilation in zip(self.spread, self.dilations, strict=True)]
-    branches.append(jnp.broadcast_to(mean_B11C, branches[0].shape))
-    return self.join(jnp.concatenate(branches, axis=-1), groups=groups)
+                 for conv, dilation in zip(self.atrous, self.dilations, strict=True)]
+    branches.append(jnp.broadcast_to(pooled_B11C, branches[0].shape))
+    return self.project(jnp.concatenate(branches, axis=-1), groups=groups)
 
 
 class DeepLab(nnx.Module):
-  """Head for `box_classes` of pixel on a map of `channels`, `width` channels within (torchvision: 256). Its taps lie `dilations`
-  pixels of the map apart (torchvision: 12, 24, 36 at output stride 8; the paper: half of that at 16).
+  """Segmentation head: list of feature maps, image size -> logits (B, H, W, T) in f32.
 
-  (list of feature maps, (H, W)) -> (B, H, W, T) logits in f32. `rng` draws the dropout of training; None for none.
-  The mean branch is normalised over a group's images only, so a group needs two images or more while training.
+  Args:
+    channels: of the trunk's last map.
+    classes: T.
+    width: channels inside the head; torchvision has 256.
+    dilations: of ASPP's 3 x 3 convolutions, px of the map. (12, 24, 36) at output stride 8, half of that at 16.
+
+  `groups` is the number of batch-norm groups, None for inference. While training, a group needs two images or more,
+  because image pooling leaves one value per image to normalise. `rng` draws the dropout, None for inference.
   """
 
-  def __init__(self, channels, kinds, *, width, dilations, rngs):
-    self.pyramid = Pyramid(channels, width, dilations, rngs=rngs)
+  def __init__(self, channels: int, classes: int, *, width: int, dilations: Sequence[int], rngs: nnx.Rngs) -> None:
+    self.aspp = ASPP(channels, width, dilations, rngs=rngs)
     self.conv = ConvNorm(width, width, 3, rngs=rngs)
-    self.out = BiasedConv(width, kinds, 1, rngs=rngs)
+    self.logits = BiasedConv(width, classes, 1, rngs=rngs)
 
-  def __call__(self, features, size, *, groups, rng=None):
-    seen_BhwC = self.pyramid(features[-1], groups=groups)
+  def __call__(self, features: Sequence[jax.Array], size: tuple[int, int], *, groups: int | None,
+               rng: jax.Array | None = None) -> jax.Array:
+    hidden_BhwC = self.aspp(features[-1], groups=groups)
     if rng is not None:
-      seen_BhwC = drop(seen_BhwC, rng)
-    logits_BhwT = self.out(self.conv(seen_BhwC, groups=groups).astype(jnp.float32))
-    return enlarge(logits_BhwT, size)
+      hidden_BhwC = dropout(hidden_BhwC, rng)
+    logits_BhwT = self.logits(self.conv(hidden_BhwC, groups=groups).astype(jnp.float32))
+    return upsample(logits_BhwT, size)
 
 
-def drop(images, rng):
-  """Dropout: DROPOUT of the values are zero, the others larger by as much."""
+def dropout(images: jax.Array, rng: jax.Array) -> jax.Array:
+  """Sets a share DROPOUT of the values to zero and scales up the others, so that the mean stays."""
   keep = jax.random.bernoulli(rng, 1 - DROPOUT, images.shape)
   return jnp.where(keep, images / (1 - DROPOUT), 0)
 
 
-def enlarge(map_BhwT, size):
-  """Bilinear to `size` (H, W), corners not aligned, as PyTorch's `interpolate`; two matrix products."""
-  batch, _, _, kinds = map_BhwT.shape
-  return jax.image.resize(map_BhwT, (batch, *size, kinds), 'linear', antialias=False)
+def upsample(map_BhwT: jax.Array, size: tuple[int, int]) -> jax.Array:
+  """Bilinear to `size` (H, W), as PyTorch's `interpolate(align_corners=False)`. XLA makes it two matrix products."""
+  batch, _, _, classes = map_BhwT.shape
+  return jax.image.resize(map_BhwT, (batch, *size, classes), 'linear', antialias=False)

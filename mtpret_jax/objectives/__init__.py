@@ -1,17 +1,35 @@
-"""What a batch costs and what it changes.
+"""An objective: what a batch costs, and what it changes besides the weights.
 
-An objective is a record of three things:
-`init(rng, trunk=None) -> params, carry`, from the (params, stats) of a trunk where one is given;
-`loss(task, params, carry, batch, step, rng) -> loss, (carry, measures)`;
-`parts[task]`: the parts of `params` which that task moves.
+    moco.py       stage 1: MD-MoCo
+    multitask.py  stages 2 and 3: one trunk, a head per task, cross-task memory
+
+`step.py` differentiates the loss, applies the optimiser and compiles both into one step per task.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+Params = dict[str, Any]  # {part: nested dict of arrays}; parts are 'trunk' and one per head
+Carry = dict[str, Any]  # state that is not learned by gradient: running statistics, key encoder, queue, anchor
+Batch = Mapping[str, jax.Array]  # every array has the leading axis B
+Measures = dict[str, jax.Array]  # scalars for the log; has 'loss'
+Trunk = tuple[dict[str, Any], dict[str, Any]]  # (params, running statistics) of a trunk to start from
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  init: Callable
-  loss: Callable
+  """What `step.py` needs to know of a stage.
+
+  Attributes:
+    init: (rng, trunk=None) -> (params, carry), with the weights of `trunk` if given.
+    loss: (task, params, carry, batch, step, rng) -> (loss, (carry, measures)). A pure function; `rng` is new in each
+      step, the returned carry is that of the next step.
+    parts: {task: the parts of `params` that a step on this task updates}.
+  """
+
+  init: Callable[..., tuple[Params, Carry]]
+  loss: Callable[..., tuple[jax.Array, tuple[Carry, Measures]]]
   parts: Mapping[str, tuple[str, ...]]

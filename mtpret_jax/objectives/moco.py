@@ -1,88 +1,113 @@
-"""MD-MoCo: MoCo v2 (He et al. 2020, Chen et al. 2020) over all datasets.
+"""Stage 1, MD-MoCo: MoCo v2 (He et al. 2020, Chen et al. 2020) on the union of all datasets.
 
-A query and a key are two views of one radiograph. The query's encoder learns to tell its key from the keys of earlier
-batches, which wait in a queue; the key's encoder follows slowly. Differences from facebookresearch/moco: batch norm by
-groups (`models/norm.py`) with keys placed in other groups than their queries by the host (`data/pipeline.py`), and
-`negatives='same_source'`, which leaves out of the comparison the keys of other datasets, so that telling a hand from a
-chest earns nothing.
+A query and a key are two random views of one radiograph. The query encoder learns to tell the key of its image from the
+keys of earlier batches, which are in a queue. The key encoder is a moving average of the query encoder.
 
-Letters: B images, K queue length, D embedding dimensions.
+In one step: the key encoder moves towards the query encoder, encodes the keys, the query encoder encodes the queries,
+InfoNCE compares them, and the keys replace the oldest ones in the queue.
+
+Differences from facebookresearch/moco:
+- Batch norm is over groups of the batch (`models/norm.py`), and ShuffleBN is done by the host (`data/shuffle_bn.py`):
+  keys arrive in another order than their queries, and `gather_keys` puts their embeddings back.
+- `negatives='same_source'` compares with keys of the query's own dataset only. So to tell a hand from a chest, or one
+  scanner from another, does not lower the loss.
+
+Letters: B images, K queue length, D embedding dimensions, L logits per query (1 + K).
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from ml_collections import ConfigDict
 
 from mtpret_jax.augment import views
-from mtpret_jax.data.shuffle_bn import return_keys
+from mtpret_jax.data.shuffle_bn import unshuffle_keys
 from mtpret_jax.models.heads import Projector
 from mtpret_jax.models.resnet import ResNet
-from mtpret_jax.objectives import Objective
+from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Trunk
 from mtpret_jax.runtime.sharding import replicate
 
-PARTS = ('trunk', 'projector')
+PARTS = ('trunk', 'projector')  # of an encoder
+
+Embed = Callable[[Params, dict, jax.Array, int], tuple[jax.Array, dict]]
 
 
-def make_moco(config):
-  """The objective of stage 1; its one task is 'moco'. A batch has `query` and `key` (B, H, W, 1) uint8, the keys
-  in the order of `shuffle.place_keys`, and `source` (B,) int32, the dataset of each query."""
-  encoder = make_encoder(config)
+def make_moco(config: ConfigDict) -> Objective:
+  """The objective of stage 1. Its only task is 'moco'.
+
+  A batch has `query` and `key` (B, H, W, 1) uint8, the keys in the order of `shuffle_bn.shuffle_keys`, and `source`
+  (B,) int32, the index of each query's dataset.
+  """
+  init_encoder, embed = make_encoder(config)
   return Objective(
-    init=functools.partial(init, config, encoder),
-    loss=functools.partial(compute_loss, config, encoder),
+    init=functools.partial(init, config, init_encoder),
+    loss=functools.partial(compute_loss, config, embed),
     parts={'moco': PARTS})
 
 
-def make_encoder(config):
-  """(init, embed): `init(rng) -> params, stats` and `embed(params, stats, images, groups) -> z_BD, stats`."""
-  def build(rng):
+def make_encoder(config: ConfigDict) -> tuple[Callable[[jax.Array], tuple[Params, dict]], Embed]:
+  """(init_encoder, embed) as pure functions:
+
+  init_encoder(rng) -> (params, running statistics)
+  embed(params, stats, images, groups) -> (z_BD of unit length, new running statistics)
+  """
+  def build(rng: jax.Array) -> dict[str, nnx.Module]:
     rngs = nnx.Rngs(rng)
     trunk = ResNet(config.trunk, rngs=rngs)
     return {'trunk': trunk, 'projector': Projector(trunk.channels, config.moco.dim, rngs=rngs)}
 
+  # The static half of each module, from shapes alone. Query and key encoder share it.
   graphs = {name: nnx.split(module)[0] for name, module in nnx.eval_shape(lambda: build(jax.random.key(0))).items()}
 
-  def init_encoder(rng):
-    parts = {name: nnx.split(module, nnx.Param, nnx.BatchStat)[1:] for name, module in build(rng).items()}
-    return ({name: nnx.to_pure_dict(params) for name, (params, _) in parts.items()},
-            {name: nnx.to_pure_dict(stats) for name, (_, stats) in parts.items()})
+  def init_encoder(rng: jax.Array) -> tuple[Params, dict]:
+    modules = build(rng)
+    return ({name: nnx.to_pure_dict(nnx.state(module, nnx.Param)) for name, module in modules.items()},
+            {name: nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)) for name, module in modules.items()})
 
-  def embed(params, stats, images, groups):
-    modules = {name: nnx.merge(graphs[name], params[name], stats[name]) for name in PARTS}
+  def embed(params: Params, stats: dict, images: jax.Array, groups: int) -> tuple[jax.Array, dict]:
+    modules: dict[str, Any] = {name: nnx.merge(graphs[name], params[name], stats[name]) for name in PARTS}
     z_BD = modules['projector'](modules['trunk'](images, groups=groups))
     return z_BD, {name: nnx.to_pure_dict(nnx.state(modules[name], nnx.BatchStat)) for name in PARTS}
 
   return init_encoder, embed
 
 
-def init(config, encoder, rng, trunk=None):
+def init(config: ConfigDict, init_encoder: Callable, rng: jax.Array,
+         trunk: Trunk | None = None) -> tuple[Params, Carry]:
+  """The query encoder's params, and a carry with an equal key encoder and a queue of random unit vectors."""
   rng_encoder, rng_queue = jax.random.split(rng)
-  params, stats = encoder[0](rng_encoder)
+  params, stats = init_encoder(rng_encoder)
   if trunk is not None:
     params['trunk'], stats['trunk'] = trunk
   queue_KD = jax.random.normal(rng_queue, (config.moco.queue, config.moco.dim))
   carry = {
     'stats': stats,
-    'key_encoder': params,
+    'key_encoder': params,  # the same arrays twice; `step.init_state` runs this in jit, so buffers are not shared
     'key_stats': stats,
     'queue': queue_KD / jnp.linalg.norm(queue_KD, axis=-1, keepdims=True),
-    'queue_source': jnp.full((config.moco.queue,), -1, jnp.int32),
+    'queue_source': jnp.full((config.moco.queue,), -1, jnp.int32),  # -1: a random vector, of no dataset
   }
   return params, carry
 
 
-def compute_loss(config, encoder, task, params, carry, batch, step, rng):
-  """InfoNCE of the queries against their keys and the queue; the carry has moved on by one batch."""
-  _, embed = encoder
+def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, carry: Carry, batch: Batch,
+                 step: jax.Array, rng: jax.Array) -> tuple[jax.Array, tuple[Carry, Measures]]:
+  """InfoNCE of the queries against their keys and the queue.
+
+  Measures: `accuracy`, how often a query is closest to its own key; `agreement`, the mean cosine of query and key;
+  `spread` of the queries on the sphere in 0-1, which is 0 if the embedding collapses to a point.
+  """
   moco = config.moco
-  groups = len(batch['query']) // moco.group
+  groups = len(batch['query']) // moco.group  # batch-norm groups
   rng_query, rng_key = jax.random.split(rng)
 
-  key_params = jax.tree.map(lambda old, new: moco.momentum * old + (1 - moco.momentum) * jax.lax.stop_gradient(new),
-                            carry['key_encoder'], params)
+  # As in the authors' code, the key encoder moves before it encodes, towards the weights from before this step.
+  key_params = update_key_encoder(carry['key_encoder'], params, moco.momentum)
   key_images = views.make_view(batch['key'], rng_key, config.augment, config.dtype)
   key_BD, key_stats = embed(key_params, carry['key_stats'], key_images, groups)
   key_BD, source_B = gather_keys(jax.lax.stop_gradient(key_BD), batch['source'], moco)
@@ -90,34 +115,58 @@ def compute_loss(config, encoder, task, params, carry, batch, step, rng):
   query_images = views.make_view(batch['query'], rng_query, config.augment, config.dtype)
   query_BD, stats = embed(params, carry['stats'], query_images, groups)
 
-  same_B1 = jnp.einsum('bd,bd->b', query_BD, key_BD, precision='highest')[:, None]  # TPUs round to bf16 by default
-  other_BK = jnp.einsum('bd,kd->bk', query_BD, carry['queue'], precision='highest')
+  positive_B1, negative_BK = compare(query_BD, key_BD, carry['queue'])
   if moco.negatives == 'same_source':
-    known_BK = batch['source'][:, None] == carry['queue_source'][None]
-    other_BK = jnp.where(known_BK, other_BK, -jnp.inf)
-  logits_BL = jnp.concatenate([same_B1, other_BK], axis=1) / moco.temperature
-  loss = optax.softmax_cross_entropy_with_integer_labels(logits_BL, jnp.zeros(len(logits_BL), jnp.int32)).mean()
+    is_same_BK = batch['source'][:, None] == carry['queue_source'][None]
+    negative_BK = jnp.where(is_same_BK, negative_BK, -jnp.inf)  # no weight in the softmax and no gradient
+  loss = info_nce(positive_B1, negative_BK, moco.temperature)
 
-  start = (step * len(key_BD)) % moco.queue
-  carry = {
-    'stats': stats,
-    'key_encoder': key_params,
-    'key_stats': key_stats,
-    'queue': jax.lax.dynamic_update_slice(carry['queue'], key_BD, (start, 0)),
-    'queue_source': jax.lax.dynamic_update_slice(carry['queue_source'], source_B, (start,)),
-  }
+  carry = {'stats': stats, 'key_encoder': key_params, 'key_stats': key_stats,
+           **enqueue(carry, key_BD, source_B, step)}
   measures = {
     'loss': loss,
-    'accuracy': jnp.mean(same_B1[:, 0] > other_BK.max(1)),
-    'agreement': same_B1.mean(),
-    'spread': jnp.sqrt(jnp.maximum(1 - jnp.square(query_BD.mean(0)).sum(), 0)),  # rows have length 1
+    'accuracy': jnp.mean(positive_B1[:, 0] > negative_BK.max(1)),
+    'agreement': positive_B1.mean(),
+    'spread': jnp.sqrt(jnp.maximum(1 - jnp.square(query_BD.mean(0)).sum(), 0)),  # unit vectors: 1 - |mean|^2
   }
   return loss, (carry, measures)
 
 
-def gather_keys(key_BD, source_B, moco):
-  """The keys in the order of their queries, and the sources, all of them on every device, where the queue needs them:
-  one message, and the order costs none."""
-  source_B1 = source_B[:, None].astype(jnp.float32)  # a sum, since XLA fails on the concatenation for GPUs (jax 0.10.2)
+def update_key_encoder(key_params: Params, query_params: Params, momentum: float) -> Params:
+  """Moving average of the query encoder. Running statistics are not averaged: each encoder has its own."""
+  return jax.tree.map(lambda key, query: momentum * key + (1 - momentum) * jax.lax.stop_gradient(query),
+                      key_params, query_params)
+
+
+def gather_keys(key_BD: jax.Array, source_B: jax.Array, moco: ConfigDict) -> tuple[jax.Array, jax.Array]:
+  """Undoes ShuffleBN: (keys in the order of their queries, sources), both on every device, which the queue needs.
+
+  Keys and sources travel as one array, so the step has one all-gather; once gathered, the reordering is local.
+  """
+  # A sum of two padded arrays instead of a concatenation, on which XLA for GPUs fails (jax 0.10.2).
+  source_B1 = source_B[:, None].astype(jnp.float32)
   rows = replicate(jnp.pad(key_BD, ((0, 0), (0, 1))) + jnp.pad(source_B1, ((0, 0), (key_BD.shape[1], 0))))
-  return replicate(return_keys(rows[:, :-1], moco.group, moco.shuffle_groups)), rows[:, -1].astype(jnp.int32)
+  key_BD = replicate(unshuffle_keys(rows[:, :-1], moco.group, moco.shuffle_groups))
+  return key_BD, rows[:, -1].astype(jnp.int32)  # sources were never shuffled
+
+
+def compare(query_BD: jax.Array, key_BD: jax.Array, queue_KD: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(positive_B1, negative_BK): cosine of each query with its own key, and with the keys in the queue."""
+  # 'highest': TPUs multiply f32 in bf16 by default, whose rounding exceeds the differences that the loss is made of.
+  positive_B1 = jnp.einsum('bd,bd->b', query_BD, key_BD, precision='highest')[:, None]
+  negative_BK = jnp.einsum('bd,kd->bk', query_BD, queue_KD, precision='highest')
+  return positive_B1, negative_BK
+
+
+def info_nce(positive_B1: jax.Array, negative_BK: jax.Array, temperature: float) -> jax.Array:
+  """Mean cross-entropy of picking the own key among the 1 + K (van den Oord et al. 2018)."""
+  logits_BL = jnp.concatenate([positive_B1, negative_BK], axis=1) / temperature
+  own_key_B = jnp.zeros(len(logits_BL), jnp.int32)
+  return optax.softmax_cross_entropy_with_integer_labels(logits_BL, own_key_B).mean()
+
+
+def enqueue(carry: Carry, key_BD: jax.Array, source_B: jax.Array, step: jax.Array) -> dict[str, jax.Array]:
+  """The queue with its oldest B keys replaced. K is a multiple of B, so a batch never wraps around."""
+  start = (step * len(key_BD)) % len(carry['queue'])  # a function of the step: there is no pointer to save
+  return {'queue': jax.lax.dynamic_update_slice(carry['queue'], key_BD, (start, 0)),
+          'queue_source': jax.lax.dynamic_update_slice(carry['queue_source'], source_B, (start,))}

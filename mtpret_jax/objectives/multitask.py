@@ -1,122 +1,181 @@
-"""Stages 2 and 3: one trunk, a head for each task, a step on one task at a time (or, `joint`, on all).
+"""Stages 2 and 3: one trunk and a head per task. A step is on one task, or on all tasks in the order `joint`.
 
-Cross-task memory is the explicit inductive bias of Li, Grandvalet and Davoine (2018, L2-SP): the trunk is pulled toward
-the weights that it had when the previous visit ended. That MUSCLE's "cross-task memorization" is this is an inference;
-its strength is our choice. Heads are not pulled. Running statistics of the trunk are kept for each task, since a mean
-over hands says nothing of chests; its weights are shared.
+Stage 2 is multitask continual learning: the trunk visits one task after another (`data/task_schedule.py`). Stage 3
+fine-tunes the trunk on one task.
+
+Cross-task memory is an L2-SP penalty (Li, Grandvalet and Davoine 2018), `l2_sp_penalty`: it pulls the trunk towards an
+anchor, which is the trunk at the end of the previous visit. That MUSCLE's "cross-task memorization" is this penalty is
+our inference, and its strength is our choice. Heads are not pulled.
+
+The trunk's weights are shared, but its running statistics are kept per task by default: a mean over hands and chests
+fits neither.
 """
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
 
 from mtpret_jax.augment import labelled
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.models.resnet import ResNet
-from mtpret_jax.objectives import Objective
+from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Trunk
+from mtpret_jax.tasks.task import TaskModel
 
 TRUNK, SHARED = 'trunk', 'all'
 
+Tasks = Mapping[str, TaskModel]
+Graphs = Mapping[str, nnx.GraphDef]  # the static half of the trunk and of each head
 
-def make_multitask(config, tasks, begins):
-  """The objective of the tasks {name: `Task`}; `begins` (steps,) bool says which steps begin a visit. A joint batch has
-  the fields of all tasks as 'name/field'."""
+
+def make_multitask(config: ConfigDict, tasks: Tasks, begins: np.ndarray) -> Objective:
+  """The objective of stages 2 and 3.
+
+  Args:
+    tasks: {name: `TaskModel`}.
+    begins: (steps,) bool, True for the first step of each visit.
+
+  A batch has the fields of its task, see `tasks/dataset.py:read_row`; the batch of a joint step has the fields of all
+  tasks as 'task/field'.
+  """
   build = functools.partial(build_modules, config, tasks)
-  graphs = {name: nnx.split(module)[0] for name, module in nnx.eval_shape(lambda: build(jax.random.key(0))).items()}
-  live = {task: (TRUNK, task) if config.train == 'all' else (task,) for task in tasks}
-  live[JOINT] = (TRUNK,) * (config.train == 'all') + tuple(tasks)
+  graphs = split_graphs(build)
+  trains_trunk = config.train == 'all'
+  updated: dict[str, tuple[str, ...]] = {task: (TRUNK, task) if trains_trunk else (task,) for task in tasks}
+  updated[JOINT] = (TRUNK, *tasks) if trains_trunk else tuple(tasks)
   return Objective(
     init=functools.partial(init, config, tasks, build),
     loss=functools.partial(compute_loss, config, tasks, graphs, jnp.asarray(begins)),
-    parts=live)
+    parts=updated)
 
 
-def build_modules(config, tasks, rng):
+def build_modules(config: ConfigDict, tasks: Tasks, rng: jax.Array) -> dict[str, Any]:
+  """{'trunk': the trunk, task: its head}, with random weights."""
   rngs = nnx.Rngs(rng)
   trunk = ResNet(config.trunk, rngs=rngs)
   return {TRUNK: trunk} | {name: task.make_head(trunk, rngs) for name, task in tasks.items()}
 
 
-def init(config, tasks, build, rng, trunk=None):
+def split_graphs(build: Callable[[jax.Array], dict[str, Any]]) -> Graphs:
+  """The static half of each module, from shapes alone."""
+  return {name: nnx.split(module)[0] for name, module in nnx.eval_shape(lambda: build(jax.random.key(0))).items()}
+
+
+def init(config: ConfigDict, tasks: Tasks, build: Callable, rng: jax.Array,
+         trunk: Trunk | None = None) -> tuple[Params, Carry]:
+  """Params of the trunk and of all heads, and a carry with running statistics and the anchor, if there is memory."""
+  # Plain dicts of arrays: checkpoints and shardings then know nothing of Flax.
   parts = {name: [nnx.to_pure_dict(part) for part in nnx.split(module, nnx.Param, nnx.BatchStat)[1:]]
            for name, module in build(rng).items()}
   params, stats = ({name: part[index] for name, part in parts.items()} for index in (0, 1))
   if trunk is not None:
     params[TRUNK], stats[TRUNK] = trunk
-  stats[TRUNK] = {owner: stats[TRUNK] for owner in find_owners(config, tasks)}
+  # Each owner starts from the same statistics, such as those of stage 1.
+  stats[TRUNK] = {owner: stats[TRUNK] for owner in list_owners(config, tasks)}
   carry = {'stats': stats}
   if config.memory.anchor != 'none':
     carry['anchor'] = params[TRUNK]
   return params, carry
 
 
-def find_owners(config, tasks):
-  """Whose running statistics the trunk keeps."""
+def list_owners(config: ConfigDict, tasks: Tasks) -> list[str]:
+  """The keys under which the trunk's running statistics are kept: one per task, or one for all."""
   return [SHARED] if config.statistics == 'shared' else list(tasks)
 
 
-def owner_of(config, task):
+def find_owner(config: ConfigDict, task: str) -> str:
+  """The key of the running statistics that a step on `task` uses and updates."""
   return SHARED if config.statistics == 'shared' else task
 
 
-def compute_loss(config, tasks, graphs, begins, task, params, carry, batch, step, rng):
-  """The loss of one task, or the mean of all tasks' losses, and the pull of the memory."""
-  stats, losses = carry['stats'], {}
+def compute_loss(config: ConfigDict, tasks: Tasks, graphs: Graphs, begins: jax.Array, task: str, params: Params,
+                 carry: Carry, batch: Batch, step: jax.Array,
+                 rng: jax.Array) -> tuple[jax.Array, tuple[Carry, Measures]]:
+  """The loss of one task, or the mean of all tasks' losses if joint, plus the L2-SP penalty.
+
+  Measures: `loss` without the penalty; `drift`, the distance between the trunk and its anchor.
+  """
+  stats, losses = carry['stats'], []
   if task == JOINT:
+    # One task after the other, so that shared running statistics pass through all of them in turn.
     for index, name in enumerate(tasks):
-      own = {field.removeprefix(f'{name}/'): rows for field, rows in batch.items() if field.startswith(f'{name}/')}
-      losses[name], stats = compute_task_loss(config, name, tasks[name], graphs, params, stats, own, jax.random.fold_in(rng, index))
+      own_rows = {field.removeprefix(f'{name}/'): rows for field, rows in batch.items() if field.startswith(f'{name}/')}
+      own_rng = jax.random.fold_in(rng, index)
+      task_loss, stats = compute_task_loss(config, name, tasks[name], graphs, params, stats, own_rows, own_rng)
+      losses.append(task_loss)
   else:
-    losses[task], stats = compute_task_loss(config, task, tasks[task], graphs, params, stats, batch, rng)
-  loss = sum(losses.values()) / len(losses)
+    task_loss, stats = compute_task_loss(config, task, tasks[task], graphs, params, stats, batch, rng)
+    losses.append(task_loss)
+  loss = sum(losses, jnp.zeros(())) / len(losses)
   carry = carry | {'stats': stats}
   measures = {'loss': loss}
   if config.memory.anchor != 'none':
-    now = jax.lax.stop_gradient(params[TRUNK])
+    # The penalty uses the anchor of this visit, so the anchor moves first.
     moves = begins[step] & (config.memory.anchor == 'previous_visit')
-    carry['anchor'] = jax.tree.map(lambda old, new: jnp.where(moves, new, old), carry['anchor'], now)
-    distance = measure_distance(params[TRUNK], carry['anchor'])
-    loss = loss + 0.5 * config.memory.l2_sp * distance
-    measures['drift'] = jnp.sqrt(distance)
+    carry['anchor'] = move_anchor(carry['anchor'], params[TRUNK], moves)
+    penalty, measures['drift'] = l2_sp_penalty(params[TRUNK], carry['anchor'], config.memory.l2_sp)
+    loss = loss + penalty
   return loss, (carry, measures)
 
 
-def measure_distance(weights, others):
-  """The square of the Euclidean distance between two trees of arrays."""
-  return sum(jnp.square(one - other).sum()
-             for one, other in zip(jax.tree.leaves(weights), jax.tree.leaves(others), strict=True))
-
-
-def compute_task_loss(config, name, task, graphs, params, stats, batch, rng):
-  """(mean loss, stats) of one task on a view of its batch."""
-  task_config, owner = config.tasks[name], owner_of(config, name)
+def compute_task_loss(config: ConfigDict, name: str, task: TaskModel, graphs: Graphs, params: Params,
+                      stats: dict[str, Any], batch: Batch, rng: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+  """(mean loss, new running statistics) of one task on a random view of its batch."""
+  task_config, owner = config.tasks[name], find_owner(config, name)
   rng_view, rng_head = jax.random.split(rng)
   batch = labelled.make_labelled_view(batch, rng_view, task_config.augment, config.dtype)
   groups = len(batch['image']) // task_config.group
+  # Modules live inside this function only. Calling them updates their running statistics, taken out again below.
   trunk = nnx.merge(graphs[TRUNK], params[TRUNK], stats[TRUNK][owner])
   head = nnx.merge(graphs[name], params[name], stats[name])
-  moves = config.train == 'all'  # a frozen trunk shows what it shows in inference
-  features = trunk(batch['image'], groups=groups if moves else None, output_stride=task.output_stride)
+  # A frozen trunk runs in inference mode, so that the head trains on the features that it will get in evaluation.
+  trunk_groups = groups if config.train == 'all' else None
+  features = trunk(batch['image'], groups=trunk_groups, output_stride=task.output_stride)
   outputs = task.apply(head, features, batch, groups=groups, rng=rng_head)
   total, count = task.loss(outputs, batch)
-  kept = {TRUNK: stats[TRUNK] | {owner: take_stats(trunk)}, name: take_stats(head)}
-  return total / jnp.maximum(count, 1), stats | kept
+  new_stats = {TRUNK: stats[TRUNK] | {owner: take_stats(trunk)}, name: take_stats(head)}
+  # Losses are (sum, count) because labels may be missing. A batch without any label has a loss of zero, not NaN.
+  return total / jnp.maximum(count, 1), stats | new_stats
 
 
-def take_stats(module):
+def take_stats(module: nnx.Module) -> dict[str, Any]:
+  """The running statistics of a module, as it has updated them in its call."""
   return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 
-def make_predict(config, name, task):
-  """predict(params, stats, batch) -> what the task predicts for whole images, `stats` being `carry['stats']`."""
-  graphs = {part: nnx.split(module)[0] for part, module in nnx.eval_shape(
-    lambda: build_modules(config, {name: task}, jax.random.key(0))).items()}
+def move_anchor(anchor: dict[str, Any], trunk: dict[str, Any], moves: jax.Array) -> dict[str, Any]:
+  """The trunk's current weights if `moves`, else the old anchor.
 
-  def predict(params, stats, batch):
+  At the first step of a visit, the current weights are those with which the previous visit ended. `moves` is a traced
+  value, so all steps of a task share one compilation.
+  """
+  current = jax.lax.stop_gradient(trunk)
+  return jax.tree.map(lambda old, new: jnp.where(moves, new, old), anchor, current)
+
+
+def l2_sp_penalty(trunk: dict[str, Any], anchor: dict[str, Any], strength: float) -> tuple[jax.Array, jax.Array]:
+  """(strength / 2 * |trunk - anchor|^2, |trunk - anchor|), over all weights, batch-norm scales and biases included."""
+  squares = jax.tree.map(lambda weight, anchor_weight: jnp.square(weight - anchor_weight).sum(), trunk, anchor)
+  squared = sum(jax.tree.leaves(squares), jnp.zeros(()))
+  # The root is for the log only. To differentiate it would give NaN where trunk and anchor are equal.
+  return 0.5 * strength * squared, jnp.sqrt(jax.lax.stop_gradient(squared))
+
+
+def make_predict(config: ConfigDict, name: str, task: TaskModel) -> Callable[..., tuple[Batch, Any]]:
+  """predict(params, stats, batch) -> (the batch as the trunk sees it, predictions of the task), for whole images.
+
+  `stats` is `carry['stats']`. The running statistics are used and not changed.
+  """
+  graphs = split_graphs(functools.partial(build_modules, config, {name: task}))
+
+  def predict(params: Params, stats: dict[str, Any], batch: Batch) -> tuple[Batch, Any]:
     batch = labelled.make_labelled_plain(batch, config.tasks[name].augment.size, config.dtype)
-    trunk = nnx.merge(graphs[TRUNK], params[TRUNK], stats[TRUNK][owner_of(config, name)])
+    trunk = nnx.merge(graphs[TRUNK], params[TRUNK], stats[TRUNK][find_owner(config, name)])
     head = nnx.merge(graphs[name], params[name], stats[name])
     features = trunk(batch['image'], groups=None, output_stride=task.output_stride)
     return batch, task.predict(task.apply(head, features, batch, groups=None, rng=None))

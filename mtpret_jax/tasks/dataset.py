@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.records import decode_image, name_record
-from mtpret_jax.data.sources import Source, View, open_source
+from mtpret_jax.data.sources import Source, Subset, open_source
 from mtpret_jax.tasks import find_kind
 from mtpret_jax.tasks.task import About, Row, TaskModel
 
@@ -56,7 +56,7 @@ def keep_usable(kind: str, source: Source) -> tuple[Source, dict[str, int]]:
     raise ValueError(f'{source.name} {source.split}: none of {len(source)} images can teach {kind}: {dict(left_out)}')
   if not left_out:
     return source, {}
-  return dataclasses.replace(source, records=View({source.split: source.records}, places)), dict(left_out)
+  return dataclasses.replace(source, records=Subset({source.split: source.records}, places)), dict(left_out)
 
 
 def make_reader(source: Source, task_config: ConfigDict) -> Callable[[Mapping], Row]:

@@ -1,4 +1,4 @@
-"""Views with labels: image, mask and boxes go the same way, as torchvision moves them."""
+"""Views with labels: image, mask and boxes move together, as torchvision moves them."""
 
 import functools
 import types
@@ -41,7 +41,7 @@ def standardise(images_BHW1):
 
 
 def draw_discs(count=24):
-  """White discs on black with smooth rims, as image, mask and box; the second slot of each is empty."""
+  """White discs on black with smooth rims, as image, mask and box; the second box slot is empty."""
   stream = np.random.default_rng(0)
   radius = stream.uniform(24, 40, count)
   centre = stream.uniform(radius + 1, SIDE - 1 - radius, (2, count)).T
@@ -56,7 +56,7 @@ def draw_discs(count=24):
 
 
 def find_white(view, batch):
-  """Where the standardised views are nearer to white than to black."""
+  """(B, H, W) bool: where the standardised views are closer to white than to black."""
   images = batch['image'][..., 0] / 255
   black, white = ((level - images.mean((1, 2))) / images.std((1, 2)) for level in (0, 1))
   return view['image'][..., 0] > ((black + white) / 2)[:, None, None]
@@ -67,7 +67,7 @@ def find_extent(mask):
   return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
 
 
-def test_mask_and_box_lie_where_the_disc_is_seen():
+def test_mask_and_box_are_where_the_disc_is():
   batch = draw_discs()
   view = make_view(batch, LIVELY)
   seen, marked = find_white(view, batch), view['mask'] == 1
@@ -78,7 +78,7 @@ def test_mask_and_box_lie_where_the_disc_is_seen():
     np.testing.assert_allclose(view['boxes'][index, 0] * SIDE, find_extent(seen[index]), rtol=0, atol=1)
   assert set(np.unique(view['mask'])) == {0, 1}
   whole = batch['mask'].sum((1, 2))
-  assert (whole / marked.sum((1, 2)).clip(1) < 0.9).any(), 'some are seen enlarged'
+  assert (whole / marked.sum((1, 2)).clip(1) < 0.9).any(), 'some views are enlarged'
   assert (find_extent(marked[0]) != find_extent(batch['mask'][0])).any()
 
 
@@ -100,7 +100,7 @@ def test_flip_moves_mask_and_boxes_with_the_image():
     np.testing.assert_allclose(box * SIDE, find_extent(mask[:, ::-1]), rtol=0, atol=1)
 
 
-def test_what_is_stated_of_the_whole_image_stays():
+def test_labels_of_the_whole_image_do_not_change():
   batch = draw_discs()
   np.testing.assert_array_equal(make_view(batch, LIVELY)['present'], batch['present'])
 
@@ -110,22 +110,22 @@ def test_empty_slots_stay_empty():
   assert (view['class_id'][:, 1] == -1).all() and (view['boxes'][:, 1] == 0).all()
 
 
-def test_a_box_is_dropped_where_too_little_of_it_is_left():
+def test_a_box_is_dropped_if_too_little_of_it_is_visible():
   x0 = np.array([0.5, 0.3, 0.1, 0.0, 0.5])
   boxes = np.stack([np.full(5, 0.4), x0, np.full(5, 0.6), x0 + 0.5], axis=1).astype(np.float32)[None]
-  kind = np.int32([[0, 1, 2, 3, -1]])
-  crop = np.float32([[0, 20, 30, 20]])  # the right half: 5/5, 3/5, 1/5 and nothing of the boxes are left
-  moved, left = compiled_boxes(boxes, kind, crop, np.array([False]), (30, 40), 0.3)
+  class_id = np.int32([[0, 1, 2, 3, -1]])
+  crop = np.float32([[0, 20, 30, 20]])  # the right half: 5/5, 3/5, 1/5 and nothing of the boxes are visible
+  moved, left = compiled_boxes(boxes, class_id, crop, np.array([False]), (30, 40), 0.3)
   np.testing.assert_array_equal(left, [[0, 1, -1, -1, -1]])
   np.testing.assert_allclose(moved[0, :2], [[0.4, 0, 0.6, 1], [0.4, 0, 0.6, 0.6]], atol=1e-6)
   assert not np.any(moved[0, 2:])
-  _, left = compiled_boxes(boxes, kind, crop, np.array([True]), (30, 40), 0.1)
+  _, left = compiled_boxes(boxes, class_id, crop, np.array([True]), (30, 40), 0.1)
   np.testing.assert_array_equal(left, [[0, 1, 2, -1, -1]])
-  _, left = compiled_boxes(boxes, kind, crop, np.array([True]), (30, 40), 0.0)
+  _, left = compiled_boxes(boxes, class_id, crop, np.array([True]), (30, 40), 0.0)
   np.testing.assert_array_equal(left, [[0, 1, 2, -1, -1]])
 
 
-def test_what_is_not_annotated_stays_so_and_no_class_appears():
+def test_unannotated_pixels_stay_unannotated_and_no_class_appears():
   batch = draw_discs()
   blocks = np.random.default_rng(1).choice(np.int8([-1, 0, 5, 127]), (24, 16, 16))
   batch['mask'] = np.kron(blocks, np.ones((1, 8, 8), np.int8))
@@ -134,7 +134,7 @@ def test_what_is_not_annotated_stays_so_and_no_class_appears():
   assert set(np.unique(moved)) == {-1, 0, 5, 127} and (moved[0] == -1).all() and moved.dtype == np.int32
 
 
-def test_jitter_changes_the_image_alone():
+def test_jitter_changes_the_image_only():
   batch = draw_discs()
   batch['image'] //= 2  # dark enough not to be clipped
   still, jittered = make_view(batch, LIVELY), make_view(batch, LIVELY | dict(jitter=1.0))
@@ -154,32 +154,32 @@ def test_evaluation_sees_the_whole_image_and_all_boxes():
   assert ((seen & marked).sum((1, 2)) / (seen | marked).sum((1, 2)) >= 0.98).all()
 
 
-def test_the_recipe_is_complete():
+def test_the_configured_recipe_has_all_fields():
   batch = draw_discs()
   view = make_view(batch, dict(common.labelled_augment(SIDE)))
   assert np.isfinite(view['image']).all() and (view['class_id'][:, 0] == 2).all()
   seen, whole = (each['mask'].sum((1, 2)) for each in (view, batch))
-  assert (seen > 0.9 * whole).mean() > 0.8, 'most of what is marked stays in sight'
+  assert (seen > 0.9 * whole).mean() > 0.8, 'most of the mask stays visible'
 
 
 @jax.jit
-def move_all(image, mask, boxes, kind, crop, flip):
+def move_all(image, mask, boxes, class_id, crop, flip):
   rows, columns = views.make_matrices(crop, flip, setting.IMAGE, setting.SIZE)
-  return (views.multiply(rows, image, columns), labelled.move_mask(mask, crop, flip, setting.SIZE),
-          *labelled.move_boxes(boxes, kind, crop, flip, setting.IMAGE, 0.0))
+  return (views.apply_matrices(rows, image, columns), labelled.move_mask(mask, crop, flip, setting.SIZE),
+          *labelled.move_boxes(boxes, class_id, crop, flip, setting.IMAGE, 0.0))
 
 
 def assert_moved_as(expected):
   crop = np.float32([crop for crop, _ in setting.VIEWS])
   flip = np.array([flip for _, flip in setting.VIEWS])
   each = (setting.make_image() / np.float32(255), setting.make_mask(), setting.make_boxes(), np.arange(5))
-  image, mask, boxes, kind = move_all(*(np.stack([array] * len(crop)) for array in each), crop, flip)
+  image, mask, boxes, class_id = move_all(*(np.stack([array] * len(crop)) for array in each), crop, flip)
   np.testing.assert_allclose(image, expected['image'], rtol=0, atol=1e-5)
   np.testing.assert_array_equal(mask, expected['mask'])
   sides = expected['boxes'][..., 2:] - expected['boxes'][..., :2]
   some = sides.min(-1) > 1e-6
   assert some.any() and not some.all()
-  np.testing.assert_array_equal(kind, np.where(some, np.arange(5)[None], -1))
+  np.testing.assert_array_equal(class_id, np.where(some, np.arange(5)[None], -1))
   np.testing.assert_allclose(boxes, np.where(some[..., None], expected['boxes'], 0), rtol=0, atol=1e-6)
 
 

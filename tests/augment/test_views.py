@@ -1,4 +1,4 @@
-"""Views: torchvision's crops, a Gaussian's blur, a jitter that survives, and the same bits for the same step."""
+"""Views: torchvision's crops, Gaussian blur, a jitter that standardisation keeps, the same bits for the same step."""
 
 import functools
 import types
@@ -53,7 +53,7 @@ def assert_crops_equal(crops):
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5, err_msg=str(box))
 
 
-def test_resized_crops_are_torchvisions():
+def test_resized_crops_equal_torchvisions():
   with np.load(setting.FIXTURE) as recorded:
     assert_crops_equal(recorded['crops'])
 
@@ -70,7 +70,7 @@ def draw_crops(batch, rng=0):
   return np.asarray(views.draw_crops(jax.random.key(rng), batch, setting.SIDE, setting.SIDE, recipe))
 
 
-def test_crops_are_drawn_as_torchvision_draws_them():
+def test_crops_have_the_distribution_of_torchvisions():
   ours = np.quantile(setting.describe(draw_crops(20_000)), setting.QUANTILES, axis=1).T
   with np.load(setting.FIXTURE) as recorded:
     for ours_of_one, expected in zip(ours, recorded['quantiles'], strict=True):
@@ -138,7 +138,7 @@ def test_no_blur_is_no_change():
 
 
 def test_standardising_does_not_undo_the_jitter(images_BHW1):
-  """Brightness must move the mean of a view, and contrast its deviation."""
+  """Brightness must change the mean of a view, and contrast its standard deviation."""
   images = np.tile(images_BHW1[:1] // 2, (200, 1, 1, 1))  # dark enough not to be clipped
   still = make_views(images, jax.random.key(0), STILL)
   bright = make_views(images, jax.random.key(0), STILL | dict(jitter=1.0, contrast=0.0))

@@ -1,4 +1,4 @@
-"""The stream of batches: a function of the step, whatever reads it."""
+"""The stream of batches is a function of the step, however it is read."""
 
 import collections
 import json
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.data import pipeline
 from mtpret_jax.data.records import decode_image
-from mtpret_jax.data.shuffle_bn import return_keys
+from mtpret_jax.data.shuffle_bn import unshuffle_keys
 from mtpret_jax.data.sources import Source, open_source
 
 flags.FLAGS.mark_as_parsed()  # grain's worker processes read flags, and pytest parses none
@@ -41,7 +41,7 @@ def read_values(batches, count):
   return [batches[i][1]['query'][:, 0, 0, 0].tolist() for i in range(count)]
 
 
-def test_no_image_comes_twice_before_all_came_once(sources):
+def test_no_image_comes_again_before_all_others_came(sources):
   batches = pipeline.make_moco_batches(sources, make_config())
   seen = [value for batch in read_values(batches, 72 * 2 // BATCH) for value in batch]
   large = [value for value in seen if value < 100]
@@ -52,7 +52,7 @@ def test_no_image_comes_twice_before_all_came_once(sources):
 
 @pytest.mark.parametrize('step', [0, 7])
 @pytest.mark.parametrize('processes', [1, 2])
-def test_the_images_of_a_step_are_named_without_reading_its_batch(step, processes, sources):
+def test_the_images_of_a_step_can_be_named_without_reading_its_batch(step, processes, sources):
   config = make_config('balanced', seed=3)
   parts = [pipeline.make_moco_batches(sources, config, process=process, processes=processes)[step][1]['query']
            for process in range(processes)]
@@ -68,7 +68,7 @@ def test_weights_set_the_share_of_each_source(sources, weights, share):
 
 
 @pytest.mark.parametrize('processes', [2, 4])
-def test_processes_share_out_the_very_batch_that_one_process_reads(sources, processes):
+def test_processes_together_read_the_batch_that_one_process_reads(sources, processes):
   config = make_config()
   config.moco.update(group=2)
   whole = pipeline.make_moco_batches(sources, config)
@@ -79,10 +79,10 @@ def test_processes_share_out_the_very_batch_that_one_process_reads(sources, proc
       np.testing.assert_array_equal(shared, whole[step][1][field])
 
 
-def test_keys_are_the_queries_in_another_order(sources):
+def test_keys_are_the_shuffled_queries(sources):
   _, batch = pipeline.make_moco_batches(sources, make_config())[0]
   assert (batch['key'] != batch['query']).any()
-  np.testing.assert_array_equal(return_keys(batch['key'], 4, 2), batch['query'])
+  np.testing.assert_array_equal(unshuffle_keys(batch['key'], 4, 2), batch['query'])
 
 
 @pytest.mark.parametrize('reading', [dict(threads=1), dict(threads=8, prefetch=8), dict(workers=2)])
@@ -97,12 +97,12 @@ def test_neither_threads_nor_workers_change_the_order(sources, reading):
       np.testing.assert_array_equal(batch['key'], batches[step][1]['key'])
 
 
-def test_another_seed_is_another_order(sources):
+def test_another_seed_gives_another_order(sources):
   first, second = (read_values(pipeline.make_moco_batches(sources, make_config(seed=seed)), 3) for seed in (0, 1))
   assert first != second
 
 
-def test_the_fingerprint_changes_with_whatever_changes_the_order(sources):
+def test_the_fingerprint_changes_with_everything_that_changes_the_order(sources):
   same = pipeline.fingerprint(sources, make_config())
   assert same == pipeline.fingerprint(sources, make_config())
   assert same != pipeline.fingerprint(sources, make_config(seed=1))
@@ -113,14 +113,14 @@ def test_the_fingerprint_changes_with_whatever_changes_the_order(sources):
   assert same != pipeline.fingerprint([sources[0], make_source('small', 13, 100)], make_config())
 
 
-def test_the_fingerprint_is_the_same_after_it_was_saved_as_json(sources):
+def test_the_fingerprint_survives_json(sources):
   config = make_config()
   config.head = ConfigDict(dict(dilations=(1, 2), anchor_sizes=((8,), (16, 24))))
   mark = pipeline.fingerprint(sources, config)
   assert json.loads(json.dumps(mark)) == mark
 
 
-def test_images_are_squashed_to_the_square_and_keep_their_mean():
+def test_images_are_squashed_to_a_square_and_keep_their_mean():
   rows = np.linspace(0, 250, 40)[:, None] * np.ones((1, 20))
   encoded = cv2.imencode('.png', rows.astype(np.uint8))[1].tobytes()
   image = decode_image(encoded, 10)
@@ -129,7 +129,7 @@ def test_images_are_squashed_to_the_square_and_keep_their_mean():
   assert (np.diff(image[:, 0, 0].astype(int)) > 0).all()
 
 
-def test_damaged_records_say_what_to_do():
+def test_a_damaged_record_says_what_to_do():
   with pytest.raises(ValueError, match='build it again'):
     decode_image(b'not an image', 10)
 
@@ -147,9 +147,8 @@ def test_prepared_records_stay_encoded_until_they_are_needed(prepared):
 
 
 
-
 @pytest.mark.parametrize('rule', ['patient', 'paper'])
-def test_an_images_only_source_has_the_very_images_of_the_whole_records(prepared, rule):
+def test_an_images_only_source_has_the_images_of_the_full_records(prepared, rule):
   whole = open_source('mura', prepared, '256', 'train', rule)
   images = open_source('mura', prepared, '256', 'train', rule, images_only=True)
   assert len(images) == len(whole) > 0

@@ -1,4 +1,4 @@
-"""Uncompressed PNG, against OpenCV and Pillow; whatever else it may be is left to them."""
+"""Uncompressed PNG, compared with OpenCV and Pillow. All other images are left to OpenCV."""
 
 import io
 
@@ -20,7 +20,7 @@ def draw(*shape):
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (3, 500), (256, 200), (257, 256), (700, 512)])
-def test_pixels_are_those_that_opencv_and_pillow_read(shape):
+def test_pixels_equal_those_of_opencv_and_pillow(shape):
   image = draw(*shape)
   encoded = encode(image, plain=True)
   np.testing.assert_array_equal(plain_png.read(encoded), image)
@@ -49,8 +49,8 @@ def test_any_other_image_is_left_to_opencv(encoded):
 
 
 @pytest.mark.parametrize('at, name', [
-  (12, 'kind of the first chunk'), (28, 'interlaced'), (37, 'kind of the second chunk'), (41, 'zlib method'),
-  (42, 'zlib flags'), (43, 'kind of block'), (44, 'length of block'), (46, 'its inverse'), (48, 'filter of a row')])
+  (12, 'type of the first chunk'), (28, 'interlaced'), (37, 'type of the second chunk'), (41, 'zlib method'),
+  (42, 'zlib flags'), (43, 'type of the block'), (44, 'length of block'), (46, 'its inverse'), (48, 'filter of a row')])
 def test_another_structure_is_left_to_opencv(at, name):
   encoded = bytearray(encode(draw(20, 15), plain=True))
   assert plain_png.read(bytes(encoded)) is not None
@@ -58,7 +58,7 @@ def test_another_structure_is_left_to_opencv(at, name):
   assert plain_png.read(bytes(encoded)) is None, name
 
 
-def test_what_is_broken_off_anywhere_is_not_read():
+def test_truncated_bytes_are_not_read():
   encoded = encode(draw(20, 15), plain=True)
   whole = encoded.index(b'IEND') + 4
   for length in range(whole):
@@ -68,15 +68,15 @@ def test_what_is_broken_off_anywhere_is_not_read():
 
 
 @pytest.mark.parametrize('side', ['width', 'height'])
-def test_no_pixels_are_no_image(side):
+def test_an_image_without_pixels_is_not_read(side):
   encoded = bytearray(encode(draw(1, 1), plain=True))
   at = {'width': 16, 'height': 20}[side]
   encoded[at:at + 4] = bytes(4)
   assert plain_png.read(bytes(encoded)) is None
 
 
-def test_array_record_has_compared_a_check_sum_of_what_it_gives(tmp_path):
-  """Which is why the PNG's own are not computed."""
+def test_array_record_verifies_a_checksum_of_the_record(tmp_path):
+  """So the checksums of the PNG need not be verified."""
   records = [encode(draw(100, 100), plain=True) for _ in range(3)]
   writer = ArrayRecordWriter(str(tmp_path / 'whole'), 'group_size:1')
   for record in records:

@@ -1,4 +1,4 @@
-"""The plan of visits: which task at which step, as configured, a function of seed and round."""
+"""The plan of visits: which task at which step, a function of the seed and the round."""
 
 import collections
 
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax import stages
 from mtpret_jax.data import pipeline
-from mtpret_jax.data.pipeline import Visits
+from mtpret_jax.data.pipeline import VisitBatches
 from mtpret_jax.data.task_schedule import JOINT, ORDERS, make_plan
 from mtpret_jax.step import make_visit_schedule
 
@@ -29,12 +29,12 @@ def list_rounds(seed, rounds=ROUNDS, lengths=LENGTHS):
 
 
 @pytest.mark.parametrize('order', ['cyclic_reshuffled', 'cyclic', 'sequential'])
-def test_every_task_gets_its_steps_of_every_round(order):
+def test_every_task_gets_its_steps_in_every_round(order):
   counts = collections.Counter(list_tasks(make_plan(LENGTHS, ROUNDS, order, seed=0)))
   assert counts == {task: length * ROUNDS for task, length in LENGTHS.items()}
 
 
-def test_cyclic_rounds_keep_the_order_given():
+def test_cyclic_rounds_keep_the_given_order():
   assert list_tasks(make_plan(LENGTHS, 2, 'cyclic', seed=7)) == 2 * (3 * ['chest'] + 5 * ['hand'] + 2 * ['jaw'])
 
 
@@ -45,10 +45,10 @@ def test_sequential_visits_each_task_once():
   assert plan.round_ends == [12, 32, 40]
 
 
-def test_reshuffled_rounds_are_permutations_in_other_orders():
+def test_reshuffled_rounds_are_different_permutations():
   rounds = list_rounds(seed=0, rounds=40)
   assert all(sorted(tasks) == sorted(LENGTHS) for tasks in rounds)
-  assert set(rounds) == set(list_rounds(seed=1, rounds=200)) and len(set(rounds)) == 6, 'every order comes up'
+  assert set(rounds) == set(list_rounds(seed=1, rounds=200)) and len(set(rounds)) == 6, 'every order occurs'
   assert list_rounds(seed=0) != list_rounds(seed=1)
 
 
@@ -57,14 +57,14 @@ def test_a_round_depends_on_seed_and_round_only():
   assert list_rounds(seed=3, rounds=5) == longer[:5]
 
 
-def test_joint_steps_see_as_many_batches_in_all_as_the_rounds_of_the_others():
+def test_joint_rounds_have_as_many_batches_as_the_other_orders():
   plan = make_plan({'chest': 3, 'hand': 6, 'jaw': 3}, ROUNDS, JOINT, seed=0)
   assert set(list_tasks(plan)) == {JOINT} and plan.steps * 3 == (3 + 6 + 3) * ROUNDS
   assert plan.round_ends == [4, 8, 12, 16]
 
 
 @pytest.mark.parametrize('order', ORDERS)
-def test_visits_follow_without_gap_and_begin_where_begins_says(order):
+def test_visits_have_no_gaps_and_begins_marks_their_first_steps(order):
   plan = make_plan(LENGTHS, ROUNDS, order, seed=2)
   for step in range(plan.steps):
     visit = plan.find(step)
@@ -85,11 +85,11 @@ def test_an_unknown_order_lists_the_choices():
 
 
 def number_batches(plan):
-  return Visits(plan, {task: [{'number': number} for number in range(100)] for task in LENGTHS})
+  return VisitBatches(plan, {task: [{'number': number} for number in range(100)] for task in LENGTHS})
 
 
 @pytest.mark.parametrize('order', ['cyclic_reshuffled', 'cyclic', 'sequential'])
-def test_batches_of_a_task_go_on_where_its_last_visit_stopped(order):
+def test_batches_of_a_task_continue_where_its_last_visit_stopped(order):
   visits = number_batches(make_plan(LENGTHS, ROUNDS, order, seed=1))
   seen = collections.defaultdict(list)
   for step in range(len(visits)):
@@ -98,14 +98,14 @@ def test_batches_of_a_task_go_on_where_its_last_visit_stopped(order):
   assert seen == {task: list(range(length * ROUNDS)) for task, length in LENGTHS.items()}
 
 
-def test_joint_batches_have_the_fields_of_every_task_and_go_on_through_the_rounds():
+def test_joint_batches_have_the_fields_of_every_task_and_continue_through_the_rounds():
   visits = number_batches(make_plan(LENGTHS, 2, JOINT, seed=1))
   assert [visits[step] for step in range(len(visits))] == [
     (JOINT, {f'{task}/number': step for task in LENGTHS}) for step in range(len(visits))]
 
 
 @pytest.mark.parametrize('start', [0, 1, 7, 19, 20])
-def test_a_stream_that_starts_at_any_step_goes_on_as_the_whole_one(start):
+def test_a_stream_that_starts_at_any_step_continues_as_the_whole_one(start):
   visits = number_batches(make_plan(LENGTHS, 2, 'cyclic_reshuffled', seed=1))
   reading = ConfigDict(dict(threads=2, prefetch=2, workers=0))
   with pipeline.stream(grain.MapDataset.source(visits), start, reading) as feed:
@@ -113,18 +113,18 @@ def test_a_stream_that_starts_at_any_step_goes_on_as_the_whole_one(start):
 
 
 @pytest.mark.parametrize('order', ['cyclic_reshuffled', 'sequential', JOINT])
-def test_the_rate_starts_anew_in_every_visit(order):
+def test_the_learning_rate_restarts_in_every_visit(order):
   plan = make_plan(LENGTHS, ROUNDS, order, seed=2)
-  rate = make_visit_schedule(ConfigDict(dict(learning_rate=0.5, warmup_steps=0)), plan)
+  learning_rate = make_visit_schedule(ConfigDict(dict(learning_rate=0.5, warmup_steps=0)), plan)
   for visit in plan.visits:
     done = np.arange(visit.length) / visit.length
-    np.testing.assert_allclose([rate(visit.start + step) for step in range(visit.length)],
+    np.testing.assert_allclose([learning_rate(visit.start + step) for step in range(visit.length)],
                                0.25 * (1 + np.cos(np.pi * done)), rtol=1e-5, atol=1e-7)
 
 
-def test_a_visit_of_no_steps_is_an_epoch_of_whole_batches():
+def test_a_visit_of_zero_steps_is_an_epoch_of_whole_batches():
   task_config = dict(batch=4, steps=0)
-  config = ConfigDict(dict(tasks=dict(chest=task_config, hand=task_config | dict(steps=9), jaw=task_config), rounds=1, order='cyclic',
-                           seed=0))
+  configs = dict(chest=task_config, hand=task_config | dict(steps=9), jaw=task_config)
+  config = ConfigDict(dict(tasks=configs, rounds=1, order='cyclic', seed=0))
   plan = stages.make_plan(config, {'chest': 23, 'hand': 23, 'jaw': 3})
   assert [(visit.task, visit.length) for visit in plan.visits] == [('chest', 5), ('hand', 9), ('jaw', 1)]

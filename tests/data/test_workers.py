@@ -1,4 +1,4 @@
-"""Processes that read ahead, when things go wrong."""
+"""Worker processes that read ahead, when the run is interrupted or killed."""
 
 import os
 import signal

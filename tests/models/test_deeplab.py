@@ -1,4 +1,4 @@
-"""DeepLab-V3 is torchvision's: the same dilated maps and logits from the same weights.
+"""DeepLab-V3 equals torchvision's: the same dilated maps and logits from the same weights.
 
 `tests/reference/deeplab_torch.py` recorded a sample of torchvision's numbers in deeplab.npz; the test marked
 `reference` runs torchvision itself and compares everything.
@@ -13,17 +13,17 @@ import pytest
 from flax import nnx
 
 from mtpret_jax.models import torchvision_weights
-from mtpret_jax.models.deeplab import DeepLab, drop
+from mtpret_jax.models.deeplab import DeepLab, dropout
 from mtpret_jax.models.resnet import ResNet
 from tests.reference import draw
-from tests.reference.deeplab_setting import BATCH, FIXTURE, KINDS, MODES, RATES, SIZE, WIDTH, images, weight
+from tests.reference.deeplab_setting import BATCH, CLASSES, DILATIONS, FIXTURE, MODES, SIZE, WIDTH, images, weight
 from tests.support.drawn import make_state_dict
 
 TOLERANCE = 1e-4  # absolute, f32; the logits are of the order of one
 NAMES = {  # ours -> torchvision's; each is a convolution and its batch norm
-  'pyramid/point': ('0.convs.0.0', '0.convs.0.1'), 'pyramid/spread/0': ('0.convs.1.0', '0.convs.1.1'),
-  'pyramid/spread/1': ('0.convs.2.0', '0.convs.2.1'), 'pyramid/spread/2': ('0.convs.3.0', '0.convs.3.1'),
-  'pyramid/mean': ('0.convs.4.1', '0.convs.4.2'), 'pyramid/join': ('0.project.0', '0.project.1'), 'conv': ('1', '2')}
+  'aspp/pointwise': ('0.convs.0.0', '0.convs.0.1'), 'aspp/atrous/0': ('0.convs.1.0', '0.convs.1.1'),
+  'aspp/atrous/1': ('0.convs.2.0', '0.convs.2.1'), 'aspp/atrous/2': ('0.convs.3.0', '0.convs.3.1'),
+  'aspp/pooling': ('0.convs.4.1', '0.convs.4.2'), 'aspp/project': ('0.project.0', '0.project.1'), 'conv': ('1', '2')}
 
 
 def split(module):
@@ -32,9 +32,9 @@ def split(module):
 
 
 def draw_head(path, leaf):
-  """The leaf of the head at `path`, drawn from torchvision's name for it."""
+  """The leaf of the head at `path`, drawn by its name in torchvision."""
   *modules, name = [str(step.key) for step in path]
-  if modules == ['out']:
+  if modules == ['logits']:
     module = '4'
   else:
     module = NAMES['/'.join(modules[:-1])][modules[-1] == 'norm']
@@ -47,7 +47,8 @@ def our_maps(mode):
   """(last map of the dilated trunk, logits) for the fixture's images."""
   groups = 1 if mode == 'training' else None
   trunk_graph, *_ = split(nnx.eval_shape(lambda: ResNet('resnet50', rngs=nnx.Rngs(0))))
-  head_graph, *head = split(nnx.eval_shape(lambda: DeepLab(2048, KINDS, width=WIDTH, dilations=RATES, rngs=nnx.Rngs(0))))
+  head_graph, *head = split(nnx.eval_shape(
+    lambda: DeepLab(2048, CLASSES, width=WIDTH, dilations=DILATIONS, rngs=nnx.Rngs(0))))
 
   @jax.jit
   def run(trunk, head, batch):
@@ -60,16 +61,16 @@ def our_maps(mode):
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_dilated_maps_and_logits_are_torchvisions(mode):
+def test_dilated_maps_and_logits_equal_torchvisions(mode):
   last, logits = our_maps(mode)
-  assert last.shape == (BATCH, 13, 25, 2048) and logits.shape == (BATCH, *SIZE, KINDS)
+  assert last.shape == (BATCH, 13, 25, 2048) and logits.shape == (BATCH, *SIZE, CLASSES)
   with np.load(FIXTURE) as recorded:
     np.testing.assert_allclose(draw.sample(last, 4096), recorded[f'{mode}/map'], rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(draw.sample(logits, 4096), recorded[f'{mode}/logits'], rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize('stride', (16, 8))
-def test_every_second_pixel_of_a_dilated_resnet18_is_the_strided_ones(stride):
+def test_every_second_pixel_of_a_dilated_resnet18_equals_the_strided_map(stride):
   graph, *_ = split(nnx.eval_shape(lambda: ResNet('resnet18', rngs=nnx.Rngs(0))))
 
   @functools.partial(jax.jit, static_argnums=1)
@@ -84,9 +85,9 @@ def test_every_second_pixel_of_a_dilated_resnet18_is_the_strided_ones(stride):
     np.testing.assert_allclose(dilated[:, ::kept, ::kept], strided, rtol=0, atol=TOLERANCE)
 
 
-def test_dropout_keeps_half_and_their_mean():
+def test_dropout_keeps_half_of_the_values_and_the_mean():
   ones = jnp.ones((2, 31, 37, 3))
-  dropped = drop(ones, jax.random.key(0))
+  dropped = dropout(ones, jax.random.key(0))
   assert set(np.unique(dropped)) == {0, 2}
   np.testing.assert_allclose(dropped.mean(), 1, atol=0.03)
 

@@ -1,4 +1,4 @@
-"""Batch norm by groups is what each device would do with its own rows, without talking."""
+"""Batch norm over groups does what each device would do with its own rows, without communication."""
 
 import re
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mtpret_jax.data.shuffle_bn import place_keys, return_keys
+from mtpret_jax.data.shuffle_bn import shuffle_keys, unshuffle_keys
 from mtpret_jax.models.norm import BatchNorm
 from mtpret_jax.models.pool import pool_mean
 from mtpret_jax.models.resnet import LAYERS, BasicBlock, ResNet
@@ -18,7 +18,7 @@ COLLECTIVE = re.compile(r' (all-reduce|all-gather|all-to-all|reduce-scatter|coll
 
 @pytest.fixture
 def norm():
-  """Five channels, nothing at its usual one or zero."""
+  """Five channels; no parameter has its initial value."""
   norm = BatchNorm(5)
   norm.scale[...], norm.bias[...] = np.linspace(0.5, 1.5, 5), np.linspace(-1, 1, 5)
   norm.mean[...], norm.var[...] = np.linspace(-2, 2, 5), np.linspace(0.2, 3, 5)
@@ -57,7 +57,7 @@ def test_inference_uses_and_keeps_the_running_statistics(norm, images_BHWC):
   np.testing.assert_array_equal(norm.mean[...], np.linspace(-2, 2, 5, dtype=np.float32))
 
 
-def test_a_mean_far_beyond_the_deviation_costs_no_digits(norm):
+def test_a_mean_far_beyond_the_standard_deviation_costs_no_digits(norm):
   images = np.random.default_rng(1).normal(1000, 0.1, (8, 3, 4, 5)).astype(np.float32)
   norm.mean[...] = np.full(5, 1000, np.float32)  # as after some steps
   exact = images.astype(np.float64)
@@ -67,14 +67,14 @@ def test_a_mean_far_beyond_the_deviation_costs_no_digits(norm):
 
 
 def make_pure(module):
-  """(images, groups) -> the output of the module, which forgets its new statistics."""
+  """(images, groups) -> the output of the module. New running statistics are discarded."""
   graph, *states = nnx.split(module, nnx.Param, nnx.BatchStat)
   states = [nnx.to_pure_dict(state) for state in states]
   return lambda images, groups: nnx.merge(graph, *states)(images, groups=groups)
 
 
 def count_collectives(groups):
-  """Messages between eight devices in the forward and backward pass of one batch norm over 16 rows."""
+  """Collectives on eight devices in the forward and backward pass of one batch norm over 16 rows."""
   apply_norm = make_pure(BatchNorm(5))
   split = by_batch(make_mesh())
 
@@ -87,7 +87,7 @@ def count_collectives(groups):
   return len(COLLECTIVE.findall(compiled.as_text()))
 
 
-def test_groups_inside_devices_need_no_message_between_them():
+def test_groups_inside_devices_need_no_collective():
   assert jax.device_count() == 8
   assert count_collectives(groups=8) == 0
   assert count_collectives(groups=16) == 0
@@ -96,7 +96,7 @@ def test_groups_inside_devices_need_no_message_between_them():
 
 @pytest.fixture(scope='module')
 def embed():
-  """(images, groups) -> features of a small random trunk with batch norm by groups."""
+  """(images, groups) -> features of a small random trunk with batch norm over groups."""
   LAYERS['shallow'] = (BasicBlock, (1, 1, 0, 0))
   trunk = make_pure(ResNet('shallow', rngs=nnx.Rngs(0)))
   del LAYERS['shallow']
@@ -104,12 +104,13 @@ def embed():
 
 
 def retrieve_by_statistics(embed, shuffle_groups):
-  """How often a query's own key is the nearest of all keys, where nothing but batch-norm statistics can tell.
+  """How often a query's nearest key is its own, where only batch-norm statistics can tell the keys apart.
 
-  Every image has the same frame and its own noise, another one in the query than in the key. One image of each group
-  is bright, more or less, in both views; the frames of the others are fainter after batch norm the brighter it was.
-  The bright ones know themselves; the others are asked. Returns the rate, the chance of a lucky guess, and
-  the standard error of that.
+  All images have the same frame and independent noise, also between the query and the key of one image. One image of
+  each group is bright in both views, by a random amount. The brighter it is, the fainter batch norm makes the frames of
+  the other images in its group. Bright images are trivially found, so only the others count.
+
+  Returns the rate of hits, the rate of a random guess, and the standard error of the latter.
   """
   group, groups, batches, side = 4, 4, 40, 16
   stream = np.random.default_rng(0)
@@ -123,17 +124,18 @@ def retrieve_by_statistics(embed, shuffle_groups):
     views[:, :, 4:-4, 4:-4] = 0.1 * stream.normal(size=(2, len(bright_B), side - 8, side - 8, 1))
     views[:, :, 4:-4, 4:-4] += bright_B[:, None, None, None]
     query_BC = np.asarray(embed(views[0], groups))
-    key_BC = np.asarray(return_keys(embed(place_keys(views[1], group, shuffle_groups), groups), group, shuffle_groups))
-    quiet = bright_B == 0
-    distance = np.linalg.norm(query_BC[quiet][:, None] - key_BC[quiet][None], axis=-1)
-    hits += list(distance.argmin(1) == np.arange(quiet.sum()))
+    key_BC = embed(shuffle_keys(views[1], group, shuffle_groups), groups)
+    key_BC = np.asarray(unshuffle_keys(key_BC, group, shuffle_groups))
+    dim = bright_B == 0
+    distance = np.linalg.norm(query_BC[dim][:, None] - key_BC[dim][None], axis=-1)
+    hits += list(distance.argmin(1) == np.arange(dim.sum()))
   chance = 1 / (groups * (group - 1))
   return np.mean(hits), chance, np.sqrt(chance * (1 - chance) / len(hits))
 
 
-def test_statistics_give_the_positive_away_unless_keys_change_groups(embed):
+def test_statistics_reveal_the_positive_unless_keys_are_shuffled(embed):
   leaked, chance, error = retrieve_by_statistics(embed, shuffle_groups=1)
   hidden, _, _ = retrieve_by_statistics(embed, shuffle_groups=4)
   print(f'own key found in {leaked:.3f} without and {hidden:.3f} with the shuffle; chance {chance:.3f} +- {error:.3f}')
-  assert leaked > 2 * chance, 'the test can see a leak'
+  assert leaked > 2 * chance, 'the test detects a leak'
   assert hidden < chance + 3 * error

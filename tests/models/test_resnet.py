@@ -1,4 +1,4 @@
-"""The trunk is torchvision's ResNet: the same features and running statistics from the same weights.
+"""The trunk equals torchvision's ResNet: the same features and running statistics from the same weights.
 
 `tests/reference/resnet_torch.py` recorded a sample of torchvision's numbers in resnet.npz; the tests marked
 `reference` run torchvision itself and compare everything.
@@ -24,7 +24,7 @@ FIXTURE = ROOT / 'tests/reference/resnet.npz'
 
 @functools.cache
 def our_features(name, mode):
-  """The four feature maps and the running statistics after them, for the fixture's images."""
+  """The four feature maps of the fixture's images, and the running statistics after the pass."""
   graph, _, _ = nnx.split(nnx.eval_shape(lambda: ResNet(name, rngs=nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
   images_BHW1 = draw.normal('images', (4, 1, 64, 64)).transpose(0, 2, 3, 1)
 
@@ -42,7 +42,7 @@ def our_features(name, mode):
 
 @pytest.mark.parametrize('mode', ('inference', 'training'))
 @pytest.mark.parametrize('name', TRUNKS)
-def test_features_of_every_stage_are_torchvisions(name, mode):
+def test_features_of_every_stage_equal_torchvisions(name, mode):
   maps, _ = our_features(name, mode)
   with np.load(FIXTURE) as recorded:
     for stage, ours in enumerate(maps):
@@ -50,7 +50,7 @@ def test_features_of_every_stage_are_torchvisions(name, mode):
 
 
 @pytest.mark.parametrize('name', TRUNKS)
-def test_running_statistics_after_a_step_are_torchvisions(name):
+def test_running_statistics_after_a_step_equal_torchvisions(name):
   _, statistics = our_features(name, 'training')
   ours = draw.sample(np.concatenate([statistics[key] for key in sorted(statistics)]), 4096)
   with np.load(FIXTURE) as recorded:
@@ -58,7 +58,7 @@ def test_running_statistics_after_a_step_are_torchvisions(name):
 
 
 @pytest.mark.parametrize('name', TRUNKS)
-def test_inference_leaves_the_running_statistics_alone(name):
+def test_inference_does_not_change_the_running_statistics(name):
   _, statistics = our_features(name, 'inference')
   for key, value in statistics.items():
     np.testing.assert_array_equal(value, draw.weight(key, value.shape))

@@ -1,4 +1,4 @@
-"""Weights come in from and go out to torchvision's names without a change, and what does not fit is named."""
+"""Weights are imported and exported under torchvision's names without a change; what does not fit is named."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def assert_trees_equal(left, right):
   jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
-def test_names_are_torchvisions():
+def test_names_equal_torchvisions():
   names = {torchvision_weights.name_in_torch(path) for tree in torchvision_weights.trunk_shapes('resnet50')
            for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
   assert {'conv1.weight', 'bn1.running_mean', 'layer1.0.downsample.0.weight', 'layer1.0.downsample.1.running_var',
@@ -50,7 +50,7 @@ def test_three_channel_stem_is_summed_and_written_back_as_thirds(tmp_path):
   np.testing.assert_allclose(written.sum(1), summed, rtol=1e-5, atol=1e-6)
 
 
-def test_of_mocos_two_encoders_the_query_encoder_is_taken(state_dict):
+def test_the_query_encoder_is_taken_from_mocos_release(state_dict):
   queries = {f'module.encoder_q.{name}': value for name, value in state_dict.items()}
   keys = {f'module.encoder_k.{name}': value + 1 for name, value in state_dict.items()}
   extra = {'module.queue': np.zeros((128, 64), np.float32)}
@@ -69,7 +69,7 @@ def test_a_file_without_a_trunk_is_refused():
     torchvision_weights.import_trunk({'fc.weight': np.zeros((10, 512))}, 'resnet18')
 
 
-def test_leaving_out_the_classifier_is_said(state_dict, caplog):
+def test_leaving_out_the_classifier_is_logged(state_dict, caplog):
   with caplog.at_level('INFO'):
     torchvision_weights.import_trunk(state_dict, 'resnet18')
   assert 'left out the classifier: fc.weight, fc.bias' in caplog.text
@@ -99,7 +99,7 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path):
 
 
 @pytest.mark.reference
-def test_torchvision_loads_what_is_exported_and_sees_the_same(state_dict, tmp_path):
+def test_torchvision_loads_an_export_and_gives_the_same_features(state_dict, tmp_path):
   torch, torchvision = pytest.importorskip('torch'), pytest.importorskip('torchvision')
   safetensors_torch = pytest.importorskip('safetensors.torch')
   trunk = torchvision_weights.import_trunk(state_dict, 'resnet18')

@@ -1,4 +1,4 @@
-"""The contrastive step is MoCo's: the published algorithm in PyTorch, the queue, the negatives, the devices."""
+"""A step of stage 1 is MoCo's: compared with the published algorithm in PyTorch; its queue, negatives and devices."""
 
 import jax
 import jax.numpy as jnp
@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mtpret_jax.data.shuffle_bn import place_keys
+from mtpret_jax.data.shuffle_bn import shuffle_keys
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.models.torchvision_weights import import_trunk
 from mtpret_jax.objectives.moco import make_moco
-from mtpret_jax.preflight.hlo import list_messages
+from mtpret_jax.preflight.hlo import list_collectives
 from mtpret_jax.runtime.sharding import make_mesh, place_batch
 from mtpret_jax.step import compile_step, init_state, make_optimiser, shape_state
 from tests.reference import draw
 from tests.reference import moco_setting as setting
 from tests.support.drawn import make_state_dict
 
-TOLERANCE = 1e-4  # relative, in the loss of each step, f32
+TOLERANCE = 1e-4  # relative, of the loss of each step, f32
 
 STILL = dict(size=setting.SIZE, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, blur=0.0, blur_sigma=(0.1, 1.0),
              jitter=0.0, brightness=0.4, contrast=0.4)  # a view is the image itself
@@ -30,27 +30,27 @@ def make_config(trunk, augment, negatives='all'):
   return ConfigDict(dict(
     trunk=trunk, dtype='float32', augment=augment,
     moco=dict(dim=s.DIM, queue=s.QUEUE, temperature=s.TEMPERATURE, momentum=s.MOMENTUM, group=s.GROUP,
-                  shuffle_groups=s.SHUFFLE_GROUPS, negatives=negatives),
-    optimiser=dict(kind='sgd', momentum=s.SGD_MOMENTUM, weight_decay=s.DECAY)))
+              shuffle_groups=s.SHUFFLE_GROUPS, negatives=negatives),
+    optimiser=dict(kind='sgd', momentum=s.SGD_MOMENTUM, weight_decay=s.WEIGHT_DECAY)))
 
 
 def make_batch(step, size=setting.SIZE):
   query, key = (images[:, :size, :size] for images in setting.images(step))
-  return {'query': query, 'key': place_keys(key, setting.GROUP, setting.SHUFFLE_GROUPS),
+  return {'query': query, 'key': shuffle_keys(key, setting.GROUP, setting.SHUFFLE_GROUPS),
           'source': np.arange(setting.BATCH, dtype=np.int32) % 3}
 
 
 def follow_setting():
-  """Our ten losses from the drawn weights, on one device."""
+  """Our ten losses from the random weights of `moco_setting.py`, on one device."""
   config, mesh = make_config('resnet18', STILL), make_mesh(jax.devices()[:1])
   objective, optimiser = make_moco(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, 0, import_trunk(make_state_dict('resnet18', channels=1), 'resnet18'))
   linear = {name: {'kernel': draw.weight(f'{torch}.weight', (out, 512)).T, 'bias': draw.weight(f'{torch}.bias', (out,))}
             for name, torch, out in (('hidden', 'fc.0', 512), ('out', 'fc.2', setting.DIM))}
   params = state.params | {'projector': linear}
-  slow = jax.tree.map(jnp.array, params)  # a copy: what is donated must not be given twice
-  state = state.replace(params=params, carry=state.carry | {'key_encoder': slow, 'queue': setting.first_queue()})
-  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'moco', mesh, seed=0)
+  key_encoder = jax.tree.map(jnp.array, params)  # a copy: the step donates the state, no buffer may be in it twice
+  state = state.replace(params=params, carry=state.carry | {'key_encoder': key_encoder, 'queue': setting.first_queue()})
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.LEARNING_RATE), 'moco', mesh, seed=0)
   losses = []
   for number in range(setting.STEPS):
     state, measures = step(state, place_batch(make_batch(number), mesh))
@@ -69,7 +69,7 @@ def test_ten_steps_follow_the_published_algorithm(ten_losses):
 
 
 @pytest.mark.reference
-def test_the_published_algorithm_in_torch_beside_ours(ten_losses):
+def test_ten_steps_of_the_published_algorithm_in_torch_give_the_same_losses(ten_losses):
   pytest.importorskip('torchvision')
   from tests.reference import moco_torch
   theirs = moco_torch.ten_losses()
@@ -91,7 +91,7 @@ def take_steps(trunk, devices, steps=3):
   config, mesh = make_config(trunk, LIVELY), make_mesh(jax.devices()[:devices])
   objective, optimiser = make_moco(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, 0)
-  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'moco', mesh, seed=0)
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.LEARNING_RATE), 'moco', mesh, seed=0)
   states, measures = [jax.device_get(state)], []
   for number in range(steps):
     state, measured = step(state, place_batch(make_batch(number, size=40), mesh))
@@ -110,18 +110,18 @@ def on_eight_devices(shallow):
   return take_steps(shallow, devices=8, steps=1)
 
 
-def test_a_step_sends_the_keys_in_one_message_and_the_gradients_in_another(shallow):
+def test_a_step_has_one_all_gather_for_the_keys_and_one_all_reduce_for_the_gradients(shallow):
   config, mesh = make_config(shallow, LIVELY), make_mesh()
   objective, optimiser = make_moco(config), make_optimiser(config.optimiser)
-  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.RATE), 'moco', mesh, seed=0)
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.LEARNING_RATE), 'moco', mesh, seed=0)
   batch = place_batch(make_batch(0, size=40), mesh)
   compiled = step.lower(shape_state(objective, optimiser), batch).compile()
-  messages = list_messages(compiled.as_text())
+  messages = list_collectives(compiled.as_text())
   assert sorted(kind for kind, _ in messages) == ['all-gather', 'all-reduce']
   assert dict(messages)['all-gather'] == setting.BATCH * (setting.DIM + 1) * 4, 'embeddings and sources, f32'
 
 
-def test_eight_devices_take_the_step_that_one_takes(on_one_device, on_eight_devices):
+def test_eight_devices_take_the_same_step_as_one(on_one_device, on_eight_devices):
   (first, after, *_), (measures, *_) = on_one_device
   (first_8, after_8, *_), (measures_8, *_) = on_eight_devices
   jax.tree.map(np.testing.assert_array_equal, first, first_8)
@@ -131,14 +131,14 @@ def test_eight_devices_take_the_step_that_one_takes(on_one_device, on_eight_devi
                after, after_8)
 
 
-def test_queue_forgets_the_oldest_first(on_one_device):
+def test_the_oldest_keys_leave_the_queue_first(on_one_device):
   states, _ = on_one_device
   queues = [state.carry['queue'] for state in states]
   half = setting.BATCH  # the queue holds two batches
   changed = [(before != after).any(1) for before, after in zip(queues[:-1], queues[1:], strict=True)]
   for number, rows in enumerate(changed):
     newest = slice(0, half) if number % 2 == 0 else slice(half, 2 * half)
-    assert rows[newest].all() and rows.sum() == half, f'step {number} replaces one batch, the oldest'
+    assert rows[newest].all() and rows.sum() == half, f'step {number} replaces the oldest batch only'
 
 
 def test_queue_holds_unit_vectors_and_their_sources(on_one_device):
@@ -149,20 +149,20 @@ def test_queue_holds_unit_vectors_and_their_sources(on_one_device):
   assert (states[0].carry['queue_source'] == -1).all()
 
 
-def test_slow_encoder_follows_the_weights_of_before_the_step(on_one_device):
+def test_key_encoder_moves_towards_the_weights_from_before_the_step(on_one_device):
   states, _ = on_one_device
   for before, after in zip(states[:-1], states[1:], strict=True):
-    expected = jax.tree.map(lambda slow, fast: 0.9 * slow + 0.1 * fast, before.carry['key_encoder'], before.params)
+    expected = jax.tree.map(lambda key, query: 0.9 * key + 0.1 * query, before.carry['key_encoder'], before.params)
     jax.tree.map(lambda ours, wanted: np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-7),
                  after.carry['key_encoder'], expected)
 
 
-def test_every_step_draws_other_views(on_one_device):
+def test_every_step_draws_new_views(on_one_device):
   _, measures = on_one_device
   assert len({float(measured['loss']) for measured in measures}) == len(measures)
 
 
-def test_keys_of_other_sources_do_not_count_with_same_source(shallow, on_one_device):
+def test_same_source_ignores_keys_of_other_sources(shallow, on_one_device):
   objective = make_moco(make_config(shallow, LIVELY, negatives='same_source'))
   (state, *_), _ = on_one_device
   batch = make_batch(0, size=40) | {'source': np.ones(setting.BATCH, np.int32)}

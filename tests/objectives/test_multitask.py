@@ -1,4 +1,4 @@
-"""A trunk and its heads: what a visit to one task moves, what it leaves, and what the memory does."""
+"""A trunk and its heads: what a visit to one task changes, what it does not change, and what the memory does."""
 
 import collections
 import functools
@@ -17,17 +17,18 @@ from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.runtime.sharding import make_mesh, place_batch
 from mtpret_jax.stages import make_run
 from mtpret_jax.step import TrainState, compile_step, init_state, make_optimiser
-from mtpret_jax.tasks import make_task
-from tests.runtime.test_initial_weights import change
+from mtpret_jax.tasks import find_kind
+from tests.support.changed import change
 from tests.support.interrupted import stop_at
 
 BATCH, SIZE = 16, 16
 BEGINS = np.array([True, False, True, False, True, False])
 ORDER = ['chest', 'chest', 'hand', 'hand', 'chest', 'chest']  # the task of each step
-QUICK = {'xla_backend_optimization_level': 0}  # most of these tests' time is the compiler's
+QUICK = {'xla_backend_optimization_level': 0}  # these tests spend most of their time compiling
 SGD = dict(kind='sgd', momentum=0.9, weight_decay=0.1)
-TASKS = {'chest': make_task('classification', {'relation': 'independent', 'findings': ['a', 'b', 'c']}, None),
-         'hand': make_task('regression', {}, ConfigDict(dict(mean=5.0, deviation=2.0)))}
+ABOUT = {'relation': 'independent', 'findings': ['a', 'b', 'c']}
+TASKS = {'chest': find_kind('classification').make_model(ABOUT, None),
+         'hand': find_kind('regression').make_model({}, ConfigDict(dict(mean=5.0, deviation=2.0)))}
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -82,8 +83,8 @@ def visits():
   return take_steps(make_objective())
 
 
-def look(task, params, carry, step, **changes):
-  """The carry after a loss, whose gradient is not asked for."""
+def compute_carry(task, params, carry, step, **changes):
+  """The carry after the loss of one step, without a gradient."""
   objective = make_objective(**changes)
   _, (after, _) = jax.jit(functools.partial(objective.loss, task), compiler_options=QUICK)(
     params, carry, draw_batch(task), step, jax.random.key(0))
@@ -100,19 +101,19 @@ def make_gradient(task, **changes):
   return jax.jit(jax.grad(compute_loss, has_aux=True), compiler_options=QUICK)
 
 
-def start(**changes):
-  """(params, carry) of a run that remembers other weights than it has."""
+def init_away_from_anchor(**changes):
+  """(params, carry) with an anchor that differs from the trunk."""
   params, carry = jax.jit(make_objective(**changes).init, compiler_options=QUICK)(jax.random.key(3))
   carry['anchor'] = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf + 1), carry['anchor'])
   return params, carry
 
 
 def differ(one, other):
-  """Whether any number differs between two trees of the same shape."""
+  """Whether any number differs between two trees of the same structure."""
   return any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), one, other)))
 
 
-def test_a_visit_leaves_the_other_head_its_momentum_and_its_statistics(visits):
+def test_a_visit_does_not_change_the_other_head_its_momentum_or_its_statistics(visits):
   states, _ = visits
   for number, task in enumerate(ORDER):
     before, after = states[number:number + 2]
@@ -125,14 +126,14 @@ def test_a_visit_leaves_the_other_head_its_momentum_and_its_statistics(visits):
 
 
 @pytest.mark.parametrize('task', TASKS)
-def test_shared_statistics_are_moved_by_every_task(task):
-  params, carry = start(statistics='shared')
+def test_every_task_updates_shared_statistics(task):
+  params, carry = init_away_from_anchor(statistics='shared')
   assert list(carry['stats']['trunk']) == ['all']
-  after = look(task, params, carry, 1, statistics='shared')
+  after = compute_carry(task, params, carry, 1, statistics='shared')
   assert differ(after['stats']['trunk']['all'], carry['stats']['trunk']['all'])
 
 
-def test_the_anchor_moves_as_a_visit_begins_to_the_weights_that_the_last_one_ended_with(visits):
+def test_the_anchor_is_the_trunk_at_the_end_of_the_previous_visit(visits):
   states, _ = visits
   for number in range(len(ORDER)):
     began = max(place for place in np.flatnonzero(BEGINS) if place <= number)
@@ -141,19 +142,19 @@ def test_the_anchor_moves_as_a_visit_begins_to_the_weights_that_the_last_one_end
     assert differ(anchor, states[number + 1].params['trunk'])
 
 
-def test_an_anchor_at_the_start_stays_there():
-  params, carry = start()
-  assert BEGINS[2] and not differ(look('hand', params, carry, 2, **{'memory.anchor': 'start'})['anchor'],
-                                  carry['anchor'])
+def test_an_anchor_at_the_start_does_not_move():
+  params, carry = init_away_from_anchor()
+  after = compute_carry('hand', params, carry, 2, **{'memory.anchor': 'start'})
+  assert BEGINS[2] and not differ(after['anchor'], carry['anchor'])
 
 
-def test_no_memory_no_anchor():
+def test_without_memory_there_is_no_anchor():
   _, carry = jax.eval_shape(make_objective(**{'memory.anchor': 'none'}).init, jax.random.key(0))
   assert list(carry) == ['stats']
 
 
-def test_the_memory_pulls_the_trunk_by_strength_times_distance_and_no_head():
-  params, carry = start()
+def test_l2_sp_pulls_the_trunk_by_strength_times_distance_and_no_head():
+  params, carry = init_away_from_anchor()
   with_memory, without = (make_gradient('chest', **{'memory.l2_sp': strength})(
     params, carry, draw_batch('chest'), jax.random.key(0))[0] for strength in (0.5, 0.0))
   assert all(not differ(with_memory[head], without[head]) for head in TASKS)
@@ -162,8 +163,8 @@ def test_the_memory_pulls_the_trunk_by_strength_times_distance_and_no_head():
     with_memory['trunk'], without['trunk'], params['trunk'], carry['anchor'])
 
 
-def test_drift_is_the_distance_from_the_anchor():
-  params, carry = start()
+def test_drift_is_the_distance_to_the_anchor():
+  params, carry = init_away_from_anchor()
   _, (_, measures) = make_gradient('chest', **{'memory.l2_sp': 0.5})(
     params, carry, draw_batch('chest'), jax.random.key(0))
   flat, flat_anchor = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
@@ -171,8 +172,8 @@ def test_drift_is_the_distance_from_the_anchor():
   assert measures['drift'] == pytest.approx(np.linalg.norm(flat - flat_anchor), rel=1e-5)
 
 
-def test_a_joint_step_has_the_mean_of_the_gradients_and_every_tasks_statistics():
-  params, carry = start()
+def test_a_joint_step_has_the_mean_gradient_and_updates_every_tasks_statistics():
+  params, carry = init_away_from_anchor()
   rng, free = jax.random.key(5), {'memory.l2_sp': 0.0}
   joint, (after, _) = make_gradient('joint', **free)(params, carry, draw_joint_batch(), rng)
   single = {}
@@ -193,18 +194,18 @@ def test_a_frozen_trunk_keeps_its_weights_and_statistics():
   assert differ(first.params['chest'], last.params['chest'])
 
 
-def test_padding_and_unknown_labels_do_nothing():
-  params, carry = start()
-  ask = make_gradient('chest', train='head')
+def test_padding_and_unknown_labels_do_not_change_the_loss_or_the_gradient():
+  params, carry = init_away_from_anchor()
+  gradient = make_gradient('chest', train='head')
   batch = draw_batch('chest') | {'valid': np.arange(BATCH) < 13}
   other = draw_batch('chest', seed=1)
   noise = batch | {'image': np.where(batch['valid'][:, None, None, None], batch['image'], other['image']),
                    'present': np.where(batch['label_mask'] & batch['valid'][:, None], batch['present'], 1)}
-  assert (noise['present'][:13] != batch['present'][:13]).any(), 'the case has unknown labels'
-  (one, (_, measures)), (two, (_, measures_two)) = (ask(params, carry, rows, jax.random.key(0))
+  assert (noise['present'][:13] != batch['present'][:13]).any(), 'the batch has unknown labels'
+  (one, (_, measures)), (two, (_, measures_two)) = (gradient(params, carry, rows, jax.random.key(0))
                                                     for rows in (batch, noise))
   assert measures['loss'] == measures_two['loss'] and not differ(one['chest'], two['chest'])
-  two, _ = ask(params, carry, other | {'valid': batch['valid']}, jax.random.key(0))
+  two, _ = gradient(params, carry, other | {'valid': batch['valid']}, jax.random.key(0))
   assert differ(one['chest'], two['chest'])
 
 
@@ -216,8 +217,8 @@ def test_eight_devices_compute_what_one_does(visits):
                alone[1].params, states[1].params)
 
 
-def watch_compilation(monkeypatch):
-  """{task: its jitted steps}, filled in by the run."""
+def record_compilations(monkeypatch):
+  """{task: its jitted steps}, which the run fills in."""
   compiled, compile_step = {}, train.compile_step
 
   def compile_and_note(objective, optimiser, schedule, task, *rest):
@@ -229,8 +230,8 @@ def watch_compilation(monkeypatch):
 
 
 @pytest.mark.parametrize('step', [4, 6])
-def test_a_run_stopped_within_a_visit_or_at_its_end_ends_in_the_same_bits(
-    step, two_tasks, two_tasks_run, tmp_path, monkeypatch):
+def test_a_run_interrupted_within_or_after_a_visit_ends_bit_for_bit_the_same(
+    step, two_tasks, two_tasks_run, quick_compilation, tmp_path, monkeypatch):
   _, whole = two_tasks_run
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
     stop_at(patch, step)
@@ -239,15 +240,15 @@ def test_a_run_stopped_within_a_visit_or_at_its_end_ends_in_the_same_bits(
   jax.tree.map(np.testing.assert_array_equal, again, whole)
 
 
-def test_each_tasks_step_is_compiled_once_in_a_run(two_tasks, tmp_path, monkeypatch):
-  compiled = watch_compilation(monkeypatch)
+def test_each_tasks_step_is_compiled_once_in_a_run(two_tasks, quick_compilation, tmp_path, monkeypatch):
+  compiled = record_compilations(monkeypatch)
   stages.train_stage(two_tasks, tmp_path)
   assert {task: [step._cache_size() for step in steps] for task, steps in compiled.items()} == {
     'bone_age': [1], 'pneumonia': [1]}
 
 
 @pytest.mark.parametrize('order, step', [('cyclic_reshuffled', 10), ('joint', 4)])
-def test_the_images_of_a_step_are_named_without_reading_its_batch(order, step, two_tasks):
+def test_the_images_of_a_step_can_be_named_without_reading_its_batch(order, step, two_tasks):
   config = change(two_tasks, order=order)
   run = make_run(config)
   task, batch = run.batches[step]

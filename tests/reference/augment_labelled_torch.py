@@ -1,7 +1,7 @@
-"""Image, mask and boxes moved by torchvision: `python -m tests.reference.augment_labelled_torch` records them in
-augment_labelled.npz. It needs torch and torchvision.
+"""Image, mask and boxes moved by torchvision.
 
-torchvision resizes masks with its 'nearest', which is off by up to half a pixel; here with 'nearest-exact'.
+`python -m tests.reference.augment_labelled_torch` records them in augment_labelled.npz. Needs torch and torchvision.
+Masks are resized with 'nearest-exact': torchvision's default 'nearest' is off by up to half a pixel.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from tests.reference.augment_labelled_setting import FIXTURE, IMAGE, SIZE, VIEWS
 
 def move_all():
   """{image (views, SIZE, SIZE) in 0-1, mask (views, SIZE, SIZE), boxes (views, 5, 4) y0, x0, y1, x1 in 0-1 of the view,
-  cut at its border, without area where nothing is left}."""
+  clipped to it, without area where nothing is visible}."""
   exact = functional.InterpolationMode.NEAREST_EXACT
   image = tv_tensors.Image(torch.tensor(make_image()[None] / np.float32(255)))
   mask = torch.tensor(make_mask().astype(np.uint8))[None]

@@ -1,5 +1,7 @@
-"""Crops by torchvision: `python -m tests.reference.augment_torch` records some in augment.npz, with the quantiles of
-the crops that RandomResizedCrop draws. It needs torch and torchvision."""
+"""Resized crops by torchvision, and the quantiles of the crops that RandomResizedCrop draws.
+
+`python -m tests.reference.augment_torch` records them in augment.npz. Needs torch and torchvision.
+"""
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ def resized_crops():
 
 
 def crop_quantiles(draws=20_000):
-  """(4, quantiles): of area and ratio, and of the place between the borders from the top and from the left."""
+  """(4, quantiles) of area, aspect ratio, and relative position from the top and from the left."""
   torch.manual_seed(0)
   image = torch.empty(1, SIDE, SIDE)
   crops = np.array([RandomResizedCrop.get_params(image, AREA, RATIO) for _ in range(draws)], np.float64)

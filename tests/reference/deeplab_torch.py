@@ -1,17 +1,19 @@
-"""What torchvision's DeepLab-V3 on a ResNet-50 makes of drawn weights and grey images; `python -m
-tests.reference.deeplab_torch` records a sample in deeplab.npz. Needs torch and torchvision."""
+"""torchvision's DeepLab-V3 on a ResNet-50, with random weights and grey images.
+
+`python -m tests.reference.deeplab_torch` records a sample of its outputs in deeplab.npz. Needs torch and torchvision.
+"""
 
 import numpy as np
 import torch
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from tests.reference import draw
-from tests.reference.deeplab_setting import FIXTURE, KINDS, MODES, SIZE, images, weight
+from tests.reference.deeplab_setting import CLASSES, FIXTURE, MODES, SIZE, images, weight
 
 
 def build():
-  """One grey channel in, every parameter and running statistic drawn from its name, no dropout."""
-  model = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=KINDS, aux_loss=False)
+  """One grey input channel, no dropout; every parameter and running statistic is drawn by its name."""
+  model = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=False)
   model.backbone.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
   model.load_state_dict({key: torch.tensor(weight(key, tuple(value.shape)))
                          for key, value in model.state_dict().items() if value.ndim}, strict=False)

@@ -1,6 +1,6 @@
-"""Weights and inputs that need no file: each array is drawn from its own name, the same in every program.
+"""Random weights and inputs without files: the name of an array is its seed, so that PyTorch's side draws the same.
 
-`RandomState` because its stream is frozen for good (NumPy's NEP 19); `default_rng` may change with NumPy.
+`RandomState`, because its stream is frozen (NumPy's NEP 19), while `default_rng` may change with NumPy.
 """
 
 import zlib
@@ -21,12 +21,12 @@ def stream(name):
 
 
 def weight(name, shape):
-  """The parameter of torchvision's (or our transcription's) `name`.
+  """The parameter called `name` in torchvision, or in our MoCo transcription.
 
-  Batch norm's are far from their usual ones and zeros, so that a swap of two of them cannot pass unseen. They keep
-  most ReLUs on and the residual branches weak, so that f32 rounding stays rounding: after ten steps of MoCo PyTorch
-  in f32 is within 1e-6 of PyTorch in f64. With scales about one and biases about zero it is 1e-3 away, since rounding
-  turns ReLUs on and off and every step multiplies that tenfold.
+  Batch-norm parameters are far from one and zero, so that a swap of two of them is detected. They keep most ReLUs on
+  and the residual branches weak, so that rounding errors stay small: after ten steps of MoCo, PyTorch in f32 is within
+  1e-6 of PyTorch in f64. With scales near one and biases near zero it is 1e-3 away, because rounding switches ReLUs and
+  every step multiplies the difference by ten.
   """
   if len(shape) == 4:
     return normal(name, shape) * np.float32(np.sqrt(2 / (shape[0] * shape[2] * shape[3])))

@@ -1,11 +1,11 @@
 """MoCo v2 in PyTorch, written from the papers: He et al. 2020 (Algorithm 1) and Chen et al. 2020 (the MLP head).
 
-One process plays G devices: each batch norm takes its statistics over G chunks of the batch, and the keys are put in
-another order before their encoder and back after it. As in the authors' release, the slow encoder moves before it
-encodes, towards the query encoder of before the step.
+One process plays G devices: batch norm takes its statistics over G chunks of the batch, and the keys are shuffled
+before their encoder and unshuffled after it. As in the authors' release, the key encoder is updated before it encodes,
+towards the query encoder from before the step.
 
-`python -m tests.reference.moco_torch` records the ten losses of `moco_setting.py` in moco.npz. It needs torch
-and torchvision.
+`python -m tests.reference.moco_torch` records the ten losses of `moco_setting.py` in moco.npz. Needs torch and
+torchvision.
 """
 
 import copy
@@ -16,12 +16,12 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from mtpret_jax.data.shuffle_bn import place_keys
+from mtpret_jax.data.shuffle_bn import shuffle_keys
 from tests.reference import draw, moco_setting
 
 
 class ChunkedBatchNorm(nn.BatchNorm2d):
-  """Batch norm as each of `chunks` devices would do it; the running statistics are the first device's."""
+  """Batch norm as on `chunks` devices; the running statistics are those of the first device."""
 
   chunks = 1
 
@@ -44,10 +44,10 @@ class MoCo:
     self.sgd = torch.optim.SGD(self.query_encoder.parameters(), rate, sgd_momentum, weight_decay=decay)
 
   def step(self, queries, keys, order):
-    """`order`: the order in which the keys go through their encoder."""
+    """`order`: ShuffleBN, the order in which the keys pass through the key encoder."""
     with torch.no_grad():
-      for slow, fast in zip(self.key_encoder.parameters(), self.query_encoder.parameters(), strict=True):
-        slow.mul_(self.momentum).add_(fast, alpha=1 - self.momentum)
+      for key, query in zip(self.key_encoder.parameters(), self.query_encoder.parameters(), strict=True):
+        key.mul_(self.momentum).add_(query, alpha=1 - self.momentum)
       key_BD = F.normalize(self.key_encoder(keys[order]), dim=1)[torch.argsort(order)]
     query_BD = F.normalize(self.query_encoder(queries), dim=1)
     positive_B1 = (query_BD * key_BD).sum(1, keepdim=True)
@@ -63,7 +63,7 @@ class MoCo:
 
 
 def build_encoder(trunk, dim, chunks):
-  """A torchvision ResNet with one grey channel in and MoCo v2's two-layer head in the place of its classifier."""
+  """A torchvision ResNet with one grey input channel, and MoCo v2's two-layer head instead of the classifier."""
   norm = type('ChunkedBatchNorm', (ChunkedBatchNorm,), {'chunks': chunks})
   encoder = torchvision.models.get_model(trunk, norm_layer=norm)
   encoder.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
@@ -73,16 +73,16 @@ def build_encoder(trunk, dim, chunks):
 
 
 def ten_losses(dtype=torch.float32):
-  """The losses of the setting, from drawn weights."""
+  """The losses of `moco_setting.py`, from random weights."""
   s = moco_setting
   moco = MoCo(s.TRUNK, dim=s.DIM, queue_KD=torch.tensor(s.first_queue(), dtype=dtype), momentum=s.MOMENTUM,
-              temperature=s.TEMPERATURE, chunks=s.BATCH // s.GROUP, rate=s.RATE, sgd_momentum=s.SGD_MOMENTUM,
-              decay=s.DECAY)
+              temperature=s.TEMPERATURE, chunks=s.BATCH // s.GROUP, rate=s.LEARNING_RATE, sgd_momentum=s.SGD_MOMENTUM,
+              decay=s.WEIGHT_DECAY)
   for encoder in (moco.query_encoder, moco.key_encoder):
     encoder.load_state_dict({name: torch.tensor(draw.weight(name, tuple(value.shape)))
                              for name, value in encoder.state_dict().items() if value.ndim}, strict=False)
     encoder.to(dtype)
-  order = torch.tensor(place_keys(np.arange(s.BATCH), s.GROUP, s.SHUFFLE_GROUPS))
+  order = torch.tensor(shuffle_keys(np.arange(s.BATCH), s.GROUP, s.SHUFFLE_GROUPS))
   losses = []
   for step in range(s.STEPS):
     queries, keys = (torch.tensor(s.standardised(images), dtype=dtype) for images in s.images(step))

@@ -1,5 +1,8 @@
-"""What torchvision's ResNets make of drawn weights and grey images; `python -m tests.reference.resnet_torch` records
-a sample of it in resnet.npz, which `tests/models/test_resnet.py` compares with. Needs torch and torchvision."""
+"""torchvision's ResNets with random weights and grey images.
+
+`python -m tests.reference.resnet_torch` records a sample of the outputs in resnet.npz, for
+`tests/models/test_resnet.py`. Needs torch and torchvision.
+"""
 
 import pathlib
 
@@ -14,7 +17,7 @@ SHAPE = (4, 1, 64, 64)
 
 
 def build(name):
-  """torchvision's `name`, three channels in, every parameter and running statistic drawn from its name."""
+  """torchvision's `name` with three input channels; every parameter and running statistic is drawn by its name."""
   model = torchvision.models.get_model(name)
   drawn = {key: torch.tensor(draw.weight(key, tuple(value.shape)))
            for key, value in model.state_dict().items() if value.ndim}
@@ -24,7 +27,7 @@ def build(name):
 
 @torch.no_grad()
 def features(model, images_B1HW, *, training):
-  """The outputs of layer1 to layer4 as (B, H, W, C); the grey images are repeated over the three channels."""
+  """The outputs of layer1 to layer4 as (B, H, W, C); the grey images are repeated over three channels."""
   model.train(training)
   out = torch.tensor(images_B1HW).expand(-1, 3, -1, -1)
   out = model.maxpool(model.relu(model.bn1(model.conv1(out))))

@@ -1,5 +1,8 @@
-"""Feature pyramid (Lin et al. 2017) as torchvision's, with the level that only max_skips pixels on top."""
+"""Feature pyramid network (Lin et al. 2017) as in torchvision, with `LastLevelMaxPool` as its fifth level."""
 
+from collections.abc import Sequence
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -11,21 +14,25 @@ uniform_fan_in = nnx.initializers.variance_scaling(1.0, 'fan_in', 'uniform')  # 
 class FeaturePyramid(nnx.Module):
   """Maps of `widths` channels at strides 4, 8, 16, 32 -> maps of `width` channels at strides 4, 8, 16, 32, 64."""
 
-  def __init__(self, widths, width, *, rngs):
-    self.inner = nnx.List([BiasedConv(channels, width, 1, rngs=rngs, init=uniform_fan_in) for channels in widths])
-    self.layer = nnx.List([BiasedConv(width, width, 3, rngs=rngs, init=uniform_fan_in) for _ in widths])
+  def __init__(self, widths: Sequence[int], width: int, *, rngs: nnx.Rngs) -> None:
+    self.inner_blocks = nnx.List([BiasedConv(channels, width, 1, rngs=rngs, init=uniform_fan_in)
+                                  for channels in widths])
+    self.layer_blocks = nnx.List([BiasedConv(width, width, 3, rngs=rngs, init=uniform_fan_in) for _ in widths])
 
-  def __call__(self, features):
-    above, maps = None, []
-    for features_BHWC, inner, layer in zip(features[::-1], self.inner[::-1], self.layer[::-1], strict=True):
-      here = inner(features_BHWC)
-      above = here if above is None else here + double(above, here.shape[1:3])
-      maps.insert(0, layer(above))
+  def __call__(self, features: Sequence[jax.Array]) -> list[jax.Array]:
+    top_down: jax.Array | None = None
+    maps: list[jax.Array] = []
+    for features_BHWC, inner, layer in zip(features[::-1], self.inner_blocks[::-1], self.layer_blocks[::-1],
+                                           strict=True):
+      lateral = inner(features_BHWC)
+      top_down = lateral if top_down is None else lateral + upsample(top_down, lateral.shape[1:3])
+      maps.insert(0, layer(top_down))
+    # A 1 x 1 max pool at stride 2, which is a slice.
     return [*maps, maps[-1][:, ::2, ::2]]
 
 
-def double(map_BHWC, size):
-  """Every pixel twice in each direction, cut to `size`: the nearest neighbour where `size` is double or one less."""
+def upsample(map_BHWC: jax.Array, size: Sequence[int]) -> jax.Array:
+  """Nearest neighbour by a factor of two, cropped to `size` (twice the map's size, or one less where that is odd)."""
   for axis in (1, 2):
     map_BHWC = jnp.repeat(map_BHWC, 2, axis=axis)
   return map_BHWC[:, :size[0], :size[1]]

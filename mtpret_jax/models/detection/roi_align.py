@@ -1,59 +1,66 @@
-"""RoI align (He et al. 2017) over a feature pyramid, as torchvision's `MultiScaleRoIAlign` (corners not shifted).
+"""RoIAlign (He et al. 2017) over a feature pyramid, as torchvision's `MultiScaleRoIAlign` (`aligned=False`).
 
-Bilinear samples on a grid, averaged per cell, are separable: two small matrices per region, one over rows and one over
-columns. So a region is two matrix products and neither it nor its gradient gathers or scatters. The price is that the
-products run over whole maps: at 512 px some 40 GFLOP per image for 512 regions, a few milliseconds on an accelerator.
+The average of bilinear samples on a grid is separable: each RoI is two small matrices, one over the map's rows and one
+over its columns. So pooling an RoI is two matrix products, and neither it nor its gradient gathers or scatters. The
+cost is that the products run over whole maps: at 512 px about 40 GFLOP per image for 512 RoIs, a few milliseconds on an
+accelerator.
 
-Letters: B images, R regions, H W rows and columns of a map, C channels, P cells along a side.
+Letters: B images, R RoIs, H W rows and columns of a map, C channels, P cells along a side of the output.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-SAMPLES = 2  # along each side of a cell
-CANONICAL_SIDE, CANONICAL_LEVEL, FIRST_LEVEL = 224, 4, 2  # Lin et al. 2017, equation 1; levels by log2 of the stride
+SAMPLES = 2  # bilinear samples along each side of a cell
+CANONICAL_SIDE, CANONICAL_LEVEL, FIRST_LEVEL = 224, 4, 2  # Lin et al. 2017, equation 1; level = log2 of the stride
 
 
-def align(maps, regions_BR4, cells):
-  """The content of each region on its level: (B, R, cells, cells, C).
+def roi_align(maps: Sequence[jax.Array], rois_BR4: jax.Array, cells: int) -> jax.Array:
+  """Features of each RoI from the pyramid level that suits its size: (B, R, cells, cells, C).
 
-  `maps`: at strides 4, 8, 16, ... from the finest, (B, H, W, C) each. `regions_BR4`: (y0, x0, y1, x1), px of the image.
+  Args:
+    maps: (B, H, W, C) at strides 4, 8, 16, ..., finest first.
+    rois_BR4: (y0, x0, y1, x1), px of the image.
   """
-  level_BR = jnp.clip(find_levels(regions_BR4), 0, len(maps) - 1)
-  return sum(align_level(cells, 2.0 ** -(index + FIRST_LEVEL), map_BHWC, regions_BR4, level_BR == index)
+  level_BR = jnp.clip(assign_levels(rois_BR4), 0, len(maps) - 1)
+  # Every level pools every RoI and zeroes those of other levels: four times the work, but static shapes.
+  return sum(align_level(cells, 2.0 ** -(index + FIRST_LEVEL), map_BHWC, rois_BR4, level_BR == index)
              for index, map_BHWC in enumerate(maps))
 
 
-def find_levels(regions_BR4):
-  """The level whose stride suits the size of each region, 0 at stride 4; not limited to the levels that there are."""
-  sides = jnp.maximum(regions_BR4[..., 2:] - regions_BR4[..., :2], 0)
+def assign_levels(rois_BR4: jax.Array) -> jax.Array:
+  """(B, R) int32: the pyramid level for the size of each RoI, 0 at stride 4. Not clipped to the levels that exist."""
+  sides = jnp.maximum(rois_BR4[..., 2:] - rois_BR4[..., :2], 0)
   scale_BR = jnp.sqrt(sides[..., 0] * sides[..., 1]) / CANONICAL_SIDE
   level_BR = jnp.floor(CANONICAL_LEVEL + jnp.log2(jnp.maximum(scale_BR, 1e-6)) + 1e-6)
   return level_BR.astype(jnp.int32) - FIRST_LEVEL
 
 
-@functools.partial(jax.checkpoint, static_argnums=(0, 1))  # the half-done product is many times larger than the result
-def align_level(cells, scale, map_BHWC, regions_BR4, here_BR):
-  """(B, R, P, P, C), zero for the regions that are not `here_BR`."""
-  edges = regions_BR4 * scale
-  rows_BRPH = weigh(edges[..., 0], edges[..., 2], cells, map_BHWC.shape[1]) * here_BR[..., None, None]
-  columns_BRPW = weigh(edges[..., 1], edges[..., 3], cells, map_BHWC.shape[2])
-  product = functools.partial(jnp.einsum, precision='highest')
+# Rematerialised: the intermediate product is many times larger than the result, so storing it would cost the memory.
+@functools.partial(jax.checkpoint, static_argnums=(0, 1))
+def align_level(cells: int, scale: float, map_BHWC: jax.Array, rois_BR4: jax.Array, here_BR: jax.Array) -> jax.Array:
+  """(B, R, P, P, C) from one level; zero for the RoIs that are not `here_BR`."""
+  edges = rois_BR4 * scale
+  rows_BRPH = bilinear_weights(edges[..., 0], edges[..., 2], cells, map_BHWC.shape[1]) * here_BR[..., None, None]
+  columns_BRPW = bilinear_weights(edges[..., 1], edges[..., 3], cells, map_BHWC.shape[2])
+  product = functools.partial(jnp.einsum, precision='highest')  # TPUs multiply f32 in bf16 by default
   half_BRPWC = product('brph,bhwc->brpwc', rows_BRPH.astype(map_BHWC.dtype), map_BHWC)
   return product('brpwc,brqw->brpqc', half_BRPWC, columns_BRPW.astype(map_BHWC.dtype))
 
 
-def weigh(start_BR, stop_BR, cells, length):
-  """(B, R, P, length): how much each pixel of a line counts in each cell of a region from `start` to `stop`.
+def bilinear_weights(start_BR: jax.Array, stop_BR: jax.Array, cells: int, length: int) -> jax.Array:
+  """(B, R, P, length): the weight of each of `length` pixels in each cell of an RoI from `start` to `stop`.
 
-  A region is at least a pixel long. Samples beyond the outermost pixels see those, and beyond one pixel more, nothing.
+  An RoI is at least one pixel long. As in torchvision, a sample up to one pixel outside the map takes the border's
+  value, and a sample further out is zero.
   """
   step_BR = jnp.maximum(stop_BR - start_BR, 1.0) / cells
-  places = (jnp.arange(cells * SAMPLES) + 0.5) / SAMPLES
-  at_BRS = start_BR[..., None] + places[None, None] * step_BR[..., None]
-  inside_BRS = (at_BRS >= -1) & (at_BRS <= length)
-  distance = jnp.abs(jnp.clip(at_BRS, 0, length - 1)[..., None] - jnp.arange(length)[None, None, None])
+  offsets = (jnp.arange(cells * SAMPLES) + 0.5) / SAMPLES
+  position_BRS = start_BR[..., None] + offsets[None, None] * step_BR[..., None]
+  inside_BRS = (position_BRS >= -1) & (position_BRS <= length)
+  distance = jnp.abs(jnp.clip(position_BRS, 0, length - 1)[..., None] - jnp.arange(length)[None, None, None])
   weight_BRSL = jnp.maximum(1 - distance, 0) * inside_BRS[..., None]
   return weight_BRSL.reshape(*start_BR.shape, cells, SAMPLES, length).mean(-2)

@@ -1,7 +1,7 @@
-"""The detector is torchvision's: anchors, maps, proposals, aligned regions, logits, detections and losses.
+"""The detector equals torchvision's: anchors, pyramid, proposals, RoIAlign, logits, detections and losses.
 
 `tests/reference/detection_torch.py` recorded torchvision's numbers in detection.npz; the test marked `reference` runs
-torchvision itself. The trunk is left out: the maps that the head is given are drawn.
+torchvision itself. There is no trunk: the head gets random feature maps.
 """
 
 import inspect
@@ -16,38 +16,40 @@ from flax import nnx
 from configs import common
 from mtpret_jax.models import torchvision_weights
 from mtpret_jax.models.detection.anchors import make_anchors
-from mtpret_jax.models.detection.faster_rcnn import CELLS, FasterRCNN, propose, split_levels
-from mtpret_jax.models.detection.roi_align import align
-from mtpret_jax.models.detection.targets import choose, match
-from mtpret_jax.tasks import make_task
+from mtpret_jax.models.detection.faster_rcnn import CELLS, FasterRCNN, count_anchors, propose
+from mtpret_jax.models.detection.roi_align import roi_align
+from mtpret_jax.models.detection.targets import match, sample
+from mtpret_jax.tasks.detection import DETECTION
 from tests.reference import detection_setting as setting
 from tests.reference import draw
 from tests.reference.detection_setting import BATCH, CONFIG, FIXTURE, SIZE, WIDTHS
 
-NAMES = {f'pyramid/{ours}/{level}': f'fpn.{ours}_blocks.{level}.0' for ours in ('inner', 'layer') for level in range(4)}
+# Ours -> torchvision's.
+NAMES = {f'fpn/{block}/{level}': f'fpn.{block}.{level}.0' for block in ('inner_blocks', 'layer_blocks')
+         for level in range(4)}
 NAMES |= {
-  'regions/conv': 'rpn.head.conv.0.0', 'regions/logits': 'rpn.head.cls_logits', 'regions/codes': 'rpn.head.bbox_pred',
-  'boxes/fc6': 'roi_heads.box_head.fc6', 'boxes/fc7': 'roi_heads.box_head.fc7',
-  'boxes/logits': 'roi_heads.box_predictor.cls_score', 'boxes/codes': 'roi_heads.box_predictor.bbox_pred'}
-SAMPLED, EVERY = ('maps', 'objectness', 'aligned'), 7  # how the fixture thins what is large
+  'rpn/conv': 'rpn.head.conv.0.0', 'rpn/cls_logits': 'rpn.head.cls_logits', 'rpn/bbox_pred': 'rpn.head.bbox_pred',
+  'roi_head/fc6': 'roi_heads.box_head.fc6', 'roi_head/fc7': 'roi_heads.box_head.fc7',
+  'roi_head/cls_score': 'roi_heads.box_predictor.cls_score',
+  'roi_head/bbox_pred': 'roi_heads.box_predictor.bbox_pred'}
+SAMPLED, EVERY = ('maps', 'objectness', 'aligned'), 7  # how the fixture thins large arrays
 
-
-TASK = make_task('detection', {'box_classes': ['active', 'latent']}, CONFIG)
+TASK = DETECTION.make_model({'box_classes': ['active', 'latent']}, CONFIG)
 PIXELS = np.float32([*SIZE, *SIZE])  # of a box of the whole image
 IMAGE = np.zeros((BATCH, *SIZE, 1), np.uint8)  # only its shape counts here
 GRAPH, SHAPES = nnx.split(nnx.eval_shape(lambda: TASK.make_head(types.SimpleNamespace(widths=WIDTHS), nnx.Rngs(0))))
 
 
 def draw_leaf(path, leaf):
-  """The leaf at `path` from torchvision's weights: kernels turned, codes rows first, regions flattened as ours are."""
+  """torchvision's weight for the leaf at `path`: kernels transposed, deltas rows first, RoIs flattened in our order."""
   *modules, name = [str(step.key) for step in path]
   module = '/'.join(modules)
   shape = leaf.shape
   torch_shape = shape[::-1] if len(shape) == 2 else torchvision_weights.torch_shape(shape)
   drawn = setting.weight(f'{NAMES[module]}.{torchvision_weights.LEAVES[name]}', torch_shape)
-  if module == 'boxes/fc6' and len(shape) == 2:
+  if module == 'roi_head/fc6' and len(shape) == 2:
     drawn = drawn.reshape(-1, CONFIG.width, CELLS, CELLS).transpose(0, 2, 3, 1).reshape(torch_shape)
-  if module.endswith('codes'):
+  if module.endswith('bbox_pred'):
     drawn = drawn.reshape(-1, 4, *drawn.shape[1:])[:, [1, 0, 3, 2]].reshape(torch_shape)
   return drawn.T if len(shape) == 2 else torchvision_weights.from_torch(drawn)
 
@@ -56,15 +58,15 @@ PARAMS = jax.tree.map_with_path(draw_leaf, nnx.to_pure_dict(SHAPES))
 
 
 @jax.jit
-def infer(params, features, regions_BR4):
+def infer(params, features, rois_BR4):
   head = nnx.merge(GRAPH, params)
-  maps, anchors_A4, objectness_BA, codes_BA4 = head.look(features, SIZE, CONFIG)
-  proposals = propose(objectness_BA, codes_BA4, anchors_A4, split_levels(maps, head.regions), SIZE, CONFIG.rpn_proposals_test,
-                      CONFIG.rpn_nms_iou)
-  logits, box_codes = head.judge(maps, regions_BR4)
+  maps, anchors_A4, objectness_BA, deltas_BA4 = head.run_rpn(features, SIZE, CONFIG)
+  proposals = propose(objectness_BA, deltas_BA4, anchors_A4, count_anchors(maps, head.rpn), SIZE,
+                      CONFIG.rpn_proposals_test, CONFIG.rpn_nms_iou)
+  logits, roi_deltas = head.run_roi_head(maps, rois_BR4)
   return {'maps': jnp.concatenate([level.reshape(BATCH, -1) for level in maps], axis=1), 'objectness': objectness_BA,
-          'codes': codes_BA4, 'aligned': align(maps[:-1], regions_BR4, CELLS), 'logits': logits, 'box_codes': box_codes,
-          'proposals': proposals,
+          'codes': deltas_BA4, 'aligned': roi_align(maps[:-1], rois_BR4, CELLS), 'logits': logits,
+          'box_codes': roi_deltas, 'proposals': proposals,
           'found': TASK.predict(TASK.apply(head, features, {'image': IMAGE}, groups=None, rng=None))}
 
 
@@ -78,16 +80,16 @@ def compute_losses(params, features, batch):
   return loss, outputs, gradient
 
 
-def run_training(boxes=None, kind=None, rows=(True,) * BATCH):
+def run_training(boxes=None, class_id=None, rows=(True,) * BATCH):
   padded = setting.targets(5)
   return compute_losses(PARAMS, setting.features(), {
     'image': IMAGE, 'valid': np.array(rows), 'boxes': (padded[0] if boxes is None else boxes) / PIXELS,
-    'class_id': padded[1] if kind is None else kind})
+    'class_id': padded[1] if class_id is None else class_id})
 
 
 @pytest.fixture(scope='module')
 def ours():
-  return jax.tree.map(np.asarray, infer(PARAMS, setting.features(), setting.regions()))
+  return jax.tree.map(np.asarray, infer(PARAMS, setting.features(), setting.rois()))
 
 
 @pytest.fixture(scope='module')
@@ -102,7 +104,7 @@ def recorded():
 
 
 def check_against(theirs, ours, loss, *, thin):
-  """`thin`: `theirs` was thinned as the fixture is."""
+  """`thin`: `theirs` is thinned as in the fixture."""
   for name in ('maps', 'objectness', 'codes', 'aligned', 'logits', 'box_codes'):
     kept = ours[name]
     if thin and name in SAMPLED:
@@ -120,20 +122,21 @@ def check_against(theirs, ours, loss, *, thin):
   np.testing.assert_allclose(loss, sum(theirs[name] for name in names), rtol=1e-5)
 
 
-def test_anchors_are_torchvisions_to_the_bit(recorded):
+def test_anchors_equal_torchvisions_bit_for_bit(recorded):
   grids = [(24, 40), (12, 20), (6, 10), (3, 5), (2, 3)]
-  np.testing.assert_array_equal(make_anchors(SIZE, grids, CONFIG.anchor_sizes, CONFIG.aspect_ratios), recorded['anchors'])
+  anchors = make_anchors(SIZE, grids, CONFIG.anchor_sizes, CONFIG.aspect_ratios)
+  np.testing.assert_array_equal(anchors, recorded['anchors'])
 
 
-def test_proposals_are_torchvisions(recorded, ours):
-  found_BR4, real_BR = ours['proposals']
-  for found, real, row in zip(found_BR4, real_BR, range(BATCH), strict=True):
+def test_proposals_equal_torchvisions(recorded, ours):
+  proposals_BR4, valid_BR = ours['proposals']
+  for proposals, valid, row in zip(proposals_BR4, valid_BR, range(BATCH), strict=True):
     theirs = recorded[f'proposals {row}']
-    assert real[:len(theirs)].all() and not real[len(theirs):].any()
-    np.testing.assert_allclose(found[real], theirs, atol=1e-3)
+    assert valid[:len(theirs)].all() and not valid[len(theirs):].any()
+    np.testing.assert_allclose(proposals[valid], theirs, atol=1e-3)
 
 
-def test_head_is_torchvisions(recorded, ours, trained):
+def test_head_equals_torchvisions(recorded, ours, trained):
   check_against(recorded, ours, trained[0], thin=True)
   counts = [len(recorded[f'kind {row}']) for row in range(BATCH)]
   assert min(counts) < CONFIG.max_detections and max(counts) > 1  # some slots stay empty
@@ -152,40 +155,41 @@ def test_recipe_at_800_pixels_has_torchvisions_numbers():
   theirs = {name: parameter.default for name, parameter in inspect.signature(faster_rcnn.FasterRCNN).parameters.items()}
   recipe = common.faster_rcnn(800)
   for step in ('train', 'test'):
-    assert recipe[step] == (theirs[f'rpn_pre_nms_top_n_{step}'], theirs[f'rpn_post_nms_top_n_{step}'])
-  for ours, name in (('region', 'rpn'), ('box', 'box')):
-    assert recipe[f'{ours}_overlap'] == theirs[f'{name}_nms_thresh']
-    assert recipe[f'{ours}_match'] == (theirs[f'{name}_bg_iou_thresh'], theirs[f'{name}_fg_iou_thresh'])
+    assert recipe[f'rpn_proposals_{step}'] == (
+      theirs[f'rpn_pre_nms_top_n_{step}'], theirs[f'rpn_post_nms_top_n_{step}'])
+  for ours, name in (('rpn', 'rpn'), ('roi', 'box')):
+    assert recipe[f'{ours}_nms_iou'] == theirs[f'{name}_nms_thresh']
+    assert recipe[f'{ours}_match_iou'] == (theirs[f'{name}_bg_iou_thresh'], theirs[f'{name}_fg_iou_thresh'])
     count = theirs[f'{name}_batch_size_per_image']
     assert recipe[f'{ours}_sample'] == (count, count * theirs[f'{name}_positive_fraction'])
-  assert (recipe.score, recipe.detections) == (theirs['box_score_thresh'], theirs['box_detections_per_img'])
+  assert (recipe.min_score, recipe.max_detections) == (theirs['box_score_thresh'], theirs['box_detections_per_img'])
   anchors = faster_rcnn._default_anchorgen()
-  assert recipe.sides == anchors.sizes and {recipe.ratios} == set(anchors.aspect_ratios)
+  assert recipe.anchor_sizes == anchors.sizes and {recipe.aspect_ratios} == set(anchors.aspect_ratios)
 
 
-def test_what_lies_in_empty_slots_changes_nothing(trained):
-  boxes, kind = setting.targets(5)
-  boxes[kind < 0] = (10, 20, 50, 70)
+def test_the_content_of_empty_slots_changes_nothing(trained):
+  boxes, class_id = setting.targets(5)
+  boxes[class_id < 0] = (10, 20, 50, 70)
   loss, _, gradient = run_training(boxes=boxes)
   np.testing.assert_array_equal(loss, trained[0])
   jax.tree.map(np.testing.assert_array_equal, gradient, trained[2])
 
 
 def test_rows_of_padding_change_nothing(trained):
-  """The third image's boxes and whether it is there at all: only the latter moves the loss."""
-  boxes, kind = setting.targets(5)
+  """Boxes of a padded image do not change the loss; padding the image does."""
+  boxes, class_id = setting.targets(5)
   without, *_ = run_training(rows=(True, True, False))
-  boxes[2], kind[2] = boxes[0] / 2, kind[0]
-  again, *_ = run_training(boxes=boxes, kind=kind, rows=(True, True, False))
+  boxes[2], class_id[2] = boxes[0] / 2, class_id[0]
+  again, *_ = run_training(boxes=boxes, class_id=class_id, rows=(True, True, False))
   np.testing.assert_array_equal(without, again)
   assert without != trained[0]
 
 
 def test_images_without_boxes_give_a_finite_loss():
-  loss, outputs, gradient = run_training(kind=np.full((BATCH, 5), -1, np.int32))
+  loss, outputs, gradient = run_training(class_id=np.full((BATCH, 5), -1, np.int32))
   assert np.isfinite(loss) and loss > 0
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-  assert not outputs['boxes']['target'].any() and outputs['boxes']['counts'].any()
+  assert not outputs['roi']['target_class'].any() and outputs['roi']['sampled'].any()
 
 
 def test_every_part_of_the_head_learns(trained):
@@ -194,13 +198,14 @@ def test_every_part_of_the_head_learns(trained):
   assert not still
 
 
-def test_a_box_claims_its_best_anchor_and_padding_claims_none():
-  ious_MN = jnp.array([[0.1, 0.6, 0.6, 0.0, 0.35], [0.0, 0.8, 0.2, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
-  label_N, box_N = match(ious_MN, jnp.array([True, True, True]), 0.3, 0.7, claim=True)
-  assert label_N.tolist() == [0, 1, 1, 0, -1]  # the third by claim; the last box touches nothing and claims nothing
+def test_a_box_makes_its_best_anchor_positive_and_an_empty_slot_none():
+  iou_MN = jnp.array([[0.1, 0.6, 0.6, 0.0, 0.35], [0.0, 0.8, 0.2, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+  valid_M = jnp.array([True, True, True])
+  label_N, box_N = match(iou_MN, valid_M, 0.3, 0.7, allow_low_quality=True)
+  assert label_N.tolist() == [0, 1, 1, 0, -1]  # the third as a low-quality match; the last box overlaps nothing
   assert box_N[1] == 1 and box_N[2] == 0
-  assert match(ious_MN, jnp.array([True, True, True]), 0.3, 0.7, claim=False)[0].tolist() == [0, 1, -1, 0, -1]
-  assert match(ious_MN, jnp.zeros(3, bool), 0.3, 0.7, claim=True)[0].tolist() == [0] * 5
+  assert match(iou_MN, valid_M, 0.3, 0.7, allow_low_quality=False)[0].tolist() == [0, 1, -1, 0, -1]
+  assert match(iou_MN, jnp.zeros(3, bool), 0.3, 0.7, allow_low_quality=True)[0].tolist() == [0] * 5
 
 
 @pytest.mark.parametrize('objects, background, expected', [
@@ -208,11 +213,11 @@ def test_a_box_claims_its_best_anchor_and_padding_claims_none():
   (3, 100, (3, 29)),   # the background fills up
   (30, 10, (8, 10)),   # slots stay empty
   (0, 0, (0, 0))])
-def test_samples_hold_what_torchvisions_sampler_would(objects, background, expected):
+def test_samples_have_as_many_of_each_as_torchvisions_sampler(objects, background, expected):
   label_N = np.full(150, -1)
   label_N[:objects], label_N[40:40 + background] = 1, 0
-  index_S, chosen_S = choose(jnp.asarray(label_N), jax.random.key(1), count=32, positives=8)
-  taken = np.asarray(index_S)[np.asarray(chosen_S)]
+  index_S, sampled_S = sample(jnp.asarray(label_N), jax.random.key(1), count=32, max_positives=8)
+  taken = np.asarray(index_S)[np.asarray(sampled_S)]
   assert len(set(taken)) == len(taken) == sum(expected) and index_S.shape == (32,)
   assert ((label_N[taken] == 1).sum(), (label_N[taken] == 0).sum()) == expected
 
@@ -220,12 +225,13 @@ def test_samples_hold_what_torchvisions_sampler_would(objects, background, expec
 def test_anchors_that_do_not_fit_the_pyramid_are_refused():
   config = CONFIG.copy_and_resolve_references()
   config.anchor_sizes = ((32,), (64,))
-  with pytest.raises(ValueError, match=r'anchor sides \(\(32,\), \(64,\)\) must be 5 levels of equally many sides'):
+  with pytest.raises(ValueError, match=r'anchor_sizes=\(\(32,\), \(64,\)\) must have 5 levels with equally many sizes'):
     FasterRCNN(WIDTHS, 2, config, rngs=nnx.Rngs(0))
 
 
 def test_every_candidate_is_as_likely_as_the_others():
   label_N = jnp.repeat(jnp.array([1, 0, -1]), 20)
-  draws = jax.vmap(lambda rng: choose(label_N, rng, count=16, positives=4))(jax.random.split(jax.random.key(0), 2000))
+  rngs = jax.random.split(jax.random.key(0), 2000)
+  draws = jax.vmap(lambda rng: sample(label_N, rng, count=16, max_positives=4))(rngs)
   hits = np.bincount(np.asarray(draws[0])[np.asarray(draws[1])], minlength=60) / 2000
-  np.testing.assert_allclose(hits, np.repeat([4 / 20, 12 / 20, 0], 20), atol=0.05)  # over four deviations
+  np.testing.assert_allclose(hits, np.repeat([4 / 20, 12 / 20, 0], 20), atol=0.05)  # over four standard deviations
