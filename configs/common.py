@@ -33,7 +33,7 @@ def moco_v2_augment(size: int) -> ConfigDict:
   hue jitter do nothing on a grey image and are left out."""
   return ConfigDict(dict(
     size=size,                  # px, side of a view
-    crop_area=(0.2, 1.0),       # range of the crop's area, as a share of the image; MoCo v2
+    crop_area=(0.2, 1.0),       # range of the crop's area, as a share of the image; MoCo v2: 0.2 to 1
     crop_ratio=(3 / 4, 4 / 3),  # range of the crop's width over height; MoCo v2
     flip=0.5,                   # probability of a left-right flip; MoCo v2
     blur=0.5,                   # probability of a Gaussian blur; MoCo v2
@@ -57,7 +57,7 @@ def labelled_augment(size: int) -> ConfigDict:
     size=size,                  # px, side of a view
     crop_area=(0.6, 1.0),       # range of the crop's area, as a share of the image; assumed
     crop_ratio=(4 / 5, 5 / 4),  # range of the crop's width over height; assumed
-    flip=0.5,                   # probability of a left-right flip; use 0 where a label depends on the side; assumed
+    flip=0.5,                   # probability of a left-right flip; assumed; use 0 where a label depends on the side
     jitter=0.8,                 # probability of a change of brightness and contrast; assumed
     brightness=0.2,             # largest relative change of brightness; assumed
     contrast=0.2,               # largest relative change of contrast; assumed
@@ -68,9 +68,10 @@ def labelled_augment(size: int) -> ConfigDict:
 def deeplab_v3() -> ConfigDict:
   """The segmentation head with torchvision's values (`deeplabv3_resnet50`)."""
   return ConfigDict(dict(
-    output_stride=8,         # image px per px of the trunk's last map: 8, 16 or 32; torchvision
-    width=256,               # channels of the head; torchvision
-    dilations=(12, 24, 36),  # spacing of the atrous kernels' taps, px of the map; torchvision (at output stride 8)
+    output_stride=8,         # image px per px of the trunk's last map: 8, 16 or 32; torchvision: 8
+    width=256,               # channels of the head; torchvision: 256
+    # spacing of the atrous kernels' taps, px of the map; torchvision: (12, 24, 36) at output stride 8
+    dilations=(12, 24, 36),
     dice=0.0,                # weight of a soft Dice loss that is added to the cross-entropy; torchvision has none
   ))
 
@@ -79,22 +80,24 @@ def faster_rcnn(size: int) -> ConfigDict:
   """The detection head with torchvision's values (`fasterrcnn_resnet50_fpn`), for images of `size` px. torchvision's
   anchors are 32 to 512 px on images of 800 px; scaling them with the image, to whole pixels, is our choice."""
   return ConfigDict(dict(
-    width=256,                         # channels of the feature pyramid; torchvision
-    roi_hidden=1024,                   # channels of the RoI head's two fully connected layers; torchvision
-    # sides of the anchors on each of the five pyramid levels, px; torchvision, scaled
+    width=256,                         # channels of the feature pyramid; torchvision: 256
+    roi_hidden=1024,                   # channels of the RoI head's two fully connected layers; torchvision: 1024
+    # sides of the anchors on each of the five pyramid levels, px; torchvision: 32 to 512 px at 800 px, scaled
     anchor_sizes=tuple((round(side * size / 800),) for side in (32, 64, 128, 256, 512)),
     aspect_ratios=(0.5, 1.0, 2.0),     # height over width of the anchors; torchvision
-    # proposals while training: at most so many per level before NMS, and per image after it; torchvision
+    # proposals in training: at most so many per level before NMS, and per image after it; torchvision: 2000
     rpn_proposals_train=(2000, 2000),
-    rpn_proposals_test=(1000, 1000),   # the same in inference; torchvision
+    rpn_proposals_test=(1000, 1000),   # the same in inference; torchvision: 1000
     rpn_nms_iou=0.7,                   # NMS drops a proposal that overlaps a better one by more (IoU); torchvision
     # IoU of an anchor with its best box: below the first it is background, from the second on an object; torchvision
     rpn_match_iou=(0.3, 0.7),
-    rpn_sample=(256, 128),             # anchors per image in the RPN loss, and at most so many objects; torchvision
+    # anchors per image in the RPN loss, and at most so many on objects; torchvision: (256, 128)
+    rpn_sample=(256, 128),
     # IoU of a proposal with its best box: below the first it is background, from the second on an object; torchvision
     roi_match_iou=(0.5, 0.5),
-    roi_sample=(512, 128),             # proposals per image in the RoI loss, and at most so many objects; torchvision
+    # proposals per image in the RoI loss, and at most so many on objects; torchvision: (512, 128)
+    roi_sample=(512, 128),
     min_score=0.05,                    # lowest score of a detection; torchvision
     roi_nms_iou=0.5,                   # the same for detections of one class; torchvision
-    max_detections=100,                # detections per image, at most; torchvision
+    max_detections=100,                # detections per image, at most; torchvision: 100
   ))

@@ -29,15 +29,15 @@ def get_config(variant: str = 'embedded') -> ConfigDict:
 def base() -> ConfigDict:
   return ConfigDict(dict(
     name='continual',          # label of the progress bar
-    objective='multitask',     # what is trained; every config file has its own, leave it
+    objective='multitask',     # the kind of run; it belongs to this file, do not change it
     workdir='runs/continual',  # folder of checkpoints, metrics and results; the same command resumes the run in it
     seed=0,                    # seed of the weights, the order of images and tasks, and the augmentation
     trunk='resnet18',          # 'resnet18', 'resnet34' or 'resnet50'; MUSCLE has 18 and 50
-    dtype='float32',           # of activations: 'float32' or 'bfloat16'; weights, statistics and losses stay float32
+    dtype='float32',           # type of activations: 'float32' or 'bfloat16'; weights and losses stay float32
     sharding='replicated',     # 'replicated': every device holds the whole state; 'fsdp': each device holds a part
     init='scratch',            # where the trunk starts: scratch, imagenet, moco, md_moco, muscle--, mtpret or other
     init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
-    train='all',               # 'all', or 'head': the trunk is frozen
+    train='all',               # 'all' or 'head'; 'head' freezes the trunk
     tasks=tasks.embedded(tasks.muscle4, steps=40),
     # order of the visits: 'cyclic_reshuffled' (a new random order each round; MUSCLE), 'cyclic' (the listed order each
     # round), 'sequential' (all visits to a task in a row) or 'joint' (all tasks in every step)
@@ -98,7 +98,7 @@ def muscle4(config: ConfigDict) -> None:
 
 
 def mtpret7(config: ConfigDict) -> None:
-  """The same with seven tasks. Three of them are assumed."""
+  """Seven tasks, three of them assumed, at full scale."""
   papers_scale(config, 'mtpret7', tasks.mtpret7)
 
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
   return ConfigDict(dict(
-    objective='evaluate',
+    objective='evaluate',  # the kind of run; it belongs to this file, do not change it
     run='runs/finetune/pneumonia',  # workdir of the run to score
     state='',         # 'best' by validation or 'last'; '' is 'best', or 'last' for a run with several tasks
     split='test',     # 'train', 'validation' or 'test'

@@ -45,9 +45,9 @@ def join(stages: dict[str, ConfigDict], workdir: str, data: str) -> ConfigDict:
     if name in tasks.muscle4:
       stage.update(init='mtpret', init_from=f'{workdir}/continual')
   return ConfigDict(dict(
-    objective='recipe',
-    workdir=workdir,                              # folder of the recipe's log; each stage has a folder in it
-    stages=ConfigDict(stages, sort_keys=False),   # they run in this order
+    objective='recipe',                           # the kind of run; it belongs to this file, do not change it
+    workdir=workdir,                              # folder of the stages' workdirs
+    stages=ConfigDict(stages, sort_keys=False),   # the config of each stage; they run in this order
   ))
 
 

@@ -29,11 +29,11 @@ def get_config(variant: str = 'embedded') -> ConfigDict:
 def base() -> ConfigDict:
   return ConfigDict(dict(
     name='pretrain',           # label of the progress bar
-    objective='moco',          # what is trained; every config file has its own, leave it
+    objective='moco',          # the kind of run; it belongs to this file, do not change it
     workdir='runs/pretrain',   # folder of checkpoints, metrics and results; the same command resumes the run in it
     seed=0,                    # seed of the weights, the order of images and the augmentation
     trunk='resnet18',          # 'resnet18', 'resnet34' or 'resnet50'; MUSCLE has 18 and 50
-    dtype='float32',           # of activations: 'float32' or 'bfloat16'; weights, statistics and losses stay float32
+    dtype='float32',           # type of activations: 'float32' or 'bfloat16'; weights and losses stay float32
     sharding='replicated',     # 'replicated': every device holds the whole state; 'fsdp': each device holds a part
     init='scratch',            # where the trunk starts: scratch, imagenet, moco, md_moco, muscle--, mtpret or other
     init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
@@ -63,7 +63,7 @@ def base() -> ConfigDict:
     ),
     augment=dict(common.moco_v2_augment(32), crop_area=(0.3, 1.0)),
     data=dict(
-      datasets=common.embedded,  # names; () is every dataset found in `archives`
+      datasets=common.embedded,  # names of datasets; () is every dataset found in `archives`
       archives='',             # folder of the downloaded archives; '' is phantoms, which the run renders itself
       phantoms=common.phantoms(),
       dir='data/phantoms',     # folder of the prepared datasets
@@ -89,7 +89,7 @@ def embedded(config: ConfigDict) -> None:
 
 
 def smoke(config: ConfigDict) -> None:
-  """The same with six steps, to show that everything runs. Its scores mean nothing."""
+  """Six steps, to show that everything runs. Its scores mean nothing."""
   config.steps, config.batch, config.save_every, config.log_every = 6, 32, 3, 2
   config.workdir = 'runs/smoke'
   config.data.dir = 'data/smoke'
@@ -115,7 +115,7 @@ def muscle9(config: ConfigDict) -> None:
 
 
 def mtpret11(config: ConfigDict) -> None:
-  """The same with eleven datasets. Two of them are assumed."""
+  """Eleven datasets, two of them assumed, at full scale: ResNet-50 at 224 px, 132,000 steps; MoCo v2's values."""
   papers_scale(config, 'mtpret11', common.mtpret11)
 
 

@@ -1,0 +1,225 @@
+"""Writes docs/configs.md from the comments and values of configs/.
+
+    python -m docs.make_configs
+"""
+
+import ast
+import inspect
+import io
+import pathlib
+import textwrap
+import tokenize
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from configs import common, continual, evaluate, finetune, mtpret, pretrain, tasks
+
+PAGE = pathlib.Path(__file__).with_name('configs.md')
+
+INTRO = '''# Configs
+
+<!-- Written by `python -m docs.make_configs` from the comments in configs/. Change those, then run it. -->
+
+A config file is Python and returns a nested dict of values. Choose one, with a variant after a colon, and set any field
+on the command line:
+
+```sh
+python -m mtpret_jax.main --config=configs/pretrain.py:smoke --config.batch=64 --config.moco.temperature=0.1 \\
+  --config.data.datasets="('mura','rsna_bone_age')"
+```
+
+All fields are checked before anything slow starts. The message for a value that cannot work names the rule and a value
+that can. To make a config of your own, copy a file, change its values and pass its path to `--config`.
+
+The meanings below also say where a value comes from. *MUSCLE* is the paper. *MoCo v2* and *torchvision* are reference
+implementations. *Recalled* is remembered from a paper but not verified. *Assumed* is our choice where the papers are
+silent. [Method](method.md) has the details.
+
+## Files and variants
+'''
+
+TASKS_INTRO = '''
+### Tasks
+
+`configs/finetune.py:TASK` takes one of these. `configs/continual.py` visits the first four, and its variant `mtpret7`
+visits all that are not external. An *external* task refuses a trunk that was pretrained on its images.
+'''
+
+DATASETS_INTRO = '''
+### Lists of datasets
+
+`data.datasets` of stage 1 takes any names. `configs/common.py` has these lists; [Datasets](datasets.md) describes each
+dataset.
+'''
+
+FIELDS_INTRO = '''
+## Fields
+
+The second column is the default. The third is the value at the papers' scale, where it differs.
+'''
+
+
+class Section(NamedTuple):
+  """A table of fields: those below `prefix` that `function` lists, at the default and at the papers' scale."""
+
+  title: str
+  words: str
+  function: Callable
+  prefix: str
+  small: ConfigDict
+  full: ConfigDict | None
+  full_name: str = ''
+
+
+def list_sections() -> list[Section]:
+  pretrain_pair = pretrain.get_config(), pretrain.get_config('mtpret11'), ':mtpret11'
+  continual_pair = continual.get_config(), continual.get_config('mtpret7'), ':mtpret7'
+  tasks_of = {task: (finetune.get_config(task), finetune.get_config(f'real,{task}'), f':real,{task}')
+              for task in ('pneumonia', 'lung', 'tuberculosis')}
+  return [
+    Section('Stage 1: pretraining', '`configs/pretrain.py`', pretrain.base, '', *pretrain_pair),
+    Section('Stage 1: augmentation', 'Each image gives two views.', common.moco_v2_augment, 'augment.',
+            *pretrain_pair),
+    Section('Stages 2 and 3', '`configs/continual.py` and `configs/finetune.py`, which sets `order=\'cyclic\'`, '
+            '`rounds=1`, `memory.anchor=\'none\'`, `evaluate_every=50` and `resamples=1000`.', continual.base, '',
+            *continual_pair),
+    Section('Stages 2 and 3: a task', 'The values are those of `pneumonia`.', tasks.make_task_config,
+            'tasks.pneumonia.', *tasks_of['pneumonia']),
+    Section('Stages 2 and 3: augmentation of a task', 'The values are those of `pneumonia`.', common.labelled_augment,
+            'tasks.pneumonia.augment.', *tasks_of['pneumonia']),
+    Section('The segmentation head', 'DeepLab-V3. The values are those of `lung`.', common.deeplab_v3,
+            'tasks.lung.head.', *tasks_of['lung']),
+    Section('The detection head', 'Faster R-CNN on a feature pyramid. The values are those of `tuberculosis`.',
+            common.faster_rcnn, 'tasks.tuberculosis.head.', *tasks_of['tuberculosis']),
+    Section('Phantoms', 'Used while `data.archives` is empty.', common.phantoms, 'data.phantoms.',
+            pretrain.get_config(), None),
+    Section('Scoring again', '`configs/evaluate.py`', evaluate.get_config, '', evaluate.get_config(), None),
+    Section('The whole recipe', '`configs/mtpret.py`. The fields of each stage follow below `stages`, such as '
+            '`stages.pretrain.steps`.', mtpret.join, '', mtpret.get_config(), None)]
+
+
+def read_comments(function: Callable) -> dict[str, str]:
+  """{field: comment} of the dict that `function` returns. A comment stands behind a field or on the lines above it."""
+  source = textwrap.dedent(inspect.getsource(function))
+  lines = {token.start[0]: (token.string.lstrip('# '), not token.line[:token.start[1]].strip())
+           for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT}
+  returned = next(node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Return))
+  return dict(walk_fields(returned, lines, ''))
+
+
+def walk_fields(node: ast.expr | None, lines: Mapping[int, tuple[str, bool]], prefix: str
+                ) -> Iterator[tuple[str, str]]:
+  if is_call(node, 'ConfigDict'):
+    node = node.args[0]  # type: ignore[union-attr]
+  if not is_call(node, 'dict'):
+    return
+  for field in node.keywords:  # type: ignore[union-attr]
+    if is_call(field.value, 'dict'):
+      yield from walk_fields(field.value, lines, f'{prefix}{field.arg}.')
+    elif field.value.end_lineno in lines:
+      yield f'{prefix}{field.arg}', lines[field.value.end_lineno][0]
+    else:
+      above: list[str] = []
+      line = field.lineno - 1
+      while line in lines and lines[line][1]:
+        above.insert(0, lines[line][0])
+        line -= 1
+      if above:
+        yield f'{prefix}{field.arg}', ' '.join(above)
+
+
+def is_call(node: ast.AST | None, name: str) -> bool:
+  return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+
+
+def get_value(config: ConfigDict, field: str) -> Any:
+  for part in field.split('.'):
+    config = config[part]
+  return config
+
+
+def show(value: Any) -> str:
+  """A value as it is typed, or the name of a list of datasets."""
+  if isinstance(value, ConfigDict):
+    return ''
+  for name in ('embedded', 'muscle9', 'mtpret11'):
+    if value == getattr(common, name):
+      return f'`{name}`'
+  return f'`{shorten(value)!r}`'
+
+
+def shorten(value: Any) -> Any:
+  if isinstance(value, float):
+    return float(f'{value:.3g}')
+  return tuple(map(shorten, value)) if isinstance(value, tuple) else value
+
+
+def make_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+  header = list(header)
+  cells = [[cell.replace('|', '\\|') for cell in row] for row in rows]
+  return ['', *(f'| {" | ".join(row)} |'.replace('|  |', '| |') for row in (header, ['---'] * len(header), *cells))]
+
+
+def make_section(section: Section) -> list[str]:
+  rows = []
+  for field, meaning in read_comments(section.function).items():
+    path = f'{section.prefix}{field}'
+    small = show(get_value(section.small, path))
+    full = show(get_value(section.full, path)) if section.full else small
+    shown = path.replace(section.prefix.split('.')[1], 'TASK') if path.startswith('tasks.') else path
+    rows.append([f'`{shown}`', small, *([full if full != small else ''] if section.full else []), meaning])
+  header = ['field', 'default', *([f'`{section.full_name}`'] if section.full else []), 'meaning']
+  return ['', f'### {section.title}', '', section.words, *make_table(header, rows)]
+
+
+def list_variants() -> Iterator[tuple[str, Callable]]:
+  """(what `--config` takes, the function whose docstring describes it)."""
+  files: tuple[tuple[str, ModuleType, Mapping[str, Callable]], ...] = (
+    ('pretrain', pretrain, pretrain.VARIANTS), ('continual', continual, continual.VARIANTS),
+    ('mtpret', mtpret, mtpret.VARIANTS))
+  for name, _, variants in files:
+    for variant, function in variants.items():
+      yield f'configs/{name}.py' + (f':{variant}' if variant != 'embedded' else ''), function
+  for size, function in finetune.SIZES.items():
+    yield f'configs/finetune.py:{size},TASK', function
+
+
+def make_variants() -> list[str]:
+  rows = [[f'`{name}`', first_line(function)] for name, function in list_variants()]
+  rows.insert(-2, ['`configs/finetune.py:TASK`', 'One task on phantoms, ResNet-18 at 64 or 96 px, for two cores.'])
+  rows.append(['`configs/evaluate.py`', first_line(evaluate)])
+  return make_table(['`--config=`', 'what it runs'], rows)
+
+
+def first_line(documented: Any) -> str:
+  return ' '.join((inspect.getdoc(documented) or '').split('\n\n')[0].split())
+
+
+def make_tasks() -> list[str]:
+  rows = []
+  for name in tasks.TASKS:
+    small, full = (finetune.get_config(f'{size}{name}').tasks[name] for size in ('', 'real,'))
+    rows.append([f'`{name}`', small.kind, f'`{small.dataset}`', f'{small.augment.size}', f'{full.augment.size}',
+                 'external' if small.external else ''])
+  return make_table(['task', 'kind', 'dataset', 'px', 'px, `real`', ''], rows)
+
+
+def make_datasets() -> list[str]:
+  names = ('embedded', 'muscle9', 'mtpret11')
+  return make_table(['list', 'datasets'], [
+    [f'`{name}`', ', '.join(f'`{dataset}`' for dataset in getattr(common, name))] for name in names])
+
+
+def make_page() -> str:
+  lines = [INTRO.rstrip(), *make_variants(), TASKS_INTRO.rstrip(), *make_tasks(), DATASETS_INTRO.rstrip(),
+           *make_datasets(), FIELDS_INTRO.rstrip()]
+  for section in list_sections():
+    lines += make_section(section)
+  return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+  PAGE.write_text(make_page())
