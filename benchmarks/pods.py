@@ -1,27 +1,28 @@
-"""Stage 1 at the papers' scale compiled for TPU pods of 8 to 256 chips, none of which is here: what each chip does.
+"""What each chip does in stage 1 at the papers' scale, compiled for TPU pods of 8 to 256 chips that are not here.
 
     python -m benchmarks.pods                                   needs libtpu (benchmarks/requirements.txt), no TPU
     python -m benchmarks.pods --pods v5e:2x4 v5e:4x4 --images 64
 
-As many images a chip on every pod, so each line should read the same: FLOPs, traffic and memory of a chip, and how many
-messages it sends and what is summed in them. What is gathered grows with the chips: the keys of all, since each keeps
-the whole queue; with many chips XLA sums them instead. All of it is the compiler's account or counted in the compiled
-program (docs/pods.md); nothing is run.
-A line takes 4 to 23 minutes on two cores.
+Every pod has the same number of images per chip, so all lines should be equal: FLOPs, memory traffic and memory of a
+chip, the number of its collectives, and the bytes that they sum. The bytes that they gather grow with the chips,
+because each chip gets the keys of all for its queue. With many chips XLA sums these instead. All figures are the
+compiler's, or counted in the compiled program (docs/pods.md); nothing is run. A line takes 4 to 23 minutes on two
+cores.
 """
 
 import argparse
 
 import jax
+from ml_collections import ConfigDict
 
 from configs import pretrain
-from mtpret_jax.preflight.report import take_account
+from mtpret_jax.preflight.report import compute_cost
 from mtpret_jax.preflight.topology import find_pod
 
 PODS = ('v5e:2x4', 'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16', 'v5e:16x16')
 
 
-def make_config(variant, images, chips):
+def make_config(variant: str, images: int, chips: int) -> ConfigDict:
   config = pretrain.get_config(variant)
   config.batch = images * chips
   config.moco.update(group=images, shuffle_groups=4)  # a host has four chips
@@ -29,21 +30,21 @@ def make_config(variant, images, chips):
   return config
 
 
-def measure(variant, images, name):
-  """The row of one pod as numbers."""
+def measure(variant: str, images: int, name: str) -> dict[str, float]:
+  """The line of one pod."""
   pod = find_pod(name)
-  account = take_account(make_config(variant, images, len(pod.devices)), 'moco', pod)
-  gathered = sum(size for kind, size in account.messages if kind == 'all-gather') / 1e6
-  return {'chips': len(pod.devices), 'TFLOP': account.flops / 1e12, 'accessed, GB': account.accessed / 1e9,
-          'HBM traffic, GB': account.traffic / 1e9, 'memory, GB': account.peak / 1e9,
-          'messages': len(account.messages), 'summed, MB': sum(size for _, size in account.messages) / 1e6 - gathered,
-          'gathered, MB': gathered, 'compiled in, s': account.seconds}
+  cost = compute_cost(make_config(variant, images, len(pod.devices)), 'moco', pod)
+  gathered = sum(size for kind, size in cost.collectives if kind == 'all-gather') / 1e6
+  return {'chips': len(pod.devices), 'TFLOP': cost.flops / 1e12, 'accessed, GB': cost.bytes_accessed / 1e9,
+          'HBM traffic, GB': cost.hbm_bytes / 1e9, 'memory, GB': cost.peak_memory / 1e9,
+          'messages': len(cost.collectives), 'summed, MB': sum(size for _, size in cost.collectives) / 1e6 - gathered,
+          'gathered, MB': gathered, 'compiled in, s': cost.compile_seconds}
 
 
-def main():
+def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--variant', default='mtpret11', help='of configs/pretrain.py')
-  parser.add_argument('--images', type=int, default=32, help='on a chip')
+  parser.add_argument('--images', type=int, default=32, help='per chip')
   parser.add_argument('--pods', nargs='+', default=PODS)
   args = parser.parse_args()
   jax.config.update('jax_platforms', 'cpu')

@@ -1,52 +1,64 @@
-"""What is looked at while a run of stage 2 or 3 pauses: every task's validation score; the best state is kept."""
+"""Validation while a run of stage 2 or 3 trains: scores of all tasks, and the checkpoint of the best state."""
 
 import json
 import logging
 import math
 import pathlib
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 from mtpret_jax.evaluation import predict
 from mtpret_jax.runtime import checkpoint, distributed
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically
+from mtpret_jax.step import TrainState
 
 log = logging.getLogger(__name__)
 
 FILE, BEST = 'validation.jsonl', 'best'
 
 
-def make_watch(config, workdir, start):
-  """watch(state, step): scores the validation split, of a run with one task saves the state in `best/` where it is the
-  best so far by its headline score (several tasks' scores have no common unit), and writes a line to `validation.jsonl`
-  and TensorBoard. A pause with a line is over: a run that resumes there does not go through it again. A run that starts
-  at step 0 forgets what another one, interrupted before its first checkpoint, left of these."""
-  collectors = {}
+def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -> Callable[[TrainState, int], None]:
+  """validate(state, step): scores the validation split of each task and appends a line to `validation.jsonl` and to
+  TensorBoard. A run with one task also saves the state in `best/` if its headline score is the best so far. Scores of
+  several tasks have no common unit, so a run with several tasks keeps no best state.
+
+  A step that already has a line is not validated again when the run resumes there. A run that starts at step 0 first
+  deletes the lines and the best state of any earlier run that was interrupted before its first checkpoint.
+
+  Raises:
+    checkpoint.Damaged: the best state of a resumed run is damaged. It is checked now, not hours later.
+  """
+  predictors: dict[tuple[str, str], predict.Predictor] = {}
   if start == 0 and jax.process_index() == 0:
     shutil.rmtree(pathlib.Path(workdir, BEST), ignore_errors=True)
     pathlib.Path(workdir, FILE).unlink(missing_ok=True)
   check_best(workdir)
 
-  def watch(state, step):
+  def validate(state: TrainState, step: int) -> None:
     if step == start and any(line['step'] == step for line in read(workdir)):
       return
-    scored = predict.score_tasks(config, state, 'validation', collectors)
-    heads = distributed.run_on_first(lambda: {name: predict.headline_of(result) for name, (_, result) in scored.items()})
+    scored = predict.score_tasks(config, state, 'validation', predictors)
+    headlines = distributed.run_on_first(
+      lambda: {name: predict.find_headline(result) for name, (_, result) in scored.items()})
     log.info('validation at step %d: %s', step, ', '.join(
-      f'{name} {title} {value if value is None else round(value, 4)}' for name, (title, value, _) in heads.items()))
-    if len(heads) == 1:
-      (_, value, sign), = heads.values()
-      keep_best(workdir, state, step, -math.inf if value is None else sign * value, config.save_retries)
+      f'{name} {title} {"undefined" if value is None else round(value, 4)}'
+      for name, (title, value, _) in headlines.items()))
+    if len(headlines) == 1:
+      (_, value, sign), = headlines.values()
+      save_if_best(workdir, state, step, -math.inf if value is None else sign * value, config.save_retries)
     if jax.process_index() == 0:
       write(workdir, step, {name: {'headline': title, 'value': value, 'sign': sign}
-                            for name, (title, value, sign) in heads.items()})
-  return watch
+                            for name, (title, value, sign) in headlines.items()})
+  return validate
 
 
-def write(workdir, step, scores):
-  """Replaces what an interrupted run may have written of this step and later ones."""
+def write(workdir: str | pathlib.Path, step: int, scores: dict[str, dict]) -> None:
+  """Appends the line of a step. Lines of this step and later ones, which an interrupted run may have left, go."""
   path = pathlib.Path(workdir, FILE)
   earlier = [line for line in read(workdir) if line['step'] < step]
   write_atomically(path, ''.join(json.dumps(line) + '\n' for line in [*earlier, {'step': step, 'tasks': scores}]))
@@ -56,34 +68,37 @@ def write(workdir, step, scores):
         events.add_scalar(f'validation/{name}', score['value'], step)
 
 
-def read(workdir):
-  """The lines of `validation.jsonl`: `step`, and of each task `headline`, `value` and `sign`; without damaged ones."""
+def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+  """The lines of `validation.jsonl`: {'step', 'tasks': {task: {'headline', 'value', 'sign'}}}, without damaged ones."""
   lines = read_json_lines(pathlib.Path(workdir, FILE))
-  whole = [line for line in lines if isinstance(line.get('tasks'), dict) and all(map(is_score, line['tasks'].values()))]
-  if len(whole) < len(lines):
-    log.warning('%d damaged lines of %s are left out', len(lines) - len(whole), pathlib.Path(workdir, FILE))
-  return whole
+  intact = [line for line in lines
+            if isinstance(line.get('tasks'), dict) and all(map(is_score, line['tasks'].values()))]
+  if len(intact) < len(lines):
+    log.warning('%d damaged lines of %s are left out', len(lines) - len(intact), pathlib.Path(workdir, FILE))
+  return intact
 
 
-def is_score(score):
-  """Whether it is what `make_watch` writes of a task."""
+def is_score(score: Any) -> bool:
+  """Whether `score` is what `write` stores for a task. `sign` is -1 where lower is better."""
   return (isinstance(score, dict) and isinstance(score.get('headline'), str) and score.get('sign') in (-1, 1)
           and (score.get('value', '') is None or isinstance(score.get('value'), int | float)))
 
 
-def check_best(workdir):
-  """Raises Damaged at the start of a run rather than at its next pause."""
+def check_best(workdir: str | pathlib.Path) -> None:
+  """Raises checkpoint.Damaged if the saved best state is damaged."""
   folder = pathlib.Path(workdir, BEST)
   try:
     if folder.is_dir():
       checkpoint.find_latest(folder)
   except checkpoint.Damaged as error:
-    raise checkpoint.Damaged(f'{error}; or delete {folder}: the best state is then the best from here on') from error
+    raise checkpoint.Damaged(f'{error}; or delete {folder}: the run then keeps the best state from here on') from error
 
 
-def keep_best(workdir, state, step, score, retries):
+def save_if_best(workdir: str | pathlib.Path, state: TrainState, step: int, score: float, retries: int) -> None:
+  """Saves the state in `best/` if its score (higher is better) exceeds that of the saved one."""
   with checkpoint.open_checkpoints(workdir, 1, BEST, retries) as checkpoints:
     before = checkpoint.read_metadata(checkpoints)
+    # the first process decides: all must agree, since saving is collective
     if distributed.run_on_first(lambda: before is None or (
         score > before['score'] and checkpoints.latest < step)):
       checkpoint.save(checkpoints, state, step, {'score': score}, wait=True)

@@ -1,13 +1,14 @@
-"""The steps of a run as a compiler needs them: shapes in place of state and batches. No data is prepared or read."""
+"""A run as shapes: what the compiler needs of its state and batches. No data is prepared or read."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.data import pipeline
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.objectives import Objective
 from mtpret_jax.objectives.moco import make_moco
@@ -16,82 +17,92 @@ from mtpret_jax.runtime.loss_guard import make_guard
 from mtpret_jax.runtime.sharding import by_batch
 from mtpret_jax.stages import make_plan
 from mtpret_jax.step import compile_step, make_optimiser, make_schedule, make_visit_schedule, place_state, shape_state
-from mtpret_jax.tasks import make_task
+from mtpret_jax.tasks import find_kind
+from mtpret_jax.tasks.task import About, TaskModel
 from tfds_builders import build
+
+BatchShapes = dict[str, jax.ShapeDtypeStruct]  # field -> shape and dtype, of the batch on all devices together
 
 
 @dataclasses.dataclass(frozen=True)
-class Rehearsal:
-  """`batches`: {task: {field: ShapeDtypeStruct}}, the whole batch of all devices, for each task that has a step."""
+class AbstractRun:
+  """Attributes:
+    objective: as in training.
+    batches: {task: the shapes of its batch}, for each task that has a step of its own.
+    schedule: step -> learning rate.
+  """
 
   objective: Objective
-  batches: dict
-  schedule: object
+  batches: dict[str, BatchShapes]
+  schedule: Callable[[jax.Array], jax.Array]
 
 
-def rehearse(config):
-  """The `Rehearsal` of one stage. Raises ConfigError where a dataset's findings, classes or kinds are not known."""
+def make_abstract_run(config: ConfigDict) -> AbstractRun:
+  """The run of one stage.
+
+  Raises:
+    ConfigError: the labels of a dataset are unknown, see `describe_dataset`.
+  """
   if config.objective == 'moco':
-    return Rehearsal(make_moco(config), {'moco': shape_pairs(config)},
-                     make_schedule(config.optimiser, config.steps))
+    return AbstractRun(make_moco(config), {'moco': shape_moco_batch(config)},
+                       make_schedule(config.optimiser, config.steps))
   abouts = {name: describe_dataset(config, task_config.dataset) for name, task_config in config.tasks.items()}
-  tasks = {name: make_task(task_config.kind, pipeline.choose_findings(abouts[name], task_config), choose_head(task_config))
-           for name, task_config in config.tasks.items()}
-  batches = {name: shape_labelled(task_config, pipeline.choose_findings(abouts[name], task_config))
-             for name, task_config in config.tasks.items()}
+  models = {name: make_model(task_config, abouts[name]) for name, task_config in config.tasks.items()}
+  batches = {name: shape_labelled_batch(task_config, abouts[name]) for name, task_config in config.tasks.items()}
   if config.order == JOINT:
-    batches = {JOINT: {f'{name}/{field}': rows for name, batch in batches.items() for field, rows in batch.items()}}
-  plan = make_plan(config, dict.fromkeys(config.tasks, 0))  # a visit of an epoch: its length changes nothing here
-  return Rehearsal(make_multitask(config, tasks, plan.begins), batches,
-                   make_visit_schedule(config.optimiser, plan))
+    batches = {JOINT: {f'{name}/{field}': shape for name, batch in batches.items() for field, shape in batch.items()}}
+  # A visit of one epoch has as many steps as the data has batches. Without data, 0 images give it one step; the number
+  # of steps changes no shape.
+  plan = make_plan(config, dict.fromkeys(config.tasks, 0))
+  return AbstractRun(make_multitask(config, models, plan.begins), batches,
+                     make_visit_schedule(config.optimiser, plan))
 
 
-def describe_dataset(config, name):
-  """What the dataset says of itself, without its archive; of one of your own, once it is prepared."""
+def describe_dataset(config: ConfigDict, name: str) -> About:
+  """The metadata of a dataset: from its builder if it is a public one, else from the prepared data.
+
+  Raises:
+    ConfigError: it is a dataset of your own and not prepared yet.
+  """
   if name in build.NAMES:
-    return build.describe(name)
+    return build.declared_metadata(name)
   path = build.locate(name, config.data.dir, config.data.stored_size)
   if not build.is_prepared(path):
-    raise ConfigError(f'what {name!r} is labelled with is not known before it is prepared: run python -m '
+    raise ConfigError(f'the labels of {name!r} are not known before it is prepared: run python -m '
                       f'tfds_builders.build {name} --archives <folder> --data_dir {config.data.dir} first')
   return dict(build.read_metadata(path))
 
 
-def choose_head(task_config):
-  """For a regression the mean and deviation of values that nobody has read: any numbers compile to the same."""
-  return ConfigDict(dict(mean=0.0, deviation=1.0)) if task_config.kind == 'regression' else task_config.get('head')
+def make_model(task_config: ConfigDict, about: About) -> TaskModel:
+  """The model of a task. Numbers that training takes from the data, such as the mean of a value, are placeholders:
+  shapes do not depend on them."""
+  kind = find_kind(task_config.kind)
+  return kind.make_model(kind.select(about, task_config), kind.fit_head(task_config, None))
 
 
-def shape_pairs(config):
-  """The batch of `pipeline.make_moco_batches`."""
+def shape_moco_batch(config: ConfigDict) -> BatchShapes:
+  """The batch of stage 1, as `pipeline.make_moco_batches` reads it."""
   images = jax.ShapeDtypeStruct((config.batch, config.data.size, config.data.size, 1), np.uint8)
   return {'query': images, 'key': images, 'source': jax.ShapeDtypeStruct((config.batch,), np.int32)}
 
 
-def shape_labelled(task_config, about):
-  """The batch of `pipeline.make_visit_batches`, see `records.read_labelled`."""
-  def rows(*shape, of):
-    return jax.ShapeDtypeStruct((task_config.batch, *shape), of)
-
-  findings = len(about['findings'])
-  taught = {
-    'classification': lambda: {'present': rows(findings, of=np.float32), 'label_mask': rows(findings, of=np.bool_)},
-    'regression': lambda: {'value': rows(1, of=np.float32)},
-    'segmentation': lambda: {'mask': rows(task_config.size, task_config.size, of=np.int8)},
-    'detection': lambda: {'boxes': rows(task_config.objects, 4, of=np.float32), 'class_id': rows(task_config.objects, of=np.int32)},
-  }
-  return {'image': rows(task_config.size, task_config.size, 1, of=np.uint8)} | taught[task_config.kind]()
+def shape_labelled_batch(task_config: ConfigDict, about: About) -> BatchShapes:
+  """The batch of a task of stage 2 or 3, as `pipeline.make_visit_batches` reads it."""
+  row: Mapping[str, tuple[tuple[int, ...], Any]] = {
+    'image': ((task_config.size, task_config.size, 1), np.uint8),
+    **find_kind(task_config.kind).label_shapes(about, task_config)}
+  return {field: jax.ShapeDtypeStruct((task_config.batch, *shape), dtype) for field, (shape, dtype) in row.items()}
 
 
-def lower(config, rehearsal, task, mesh):
-  """(the step of `task` for the devices of `mesh`, the same lowered: `jax.stages.Lowered`). What is lowered is what
-  training calls, to the shardings of the arrays; otherwise jax would trace it anew, under other names."""
-  objective, optimiser = rehearsal.objective, make_optimiser(config.optimiser)
-  placement = place_state(objective, optimiser, mesh, config.sharding)
-  step = compile_step(objective, optimiser, rehearsal.schedule, task, mesh, config.seed, make_guard(config), placement)
+def lower_step(config: ConfigDict, run: AbstractRun, task: str, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+  """The step of `task`, lowered for the devices of `mesh`: the same step, with the same shardings, as in training."""
+  optimiser = make_optimiser(config.optimiser)
+  placement = place_state(run.objective, optimiser, mesh, config.sharding)
+  step: Any = compile_step(run.objective, optimiser, run.schedule, task, mesh, config.seed, make_guard(config),
+                           placement)
 
-  def place(sharding, shapes):
+  def place(sharding: jax.sharding.Sharding, shapes: Any) -> Any:
     return jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes)
 
-  state = jax.tree.map(place, placement, shape_state(objective, optimiser))
-  return step, step.lower(state, place(by_batch(mesh), rehearsal.batches[task]))
+  state = jax.tree.map(place, placement, shape_state(run.objective, optimiser))
+  return step.lower(state, place(by_batch(mesh), run.batches[task]))

@@ -1,8 +1,8 @@
-"""What chips can do, as published, each figure with its source; none of it was measured here.
+"""Published peak figures of accelerators, each with its source. We measured none of them.
 
-Units are decimal as the makers have them; the memory that a program gets is a little more or less. Arithmetic is
-without sparsity. The network of a TPU is all its links to its neighbours, one direction of each: half of
-the "bidirectional" figure; of a GPU half of NVLink's total.
+Units are decimal, as the makers state them; the memory that a program gets differs a little. FLOP/s are dense bf16,
+without sparsity. The network of a TPU is all its links to neighbouring chips in one direction, half of the
+"bidirectional" figure; that of a GPU is half of NVLink's total.
 """
 
 import dataclasses
@@ -10,8 +10,16 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-  """What XLA asks of a GPU that is absent: multiprocessors, bytes of shared memory in each and that one block may have,
-  bytes of the second cache, GHz, and CUDA's compute capability."""
+  """What XLA has to know to compile for a GPU that is not there.
+
+  Attributes:
+    multiprocessors: their number.
+    shared: bytes of shared memory per multiprocessor.
+    shared_block: bytes of it that one block may use.
+    cache: bytes of the L2 cache.
+    clock: GHz.
+    capability: CUDA compute capability, (major, minor).
+  """
 
   name: str
   multiprocessors: int
@@ -24,8 +32,13 @@ class Gpu:
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """`flops`: bf16 operations a second; `memory`: bytes; `bandwidth`: bytes of it a second; `network`: bytes a second
-  that it can send; `gpu`: None for a TPU."""
+  """Attributes:
+    flops: bf16 FLOP/s.
+    memory: bytes of HBM.
+    bandwidth: HBM bytes per second.
+    network: bytes per second that the chip can send to others.
+    gpu: None for a TPU.
+  """
 
   flops: float
   memory: float
@@ -51,18 +64,19 @@ CHIPS = {
   # "TPU v6e", https://docs.cloud.google.com/tpu/docs/v6e: 918 TFLOPS, 32 GB, 1638 GB/s, 800 GB/s in both directions
   'v6e': Chip(918e12, 32e9, 1638e9, 400e9),
   # GPUs, SXM modules: "How to Think About GPUs" in How to Scale Your Model, https://jax-ml.github.io/scaling-book/gpus
-  # (3.1e14, 9.9e14 and 9.9e14 FLOP/s; 80, 80 and 141 GB; 300, 450 and 450 GB/s of NVLink). With more digits: bandwidth
-  # and, for H100 and H200, arithmetic from OpenXLA's files above, 132 multiprocessors x 4 units x 512 multiply-adds at
-  # 1.8295 GHz; A100's 312 TFLOPS from https://glennklockwood.com/garden/processors/A100, which quotes NVIDIA's "A100
-  # datasheet" (nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf). NVIDIA's own pages were not seen.
+  # (3.1e14, 9.9e14 and 9.9e14 FLOP/s; 80, 80 and 141 GB; 300, 450 and 450 GB/s of NVLink). More digits come from
+  # OpenXLA's files above: the bandwidth of all three, and the FLOP/s of H100 and H200, 132 multiprocessors x 4 units x
+  # 512 multiply-adds at 1.8295 GHz. A100's 312 TFLOPS: https://glennklockwood.com/garden/processors/A100, which quotes
+  # NVIDIA's "A100 datasheet" (nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf). We did not see NVIDIA's own pages.
   'a100': Chip(312e12, 80e9, 2039e9, 300e9, A100),
   'h100': Chip(989e12, 80e9, 3352e9, 450e9, H100),
   'h200': Chip(989e12, 141e9, 4800e9, 450e9, H200),
 }
 
 
-def describe_gpu(chip):
-  """The GPU in the text form that XLA reads."""
+def describe_gpu(chip: Chip) -> str:
+  """The target config of a GPU in the text form that XLA reads."""
+  assert chip.gpu, 'a TPU has no GPU target config'
   gpu, (major, minor) = chip.gpu, chip.gpu.capability
   return (
     f'gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 '

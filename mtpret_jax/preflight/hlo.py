@@ -1,70 +1,81 @@
-"""Reads a program in XLA's text form: what it computes, moves and sends.
+"""Reads a program in XLA's text form (HLO): FLOPs, HBM traffic and collectives.
 
-For TPUs the compiler says itself how many operations a program has and how many bytes it accesses; for a GPU that is
-absent it does not, and it never says what goes to the chip's own fast memory and what to HBM. So both are counted
-here, in the text. Loops whose number of rounds the program does not know beforehand count as one round.
+For TPUs the compiler reports FLOPs and bytes accessed. For a GPU that is not there it reports neither, and it never
+says which of the bytes are in HBM and which in the chip's fast memory. So both are counted here, in the text. A loop
+whose number of iterations is not in the program counts as one iteration.
 """
 
 import dataclasses
 import functools
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
-WIDTHS = {'pred': 1, 's4': 0.5, 'u4': 0.5, 'bf16': 2} | {
+WIDTHS = {'pred': 1, 's4': 0.5, 'u4': 0.5, 'bf16': 2} | {  # bytes per element
   f'{kind}{bits}': bits // 8 for kind in 'suf' for bits in (8, 16, 32, 64)}
 ARRAY = re.compile(r'\b(pred|bf16|[suf]\d+)\[([\d,]*)\](\{[^}]*\})?')
 TILED = re.compile(r'\{([\d,]+):T\(([\d,]+)\)')
-MESSAGES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute', 'collective-broadcast')
+COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute',
+               'collective-broadcast')
+# Instructions that move no data.
 FREE = {'parameter', 'constant', 'get-tuple-element', 'tuple', 'bitcast', 'after-all', 'partition-id', 'iota'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  kind: str
+  """One array in the program. `layout` is what follows the shape in the text, such as '{3,2,1,0:T(8,128)S(1)}'."""
+
+  dtype: str
   shape: tuple[int, ...]
   layout: str
 
   @property
-  def bytes(self):
-    return math.prod(self.shape) * WIDTHS[self.kind]
+  def bytes(self) -> float:
+    return math.prod(self.shape) * WIDTHS[self.dtype]
 
   @property
-  def in_memory(self):
-    """Whether it lies in the device's main memory, not in a faster one of its own (`S(1)` and more)."""
+  def in_hbm(self) -> bool:
+    """False in another memory space, the chip's own fast memory: `S(1)` and higher."""
     return 'S(' not in self.layout
 
   @property
-  def stored_bytes(self):
-    """With the padding of the tiles that a TPU stores arrays in: 64 channels take the place of 128."""
+  def padded_bytes(self) -> float:
+    """Bytes with the padding of tiles: a TPU stores 64 channels in the space of 128."""
     tiled = TILED.match(self.layout)
     if not tiled:
       return self.bytes
     order, tile = ([int(number) for number in part.split(',')] for part in tiled.groups())
     sides = list(self.shape)
-    for axis, side in zip(order, reversed(tile), strict=False):
+    for axis, side in zip(order, reversed(tile), strict=False):  # a tile covers the innermost axes only
       sides[axis] = -(-sides[axis] // side) * side
-    return math.prod(sides) * WIDTHS[self.kind]
+    return math.prod(sides) * WIDTHS[self.dtype]
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
+  """One line of the program: `%name = results op(operands), attributes`."""
+
   name: str
   op: str
   results: tuple[Array, ...]
   operands: tuple[str, ...]
-  rest: str  # what stands behind the operands
+  attributes: str
 
-  def read(self, name):
-    """The value of an attribute such as `channel_id=3`, as text, or None."""
-    found = re.search(rf'\b{name}=(\{{[^}}]*\}}|[^\s,]+)', self.rest)
-    return found and found[1].lstrip('%')
+  def read(self, name: str) -> str:
+    """The value of an attribute such as `channel_id=3`, as text, or '' if it is absent."""
+    found = re.search(rf'\b{name}=(\{{[^}}]*\}}|[^\s,]+)', self.attributes)
+    return found[1].lstrip('%') if found else ''
 
 
-def read_program(text):
-  """{name of a computation: {name: Instruction}}; the one that is run is called 'ENTRY'."""
-  computations, body = {}, None
+Computation = dict[str, Instruction]  # by name of the instruction
+
+
+def read_program(text: str) -> dict[str, Computation]:
+  """The computations of a program by name; the main one is 'ENTRY'."""
+  computations: dict[str, Computation] = {}
+  body: Computation | None = None
   for line in text.splitlines():
     if line.endswith('{') and not line.startswith((' ', 'HloModule')):
       name = line.split()[0 if not line.startswith('ENTRY') else 1].lstrip('%')
@@ -77,46 +88,46 @@ def read_program(text):
   return computations
 
 
-def read_instruction(line):
+def read_instruction(line: str) -> Instruction:
   name, value = re.sub(r'/\*.*?\*/', '', line).strip().removeprefix('ROOT ').split(' = ', 1)
-  end = find_end(value) if value.startswith('(') else value.index(' ')
+  end = find_closing(value) if value.startswith('(') else value.index(' ')
   results, call = value[:end], value[end:].lstrip()
   start = call.index('(')
-  stop = start + find_end(call[start:])
+  stop = start + find_closing(call[start:])
   operands = tuple(part.split()[-1].lstrip('%') for part in call[start + 1:stop - 1].split(', ') if part.strip())
   return Instruction(name.lstrip('%'), call[:start], read_arrays(results), operands, call[stop:])
 
 
-def read_arrays(text):
-  return tuple(Array(kind, tuple(int(side) for side in sides.split(',') if side), layout)
-               for kind, sides, layout in ARRAY.findall(text))
+def read_arrays(text: str) -> tuple[Array, ...]:
+  return tuple(Array(dtype, tuple(int(side) for side in sides.split(',') if side), layout)
+               for dtype, sides, layout in ARRAY.findall(text))
 
 
-def find_end(text):
-  """The place after the bracket that closes the one which `text` begins with."""
+def find_closing(text: str) -> int:
+  """The index just after the bracket that closes the first character of `text`."""
   depth = 0
-  for place, letter in enumerate(text):
+  for index, letter in enumerate(text):
     depth += (letter == '(') - (letter == ')')
     if not depth:
-      return place + 1
-  raise ValueError(f'a bracket is not closed in {text[:80]!r}')
+      return index + 1
+  raise ValueError(f'unclosed bracket in {text[:80]!r}')
 
 
-def count_flops(text):
-  """Additions and multiplications of all convolutions and matrix products; what is multiplied with padding or with the
-  zeros between dilated pixels is not counted."""
+def count_flops(text: str) -> float:
+  """Additions and multiplications of all convolutions and matrix products, without products with padding or with the
+  zeros between dilated pixels. Of several branches the most expensive counts."""
   program = read_program(text)
 
   @functools.cache
-  def count(name):
-    return sum(count_in(instruction, program[name]) for instruction in program[name].values())
+  def count(name: str) -> float:
+    return sum(count_one(instruction, program[name]) for instruction in program[name].values())
 
-  def count_in(instruction, body):
-    operands = [body[operand].results[0] if body[operand].results else None
-                for operand in instruction.operands if operand in body]
+  def count_one(instruction: Instruction, body: Computation) -> float:
+    if instruction.op in ('dot', 'convolution'):
+      operands = [body[operand].results[0] for operand in instruction.operands]
     if instruction.op == 'dot':
       summed = read_numbers(instruction.read('lhs_contracting_dims'))
-      return 2 * math.prod(instruction.results[0].shape) * math.prod(operands[0].shape[axis] for axis in summed)
+      return 2 * math.prod(instruction.results[0].shape) * math.prod([operands[0].shape[axis] for axis in summed])
     if instruction.op == 'convolution':
       return count_convolution(instruction, *operands)
     if instruction.op == 'conditional':
@@ -126,8 +137,8 @@ def count_flops(text):
   return count('ENTRY')
 
 
-def list_callees(instruction):
-  """Computations that an instruction runs once, as far as anybody knows."""
+def list_callees(instruction: Instruction) -> list[str]:
+  """The computations that an instruction calls. A loop's body is listed once, since its iterations are unknown."""
   if instruction.op in ('fusion', 'async-start'):
     return [instruction.read('calls')]
   if instruction.op == 'call':
@@ -137,33 +148,36 @@ def list_callees(instruction):
   return []
 
 
-def list_branches(instruction):
+def list_branches(instruction: Instruction) -> list[str]:
+  """The computations that a conditional chooses from."""
   listed = instruction.read('branch_computations')
   if listed:
     return [name.strip().lstrip('%') for name in listed.strip('{}').split(',')]
-  return [instruction.read('true_computation'), instruction.read('false_computation')]
+  return [instruction.read(f'{case}_computation') for case in ('true', 'false')]
 
 
-def read_numbers(text):
-  return [int(number) for number in re.findall(r'\d+', text or '')]
+def read_numbers(text: str) -> list[int]:
+  return [int(number) for number in re.findall(r'\d+', text)]
 
 
-def count_convolution(instruction, images, kernel):
+def count_convolution(instruction: Instruction, images: Array, kernel: Array) -> float:
+  """FLOPs of a convolution; `dim_labels` such as b01f_01io->b01f name the axes of images, kernel and result."""
   of_images, of_kernel, of_result = re.split('_|->', instruction.read('dim_labels'))
   (result,) = instruction.results
   window = read_window(instruction)
-  pairs = 1
+  products = 1  # of a kernel tap and a pixel, for one input and one output channel of one image
   for index, label in enumerate(sorted(label for label in of_result if label.isdigit())):
     side, size, out = (array.shape[labels.index(label)] for array, labels in (
       (images, of_images), (kernel, of_kernel), (result, of_result)))
-    pairs *= count_pairs(side, size, out, **{field: values[index] for field, values in window.items()})
+    products *= count_taps(side, size, out, **{field: values[index] for field, values in window.items()})
   batch, channels = (result.shape[of_result.index(label)] for label in 'bf')
-  return 2 * batch * channels * kernel.shape[of_kernel.index('i')] * pairs
+  return 2 * batch * channels * kernel.shape[of_kernel.index('i')] * products
 
 
-def read_window(instruction):
-  """{stride, pad, lhs_dilate, rhs_dilate: one number for each side}, `pad` being that before the first pixel."""
-  text = (instruction.read('window') or '').strip('{}')
+def read_window(instruction: Instruction) -> dict[str, list[int]]:
+  """A number for each spatial axis: 'stride', 'pad' before the first pixel, 'lhs_dilate' (the distance of pixels) and
+  'rhs_dilate' (the distance of taps)."""
+  text = instruction.read('window').strip('{}')
   given = dict(part.split('=') for part in text.split())
   sides = len(given['size'].split('x')) if given else 0
   window = {field: [int(number) for number in given[field].split('x')] if field in given else [1] * sides
@@ -172,22 +186,22 @@ def read_window(instruction):
   return window | {'pad': [int(pad.split('_')[0]) for pad in pads.split('x')] if sides else []}
 
 
-def count_pairs(side, size, out, *, stride, pad, lhs_dilate, rhs_dilate):
-  """How often a tap meets a pixel along one side of a convolution."""
+def count_taps(side: int, size: int, out: int, *, stride: int, pad: int, lhs_dilate: int, rhs_dilate: int) -> int:
+  """How often a tap of the kernel meets a pixel along one axis: `side` pixels, `size` taps, `out` positions."""
   place = np.arange(out)[:, None] * stride + np.arange(size)[None] * rhs_dilate - pad
   return int(((place >= 0) & (place <= (side - 1) * lhs_dilate) & (place % lhs_dilate == 0)).sum())
 
 
-def count_traffic(text):
-  """Bytes that a compiled program reads from the device's main memory and writes to it: operands and results of every
-  instruction that runs by itself, those inside a fusion staying on the chip."""
+def count_hbm_bytes(text: str) -> float:
+  """Bytes that a compiled program reads from HBM and writes to it: the operands and results of every instruction. What
+  lies inside a fusion stays on the chip."""
   program = read_program(text)
 
   @functools.cache
-  def count(name):
-    return sum(count_in(instruction, program[name]) for instruction in program[name].values())
+  def count(name: str) -> float:
+    return sum(count_one(instruction, program[name]) for instruction in program[name].values())
 
-  def count_in(instruction, body):
+  def count_one(instruction: Instruction, body: Computation) -> float:
     if instruction.op in FREE or instruction.op.endswith(('-done', '-update')):
       return 0
     if instruction.op == 'conditional':
@@ -198,7 +212,7 @@ def count_traffic(text):
       return 0
     operands = [array for operand in instruction.operands if operand in body for array in body[operand].results]
     if instruction.op == 'copy-start':  # (to, from, context)
-      moved = [*instruction.results[:1], *operands]
+      moved: Sequence[Array] = [*instruction.results[:1], *operands]
     elif instruction.op == 'slice-start':  # ((from), to, context): of the operand, only the slice is read
       part = instruction.results[len(operands)]
       moved = [part, dataclasses.replace(part, layout=operands[0].layout)]
@@ -206,23 +220,26 @@ def count_traffic(text):
       moved = instruction.results
     else:
       moved = [*instruction.results, *operands]
-    return sum(array.stored_bytes for array in moved if array.in_memory)
+    return sum(array.padded_bytes for array in moved if array.in_hbm)
 
   return count('ENTRY')
 
 
-def list_messages(text):
-  """[(kind, bytes)] of the messages between devices, each once: of an all-gather what each device has afterwards, of
-  the others what it gives in. The program may have the same message in several places; several that share a channel
-  (TPUs' fusions of all-reduce and slice) are told apart by their size."""
-  found = {}
+def list_collectives(text: str) -> list[tuple[str, float]]:
+  """[(operation, bytes)] of the collectives between devices: for an all-gather the bytes of its result on each device,
+  for the others the bytes of their operands.
+
+  The text may contain copies of the same collective, which count once. Collectives that share a channel, as in the
+  fusions of all-reduce and slice on TPUs, are told apart by their size.
+  """
+  found: dict[tuple[str, float], tuple[str, float]] = {}
   for body in read_program(text).values():
     for instruction in body.values():
-      kind = instruction.op.removesuffix('-start')
-      if kind in MESSAGES:
-        given = [array for operand in instruction.operands if operand in body for array in body[operand].results]
-        sent = sum(array.bytes for array in given)
-        if kind == 'all-gather':
-          sent = sum(array.bytes for array in instruction.results) - (sent if instruction.op.endswith('-start') else 0)
-        found[instruction.read('channel_id') or instruction.name, sent] = kind, sent
+      operation = instruction.op.removesuffix('-start')
+      if operation in COLLECTIVES:
+        operands = [array for operand in instruction.operands if operand in body for array in body[operand].results]
+        size = sum(array.bytes for array in operands)
+        if operation == 'all-gather':  # the results of an asynchronous one begin with its operands
+          size = sum(array.bytes for array in instruction.results) - (size if instruction.op.endswith('-start') else 0)
+        found[instruction.read('channel_id') or instruction.name, size] = operation, size
   return list(found.values())

@@ -1,188 +1,225 @@
-"""Compiles a run's steps for a pod that is not here and says what each would take there. Nothing is run: all of this is
-the compiler's account and arithmetic on the chips' published figures, not a measurement (docs/pods.md)."""
+"""Compiles each step of a run for a pod and prints what the step would take there.
+
+Nothing is run. Memory, FLOPs and bytes come from the compiler or are counted in the compiled program, and times are
+these figures divided by the published peaks of the chip. None of it is a measurement (docs/pods.md).
+"""
 
 import collections
 import dataclasses
 import math
 import time
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.validate import check_config
 from mtpret_jax.preflight import hlo
-from mtpret_jax.preflight.abstract_run import lower, rehearse
-from mtpret_jax.preflight.topology import find_pod
+from mtpret_jax.preflight.abstract_run import lower_step, make_abstract_run
+from mtpret_jax.preflight.topology import Pod, find_pod
 from mtpret_jax.runtime.sharding import make_mesh
 
-MEMORY_FULL = 'RESOURCE_EXHAUSTED'
+OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'  # in the compiler's message
 
 
 class DoesNotFit(ConfigError):
-  """A step that needs more memory than the chip has."""
+  """A step needs more memory than the chip has."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Account:
-  """Of one step, per chip: bytes of `memory` by kind; `flops`; bytes of `traffic` with the chip's memory; bytes
-  `accessed` at all, by the compiler's count, None where it does not count; `messages` [(kind, bytes)]."""
+class StepCost:
+  """What one step takes, per chip.
 
-  memory: dict
+  Attributes:
+    memory: {'arguments', 'temporaries', 'outputs', 'aliased', 'program'}, bytes of HBM. Aliased outputs reuse the
+      memory of arguments.
+    flops: of one step.
+    hbm_bytes: read from and written to HBM, counted in the compiled program.
+    bytes_accessed: the compiler's count, on-chip memory included; None if it does not count (GPUs).
+    collectives: [(operation, bytes)].
+    compile_seconds: how long the compiler took here.
+  """
+
+  memory: dict[str, int]
   flops: float
-  traffic: float
-  accessed: float | None
-  messages: list
-  seconds: float  # that the compiler took
+  hbm_bytes: float
+  bytes_accessed: float | None
+  collectives: list[tuple[str, float]]
+  compile_seconds: float
 
   @property
-  def peak(self):
-    return sum(bytes for kind, bytes in self.memory.items() if kind != 'aliased') - self.memory['aliased']
+  def peak_memory(self) -> int:
+    """Bytes of HBM that the step needs at once."""
+    return sum(size for kind, size in self.memory.items() if kind != 'aliased') - self.memory['aliased']
 
 
-def run(config, name):
-  """Prints the account of each step of each stage of the config on the pod called `name`. Raises ConfigError where the
-  config cannot work there, and DoesNotFit, after the other stages have been told of."""
-  jax.config.update('jax_platforms', 'cpu')  # the pod is only compiled for; an accelerator that is here stays free
-  stages = config.stages if config.objective == 'recipe' else {config.get('name', 'run'): config}
+def run(config: ConfigDict, pod_name: str) -> None:
+  """Prints the cost of each step of each stage of the config on a pod.
+
+  Raises:
+    ConfigError: there is no such pod, or the config cannot work on it.
+    DoesNotFit: a step does not fit into memory. Raised after all steps have been reported.
+  """
   if config.objective == 'evaluate':
-    raise ConfigError('--preflight is for steps of training: name the config of a stage, or of the recipe')
-  pod, misfits = find_pod(name), []
-  for title, stage in stages.items():
+    raise ConfigError('preflight compiles training steps, and an evaluation has none: give the config of a stage or of '
+                      'a recipe, such as --config=configs/pretrain.py')
+  stages = config.stages if config.objective == 'recipe' else {config.get('name', 'run'): config}
+  pod, misfits = find_pod(pod_name), []
+  for name, stage in stages.items():
     check_config(stage, devices=len(pod.devices), processes=pod.processes)
-    for task in rehearse(stage).batches:
+    for task in make_abstract_run(stage).batches:
       try:
-        report(stage, title, task, pod)
+        report_step(stage, name, task, pod)
       except DoesNotFit as error:
         misfits.append(str(error))
   if misfits:
     raise DoesNotFit('\n'.join(misfits))
 
 
-def report(stage, title, task, pod):
-  print(f'{title}, step {task!r} on {pod.name}, {find_rows(stage, task) // len(pod.devices)} images a chip; compiling '
-        f'for some minutes', flush=True)
-  account = take_account(stage, task, pod)
-  for line in describe(stage, task, pod, account):
+def report_step(stage: ConfigDict, name: str, task: str, pod: Pod) -> None:
+  """Compiles and reports one step, then compiles it with twice the batch to estimate the largest batch.
+
+  The report is printed before the second compilation, which takes minutes, too. Raises DoesNotFit.
+  """
+  print(f'{name}, step {task!r} on {pod.name}: {len(pod.devices)} chips, '
+        f'{batch_size(stage, task) // len(pod.devices)} images per chip. Compiling takes minutes.', flush=True)
+  cost = compute_cost(stage, task, pod)
+  for line in describe_cost(stage, task, pod, cost):
     print(f'  {line}', flush=True)
-  most = None
-  if account:
-    print('  and with twice as many images, to find the most that fit', flush=True)
-    most = find_most(stage, task, pod, account, take_account(double(stage), task, pod))
-  if most:
-    print(f'  batch      at most about {most:,} images a chip, {most * len(pod.devices):,} in all: a straight line '
-          f'through the memory of this batch and of twice as many', flush=True)
-  if account is None or account.peak > pod.chip.memory:
-    raise DoesNotFit(advise(stage, title, task, pod, account, most))
+  largest = None
+  if cost:
+    print('  Compiling with twice the batch, to estimate the largest batch that fits.', flush=True)
+    largest = estimate_largest(stage, task, pod, cost, compute_cost(double_batch(stage), task, pod))
+  if largest:
+    print(f'  largest batch   about {largest:,} images per chip, {largest * len(pod.devices):,} in all: extrapolated '
+          f'linearly from this batch and twice this batch', flush=True)
+  if cost is None or cost.peak_memory > pod.chip.memory:
+    raise DoesNotFit(explain_misfit(stage, name, task, pod, cost, largest))
 
 
-def take_account(config, task, pod):
-  """The `Account` of a step, or None where the compiler finds no room for it."""
-  _, lowered = lower(config, rehearse(config), task, make_mesh(pod.devices))
+def compute_cost(config: ConfigDict, task: str, pod: Pod) -> StepCost | None:
+  """Compiles a step; None if the compiler says that it does not fit into memory."""
+  lowered = lower_step(config, make_abstract_run(config), task, make_mesh(pod.devices))
   began = time.perf_counter()
   try:
-    compiled = lowered.compile()
+    compiled: Any = lowered.compile()  # JAX declares its analyses optional; CPU, TPU and GPU all have them
   except jax.errors.JaxRuntimeError as error:
-    if MEMORY_FULL in str(error):
+    if OUT_OF_MEMORY in str(error):
       return None
     raise
   text, seconds = compiled.as_text(), time.perf_counter() - began
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-  counted = hlo.count_flops(lowered.compiler_ir('hlo').as_hlo_text()) / len(pod.devices)
-  return Account(
+  memory, analysis = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  program: Any = lowered.compiler_ir('hlo')  # before partitioning, so its FLOPs are those of all devices
+  counted = hlo.count_flops(program.as_hlo_text()) / len(pod.devices)
+  return StepCost(
     memory={'arguments': memory.argument_size_in_bytes, 'temporaries': memory.temp_size_in_bytes,
             'outputs': memory.output_size_in_bytes, 'aliased': memory.alias_size_in_bytes,
             'program': memory.generated_code_size_in_bytes},
-    flops=cost.get('flops', counted),
-    traffic=hlo.count_traffic(text),
-    accessed=cost.get('bytes accessed'),
-    messages=hlo.list_messages(text),
-    seconds=seconds)
+    flops=analysis.get('flops', counted),
+    hbm_bytes=hlo.count_hbm_bytes(text),
+    bytes_accessed=analysis.get('bytes accessed'),
+    collectives=hlo.list_collectives(text),
+    compile_seconds=seconds)
 
 
-def find_task_configs(config):
-  """The parts of the config that say how many images a step has and how they are grouped: one of each task."""
-  return {'moco': config} if config.objective == 'moco' else config.tasks
+def find_batch_configs(config: ConfigDict) -> dict[str, ConfigDict]:
+  """{task: the part of the config with its `batch`}."""
+  return {'moco': config} if config.objective == 'moco' else dict(config.tasks.items())
 
 
-def find_rows(config, task):
-  """Images in a step: of a joint one, those of all tasks."""
-  task_configs = find_task_configs(config)
-  return task_configs[task].batch if task in task_configs else sum(task_config.batch for task_config in task_configs.values())
+def batch_size(config: ConfigDict, task: str) -> int:
+  """Images in a step; a joint step has those of all tasks."""
+  configs = find_batch_configs(config)
+  return configs[task].batch if task in configs else sum(task_config.batch for task_config in configs.values())
 
 
-def double(config):
+def group_size(config: ConfigDict, task: str) -> int:
+  """Images in a batch-norm group; for a joint step, the sum over tasks."""
+  if config.objective == 'moco':
+    return config.moco.group
+  return config.tasks[task].group if task in config.tasks else sum(
+    task_config.group for task_config in config.tasks.values())
+
+
+def double_batch(config: ConfigDict) -> ConfigDict:
   """The same run with twice the batch."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
-    for task_config in find_task_configs(config).values():
-      task_config.batch *= 2
+    for batch_config in find_batch_configs(config).values():
+      batch_config.batch *= 2
     if config.objective == 'moco':
-      config.moco.queue = max(config.moco.queue, config.batch)
+      config.moco.queue = max(config.moco.queue, config.batch)  # the queue takes in a whole batch of keys
   return config
 
 
-def find_most(config, task, pod, account, larger):
-  """The most images that a chip has room for, in whole groups, by a straight line through the memory of this batch and
-  of twice as many; None where the compiler found no room for those."""
-  if larger is None:
+def estimate_largest(config: ConfigDict, task: str, pod: Pod, cost: StepCost, doubled: StepCost | None) -> int | None:
+  """Images per chip of the largest batch that fits, in whole batch-norm groups.
+
+  Memory is taken to grow linearly, through this batch and twice this batch. None if twice this batch did not compile.
+  """
+  if doubled is None:
     return None
-  rows = find_rows(config, task) / len(pod.devices)
-  each = max((larger.peak - account.peak) / rows, 1)
-  group = find_group(config, task)
-  return max(math.floor((rows + (pod.chip.memory - account.peak) / each) / group) * group, 0)
+  images = batch_size(config, task) / len(pod.devices)
+  per_image = max((doubled.peak_memory - cost.peak_memory) / images, 1)
+  group = group_size(config, task)
+  return max(math.floor((images + (pod.chip.memory - cost.peak_memory) / per_image) / group) * group, 0)
 
 
-def find_group(config, task):
-  """Images in a batch-norm group; of a joint step, in one of each task."""
-  if config.objective == 'moco':
-    return config.moco.group
-  return config.tasks[task].group if task in config.tasks else sum(task_config.group for task_config in config.tasks.values())
+def estimate_seconds(cost: StepCost, pod: Pod) -> dict[str, float]:
+  """The time that compute, HBM and network would each take alone, at the published peaks.
 
-
-def find_seconds(account, pod):
-  """What each of the chip's limits would take by itself. Of an all-reduce over n chips each sends its bytes
-  2 (n - 1) / n times, of other messages half of that."""
+  In an all-reduce over n chips, each sends 2 (n - 1) / n times its bytes; in other collectives, half of that.
+  """
   share = (len(pod.devices) - 1) / len(pod.devices)
-  sent = sum(bytes * share * (2 if kind == 'all-reduce' else 1) for kind, bytes in account.messages)
-  return {'compute': account.flops / pod.chip.flops, 'memory': account.traffic / pod.chip.bandwidth,
+  sent = sum(size * share * (2 if operation == 'all-reduce' else 1) for operation, size in cost.collectives)
+  return {'compute': cost.flops / pod.chip.flops, 'HBM': cost.hbm_bytes / pod.chip.bandwidth,
           'network': sent / pod.chip.network}
 
 
-def describe(config, task, pod, account):
-  """The account as lines."""
-  if account is None:
-    return [f'memory     more than the {pod.chip.memory / 1e9:.0f} GB of a chip, says the compiler']
-  chips, rows = len(pod.devices), find_rows(config, task)
-  seconds = find_seconds(account, pod)
-  limit = max(seconds, key=seconds.get)
-  rate = rows / seconds[limit]
-  kinds = collections.Counter(kind for kind, _ in account.messages)
-  sizes = collections.Counter()
-  for kind, size in account.messages:
-    sizes[kind] += size
-  messages = ', '.join(f'{count} {kind} of {show(sizes[kind])}' for kind, count in kinds.items()) or 'nothing'
-  accessed = f'; {show(account.accessed)} accessed, fast memory included, says the compiler' if account.accessed else ''
-  by_hand = 'says the compiler' if account.accessed else 'counted: convolutions and matrix products of the program'
-  memory = ', '.join(f'{kind} {show(size)}' for kind, size in account.memory.items())
+def describe_cost(config: ConfigDict, task: str, pod: Pod, cost: StepCost | None) -> list[str]:
+  """The cost as lines to print."""
+  hbm = f'{pod.chip.memory / 1e9:.0f} GB'
+  if cost is None:
+    return [f'HBM per chip    more than {hbm}, says the compiler']
+  images, chips = batch_size(config, task), len(pod.devices)
+  seconds = estimate_seconds(cost, pod)
+  bound = max(seconds, key=lambda resource: seconds[resource])
+  rate = images / seconds[bound]
+  counts = collections.Counter(operation for operation, _ in cost.collectives)
+  sizes = {operation: sum(size for other, size in cost.collectives if other == operation) for operation in counts}
+  memory = ' + '.join(f'{kind} {format_bytes(size)}' for kind, size in cost.memory.items() if kind != 'aliased')
+  accessed = (f'; {format_bytes(cost.bytes_accessed)} bytes accessed, on-chip memory included (compiler)'
+              if cost.bytes_accessed else '')
+  source = 'compiler' if cost.bytes_accessed else 'convolutions and matrix products, counted in the program'
   return [
-    f'memory     {show(account.peak)} of {pod.chip.memory / 1e9:.0f} GB: {memory}',
-    f'compute    {account.flops / 1e12:.3f} TFLOP, {by_hand}',
-    f'traffic    {show(account.traffic)} with the chip\'s memory, counted in the compiled program{accessed}',
-    f'network    {messages}',
-    f'bound      {rate:,.0f} images/s, {rate / chips:,.0f} a chip, by {limit}: ' + ', '.join(
-      f'{kind} {value * 1000:.1f} ms' for kind, value in seconds.items()),
-    f'compiled in {account.seconds:.0f} s; nothing was run',
+    f'HBM per chip    {format_bytes(cost.peak_memory)} of {hbm}: {memory} - outputs that reuse arguments '
+    f'{format_bytes(cost.memory["aliased"])} (compiler)',
+    f'FLOPs per chip  {cost.flops / 1e12:.3f} TFLOP ({source})',
+    f'HBM traffic     {format_bytes(cost.hbm_bytes)} read and written per chip (counted in the compiled program)'
+    f'{accessed}',
+    'collectives     ' + (', '.join(f'{count} {operation}, {format_bytes(sizes[operation])} in total'
+                                    for operation, count in counts.items()) or 'none'),
+    f'bound by        {bound}: a step takes at least {seconds[bound] * 1000:.1f} ms (' + ', '.join(
+      f'{resource} {value * 1000:.1f} ms' for resource, value in seconds.items()) + ' at the published peaks)',
+    f'throughput      at most {rate:,.0f} images/s, {rate / chips:,.0f} per chip',
+    f'compiled in {cost.compile_seconds:.0f} s; nothing was run',
   ]
 
 
-def advise(config, title, task, pod, account, most):
-  needs = f'{show(account.peak)}' if account else 'more'
-  field = 'batch' if config.objective == 'moco' else f'tasks.{task}.batch'
-  fits = f'--config.{field}={most * len(pod.devices)}' if most else f'a smaller --config.{field}'
-  return (f'{title}, step {task!r}, does not fit: it needs {needs} of the {pod.chip.memory / 1e9:.0f} GB of a chip of '
-          f'{pod.name}; try {fits}, a larger pod, smaller images, --config.dtype=bfloat16 or '
+def explain_misfit(config: ConfigDict, name: str, task: str, pod: Pod, cost: StepCost | None,
+                   largest: int | None) -> str:
+  """What is too large, and what to change."""
+  needs = format_bytes(cost.peak_memory) if cost else 'more'
+  if config.objective != 'moco' and task not in config.tasks:
+    batch = 'a smaller --config.tasks.TASK.batch'  # a joint step has the images of all tasks
+  else:
+    flag = '--config.batch' if config.objective == 'moco' else f'--config.tasks.{task}.batch'
+    batch = f'{flag}={largest * len(pod.devices)}' if largest else f'a smaller {flag}'
+  return (f'{name}, step {task!r}, does not fit: it needs {needs} of the {pod.chip.memory / 1e9:.0f} GB of HBM of a '
+          f'chip of {pod.name}; try {batch}, a larger pod, smaller images, --config.dtype=bfloat16 or '
           f'--config.sharding=fsdp')
 
 
-def show(size):
+def format_bytes(size: float) -> str:
   return f'{size / 1e9:.2f} GB' if size >= 1e8 else f'{size / 1e6:.2f} MB'

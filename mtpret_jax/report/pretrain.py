@@ -1,102 +1,136 @@
-"""The end of a run: a table in words, `results.json`, and pictures to look at."""
+"""The report of stage 1: probe scores as a table and in `results.json`, and two pictures."""
 
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from mtpret_jax.augment import views
 from mtpret_jax.evaluation import probe
-from mtpret_jax.evaluation.metrics import align
 from mtpret_jax.objectives.moco import make_moco
+from mtpret_jax.report.tables import align
 from mtpret_jax.runtime import distributed
 from mtpret_jax.runtime.atomic_io import write_atomically
 from mtpret_jax.runtime.initial_weights import read_initial_weights
 from mtpret_jax.runtime.logging import list_versions
 from mtpret_jax.runtime.prepare_data import PHANTOMS
+from mtpret_jax.step import TrainState
+
+PROBES = {'knn': 'kNN', 'linear': 'linear'}
 
 
-def finish(state, config):
-  """Probes the trunk before and after training, writes what they scored, draws, and prints where everything lies."""
-  start = read_initial_weights(config, quiet=True)  # by all processes: Orbax waits for them
-  distributed.run_on_first(lambda: report(state, start, config))
+def finish(state: TrainState, config: ConfigDict) -> None:
+  """Probes the trunk before and after pretraining, writes and prints the scores, and draws the pictures."""
+  initial = read_initial_weights(config, quiet=True)  # in all processes, since Orbax waits for each of them
+  distributed.run_on_first(lambda: report(state, initial, config))
 
 
-def report(state, start, config):
-  sets, embed = probe.read_sets(config), probe.make_embedder(config)
-  params, carry = jax.jit(make_moco(config).init)(jax.random.key(config.seed), start)
-  trunks = jax.device_get({'first': (params['trunk'], carry['stats']['trunk']),
-                           'trained': (state.params['trunk'], state.carry['stats']['trunk'])})
-  features = {title: probe.embed_sets(embed, trunk, sets, title) for title, trunk in trunks.items()}
-  rows = probe.score_sets(sets, features['first'], features['trained'], config)
+def report(state: TrainState, initial: Any, config: ConfigDict) -> None:
+  """`initial`: the (params, stats) that the trunk started from, or None for random ones."""
+  datasets, embed = probe.read_datasets(config), probe.make_embedder(config)
+  params, carry = jax.jit(make_moco(config).init)(jax.random.key(config.seed), initial)
+  trunks = jax.device_get({'initial': (params['trunk'], carry['stats']['trunk']),
+                           'pretrained': (state.params['trunk'], state.carry['stats']['trunk'])})
+  features = {title: probe.embed_datasets(embed, trunk, datasets, title) for title, trunk in trunks.items()}
+  rows = probe.score_features(datasets, features['initial'], features['pretrained'], config)
   workdir = pathlib.Path(config.workdir)
-  paths = [workdir / 'checkpoints', workdir / 'tensorboard', write_results(workdir, rows, config),
-           draw_views(workdir, sets, config), draw_neighbours(workdir, sets, features['trained'])]
+  paths = [write_results(workdir, rows, config), draw_views(workdir, datasets, config),
+           draw_neighbours(workdir, datasets, features['pretrained']), workdir / 'checkpoints', workdir / 'tensorboard']
   print(describe_scores(rows, config))
   print('See ' + ', '.join(map(str, paths)))
 
 
-def describe_scores(scored, config):
-  """The probe of the trunk before and after training as a plain table."""
-  rows = [('dataset', 'metric', 'images fitted/scored', 'kNN before', 'kNN after', 'kNN change',
-           'linear before', 'linear after', 'linear change')]
-  rows += [(row['dataset'], row['metric'], f'{row["train"]}/{row["validation"]}',
-            *(describe_score(row, kind, title) for kind in ('knn', 'linear') for title in row[kind])) for row in scored]
-  what = PHANTOMS if not config.data.archives else f'archives in {config.data.archives}'
-  named = {row['dataset'] for row in scored}
-  unscored = [name for name in config.data.datasets if name not in named]
-  apart = 'patients apart' if config.data.split == 'patient' else f'rule {config.data.split}: patients may be in both'
-  return '\n'.join([f'Probe on the validation split, {apart} ({what}); 95 % interval over patients',
-                    *align(rows), 'AUROC, the mean over findings: higher is better. MAE: lower is better.',
-                    *(f'{name} has no label that the probe scores.' for name in unscored)])
+def describe_scores(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> str:
+  """The rows of `probe.score_features` as a table, with a sentence for each dataset."""
+  table = [('dataset', 'probe', 'score', 'before pretraining', 'after pretraining', 'change')]
+  table += [(row['dataset'], name, row['metric'],
+             *(format_change(row, kind, title) for title in ('before', 'after', 'change')))
+            for row in rows for kind, name in PROBES.items()]
+  data = f'archives in {config.data.archives}' if config.data.archives else PHANTOMS
+  patients = ('no patient is in both splits' if config.data.split == 'patient' else
+              f'with data.split={config.data.split} a patient may be in both splits')
+  scored = {row['dataset'] for row in rows}
+  return '\n'.join([
+    'What the trunk has learned: k nearest neighbours (kNN) and a linear model on its frozen features',
+    f'Fitted on the training split, scored on the validation split; {patients}. Data: {data}.',
+    *align(table),
+    'In brackets: 95 % intervals over patients. AUROC: mean over findings, higher is better, chance is 0.5. MAE: mean '
+    'absolute error, lower is better.',
+    *map(describe_change, rows),
+    *(f'{name} has no label for a probe, so it is not scored.' for name in config.data.datasets
+      if name not in scored)])
 
 
-def describe_score(row, kind, title):
-  digits, sign = 3 if row['metric'] == 'AUROC' else 1, '+' if title == 'change' else ''
+def describe_change(row: Mapping[str, Any]) -> str:
+  """Such as 'Linear-probe AUROC on kermany_pneumonia rises from 0.824 to 0.934 (1592 training and 196 validation
+  images).'"""
+  (before, _), (after, _), (change, interval) = (row['linear'][title] for title in ('before', 'after', 'change'))
+  digits = count_digits(row)
+  unclear = interval is None or interval[0] <= 0 <= interval[1]
+  verb = 'rises' if change > 0 else 'falls' if change < 0 else 'stays'
+  doubt = '; the interval of the change includes 0' if unclear else ''
+  return (f'Linear-probe {row["metric"]} on {row["dataset"]} {verb} from {before:.{digits}f} to {after:.{digits}f} '
+          f'({row["train"]:,} training and {row["validation"]:,} validation images{doubt}).')
+
+
+def format_change(row: Mapping[str, Any], kind: str, title: str) -> str:
+  """'0.934 (0.905 to 0.964)'; a change has signs."""
+  digits, sign = count_digits(row), '+' if title == 'change' else ''
   score, interval = row[kind][title]
   ends = f' ({" to ".join(f"{end:{sign}.{digits}f}" for end in interval)})' if interval else ''
   return f'{score:{sign}.{digits}f}{ends}'
 
 
-def write_results(workdir, rows, config):
-  """`results.json`: the probe's rows, the config and the versions that gave them."""
-  results = {
-    'data': PHANTOMS if not config.data.archives else config.data.archives,
-    'probe': rows, 'versions': list_versions(), 'config': config.to_dict()}
+def count_digits(row: Mapping[str, Any]) -> int:
+  """Decimals to print."""
+  return 3 if row['metric'] == 'AUROC' else 1
+
+
+def write_results(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> pathlib.Path:
+  """`results.json`: the probe scores, with the config and the versions that gave them."""
+  results = {'data': config.data.archives or PHANTOMS, 'probe': rows, 'versions': list_versions(),
+             'config': config.to_dict()}
   path = pathlib.Path(workdir, 'results.json')
   write_atomically(path, json.dumps(results, indent=2, default=list) + '\n')
   return path
 
 
-def draw_views(workdir, sets, config, samples=8):
-  """`views.png`: a few training images and two views of each, as the trunk gets them."""
-  pools = [splits['train']['image'] for splits in sets.values()]
-  images = np.stack([pools[i % len(pools)][i // len(pools) % len(pools[i % len(pools)])] for i in range(samples)])
+def draw_views(workdir: pathlib.Path, datasets: probe.Datasets, config: ConfigDict, samples: int = 8) -> pathlib.Path:
+  """`views.png`: training images from all datasets, and two augmented views of each, as the trunk gets them."""
+  pools = [splits['train']['image'] for splits in datasets.values()]
+  images = np.stack([pools[index % len(pools)][index // len(pools) % len(pools[index % len(pools)])]
+                     for index in range(samples)])
   make_view = jax.jit(lambda images, rng: views.make_view(images, rng, config.augment, 'float32'))
   first, second = (np.asarray(make_view(images, rng)) for rng in jax.random.split(jax.random.key(config.seed)))
   return draw_grid(pathlib.Path(workdir, 'views.png'), [list(images), list(first), list(second)],
                    ['image', 'one view', 'another view'])
 
 
-def draw_neighbours(workdir, sets, features, queries=8, neighbours=4):
-  """`neighbours.png`: validation images in the top row, under each the training images nearest to it, of any set."""
-  bank = np.concatenate([probe.unit(features[name]['train']) for name in sets])
-  images = [image for splits in sets.values() for image in splits['train']['image']]
-  names = list(sets)
+def draw_neighbours(workdir: pathlib.Path, datasets: probe.Datasets, features: probe.Features, queries: int = 8,
+                    neighbours: int = 4) -> pathlib.Path:
+  """`neighbours.png`: validation images in the top row; below each, the training images of all datasets whose features
+  are nearest by cosine similarity."""
+  bank = np.concatenate([probe.normalise_rows(features[name]['train']) for name in datasets])
+  images = [image for splits in datasets.values() for image in splits['train']['image']]
+  names = list(datasets)
   columns = []
   for index in range(queries):
     name = names[index % len(names)]
     row = index // len(names) % len(features[name]['validation'])
-    query = probe.unit(features[name]['validation'])[row]
+    query = probe.normalise_rows(features[name]['validation'])[row]
     nearest = np.argsort(-(bank @ query))[:neighbours]
-    columns.append([sets[name]['validation']['image'][row], *(images[i] for i in nearest)])
+    columns.append([datasets[name]['validation']['image'][row], *(images[at] for at in nearest)])
   return draw_grid(pathlib.Path(workdir, 'neighbours.png'), list(zip(*columns, strict=True)),
                    ['validation', *(f'nearest {rank + 1}' for rank in range(neighbours))])
 
 
-def draw_grid(path, rows, titles):
-  from matplotlib.figure import Figure  # not before something is drawn: half a second of each start
+def draw_grid(path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> pathlib.Path:
+  """Draws rows of (H, W, 1) images, a title to the left of each row."""
+  from matplotlib.figure import Figure  # here: it adds half a second to every start
   figure = Figure(figsize=(1.5 * len(rows[0]), 1.55 * len(rows)))
   axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
   for row, title, cells in zip(rows, titles, axes, strict=True):

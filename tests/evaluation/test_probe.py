@@ -35,10 +35,10 @@ def test_scores_and_intervals_are_those_of_scikit_learn_and_a_loop():
   sets = {'chest': {'train': train, 'validation': validation}}
   before, after = ({'chest': {'train': fitted, 'validation': scored}}
                    for fitted, scored in zip(train_features, features, strict=True))
-  row, = probe.score_sets(sets, before, after, CONFIG)
+  row, = probe.score_features(sets, before, after, CONFIG)
   assert (row['dataset'], row['metric'], row['train'], row['validation']) == ('chest', 'AUROC', 80, 60)
   for kind in ('knn', 'linear'):
-    old, new = (probe.fit_findings(kind, train, one['chest']['train'], one['chest']['validation'], CONFIG.probe)
+    old, new = (probe.predict_findings(kind, train, one['chest']['train'], one['chest']['validation'], CONFIG.probe)
                 for one in (before, after))
 
     def change(rows, old=old, new=new):
@@ -56,8 +56,9 @@ def test_a_value_has_its_mean_absolute_error():
   for split in (train, validation):
     del split['present']
   chest = {'train': train, 'validation': validation}
-  row, = probe.score_sets({'hand': chest}, *[{'hand': {'train': train_features, 'validation': features}}] * 2, CONFIG)
-  predicted = probe.fit_value('linear', train, train_features, features, CONFIG.probe)
+  hand = {'hand': {'train': train_features, 'validation': features}}
+  row, = probe.score_features({'hand': chest}, hand, hand, CONFIG)
+  predicted = probe.predict_value('linear', train, train_features, features, CONFIG.probe)
 
   def measure(rows):
     return np.abs(validation['value'][rows] - predicted[rows]).mean()
@@ -71,5 +72,5 @@ def test_a_set_whose_findings_have_one_class_is_left_out_and_said_so(caplog):
   split, features, _ = make_split(20, 10)
   split['present'][:] = 1
   chest = {'chest': {'train': features, 'validation': features}}
-  assert probe.score_sets({'chest': {'train': split, 'validation': split}}, chest, chest, CONFIG) == []
+  assert probe.score_features({'chest': {'train': split, 'validation': split}}, chest, chest, CONFIG) == []
   assert 'chest: no finding has both classes' in caplog.text

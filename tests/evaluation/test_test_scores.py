@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import types
 
 import jax
 import numpy as np
@@ -15,33 +16,17 @@ from mtpret_jax import stages
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.evaluation import metrics, predict, test_scores, validation
+from mtpret_jax.report import multitask
 from mtpret_jax.runtime import checkpoint
 from mtpret_jax.runtime.sharding import make_mesh
 from mtpret_jax.tasks import dataset
-from tests.runtime.test_initial_weights import change
+from tests.support.changed import change
 from tests.support.interrupted import stop_at
+from tests.support.scored import METRICS
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 DOWN = -1  # lower is better
-
-
-def make_lines(**tasks):
-  """Lines of `validation.jsonl` from {task: (sign, values of each round)}."""
-  rounds = range(len(next(iter(tasks.values()))[1]))
-  return [{'step': 10 * (number + 1), 'tasks': {
-    name: {'headline': 'score', 'value': values[number], 'sign': sign} for name, (sign, values) in tasks.items()}}
-    for number in rounds]
-
-
-def test_forgetting_is_what_was_lost_since_the_best_round_and_transfer_what_was_won_since_the_first():
-  measured = test_scores.measure_forgetting(make_lines(
-    auc=(1, [0.5, 0.875, 0.75]), months=(DOWN, [20.0, 8.0, 11.0]), rising=(1, [0.25, 0.5, 0.75])))
-  assert measured == {'auc': {'forgetting': 0.125, 'transfer': 0.25}, 'months': {'forgetting': 3.0, 'transfer': 9.0},
-                      'rising': {'forgetting': -0.25, 'transfer': 0.5}}
-
-
-@pytest.mark.parametrize('values', [[0.5], [0.5, None, 0.7]])
-def test_one_round_or_a_missing_score_tells_nothing_of_forgetting(values):
-  assert test_scores.measure_forgetting(make_lines(auc=(1, values))) == {'auc': {'forgetting': None, 'transfer': None}}
 
 
 @pytest.fixture(scope='module')
@@ -69,10 +54,10 @@ def finished(one_task):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(dataset, 'open_source', open_and_note)
     workdir = pathlib.Path(one_task.workdir)
-    state = stages.train_stage(one_task, workdir)
+    stages.train_stage(one_task, workdir)
     training = list(opened)
     opened.clear()
-    test_scores.finish(state, one_task)
+    multitask.finish(one_task)
   return workdir, training, opened
 
 
@@ -103,7 +88,7 @@ def test_scores_can_be_computed_again_from_the_predictions(finished, one_task):
   test = open_source('rsna_bone_age', one_task.data.dir, '256', 'test')
   assert len(rows) == len(test) == result['images']
   about = test.about
-  again = metrics.read_predictions(workdir / 'predictions_bone_age.csv', 'regression', about)
+  again = metrics.read_predictions(workdir / 'predictions_bone_age.csv', METRICS['regression'], about)
   np.testing.assert_array_equal(again['value'][:, 0], [test.records[index]['value'][0] for index in range(len(test))])
   assert np.abs(again['predicted'] - again['value']).mean() == pytest.approx(
     result['scores'][result['headline']]['value'], rel=1e-9)
@@ -113,8 +98,10 @@ def test_what_is_predicted_is_split_over_the_devices_as_a_step_is(one_task, monk
   sizes = []
   monkeypatch.setattr(predict, 'make_predict', lambda *_: lambda params, stats, batch: (
     sizes.append(jax.sharding.get_abstract_mesh().size), (batch, {'value': batch['value']}))[1])
-  _, collect = predict.make_collector(one_task, 'bone_age', 'validation', make_mesh())
-  collect({}, {})
+  mesh = make_mesh()
+  predictor = predict.make_predictor(one_task, 'bone_age', 'validation', mesh)
+  state = types.SimpleNamespace(params={'trunk': {}, 'bone_age': {}}, carry={'stats': {}})
+  predict.collect_rows(one_task, 'bone_age', 'validation', state, predictor, mesh)
   assert sizes == [8]
 
 
@@ -148,7 +135,7 @@ def test_a_run_of_several_tasks_scores_each_with_its_own_statistics(two_tasks_ru
   test_scores.evaluate_run(config)
   result = read_scores(tmp_path)['tasks']['pneumonia']
   source = open_source('kermany_pneumonia', two_tasks.data.dir, '256', 'train')
-  rows = metrics.read_predictions(tmp_path / 'predictions_pneumonia.csv', 'classification',
+  rows = metrics.read_predictions(tmp_path / 'predictions_pneumonia.csv', METRICS['classification'],
                                   source.about | {'findings': ['pneumonia']})
   assert result['scores']['AUC']['value'] == pytest.approx(roc_auc_score(rows['present'][:, 0], rows['score'][:, 0]))
 
@@ -182,9 +169,9 @@ def test_a_run_of_several_tasks_has_no_best_since_their_scores_have_no_common_un
 
 def test_a_resumed_run_keeps_its_best(one_task, finished, tmp_path, monkeypatch):
   """Step 2 is made the best there is; what follows cannot beat it."""
-  real = validation.predict.headline_of
+  real = validation.predict.find_headline
   calls = iter([1.0, 2.0, 3.0, 4.0, 5.0])
-  monkeypatch.setattr(validation.predict, 'headline_of', lambda result: (real(result)[0], next(calls), DOWN))
+  monkeypatch.setattr(validation.predict, 'find_headline', lambda result: (real(result)[0], next(calls), DOWN))
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
     stop_at(patch, 3)
     stages.train_stage(one_task, tmp_path)
@@ -196,20 +183,20 @@ def test_a_resumed_run_keeps_its_best(one_task, finished, tmp_path, monkeypatch)
 
 def test_a_run_that_starts_anew_forgets_the_best_of_another(one_task, tmp_path):
   state = {'step': np.array(5)}
-  validation.keep_best(tmp_path, state, 5, 1e9, 0)
+  validation.save_if_best(tmp_path, state, 5, 1e9, 0)
   validation.write(tmp_path, 5, {})
-  validation.make_watch(one_task, tmp_path, 3)
+  validation.make_validate(one_task, tmp_path, 3)
   assert (tmp_path / validation.BEST).exists() and validation.read(tmp_path)
-  validation.make_watch(one_task, tmp_path, 0)
+  validation.make_validate(one_task, tmp_path, 0)
   assert not (tmp_path / validation.BEST).exists() and not validation.read(tmp_path)
 
 
 def test_a_run_without_any_defined_score_still_has_a_best_state(one_task, tmp_path, monkeypatch):
   monkeypatch.setattr(validation.predict, 'score_tasks', lambda *args: {'bone_age': (None, None)})
-  monkeypatch.setattr(validation.predict, 'headline_of', lambda result: ('AUC', None, 1))
-  watched = validation.make_watch(one_task, tmp_path, 0)
-  watched({'step': np.array(2)}, 2)
-  watched({'step': np.array(4)}, 4)
+  monkeypatch.setattr(validation.predict, 'find_headline', lambda result: ('AUC', None, 1))
+  validate = validation.make_validate(one_task, tmp_path, 0)
+  validate({'step': np.array(2)}, 2)
+  validate({'step': np.array(4)}, 4)
   assert checkpoint.read_state(tmp_path, validation.BEST)[0]['step'] == 2
 
 
@@ -220,16 +207,16 @@ def test_a_run_is_finished_once_it_has_reported_with_the_same_config(one_task, f
 
 
 def test_several_tasks_report_their_rounds_and_leave_the_test_splits_alone(two_tasks, two_tasks_run, monkeypatch):
-  workdir, state = two_tasks_run
+  workdir, _ = two_tasks_run
   monkeypatch.setattr(test_scores, 'score_split', None)
   config = change(two_tasks, workdir=str(workdir))
-  test_scores.finish(state, config)
+  multitask.finish(config)
   rounds = json.loads((workdir / 'rounds.json').read_text())
   assert [line['step'] for line in rounds['rounds']] == [6, 12] and list(rounds['tasks']) == ['bone_age', 'pneumonia']
   assert (workdir / 'rounds.png').stat().st_size > 1000
 
 
-@pytest.mark.parametrize('variant', ['', 'smoke'])
+@pytest.mark.parametrize('variant', ['embedded', 'smoke'])
 def test_the_recipe_pretrains_before_it_learns_tasks_and_fine_tunes_last(variant):
   stages = list(mtpret.get_config(variant).stages)
   assert stages[:2] == ['pretrain', 'continual'] and len(stages) == 6

@@ -1,4 +1,4 @@
-"""A run is judged for a pod that is not here: by shapes that are those of its data, and by sums done on paper."""
+"""Preflight: its batches have the shapes of real data, and its figures agree with arithmetic by hand."""
 
 import importlib.util
 
@@ -10,9 +10,9 @@ from configs import continual, tasks
 from configs.pretrain import get_config
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.preflight import hlo, report
-from mtpret_jax.preflight.abstract_run import rehearse
+from mtpret_jax.preflight.abstract_run import make_abstract_run
 from mtpret_jax.preflight.chip_specs import Chip
-from mtpret_jax.preflight.report import Account, DoesNotFit, find_most, find_seconds, run, take_account
+from mtpret_jax.preflight.report import DoesNotFit, StepCost, compute_cost, estimate_largest, estimate_seconds, run
 from mtpret_jax.preflight.topology import Pod, find_pod
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, replicated
 from mtpret_jax.stages import make_run
@@ -20,24 +20,24 @@ from mtpret_jax.step import choose_options
 
 
 def check_shapes(config):
-  """The rehearsed batch of each task is the one that its data make."""
-  rehearsed, met, batches = rehearse(config).batches, set(), make_run(config).batches
-  for step in range(len(rehearsed)):  # one step each
+  """The abstract batch of each task has the shapes and dtypes of a real one."""
+  abstract, met, batches = make_abstract_run(config).batches, set(), make_run(config).batches
+  for step in range(len(abstract)):  # one step each
     task, batch = batches[step]
     assert {name: (rows.shape, rows.dtype) for name, rows in batch.items()} == {
-      name: (rows.shape, rows.dtype) for name, rows in rehearsed[task].items()}
+      name: (rows.shape, rows.dtype) for name, rows in abstract[task].items()}
     met.add(task)
-  assert met == set(rehearsed)
+  assert met == set(abstract)
 
 
-def test_pairs_are_rehearsed_in_the_shapes_of_the_data(prepared):
+def test_abstract_pairs_have_the_shapes_of_the_data(prepared):
   config = get_config('smoke')
   config.data.dir = str(prepared)
   check_shapes(config)
 
 
 @pytest.mark.parametrize('order', ['cyclic', 'joint'])
-def test_labelled_batches_are_rehearsed_in_the_shapes_of_the_data(order, prepared):
+def test_abstract_labelled_batches_have_the_shapes_of_the_data(order, prepared):
   config = continual.get_config('smoke')
   config.tasks = tasks.embedded(['pneumonia', 'bone_age', 'lung', 'tuberculosis'], steps=1)
   config.order, config.data.dir = order, str(prepared)
@@ -51,7 +51,7 @@ def pretrain(one_block):
 
 @pytest.fixture(scope='module')
 def whole(one_block):
-  return take_account(make_pretrain(), 'moco', make_pod())
+  return compute_cost(make_pretrain(), 'moco', make_pod())
 
 
 def make_pretrain():
@@ -68,113 +68,119 @@ def make_pod(memory=1e9):
   return Pod('here:8', Chip(flops=1e12, memory=memory, bandwidth=1e11, network=1e10), jax.devices())
 
 
-def test_a_step_is_compiled_and_accounted_for_without_data(whole):
-  account = whole
-  assert dict(account.messages)['all-gather'] == 32 * (128 + 1) * 4, 'keys and sources'
+def test_a_step_is_compiled_without_data(whole):
+  cost = whole
+  assert dict(cost.collectives)['all-gather'] == 32 * (128 + 1) * 4, 'keys and sources'
   kernels = 2 * 9 * 64 ** 2 + 49 * 64 + 64 ** 2 + 64 * 128  # of the block, the stem and the projector
-  assert account.memory['arguments'] > 3 * 4 * kernels, 'weights, momentum and slow weights'
-  assert account.memory['aliased'] > 0.9 * account.memory['outputs'], 'the state is updated in place'
+  assert cost.memory['arguments'] > 3 * 4 * kernels, 'weights, momentum and key encoder'
+  assert cost.memory['aliased'] > 0.9 * cost.memory['outputs'], 'the state is updated in place'
   stem = 2 * 49 * 64 * 16 ** 2  # operations for an image of 32 px, but for the padding
-  assert 4 * 4 * 0.8 * stem < account.flops < 1e12, 'two passes, one of them with a gradient, of four images'
-  assert account.traffic > account.memory['arguments']
+  assert 4 * 4 * 0.8 * stem < cost.flops < 1e12, 'two passes, one of them with a gradient, of four images'
+  assert cost.hbm_bytes > cost.memory['arguments']
 
 
-def test_a_state_that_is_cut_takes_less_memory(whole, one_block):
+def test_a_sharded_state_takes_less_memory(whole, one_block):
   config = make_pretrain()
   config.sharding = 'fsdp'
-  cut = take_account(config, 'moco', make_pod())
-  pieces = 3 * 4 * 2 * 9 * 64 ** 2  # bytes of the block's two kernels, their momentum and the slow ones
-  assert whole.memory['arguments'] - cut.memory['arguments'] == pieces * 7 / 8
-  assert 0.99 * whole.flops < cut.flops < whole.flops, 'each device updates its pieces only'
-  gathered = [size for kind, size in cut.messages if kind == 'all-gather']
+  sharded = compute_cost(config, 'moco', make_pod())
+  pieces = 3 * 4 * 2 * 9 * 64 ** 2  # bytes of the block's two kernels, their momentum and those of the key encoder
+  assert whole.memory['arguments'] - sharded.memory['arguments'] == pieces * 7 / 8
+  assert 0.99 * whole.flops < sharded.flops < whole.flops, 'each device updates its pieces only'
+  gathered = [size for kind, size in sharded.collectives if kind == 'all-gather']
   kernels = 4 * 2 * 9 * 64 ** 2
-  assert sum(gathered) == 32 * (128 + 1) * 4 + 2 * kernels, 'the keys, the kernels once, the slow ones'
+  assert sum(gathered) == 32 * (128 + 1) * 4 + 2 * kernels, 'the keys, the kernels once, those of the key encoder'
 
 
-def see(monkeypatch, memory):
-  """Flies with accounts made up: 100 MB, and 1 MB for each image."""
+def fake_cost(monkeypatch, memory):
+  """No compilation: a step takes 100 MB, and 1 MB for each image on a chip."""
   monkeypatch.setattr(report, 'find_pod', lambda name: make_pod(memory))
-  monkeypatch.setattr(report, 'take_account', lambda config, task, pod: make_account(
-    arguments=int(1e8), temporaries=config.batch // 8 * int(1e6), messages=[('all-reduce', 4e6), ('all-reduce', 1e6)]))
+  monkeypatch.setattr(report, 'compute_cost', lambda config, task, pod: make_cost(
+    arguments=int(1e8), temporaries=config.batch // 8 * int(1e6),
+    collectives=[('all-reduce', 4e6), ('all-reduce', 1e6)]))
 
 
-def test_an_account_is_told_by_the_chip(pretrain, monkeypatch, capsys):
-  see(monkeypatch, memory=1e9)
+def test_the_cost_is_printed_per_chip(pretrain, monkeypatch, capsys):
+  fake_cost(monkeypatch, memory=1e9)
   run(pretrain, 'here:8')
-  told = capsys.readouterr().out
-  for line in ("pretrain, step 'moco' on here:8, 4 images a chip", 'memory     0.10 GB of 1 GB: arguments 0.10 GB',
-               'network    2 all-reduce of 5.00 MB', 'bound      800 images/s, 100 a chip, by memory',
-               'batch      at most about 896 images a chip, 7,168 in all', 'nothing was run'):
-    assert line in told
+  printed = capsys.readouterr().out
+  for line in ("pretrain, step 'moco' on here:8: 8 chips, 4 images per chip",
+               'HBM per chip    0.10 GB of 1 GB: arguments 0.10 GB', 'FLOPs per chip  0.002 TFLOP',
+               'HBM traffic     4.00 GB read and written per chip', 'collectives     2 all-reduce, 5.00 MB in total',
+               'bound by        HBM: a step takes at least 40.0 ms (compute 2.0 ms, HBM 40.0 ms, network',
+               'throughput      at most 800 images/s, 100 per chip',
+               'largest batch   about 896 images per chip, 7,168 in all', 'nothing was run'):
+    assert line in printed
 
 
-def test_the_account_is_told_before_the_second_compilation(pretrain, monkeypatch, capsys):
-  see(monkeypatch, memory=1e9)
-  take, told = report.take_account, []
-  monkeypatch.setattr(report, 'take_account', lambda *given: (told.append(capsys.readouterr().out), take(*given))[1])
+def test_the_cost_is_printed_before_the_second_compilation(pretrain, monkeypatch, capsys):
+  fake_cost(monkeypatch, memory=1e9)
+  compute, printed = report.compute_cost, []
+  monkeypatch.setattr(report, 'compute_cost',
+                      lambda *given: (printed.append(capsys.readouterr().out), compute(*given))[1])
   run(pretrain, 'here:8')
-  first, second = told
-  assert 'memory ' not in first
-  assert 'memory     0.10 GB of 1 GB' in second and 'batch ' not in second
+  first, second = printed
+  assert 'HBM per chip' not in first
+  assert 'HBM per chip    0.10 GB of 1 GB' in second and 'largest batch   about' not in second
 
 
 def test_a_step_that_does_not_fit_is_refused_with_a_batch_that_would(pretrain, monkeypatch):
-  see(monkeypatch, memory=1.025e8)
+  fake_cost(monkeypatch, memory=1.025e8)
   with pytest.raises(DoesNotFit, match="'moco', does not fit: it needs 0.10 GB .* try a smaller --config.batch"):
     run(pretrain, 'here:8')
   pretrain.batch = pretrain.moco.queue = 128
-  see(monkeypatch, memory=1.09e8)
+  fake_cost(monkeypatch, memory=1.09e8)
   with pytest.raises(DoesNotFit, match='try --config.batch=64, a larger pod'):
     run(pretrain, 'here:8')
 
 
 def test_a_batch_that_the_pod_cannot_split_is_refused_before_anything_is_compiled(pretrain, monkeypatch):
-  see(monkeypatch, memory=1e9)
+  fake_cost(monkeypatch, memory=1e9)
   pretrain.batch = 36
   with pytest.raises(ConfigError, match='batch of 36 cannot be cut into groups of 4 on 8 devices'):
     run(pretrain, 'here:8')
 
 
-def make_account(arguments=0, temporaries=0, **given):
+def make_cost(arguments=0, temporaries=0, **given):
   memory = dict(arguments=arguments, temporaries=temporaries, outputs=10, aliased=10, program=5)
-  return Account(**dict(dict(memory=memory, flops=2e9, traffic=4e9, accessed=None, messages=[], seconds=1), **given))
+  return StepCost(**dict(dict(memory=memory, flops=2e9, hbm_bytes=4e9, bytes_accessed=None, collectives=[],
+                              compile_seconds=1), **given))
 
 
 def test_memory_that_is_reused_counts_once():
-  assert make_account(arguments=100, temporaries=30).peak == 100 + 30 + 5
+  assert make_cost(arguments=100, temporaries=30).peak_memory == 100 + 30 + 5
 
 
-def test_the_most_images_lie_on_a_straight_line_and_come_in_groups(pretrain):
-  """105 bytes for none, 10 for an image: 100 more images, and then 3 of a group of 4 are left over."""
+def test_the_largest_batch_is_extrapolated_linearly_in_whole_groups(pretrain):
+  """105 bytes without images and 10 per image, in memory for 107 images: 104 in groups of 4."""
   pod = Pod('here', Chip(1, 105 + 10 * 107, 1, 1), [None] * 8)
-  one, two = (make_account(arguments=100, temporaries=10 * images) for images in (4, 8))
-  assert find_most(pretrain, 'moco', pod, one, two) == 104
-  assert find_most(pretrain, 'moco', pod, one, None) is None
+  one, two = (make_cost(arguments=100, temporaries=10 * images) for images in (4, 8))
+  assert estimate_largest(pretrain, 'moco', pod, one, two) == 104
+  assert estimate_largest(pretrain, 'moco', pod, one, None) is None
 
 
-def test_each_limit_of_a_chip_takes_its_time():
+def test_compute_hbm_and_network_each_have_their_time():
   pod = Pod('here', Chip(flops=1e9, memory=1, bandwidth=8e9, network=2e9), [None] * 4)
-  seconds = find_seconds(make_account(messages=[('all-reduce', 8e9), ('all-gather', 4e9)]), pod)
-  assert seconds == {'compute': 2.0, 'memory': 0.5, 'network': pytest.approx((2 * 8 + 4) * 3 / 4 / 2)}
+  seconds = estimate_seconds(make_cost(collectives=[('all-reduce', 8e9), ('all-gather', 4e9)]), pod)
+  assert seconds == {'compute': 2.0, 'HBM': 0.5, 'network': pytest.approx((2 * 8 + 4) * 3 / 4 / 2)}
 
 
-@pytest.mark.parametrize('name, told', [
+@pytest.mark.parametrize('name, message', [
   ('v9:2x2', "unknown chip 'v9'.*have v4, v5e"), ('h100:9', 'give their number in one host, 1 to 8'),
   ('v5e:4', 'give its sides in chips, such as v5e:4x4')])
-def test_what_is_no_pod_is_told_so(name, told):
-  with pytest.raises(ConfigError, match=told):
+def test_a_pod_that_does_not_exist_is_refused(name, message):
+  with pytest.raises(ConfigError, match=message):
     find_pod(name)
 
 
-@pytest.mark.parametrize('name, told', [
-  ('v5e:2x4', 'needs libtpu .*pip install'), ('h100:8', r'pip install "jax\[cuda')])
-def test_a_compiler_that_is_not_installed_is_named(name, told, monkeypatch):
+@pytest.mark.parametrize('name, message', [
+  ('v5e:2x4', 'needs libtpu, .*pip install'), ('h100:8', r'pip install "jax\[cuda')])
+def test_a_compiler_that_is_not_installed_is_named(name, message, monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda package: None)
-  with pytest.raises(ConfigError, match=told):
+  with pytest.raises(ConfigError, match=message):
     find_pod(name)
 
 
-def test_libtpu_compiles_for_a_pod_that_is_not_here():
+def test_libtpu_compiles_without_a_tpu():
   pytest.importorskip('libtpu')
   pod = find_pod('v5e:4x4')
   mesh = make_mesh(pod.devices)
@@ -182,16 +188,16 @@ def test_libtpu_compiles_for_a_pod_that_is_not_here():
   compiled = jax.jit(lambda rows: rows.sum(0), in_shardings=by_batch(mesh), out_shardings=replicated(mesh)).lower(
     rows).compile()
   assert len(pod.devices) == 16 and pod.processes == 4
-  assert hlo.list_messages(compiled.as_text()) == [('all-reduce', 128 * 4)]
+  assert hlo.list_collectives(compiled.as_text()) == [('all-reduce', 128 * 4)]
   with pytest.raises(ConfigError, match='libtpu knows no slice'):
     find_pod('v5e:9x9')
 
 
-def test_more_arrays_than_a_tpu_takes_at_once_are_one_message():
+def test_all_reduces_of_many_arrays_are_combined_into_one():
   pytest.importorskip('libtpu')
   mesh = make_mesh(find_pod('v5e:2x2').devices)
   rows = [jax.ShapeDtypeStruct((8, 128), np.float32)] * 300
   compiled = jax.jit(lambda rows: [each.sum(0) for each in rows], in_shardings=by_batch(mesh),
                      out_shardings=replicated(mesh), compiler_options=choose_options(mesh.local_devices[0])).lower(
     rows).compile()
-  assert hlo.list_messages(compiled.as_text()) == [('all-reduce', 300 * 128 * 4)]
+  assert hlo.list_collectives(compiled.as_text()) == [('all-reduce', 300 * 128 * 4)]

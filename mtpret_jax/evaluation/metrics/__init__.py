@@ -1,12 +1,13 @@
-"""Scores and their intervals, computed on the host. numpy, scikit-learn and pycocotools only.
+"""Scores with bootstrap intervals over patients, computed on the host. Needs numpy, scikit-learn and pycocotools only.
 
-Letters: N images, T findings or classes, R resamples. A resample is a column of integer weights: how often each image
-is drawn. Every score is a function of such weights, so that a thousand resamples are a few matrix products.
+Letters: N images, T findings or classes, S studies, L levels of IoU, R resamples of the bootstrap. `bootstrap.py`
+explains how scores are computed as functions of weights_NR. `about` is the metadata of a dataset: `findings` and their
+`relation` ('independent', 'exclusive' or 'ordinal'), `value`, `mask` (its classes) and `box_classes`.
 """
 
 from mtpret_jax.evaluation.metrics.bootstrap import bootstrap_interval
 from mtpret_jax.evaluation.metrics.predictions import read_predictions, write_predictions
-from mtpret_jax.evaluation.metrics.report import align, describe, write_scores
-from mtpret_jax.evaluation.metrics.scoring import score
+from mtpret_jax.evaluation.metrics.score_file import write_scores
+from mtpret_jax.evaluation.metrics.scoring import Metrics, score
 
-__all__ = ['align', 'bootstrap_interval', 'describe', 'read_predictions', 'score', 'write_predictions', 'write_scores']
+__all__ = ['Metrics', 'bootstrap_interval', 'read_predictions', 'score', 'write_predictions', 'write_scores']

@@ -1,81 +1,84 @@
-"""Which findings are present, by their probabilities."""
+"""Classification scores: which findings are present, by their predicted probabilities."""
 
 import numpy as np
 
-from mtpret_jax.evaluation.metrics.calibration import make_calibration
-from mtpret_jax.evaluation.metrics.findings import make_finding
+from mtpret_jax.evaluation.metrics.bootstrap import WeightedScores
+from mtpret_jax.evaluation.metrics.calibration import make_calibration_error
+from mtpret_jax.evaluation.metrics.findings import make_finding_scores
 from mtpret_jax.evaluation.metrics.kappa import make_kappa
 from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
-from mtpret_jax.evaluation.metrics.studies import make_study_measure
-from mtpret_jax.evaluation.metrics.threshold_metrics import decide, find_asked
+from mtpret_jax.evaluation.metrics.scoring import About, Rows
+from mtpret_jax.evaluation.metrics.studies import make_study_scores
+from mtpret_jax.evaluation.metrics.threshold_metrics import list_scored_findings, predict_labels
 
 COLUMNS = ('score', 'present', 'label_mask')
 PREDICTED = ('score',)
 
 
-def find_headline(about):
-  """That it is the quadratic kappa where findings have an order is our choice; the papers have no such task."""
+def find_headline(about: About) -> str:
+  """The quadratic kappa for ordinal findings is our choice; the papers have no such task."""
   return 'quadratic kappa' if about['relation'] == 'ordinal' else 'AUC'
 
 
-def prepare(about, rows):
-  """Leaves out images of which no finding is known and, where exactly one is present, those of which it is not known
-  which. `score` (probabilities), `present` and `label_mask` are (N, T)."""
-  present_NT, known_NT = rows['present'] > 0, rows['label_mask'].astype(bool)
+def prepare(about: About, rows: Rows) -> Rows:
+  """Leaves out images without a label. Where exactly one finding is present, an image is also left out if its label
+  does not say which. `score` (probabilities), `present` and `label_mask` are (N, T)."""
+  present_NT, label_mask_NT = rows['present'] > 0, rows['label_mask'].astype(bool)
   if about['relation'] == 'independent':
-    counts_N = known_NT.any(1)
+    kept_N = label_mask_NT.any(1)
   else:
-    counts_N = (known_NT & present_NT).sum(1) == 1
-    known_NT = np.broadcast_to(counts_N[:, None], known_NT.shape)
-  rows = rows | {'score': rows['score'].astype(float), 'present': present_NT, 'label_mask': known_NT}
-  return {name: values[counts_N] for name, values in rows.items()}
+    kept_N = (label_mask_NT & present_NT).sum(1) == 1
+    label_mask_NT = np.broadcast_to(kept_N[:, None], label_mask_NT.shape)
+  arrays = dict(rows) | {'score': rows['score'].astype(float), 'present': present_NT, 'label_mask': label_mask_NT}
+  return {name: values[kept_N] for name, values in arrays.items()}
 
 
-def make_measure(about, rows):
-  """The scores of each finding asked about, `NAME: FINDING` where these are several, and their means, `NAME`.
+def make_scorer(about: About, rows: Rows) -> WeightedScores:
+  """The scores of each finding as 'NAME: FINDING', where there are several, and their means as 'NAME'.
 
-  A mean is over the findings for which the score is defined, in each resample anew: AUC and AP need both classes.
-  Where findings exclude each other each is told from all others, and `accuracy` is the share of images whose finding is
-  named rightly; 'quadratic kappa' and 'MAE (grades)' are of those with an order.
+  In each resample, a mean is over the findings for which the score is defined: AUC and AP need both classes. Mutually
+  exclusive findings are scored one against the rest. They also have `accuracy`, the share of images whose likeliest
+  finding is the true one; ordinal findings also have 'quadratic kappa' and 'MAE (grades)'.
   """
-  asked = find_asked(about)
-  decided_NT = decide(about, rows['score'])
-  findings = [make_finding(*(values_NT[:, t] for values_NT in (rows['present'], rows['score'], decided_NT,
-                                                               rows['label_mask']))) for t in asked]
-  one_of = about['relation'] != 'independent'
-  calibrations = [] if one_of else [make_calibration(*(rows[name][:, t] for name in ('present', 'score', 'label_mask')))
-                                    for t in asked]
-  measure_whole = make_one_measure(about, rows) if one_of else lambda weights_NR: {}
-  measure_studies = make_study_measure(about, rows)
+  scored = list_scored_findings(about)
+  predicted_NT = predict_labels(about, rows['score'])
+  findings = [make_finding_scores(*(values_NT[:, t] for values_NT in (rows['present'], rows['score'], predicted_NT,
+                                                                      rows['label_mask']))) for t in scored]
+  exclusive = about['relation'] != 'independent'
+  calibrations = [] if exclusive else [
+    make_calibration_error(*(rows[name][:, t] for name in ('present', 'score', 'label_mask'))) for t in scored]
+  compute_exclusive = make_exclusive_scores(about, rows) if exclusive else lambda weights_NR: {}
+  compute_studies = make_study_scores(about, rows)
 
-  def measure(weights_NR):
-    each = [finding(weights_NR) for finding in findings]
-    for scores, calibration in zip(each, calibrations):  # noqa: B905 the second is empty where one of several is named
+  def compute(weights_NR: np.ndarray) -> dict[str, np.ndarray]:
+    by_finding = [finding(weights_NR) for finding in findings]
+    for scores, calibration in zip(by_finding, calibrations):  # noqa: B905 exclusive findings have no calibrations
       scores['ECE'] = calibration(weights_NR)
-    found = {name: average([scores[name] for scores in each]) for name in each[0]}
-    found |= measure_whole(weights_NR) | measure_studies(weights_NR)
-    if len(asked) > 1:
-      found |= {f'{name}: {about["findings"][t]}': scores[name] for name in each[0]
-                for t, scores in zip(asked, each, strict=True) if not (one_of and name == 'accuracy')}
+    found = {name: average([scores[name] for scores in by_finding]) for name in by_finding[0]}
+    # for exclusive findings this replaces the mean accuracy of one against the rest
+    found |= compute_exclusive(weights_NR) | compute_studies(weights_NR)
+    if len(scored) > 1:
+      found |= {f'{name}: {about["findings"][t]}': scores[name] for name in by_finding[0]
+                for t, scores in zip(scored, by_finding, strict=True) if not (exclusive and name == 'accuracy')}
     return found
 
-  return measure
+  return compute
 
 
-def make_one_measure(about, rows):
-  """What is asked of the one finding that is named: accuracy, calibration of its probability, and how many grades off
-  it is."""
-  truth_N, named_N = rows['present'].argmax(1), rows['score'].argmax(1)
-  right_N, grades_N = (truth_N == named_N).astype(float), np.abs(truth_N - named_N).astype(float)
-  everyone = np.ones(len(truth_N), bool)
-  calibrate = make_calibration(right_N, rows['score'].max(1), everyone)
-  kappa = make_kappa(truth_N, named_N, rows['score'].shape[1], everyone, power=2)
+def make_exclusive_scores(about: About, rows: Rows) -> WeightedScores:
+  """Scores of the likeliest of mutually exclusive findings: 'accuracy', 'ECE' of its probability and, for ordinal
+  findings, 'quadratic kappa' and 'MAE (grades)', the mean number of grades between prediction and truth."""
+  truth_N, predicted_N = rows['present'].argmax(1), rows['score'].argmax(1)
+  correct_N, grades_N = (truth_N == predicted_N).astype(float), np.abs(truth_N - predicted_N).astype(float)
+  valid_N = np.ones(len(truth_N), bool)
+  compute_calibration = make_calibration_error(correct_N, rows['score'].max(1), valid_N)
+  compute_kappa = make_kappa(truth_N, predicted_N, rows['score'].shape[1], valid_N, power=2)
 
-  def measure(weights_NR):
+  def compute(weights_NR: np.ndarray) -> dict[str, np.ndarray]:
     count = weights_NR.sum(0)
-    scores = {'accuracy': divide(right_N @ weights_NR, count), 'ECE': calibrate(weights_NR)}
+    scores = {'accuracy': divide(correct_N @ weights_NR, count), 'ECE': compute_calibration(weights_NR)}
     if about['relation'] == 'ordinal':
-      scores |= {'quadratic kappa': kappa(weights_NR), 'MAE (grades)': divide(grades_N @ weights_NR, count)}
+      scores |= {'quadratic kappa': compute_kappa(weights_NR), 'MAE (grades)': divide(grades_N @ weights_NR, count)}
     return scores
 
-  return measure
+  return compute

@@ -5,8 +5,8 @@ import pytest
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from mtpret_jax.evaluation.metrics import bootstrap_interval, score
-from tests.support.scored import ABOUT, make_rows
+from mtpret_jax.evaluation.metrics import score
+from tests.support.scored import ABOUT, METRICS, check_score, make_rows
 
 
 def rank(measure, present, score):
@@ -35,28 +35,17 @@ SLOW = {  # of (present, score) of one finding where it is known
 }
 
 
-def compare(scored, slow, rows, resamples):
-  """A score and its interval are those of a plain bootstrap, in which `slow` is called for each resample."""
-  everyone = np.arange(len(rows['patient']))
-  assert scored['value'] == pytest.approx(slow(everyone), abs=1e-12)
-  def call(drawn):
-    value = slow(drawn)
-    return None if np.isnan(value) else value
-  assert scored['interval'] == pytest.approx(bootstrap_interval(call, rows['patient'], resamples=resamples, seed=3),
-                                             abs=1e-12)
-
-
 @pytest.mark.parametrize('name', SLOW)
 @pytest.mark.parametrize('images', [23, 90])
 def test_each_finding_scores_as_scikit_learn_says(name, images):
   about, rows = ABOUT['independent'], make_rows('independent', images)
-  result = score('classification', about, rows, resamples=12, seed=3)
+  result = score(METRICS['classification'], about, rows, resamples=12, seed=3)
   kept = {column: values[rows['label_mask'].any(1)] for column, values in rows.items()}
   def of_finding(finding, drawn):
     return SLOW[name](*take_known({column: kept[column][drawn] for column in kept}, finding))
   for finding, title in enumerate(about['findings']):
-    compare(result['scores'][f'{name}: {title}'], lambda drawn, t=finding: of_finding(t, drawn), kept, 12)
-  compare(result['scores'][name], lambda drawn: np.nanmean([of_finding(t, drawn) for t in range(3)]), kept, 12)
+    check_score(result['scores'][f'{name}: {title}'], lambda drawn, t=finding: of_finding(t, drawn), kept, 12)
+  check_score(result['scores'][name], lambda drawn: np.nanmean([of_finding(t, drawn) for t in range(3)]), kept, 12)
 
 
 def find_stated(rows):
@@ -67,7 +56,7 @@ def find_stated(rows):
 
 def test_of_two_that_exclude_each_other_the_second_is_positive():
   kept, truth, probability = find_stated(make_rows('two'))
-  scores = score('classification', ABOUT['two'], make_rows('two'), resamples=10)['scores']
+  scores = score(METRICS['classification'], ABOUT['two'], make_rows('two'), resamples=10)['scores']
   named = probability.argmax(1)
   (kept_well, alarm), (missed, found) = sk.confusion_matrix(truth, named)
   assert scores['sensitivity']['value'] == pytest.approx(found / (found + missed))
@@ -81,25 +70,26 @@ def test_of_two_that_exclude_each_other_the_second_is_positive():
 def test_of_several_each_is_told_from_the_others():
   rows = make_rows('exclusive')
   kept, truth, probability = find_stated(rows)
-  result = score('classification', ABOUT['exclusive'], rows, resamples=15, seed=3)
-  compare(result['scores']['accuracy'], lambda drawn: sk.accuracy_score(truth[drawn], probability[drawn].argmax(1)),
-          kept, 15)
-  compare(result['scores']['sensitivity'],
-          lambda drawn: sk.balanced_accuracy_score(truth[drawn], probability[drawn].argmax(1)), kept, 15)
-  compare(result['scores']['AUC: c'], lambda drawn: sk.roc_auc_score(truth[drawn] == 2, probability[drawn, 2]),
-          kept, 15)
+  result = score(METRICS['classification'], ABOUT['exclusive'], rows, resamples=15, seed=3)
+  check_score(result['scores']['accuracy'], lambda drawn: sk.accuracy_score(truth[drawn], probability[drawn].argmax(1)),
+              kept, 15)
+  check_score(result['scores']['sensitivity'],
+              lambda drawn: sk.balanced_accuracy_score(truth[drawn], probability[drawn].argmax(1)), kept, 15)
+  check_score(result['scores']['AUC: c'], lambda drawn: sk.roc_auc_score(truth[drawn] == 2, probability[drawn, 2]),
+              kept, 15)
   assert result['images'] == len(truth) and result['left_out'] == len(rows['label_mask']) - len(truth) > 0
 
 
 def test_grades_have_a_quadratic_kappa_and_an_error_in_grades():
   rows = make_rows('ordinal')
   kept, truth, probability = find_stated(rows)
-  result = score('classification', ABOUT['ordinal'], rows, resamples=25, seed=3)
+  result = score(METRICS['classification'], ABOUT['ordinal'], rows, resamples=25, seed=3)
   assert result['headline'] == 'quadratic kappa'
   named = probability.argmax(1)
-  compare(result['scores']['quadratic kappa'],
-          lambda drawn: sk.cohen_kappa_score(truth[drawn], named[drawn], weights='quadratic'), kept, 25)
-  compare(result['scores']['MAE (grades)'], lambda drawn: sk.mean_absolute_error(truth[drawn], named[drawn]), kept, 25)
+  check_score(result['scores']['quadratic kappa'],
+              lambda drawn: sk.cohen_kappa_score(truth[drawn], named[drawn], weights='quadratic'), kept, 25)
+  check_score(result['scores']['MAE (grades)'],
+              lambda drawn: sk.mean_absolute_error(truth[drawn], named[drawn]), kept, 25)
 
 
 def test_a_study_is_judged_by_the_mean_of_its_images():
@@ -107,39 +97,40 @@ def test_a_study_is_judged_by_the_mean_of_its_images():
   rows = make_rows('independent')
   rows |= {column: rows[column][:, :1] for column in ('score', 'present', 'label_mask')}
   studies = {}
-  for study, score_1, present, known in zip(rows['study'], rows['score'], rows['present'], rows['label_mask'], strict=True):
+  columns = (rows[column] for column in ('study', 'score', 'present', 'label_mask'))
+  for study, score_1, present, known in zip(*columns, strict=True):
     if study and known[0]:
       studies.setdefault(study, []).append((float(score_1[0]), present[0]))
   assert max(map(len, studies.values())) > 1
   probability = [np.mean([score_1 for score_1, _ in images]) for images in studies.values()]
   truth = [max(present for _, present in images) for images in studies.values()]
-  scores = score('classification', about, rows, resamples=10)['scores']
+  scores = score(METRICS['classification'], about, rows, resamples=10)['scores']
   assert scores['AUC by study']['value'] == pytest.approx(sk.roc_auc_score(truth, probability))
   assert scores['kappa by study']['value'] == pytest.approx(
     sk.cohen_kappa_score(truth, np.array(probability) > 0.5))
   rows['study'] = np.full(len(rows['study']), '')
-  assert 'AUC by study' not in score('classification', about, rows, resamples=10)['scores']
+  assert 'AUC by study' not in score(METRICS['classification'], about, rows, resamples=10)['scores']
 
 
 def test_a_finding_without_both_classes_is_undefined_and_left_out_of_the_mean():
   rows = make_rows('independent')
   rows['present'][:, 1] = 0
-  scores = score('classification', ABOUT['independent'], rows, resamples=10)['scores']
+  scores = score(METRICS['classification'], ABOUT['independent'], rows, resamples=10)['scores']
   assert scores['AUC: nodule'] == scores['sensitivity: nodule'] == {'value': None, 'interval': None}
   assert scores['AUC']['value'] == pytest.approx((scores['AUC: mass']['value'] + scores['AUC: effusion']['value']) / 2)
 
 
 def test_unknown_labels_do_not_move_a_score():
   rows = make_rows('independent')
-  result = score('classification', ABOUT['independent'], rows, resamples=10)
+  result = score(METRICS['classification'], ABOUT['independent'], rows, resamples=10)
   guessed = rows | {'present': np.where(rows['label_mask'], rows['present'], 1),
                     'score': np.where(rows['label_mask'], rows['score'], 0.9)}
-  assert score('classification', ABOUT['independent'], guessed, resamples=10) == result
+  assert score(METRICS['classification'], ABOUT['independent'], guessed, resamples=10) == result
 
 
 def test_tables_that_are_all_of_one_kind_still_agree_to_nothing():
   rows = make_rows('ordinal')
   rows['present'][:] = rows['score'][:] = np.eye(5)[2]
   rows['label_mask'][:] = True
-  scores = score('classification', ABOUT['ordinal'], rows, resamples=5)['scores']
+  scores = score(METRICS['classification'], ABOUT['ordinal'], rows, resamples=5)['scores']
   assert scores['quadratic kappa']['value'] is None and scores['accuracy']['value'] == 1

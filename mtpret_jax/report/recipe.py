@@ -1,0 +1,37 @@
+"""The report of a recipe: the test scores of all its stages."""
+
+import json
+import pathlib
+
+from ml_collections import ConfigDict
+
+from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.evaluation import metrics
+from mtpret_jax.evaluation.test_scores import FILE
+from mtpret_jax.report.tables import align, format_interval, format_score
+
+
+def finish(config: ConfigDict) -> None:
+  """Collects the test scores of all stages in `scores.json` and prints their headlines.
+
+  Raises:
+    ConfigError: the scores of a stage are damaged.
+  """
+  table, collected = [('stage', 'task', 'score', 'value', '95 % interval')], {}
+  for name, stage in config.stages.items():
+    path = pathlib.Path(stage.workdir, FILE)
+    if not path.exists():  # stages 1 and 2 leave the test splits alone
+      continue
+    try:
+      if not path.is_file():
+        raise ValueError('not a file')  # reading a pipe or a device might never end
+      collected[name] = json.loads(path.read_text())['tasks']
+      for task, result in collected[name].items():
+        score = result['scores'][result['headline']]
+        table.append((name, task, result['headline'], format_score(score['value']), format_interval(score['interval'])))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+      raise ConfigError(f'{path} is damaged: delete it, and the same command scores {name} again') from error
+  workdir = pathlib.Path(config.workdir)
+  metrics.write_scores(workdir / FILE, collected)
+  print('\n'.join(['Scores on the test splits', *align(table)]))
+  print(f'See {workdir}')

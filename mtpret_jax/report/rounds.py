@@ -1,0 +1,62 @@
+"""The report of stage 2: each task's validation score after each round, as `rounds.json`, a table and `rounds.png`."""
+
+import logging
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mtpret_jax.evaluation import metrics, validation
+from mtpret_jax.evaluation.rounds import compute_forgetting
+from mtpret_jax.report.tables import align, format_score
+from mtpret_jax.runtime.prepare_data import PHANTOMS
+
+log = logging.getLogger(__name__)
+
+Line = Mapping[str, Any]  # of validation.jsonl
+
+
+def report_rounds(config: ConfigDict) -> None:
+  """Writes, draws and prints the rounds of a run, from its `validation.jsonl`."""
+  workdir = pathlib.Path(config.workdir)
+  lines = [line for line in validation.read(workdir) if set(line['tasks']) == set(config.tasks)]
+  if not lines:
+    log.warning('%s has no scores of any round: nothing to report', workdir / validation.FILE)
+    return
+  forgetting, data = compute_forgetting(lines), config.data.archives or PHANTOMS
+  metrics.write_scores(workdir / 'rounds.json', {'data': data, 'split': 'validation', 'rounds': lines,
+                                                 'tasks': forgetting})
+  print(describe_rounds(lines, forgetting, data))
+  print(f'See {draw_rounds(lines, workdir)}, {workdir / "rounds.json"}, {workdir / "checkpoints"}')
+
+
+def describe_rounds(lines: Sequence[Line], forgetting: Mapping[str, Mapping], data: str) -> str:
+  """A row for each task: its scores, forgetting and backward transfer."""
+  table = [('task', 'score', *(f'step {line["step"]}' for line in lines), 'forgetting', 'backward transfer')]
+  for name, changes in forgetting.items():
+    values = [line['tasks'][name]['value'] for line in lines]
+    table.append((name, lines[-1]['tasks'][name]['headline'], *map(format_score, values),
+                  format_score(changes['forgetting']), format_score(changes['transfer'])))
+  return '\n'.join([
+    f'Validation scores after each round. Data: {data}.', *align(table),
+    'Forgetting: best earlier score minus the last one, more is worse. Backward transfer: last score minus the first '
+    'one, more is better.'])
+
+
+def draw_rounds(lines: Sequence[Line], workdir: pathlib.Path) -> pathlib.Path:
+  """`rounds.png`: score against step, one curve for each task."""
+  from matplotlib.figure import Figure  # here: it adds half a second to every start
+  names = list(lines[0]['tasks'])
+  figure = Figure(figsize=(2.6 * len(names), 2.4))
+  axes = figure.subplots(1, len(names), squeeze=False)
+  for name, cell in zip(names, axes[0], strict=True):
+    points = [(line['step'], line['tasks'][name]['value']) for line in lines]
+    steps, values = np.array([point for point in points if point[1] is not None], float).reshape(-1, 2).T
+    cell.plot(steps, values, marker='o')
+    cell.set(title=name, xlabel='step', ylabel=lines[-1]['tasks'][name]['headline'])
+  figure.tight_layout()
+  path = pathlib.Path(workdir, 'rounds.png')
+  figure.savefig(path, dpi=110)
+  return path

@@ -1,0 +1,46 @@
+"""The printed tables of test scores."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from mtpret_jax.evaluation.test_scores import FILE, Scored, predictions_path
+from mtpret_jax.report.examples import draw_examples
+from mtpret_jax.report.tables import align, format_interval, format_score
+from mtpret_jax.tasks import find_kind
+
+
+def report_scores(scored: Scored) -> None:
+  """Prints the scores of one split, draws some of its predictions, and says where everything is."""
+  results, workdir, pictures = scored.results, scored.workdir, []
+  for name, result in results['tasks'].items():
+    print(f'{name}: {results["split"]} split by {results["split_rule"]}, after step {results["step"]:,}. Data: '
+          f'{results["data"]}.')
+    print(describe_result(result))
+  for name, examples in scored.examples.items():
+    pictures.append(pathlib.Path(workdir, f'examples_{name}.png'))
+    kind = find_kind(results['tasks'][name]['task'])
+    draw_examples(pictures[-1], kind, examples, f'{name}, {results["split"]} split, step {results["step"]:,}')
+  paths = [pathlib.Path(workdir, FILE), *(predictions_path(workdir, name) for name in results['tasks']), *pictures]
+  print('See ' + ', '.join(map(str, paths)))
+
+
+def describe_result(result: Mapping[str, Any]) -> str:
+  """A result of `metrics.score` as a table, the headline first and marked with *, then a table of its subgroups."""
+  headline = result['headline']
+  names = [headline, *(name for name in result['scores'] if name != headline)]
+  table = [('score', 'value', '95 % interval'),
+           *((f'{name} *' if name == headline else name, *format_cells(result['scores'][name])) for name in names)]
+  left_out = f' ({result["left_out"]:,} without a label left out)' if result['left_out'] else ''
+  lines = [f'{result["task"]}: {result["images"]:,} images{left_out} of {result["patients"]:,} patients; * headline '
+           f'score; intervals: bootstrap over patients, {result["resamples"]:,} resamples', *align(table)]
+  if result['groups']:
+    groups = [('subgroup by', 'group', 'images', 'patients', headline, '95 % interval'),
+              *((row['by'], row['group'], f'{row["images"]:,}', f'{row["patients"]:,}', *format_cells(row))
+                for row in result['groups'])]
+    lines += ['', *align(groups)]
+  return '\n'.join(lines)
+
+
+def format_cells(score: Mapping[str, Any]) -> tuple[str, str]:
+  return format_score(score['value'], 'undefined'), format_interval(score['interval'], '')

@@ -1,0 +1,23 @@
+"""The printed table of test scores."""
+
+from mtpret_jax.evaluation.metrics import score
+from mtpret_jax.report.scores import describe_result
+from tests.support.scored import ABOUT, METRICS, make_rows
+
+
+def test_the_table_has_every_score_in_line():
+  result = score(METRICS['detection'], ABOUT['boxes'], make_rows('boxes'), resamples=5)
+  first, second = describe_result(result).split('\n\n')
+  lines = first.splitlines()[1:]
+  assert lines[1].startswith('AP50 *') and len(lines) == len(result['scores']) + 1
+  column = lines[0].index('value')
+  values = [line[column:].split()[0] for line in lines[1:]]
+  assert values[0] == f'{result["scores"]["AP50"]["value"]:.3f}' and 'undefined' in values
+  assert len(second.splitlines()) == len(result['groups']) + 1
+
+
+def test_images_without_a_label_are_counted_and_their_scores_undefined():
+  rows = make_rows('mask')
+  rows['confusion'][:] = 0
+  words = describe_result(score(METRICS['segmentation'], ABOUT['mask'], rows, resamples=5))
+  assert '90 without a label left out' in words and 'undefined' in words
