@@ -1,41 +1,55 @@
-"""The train state, the optimiser and its learning rate, and the step: compiled once per task, donated, sharded."""
+"""The train state, the learning-rate schedule, the optimiser and the compiled step."""
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from mtpret_jax.cpu import devices
+from mtpret_jax.data.task_schedule import Plan
+from mtpret_jax.objectives import Objective
+from mtpret_jax.runtime import backend
 from mtpret_jax.runtime.sharding import all_gather, by_batch, fsdp_shardings, replicated
+
+Schedule = Callable[[jax.Array | np.ndarray], jax.Array]  # step -> learning rate
 
 
 @struct.dataclass
 class TrainState:
-  """`params` and `opt` are keyed by part (`trunk`, one per head); `carry` is what changes each step but the optimiser
-  does not own: running statistics, slow encoder, queue. Plain dicts of arrays throughout."""
+  """Everything that a step changes: plain dicts of arrays, so that a checkpoint does not depend on any class.
 
-  step: jax.Array  # () int32, the number of steps taken
+  Attributes:
+    step: () int32, the number of steps taken.
+    params: {part: weights}; the parts are `trunk` and one for each head.
+    carry: what changes in each step but is not learned by the optimiser: running statistics, key encoder, queue.
+    opt: {part: the optimiser's state}.
+  """
+
+  step: jax.Array
   params: dict
   carry: dict
   opt: dict
 
 
-def make_schedule(config, steps):
-  """step -> learning rate: linear warm-up over `warmup_steps`, then a half cosine to zero at `steps` (Loshchilov and
-  Hutter 2017). MoCo v2's code has no warm-up: `warmup_steps=0`."""
-  def rate(step):
+def make_schedule(config: ConfigDict, steps: int) -> Schedule:
+  """Linear warm-up over `warmup_steps`, then half a cosine down to zero at `steps` (Loshchilov and Hutter 2017). MoCo
+  v2's code has no warm-up: `warmup_steps=0`."""
+  def learning_rate(step: jax.Array | np.ndarray) -> jax.Array:
     warm = jnp.minimum((step + 1) / max(config.warmup_steps, 1), 1.0)
     done = jnp.clip((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 0.0, 1.0)
     return config.learning_rate * warm * 0.5 * (1 + jnp.cos(jnp.pi * done))
-  return rate
+  return learning_rate
 
 
-def make_visit_schedule(config, plan):
-  """step -> learning rate: `make_schedule` anew in each visit of the plan, so that every task starts at the full rate.
-  The papers' "cyclic" rate is known by recollection only; one half cosine a visit is our reading."""
+def make_visit_schedule(config: ConfigDict, plan: Plan) -> Schedule:
+  """`make_schedule` from its beginning in each visit of the plan, so that every task starts with the full learning
+  rate. The papers name a "cyclic" learning rate without details; one half cosine per visit is our assumption."""
   rates = np.zeros(plan.steps, np.float32)
   for length in {visit.length for visit in plan.visits}:
     curve = np.asarray(make_schedule(config, length)(np.arange(length)))
@@ -45,99 +59,115 @@ def make_visit_schedule(config, plan):
   return lambda step: jnp.asarray(rates)[step]
 
 
-def make_optimiser(config):
-  """Gradients -> updates that are yet to be multiplied by the rate and subtracted, `config.kind`:
+def make_optimiser(config: ConfigDict) -> optax.GradientTransformation:
+  """Gradients -> updates, which the step multiplies by the learning rate and subtracts. `config.kind`:
 
-  sgd     as PyTorch computes it: decay added to the gradient, then momentum. Decay is on everything, batch norm and
-          biases included, as in the reference implementation (facebookresearch/moco main_moco.py).
-  adamw   Loshchilov and Hutter 2019; `momentum` is the first moment's.
+  sgd     as in PyTorch: weight decay is added to the gradient, then momentum is applied. All weights decay, batch norm
+          and biases included, as in the reference implementation (facebookresearch/moco main_moco.py).
+  adamw   Loshchilov and Hutter 2019; `momentum` is beta 1.
   """
   if config.kind == 'adamw':
     return optax.chain(optax.scale_by_adam(b1=config.momentum), optax.add_decayed_weights(config.weight_decay))
   return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.trace(config.momentum))
 
 
-# For XLA, by platform. On CPUs its library YNNPACK takes every convolution unless told which operations to take; for
-# products and sums it is the fastest there, for convolutions and above all for their kernel gradients it is not. On
-# TPUs one all-reduce takes 256 arrays unless told otherwise, fewer than ResNet-50 has scales, biases and statistics.
-COMPILER_OPTIONS = {
-  'cpu': {'xla_cpu_experimental_ynn_fusion_type': ','.join(
-    f'LIBRARY_FUSION_TYPE_{kind}' for kind in ('DOT', 'INDIVIDUAL_DOT', 'REDUCE'))},
-  'tpu': {'xla_jf_crs_combiner_threshold_count': 1024}}
-# Of a CPU whose cores are devices: an order of operations in which many could run at once only takes memory there.
-ONE_CORE = {'xla_cpu_multi_thread_eigen': False, 'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
-
-
-@functools.cache
-def choose_options(device):
-  """What XLA is told for devices like this one of our process, or of a pod that is not here, as far as this compiler
-  knows the options (that of jaxlib 0.7 does not know all)."""
-  options = COMPILER_OPTIONS.get(device.platform, {})
-  if device.platform == 'cpu' and devices.are_devices():
-    options = options | ONE_CORE
-  return {name: value for name, value in options.items() if is_known({name: value}, device)}
-
-
-def is_known(option, device):
-  place = jax.sharding.SingleDeviceSharding(device)
-  try:
-    jax.jit(lambda: 0, out_shardings=place, compiler_options=option).lower().compile()
-  except jax.errors.JaxRuntimeError:
-    return False
-  return True
-
-
-def place_state(objective, optimiser, mesh, how='replicated'):
-  """A TrainState of shardings: 'replicated' is all on every device, 'fsdp' a piece of it (`sharding.fsdp_shardings`)."""
-  if how == 'replicated':
-    return TrainState(*[replicated(mesh)] * 4)
-  return fsdp_shardings(shape_state(objective, optimiser), mesh)
-
-
-def init_state(objective, optimiser, mesh, seed, trunk=None, placement=None):
-  """The state at step 0, made inside `jit`: nothing in it aliases, so that it can be donated. `trunk`: the (params,
-  stats) to start from, or None for random ones. `placement`: of `place_state`; None is all on every device."""
-  make = functools.partial(make_state, objective, optimiser)
-  return jax.jit(make, out_shardings=placement or replicated(mesh))(jax.random.key(seed), trunk)
-
-
-def make_state(objective, optimiser, rng, trunk=None):
+def make_state(objective: Objective, optimiser: optax.GradientTransformation, rng: jax.Array,
+               trunk: tuple | None = None) -> TrainState:
+  """The state at step 0, from the trunk's (params, statistics) if given, otherwise from random weights."""
   params, carry = objective.init(rng, trunk)
   opt = {part: optimiser.init(weights) for part, weights in params.items()}
   return TrainState(jnp.int32(0), params, carry, opt)
 
 
-def shape_state(objective, optimiser):
-  """The state's shapes, without its numbers."""
+def shape_state(objective: Objective, optimiser: optax.GradientTransformation) -> TrainState:
+  """The shapes and dtypes of the state, without computing it."""
   return jax.eval_shape(functools.partial(make_state, objective, optimiser), jax.random.key(0))
 
 
-def compile_step(objective, optimiser, schedule, task, mesh, seed, guard=None, placement=None):
-  """(state, batch) -> (state, measures), at the rate that `schedule` has for the step. Only the parts that `task` moves
-  are differentiated and updated, so that neither momentum nor weight decay drifts a part which saw no data. The old
-  state's memory is reused. `guard(old, new, measures)` returns the state to keep
-  (`runtime/loss_guard.py`). `placement` as above."""
+def place_state(objective: Objective, optimiser: optax.GradientTransformation, mesh: Mesh,
+                how: str = 'replicated') -> TrainState:
+  """The sharding of each part of the state. 'replicated': a full copy on every device. 'fsdp': weights, momentum and
+  key encoder sharded over the devices (`sharding.fsdp_shardings`)."""
+  if how == 'replicated':
+    everywhere: Any = replicated(mesh)  # one sharding for a whole branch
+    return TrainState(step=everywhere, params=everywhere, carry=everywhere, opt=everywhere)
+  return fsdp_shardings(shape_state(objective, optimiser), mesh)
+
+
+def init_state(objective: Objective, optimiser: optax.GradientTransformation, mesh: Mesh, seed: int,
+               trunk: tuple | None = None, placement: TrainState | None = None) -> TrainState:
+  """`make_state` on the devices, sharded as `placement` says (`place_state`); None is a full copy on every device."""
+  # Inside jit every array gets a buffer of its own. Outside, key encoder and params would share theirs, and the first
+  # step could not donate them.
+  make = functools.partial(make_state, objective, optimiser)
+  return jax.jit(make, out_shardings=placement or replicated(mesh))(jax.random.key(seed), trunk)
+
+
+# ResNet-50 has more scales, biases and statistics than the 256 arrays that XLA for TPUs sums in one all-reduce unless
+# this is raised; a second all-reduce costs its latency in every step.
+TPU_OPTIONS = {'xla_jf_crs_combiner_threshold_count': 1024}
+
+
+@functools.cache
+def choose_options(device: jax.Device) -> dict[str, str | bool | int]:
+  """The compiler options for `device`, which may be one of a pod that is not attached. Leaves out what this version of
+  XLA does not know: jaxlib 0.7 lacks some."""
+  options = TPU_OPTIONS if device.platform == 'tpu' else {}
+  if device.platform == 'cpu':
+    options = backend.find('compiler_options', dict)()
+  return {name: value for name, value in options.items() if is_known({name: value}, device)}
+
+
+def is_known(option: Mapping[str, str | bool | int], device: jax.Device) -> bool:
+  """Whether XLA accepts this compiler option. It offers no list, so this compiles an empty program."""
+  sharding = jax.sharding.SingleDeviceSharding(device)
+  try:
+    jax.jit(lambda: 0, out_shardings=sharding, compiler_options=dict(option)).lower().compile()
+  except jax.errors.JaxRuntimeError:
+    return False
+  return True
+
+
+def compile_step(objective: Objective, optimiser: optax.GradientTransformation, schedule: Schedule, task: str,
+                 mesh: Mesh, seed: int, guard: Callable | None = None, placement: TrainState | None = None) -> Callable:
+  """step(state, batch) -> (state, measures) for batches of `task`; jax compiles it at the first call.
+
+  The old state is donated: its memory holds the new one, so do not use it after the call.
+
+  Args:
+    schedule: step -> learning rate.
+    seed: of the randomness in a step, which depends on nothing else but the step: an interrupted run resumes
+      bit-for-bit.
+    guard: guard(old state, new state, measures) -> the state to keep (`runtime/loss_guard.py`).
+    placement: shardings of the state, from `place_state`; None is a full copy on every device.
+  """
   live = objective.parts[task]
   placement = placement or place_state(objective, optimiser, mesh)
 
   @functools.partial(jax.jit, donate_argnums=0, in_shardings=(placement, by_batch(mesh)),
                      out_shardings=(placement, replicated(mesh)),
                      compiler_options=choose_options(mesh.local_devices[0]))
-  def step(state, batch):
+  def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    resting = {part: weights for part, weights in state.params.items() if part not in live}
-    carry = all_gather(state.carry, placement.carry)
+    # Only the parts that the task uses get gradients and updates. A zero gradient would not leave the others alone:
+    # momentum and weight decay would still move them.
+    trained = {part: state.params[part] for part in live}
+    frozen = {part: weights for part, weights in state.params.items() if part not in live}
+    carry = all_gather(state.carry, placement.carry)  # does nothing unless the state is sharded
 
-    def compute_loss(moving):
-      return objective.loss(task, all_gather(resting | moving, placement.params), carry, batch, state.step, rng)
+    def compute_loss(trained: dict) -> tuple[jax.Array, tuple]:
+      params = all_gather(frozen | trained, placement.params)
+      return objective.loss(task, params, carry, batch, state.step, rng)
 
-    moving = {part: state.params[part] for part in live}
+    # With the mesh at hand, a model can run an operation on each device by itself (shard_map). XLA inserts the
+    # all-reduce of the gradients.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      (_, (carry, measures)), grads = jax.value_and_grad(compute_loss, has_aux=True)(moving)
+      (_, (carry, measures)), grads = jax.value_and_grad(compute_loss, has_aux=True)(trained)
+
     params, opt, learning_rate = dict(state.params), dict(state.opt), schedule(state.step)
     for part in live:
-      updates, opt[part] = optimiser.update(grads[part], state.opt[part], moving[part])
-      params[part] = jax.tree.map(lambda weight, update: weight - learning_rate * update, moving[part], updates)
+      updates, opt[part] = optimiser.update(grads[part], state.opt[part], trained[part])
+      params[part] = jax.tree.map(lambda weight, update: weight - learning_rate * update, trained[part], updates)
     measures = measures | {'gradient': optax.global_norm(grads), 'learning_rate': learning_rate}
     new = TrainState(state.step + 1, params, carry, opt)
     return (guard(state, new, measures) if guard else new), measures

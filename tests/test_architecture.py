@@ -1,20 +1,25 @@
-"""The structure that the README promises, read off the files."""
+"""The structure of docs/architecture.md, checked on the files."""
 
 import ast
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.paths import ROOT
 
-# Who may import whom, from the bottom up; a row without an entry of its own has that of its package. Arrows point down:
+PACKAGES = ('configs', 'tfds_builders', 'mtpret_jax')
+
+# Who may import whom, from the bottom up. A module without a row of its own has that of its package. Arrows point down:
 # main > cli > stages > train > {step, evaluation, report} > {objectives, runtime} > {tasks, augment} > models > cpu
 ALLOWED = {
   'configs': set(),
   'tfds_builders': set(),
   'mtpret_jax.config.errors': set(),
   'mtpret_jax.config.rules': set(),
-  'mtpret_jax.cpu': {'mtpret_jax.config'},
-  'mtpret_jax.models': {'mtpret_jax.cpu', 'mtpret_jax.config.errors'},
+  'mtpret_jax.runtime.backend': set(),
+  'mtpret_jax.cpu': {'mtpret_jax.runtime.backend'},
+  'mtpret_jax.models': {'mtpret_jax.runtime.backend', 'mtpret_jax.config.errors'},
   'mtpret_jax.augment': {'mtpret_jax.models.detection.boxes'},
   'mtpret_jax.data': {'mtpret_jax.config.errors'},
   'mtpret_jax.evaluation.metrics': set(),
@@ -23,25 +28,26 @@ ALLOWED = {
   'mtpret_jax.config': {'mtpret_jax.tasks', 'mtpret_jax.data', 'mtpret_jax.models', 'mtpret_jax.runtime.sharding'},
   'mtpret_jax.runtime.sharding': set(),
   'mtpret_jax.runtime': {'mtpret_jax.config', 'mtpret_jax.data', 'mtpret_jax.models', 'mtpret_jax.tasks',
-                         'mtpret_jax.cpu', 'tfds_builders'},
+                         'tfds_builders'},
   'mtpret_jax.objectives': {'mtpret_jax.tasks', 'mtpret_jax.augment', 'mtpret_jax.models', 'mtpret_jax.data',
                             'mtpret_jax.runtime.sharding'},
-  'mtpret_jax.step': {'mtpret_jax.objectives', 'mtpret_jax.runtime', 'mtpret_jax.cpu'},
+  'mtpret_jax.step': {'mtpret_jax.objectives', 'mtpret_jax.runtime', 'mtpret_jax.data.task_schedule'},
   'mtpret_jax.evaluation': {'mtpret_jax.step', 'mtpret_jax.objectives', 'mtpret_jax.runtime', 'mtpret_jax.config',
                             'mtpret_jax.tasks', 'mtpret_jax.augment', 'mtpret_jax.models', 'mtpret_jax.data'},
-  'mtpret_jax.report': {'mtpret_jax.evaluation', 'mtpret_jax.objectives', 'mtpret_jax.runtime', 'mtpret_jax.augment'},
-  'mtpret_jax.train': {'mtpret_jax.step', 'mtpret_jax.evaluation', 'mtpret_jax.runtime', 'mtpret_jax.config',
-                       'mtpret_jax.data'},
+  'mtpret_jax.report': {'mtpret_jax.evaluation', 'mtpret_jax.step', 'mtpret_jax.objectives', 'mtpret_jax.runtime',
+                        'mtpret_jax.tasks', 'mtpret_jax.augment', 'mtpret_jax.config.errors'},
+  'mtpret_jax.train': {'mtpret_jax.step', 'mtpret_jax.objectives', 'mtpret_jax.evaluation', 'mtpret_jax.runtime',
+                       'mtpret_jax.config', 'mtpret_jax.data'},
   'mtpret_jax.stages': {'mtpret_jax.train', 'mtpret_jax.report', 'mtpret_jax.evaluation', 'mtpret_jax.objectives',
                         'mtpret_jax.step', 'mtpret_jax.runtime', 'mtpret_jax.tasks', 'mtpret_jax.config',
                         'mtpret_jax.data'},
-  'mtpret_jax.cli': {'mtpret_jax.stages', 'mtpret_jax.runtime', 'mtpret_jax.config', 'mtpret_jax.cpu',
-                     'mtpret_jax.preflight'},
-  'mtpret_jax.main': {'mtpret_jax.cli', 'mtpret_jax.cpu'},
+  'mtpret_jax.cli': {'mtpret_jax.stages', 'mtpret_jax.runtime', 'mtpret_jax.config', 'mtpret_jax.cpu'},
+  'mtpret_jax.main': {'mtpret_jax.cli', 'mtpret_jax.cpu', 'mtpret_jax.runtime.backend'},
   'mtpret_jax.preflight': {'mtpret_jax', 'tfds_builders'},  # and nothing imports it
 }
 FORBIDDEN = {'mtpret_jax.data': {'jax', 'flax'}, 'mtpret_jax.evaluation.metrics': {'jax', 'flax'},
              'configs': {'jax', 'flax'}, 'tfds_builders': {'jax', 'flax', 'tensorflow'}}
+OUTSIDE = ('tests', 'benchmarks')  # no package imports these
 
 
 def list_imports(path):
@@ -57,10 +63,17 @@ def covers(modules, name):
   return any(name == module or name.startswith(f'{module}.') for module in modules)
 
 
-def list_modules():
-  for package in ('configs', 'tfds_builders', 'mtpret_jax'):
+def list_modules(*packages):
+  for package in packages or PACKAGES:
     for path in sorted((ROOT / package).rglob('*.py')):
       yield '.'.join(path.relative_to(ROOT).with_suffix('').parts), path
+
+
+def find_row(module):
+  """The longest name in ALLOWED that covers the module."""
+  row = max((row for row in ALLOWED if covers([row], module)), key=len, default=None)
+  assert row, f'{module} has no row in ALLOWED'
+  return row
 
 
 def test_imports_only_go_down():
@@ -68,22 +81,51 @@ def test_imports_only_go_down():
   for module, path in list_modules():
     if module == 'mtpret_jax.__init__':
       continue
-    rule = max((rule for rule in ALLOWED if covers([rule], module)), key=len, default=None)
-    assert rule, f'{module} has no line in ALLOWED'
+    row = find_row(module)
     for name in list_imports(path):
-      inside = covers(('configs', 'tfds_builders', 'mtpret_jax'), name)
-      known = (name in ('mtpret_jax', 'tfds_builders', 'configs') or covers(ALLOWED[rule] | {rule}, name)
-               or any(covers([name], module) for module in ALLOWED[rule]))  # the package of an allowed module
-      if (inside and not known) or covers(FORBIDDEN.get(rule, ()), name):
+      allowed = (name in PACKAGES or covers(ALLOWED[row] | {row}, name)
+                 or any(covers([name], allowed) for allowed in ALLOWED[row]))  # the package of an allowed module
+      if (covers(PACKAGES, name) and not allowed) or covers((*FORBIDDEN.get(row, ()), *OUTSIDE), name):
         wrong.append(f'{module} imports {name}')
   assert not wrong
 
 
+def is_test(module):
+  return covers(['tests'], module) and module.split('.')[-1].startswith('test_')
+
+
+def test_no_test_imports_another_test_or_a_helper_of_the_benchmarks():
+  """What tests share lies in tests/support and in conftest.py; benchmarks may use it too, and tests/reference."""
+  wrong = []
+  for module, path in list_modules('tests', 'benchmarks'):
+    for name in list_imports(path):
+      of_benchmarks = covers(['benchmarks'], name) and not covers(['benchmarks', 'tests.benchmarks'], module)
+      if of_benchmarks or is_test(name) or is_test(name.rpartition('.')[0]):
+        wrong.append(f'{module} imports {name}')
+  assert not wrong
+
+
+def test_the_package_has_few_entries():
+  entries = {path.name for path in (ROOT / 'mtpret_jax').iterdir()} - {'__init__.py', '__pycache__', 'py.typed'}
+  assert len(entries) <= 16, sorted(entries)
+
+
 def test_nothing_is_called_utils():
-  assert not [module for module, _ in list_modules() if module.split('.')[-1] in ('utils', 'helpers', 'misc')]
+  vague = ('utils', 'util', 'helpers', 'misc')
+  assert not [module for module, _ in list_modules(*PACKAGES, *OUTSIDE) if set(vague) & set(module.split('.'))]
+
+
+def list_loaded(imported):
+  """The modules that a fresh process has loaded after `import imported`."""
+  program = f'import sys, {imported}; print(*sys.modules)'
+  done = subprocess.run([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+  return set(done.stdout.split())
 
 
 def test_a_start_waits_for_no_library_that_only_its_end_needs():
-  program = 'import sys, mtpret_jax.cli; print(*sys.modules)'
-  loaded = subprocess.run([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
-  assert not {'matplotlib', 'sklearn'} & set(loaded.stdout.split())
+  assert not {'matplotlib', 'sklearn'} & list_loaded('mtpret_jax.stages')
+
+
+@pytest.mark.parametrize('imported', ['mtpret_jax.tasks', 'mtpret_jax.data.records', 'mtpret_jax.evaluation.metrics'])
+def test_what_reading_processes_import_does_not_load_jax(imported):
+  assert 'jax' not in list_loaded(imported)

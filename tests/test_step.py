@@ -7,8 +7,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from mtpret_jax.objectives import Objective
+from mtpret_jax.runtime import backend
 from mtpret_jax.runtime.sharding import make_mesh, place_batch
-from mtpret_jax.step import COMPILER_OPTIONS, choose_options, compile_step, init_state, make_optimiser, make_schedule
+from mtpret_jax.step import choose_options, compile_step, init_state, make_optimiser, make_schedule
 
 
 def init(rng, trunk=None):
@@ -58,7 +59,7 @@ def test_steps_are_counted(states):
   assert [int(state.step) for state in states] == [0, 1, 2]
 
 
-def test_sgd_adds_decay_to_the_gradient_then_momentum_then_the_rate(optimiser):
+def test_sgd_is_pytorchs_decay_then_momentum_then_learning_rate(optimiser):
   weights, momentum, state = 2.0, 0.0, optimiser.init(jnp.float32(2.0))
   ours = jnp.float32(weights)
   for gradient in (1.0, -3.0, 0.5):
@@ -69,7 +70,7 @@ def test_sgd_adds_decay_to_the_gradient_then_momentum_then_the_rate(optimiser):
     assert ours == pytest.approx(weights, rel=1e-6)
 
 
-def test_rate_climbs_over_the_warm_up_and_falls_to_zero():
+def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_zero():
   rate = make_schedule(ConfigDict(dict(learning_rate=0.5, warmup_steps=10)), steps=110)
   assert rate(0) == pytest.approx(0.05) and rate(9) == pytest.approx(0.5) and rate(10) == pytest.approx(0.5)
   assert rate(60) == pytest.approx(0.25) and rate(110) == pytest.approx(0, abs=1e-7)
@@ -78,7 +79,7 @@ def test_rate_climbs_over_the_warm_up_and_falls_to_zero():
 
 def test_an_option_that_this_compiler_does_not_know_is_left_out(monkeypatch):
   for name, known in (('xla_llvm_disable_expensive_passes', True), ('xla_no_such_option', False)):
-    monkeypatch.setitem(COMPILER_OPTIONS, 'cpu', {name: True})
+    monkeypatch.setitem(backend.OVERRIDES, 'compiler_options', lambda name=name: {name: True})
     choose_options.cache_clear()
     assert (name in choose_options(jax.devices()[0])) == known
   choose_options.cache_clear()

@@ -1,13 +1,12 @@
-"""How this program has its memory from the kernel, and gives it back. Linux with glibc; elsewhere nothing is done.
+"""How this program gets memory from the kernel and gives it back. Linux with glibc only; elsewhere nothing is done.
 
-Large pages: a CPU step's temporaries are hundreds of MB, which glibc takes from the kernel for each step and gives back
-after it. In pages of 4 KB that is a hundred thousand page faults a step, a tenth of its time (docs/benchmarks.md); in
-pages of 2 MB, a few hundred. glibc asks for those only where its tunables say so when the program starts.
+Large pages: a step on a CPU needs hundreds of MB of temporary memory, which glibc takes from the kernel for each step
+and gives back after it. In pages of 4 KB that is a hundred thousand page faults a step, in pages of 2 MB a few hundred
+(docs/performance.md). glibc asks for large pages only if its tunables say so when the program starts.
 
-Giving back: of what is freed glibc keeps holes between what is not, and in each of its arenas up to 64 MB at the end.
-On request it returns all holes, but only the first arena's end; and it makes eight arenas a core, from any of which
-each of a save's new threads may take its hundreds of MB. With one arena all goes back (docs/reliability.md), but two
-cores wait for each other's use of it, a tenth of a step; so there is one for each core.
+Arenas: glibc keeps up to 64 MB of freed memory at the end of each of its arenas, and makes up to eight arenas a core.
+The threads of a checkpoint's save may take hundreds of MB from any of them. With one arena a core this stays bounded
+(docs/reliability.md). With a single arena, the cores would wait for each other's use of it.
 """
 
 import ctypes
@@ -15,39 +14,40 @@ import os
 import pathlib
 import platform
 import sys
+from collections.abc import Mapping
 
 VARIABLE = 'GLIBC_TUNABLES'
-LARGE = 'glibc.malloc.hugetlb'  # 1: madvise(MADV_HUGEPAGE) whatever is large enough
+LARGE_PAGES = 'glibc.malloc.hugetlb'  # 1: madvise(MADV_HUGEPAGE) for large blocks
 ARENAS = 'glibc.malloc.arena_max'
-CHOICE = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
-OLDEST = (2, 35)  # the glibc that has both
+PAGE_POLICY = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
+MIN_GLIBC = (2, 35)  # has both tunables
 
 
-def set_up():
-  """Starts this program anew with glibc's tunables set, in the same process, unless they are set or would change
-  nothing. To be called before anything slow is imported."""
+def restart_with_tunables() -> None:
+  """Starts this program again, in the same process, with glibc's tunables set. Returns if they are set already or would
+  change nothing. Call this before anything slow is imported."""
   if added := add_tunables(os.environ):
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | added)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **added})
 
 
-def add_tunables(environment):
-  """The variable that sets them, with what else it says; {} where nothing is to be added."""
-  said = environment.get(VARIABLE, '')
-  wanted = [f'{name}={value}' for name, value in list_tunables().items() if name not in said]
-  return {VARIABLE: ':'.join([said] * bool(said) + wanted)} if wanted else {}
+def add_tunables(environment: Mapping[str, str]) -> dict[str, str]:
+  """The variable to add to `environment`: what it already sets, then what is missing. {} if nothing is missing."""
+  given = environment.get(VARIABLE, '')
+  missing = [f'{name}={value}' for name, value in list_tunables().items() if name not in given]
+  return {VARIABLE: ':'.join([given] * bool(given) + missing)} if missing else {}
 
 
-def list_tunables(choice=CHOICE):
-  """{name: value} of those that would change something: whether this C library has them, and whether the kernel gives
-  large pages to those who ask, and only to them."""
+def list_tunables(page_policy: pathlib.Path = PAGE_POLICY) -> dict[str, int]:
+  """{name: value} of the tunables that have an effect here. Large pages need a kernel that gives them to programs that
+  ask, and only to these; every C library but a recent glibc has neither tunable."""
   name, version = platform.libc_ver()
-  if name != 'glibc' or tuple(map(int, version.split('.')[:2])) < OLDEST:
+  if name != 'glibc' or tuple(map(int, version.split('.')[:2])) < MIN_GLIBC:
     return {}
-  pages = {LARGE: 1} if choice.exists() and '[madvise]' in choice.read_text() else {}
+  pages = {LARGE_PAGES: 1} if page_policy.exists() and '[madvise]' in page_policy.read_text() else {}
   return pages | {ARENAS: len(os.sched_getaffinity(0))}
 
 
-def give_back():
-  """Returns to the kernel what the C library has kept of freed memory."""
+def release_free_memory() -> None:
+  """Returns the freed memory that the C library keeps to the kernel."""
   if trim := getattr(ctypes.CDLL(None), 'malloc_trim', None):
     trim(0)

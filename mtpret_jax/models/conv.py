@@ -1,52 +1,62 @@
-"""Convolution without bias, in the formulation that each backend runs fastest. The sums are the same everywhere.
+"""Convolution without bias.
 
-Letters: B images, H rows, W columns, C input channels, D output channels.
+The plain formulation here runs on TPUs and GPUs. On CPUs `mtpret_jax.cpu` replaces it by faster ones that compute the
+same sums in another order.
+
+Letters: B images, H rows, W columns, C input channels, D output channels; h w rows and columns of the kernel, or of the
+output.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mtpret_jax.cpu import conv
+from mtpret_jax.runtime import backend
 
-he_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's, He et al. 2015
+he_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's choice (He et al. 2015)
 
 
 class Conv(nnx.Module):
-  """`size` x `size` convolution, no bias, zero padding so that stride 1 keeps the size, as torchvision pads.
+  """`size` x `size` convolution without bias, `size` odd. Padded with zeros as in torchvision, so that stride 1 keeps
+  the size of the map.
 
-  (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), D), computed in the dtype of the input. `dilation` is the
-  distance of the kernel's taps in pixels. Neither is part of the weights: both are said at the call.
+  (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), D), in the dtype of the input. `dilation` is the distance
+  between the taps of the kernel in pixels. Stride and dilation are arguments of the call, so that one set of weights
+  serves at several output strides.
   """
 
-  def __init__(self, channels, out, size, *, rngs, init=he_normal):
+  def __init__(self, channels: int, out: int, size: int, *, rngs: nnx.Rngs, init: Callable = he_normal):
     self.kernel = nnx.Param(init(rngs.params(), (size, size, channels, out), jnp.float32))
 
-  def __call__(self, images_BHWC, *, stride=1, dilation=1):
+  def __call__(self, images_BHWC: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
     return convolve(images_BHWC, self.kernel[...].astype(images_BHWC.dtype), stride, dilation)
 
 
 class BiasedConv(Conv):
-  """The same and a bias, which starts at zero."""
+  """Convolution at stride 1 with a bias, which starts at zero."""
 
-  def __init__(self, channels, out, size, *, rngs, init=he_normal):
+  def __init__(self, channels: int, out: int, size: int, *, rngs: nnx.Rngs, init: Callable = he_normal):
     super().__init__(channels, out, size, rngs=rngs, init=init)
     self.bias = nnx.Param(jnp.zeros(out))
 
-  def __call__(self, images_BHWC):
-    return super().__call__(images_BHWC) + self.bias[...].astype(images_BHWC.dtype)[None, None, None]
+  def __call__(self, images_BHWC: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
+    out_BhwD = super().__call__(images_BHWC, stride=stride, dilation=dilation)
+    return out_BhwD + self.bias[...].astype(images_BHWC.dtype)[None, None, None]
 
 
-def convolve(images_BHWC, kernel_hwCD, stride, dilation=1):
-  """The convolution of odd, square `kernel_hwCD` with `images_BHWC`, padded by half of what the kernel spans."""
+def convolve(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int = 1) -> jax.Array:
+  """The convolution, padded on each side by half of what the dilated kernel spans: (B, ceil(H / stride),
+  ceil(W / stride), D). `kernel_hwCD` has odd sides."""
   return compute(images_BHWC, drop_unused_taps(kernel_hwCD, images_BHWC.shape[1:3], dilation), stride, dilation)
 
 
-def drop_unused_taps(kernel_hwCD, sides, dilation):
-  """Taps so far apart that all but the middle one lie in the padding, whatever the pixel, cost nothing: a dilation
-  of 36 on a map of 32 x 32 is a 1 x 1 convolution."""
+def drop_unused_taps(kernel_hwCD: jax.Array, sides: tuple[int, ...], dilation: int) -> jax.Array:
+  """Keeps only the middle tap along an axis where all others fall into the padding for every pixel. DeepLab's dilation
+  of 36 on a map of 32 x 32 is then a 1 x 1 convolution, and costs a ninth."""
   for axis, side in enumerate(sides):
     middle = kernel_hwCD.shape[axis] // 2
     if dilation >= side:
@@ -54,35 +64,46 @@ def drop_unused_taps(kernel_hwCD, sides, dilation):
   return kernel_hwCD
 
 
+# jax would derive the gradients from the formulation of the forward pass. A custom rule, because the fastest gradients
+# on CPUs have formulations of their own.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def compute(images_BHWC, kernel_hwCD, stride, dilation):
-  """The one place where the backend decides, forward and back."""
-  return jax.lax.platform_dependent(
-    images_BHWC, kernel_hwCD, cpu=lambda *both: conv.convolve_split(*both, stride, dilation),
-    default=lambda *both: convolve_plainly(*both, stride, dilation))
+def compute(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
+  return run_on_backend('convolve', convolve_plainly, stride, dilation, images_BHWC, kernel_hwCD)
 
 
-def compute_with_memory(images_BHWC, kernel_hwCD, stride, dilation):
+def compute_forward(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> tuple:
   return compute(images_BHWC, kernel_hwCD, stride, dilation), (images_BHWC, kernel_hwCD)
 
 
-def pull_back(stride, dilation, memory, gradient_BhwD):
-  return jax.lax.platform_dependent(
-    *memory, gradient_BhwD, cpu=lambda *all: conv.pull_back_split(*all, stride, dilation),
-    default=lambda *all: pull_back_plainly(*all, stride, dilation))
+def compute_backward(stride: int, dilation: int, saved: tuple, gradient_BhwD: jax.Array) -> tuple:
+  return run_on_backend('convolution_gradients', gradients_plainly, stride, dilation, *saved, gradient_BhwD)
 
 
-compute.defvjp(compute_with_memory, pull_back)
+compute.defvjp(compute_forward, compute_backward)
 
 
-def convolve_plainly(images_BHWC, kernel_hwCD, stride, dilation):
-  """As TPUs and GPUs want it. A 1 x 1 convolution is a matrix product over the pixels; not at stride 2,
-  where XLA for GPUs fails on the slices that it takes into the product (jax 0.10.2, openxla/xla issue 47381)."""
+def run_on_backend(operation: str, plainly: Callable, stride: int, dilation: int, *arrays: jax.Array) -> Any:
+  """Runs `plainly`, or on CPUs what is installed in its place. jax decides when it lowers the program: a program for a
+  TPU that is compiled on a CPU has the plain formulation."""
+  implementation = backend.find(operation, plainly)
+  if implementation is plainly:
+    return plainly(*arrays, stride, dilation)
+  return jax.lax.platform_dependent(*arrays, cpu=lambda *arrays: implementation(*arrays, stride, dilation),
+                                    default=lambda *arrays: plainly(*arrays, stride, dilation))
+
+
+def convolve_plainly(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
+  """One convolution of XLA; a 1 x 1 convolution is a matrix product over the pixels. Not at stride 2, because XLA for
+  GPUs fails when it fuses the strided slice into the product (jax 0.10.2, openxla/xla issue 47381)."""
   if kernel_hwCD.shape[:2] == (1, 1) and stride == 1:
     return images_BHWC @ kernel_hwCD[0, 0]
-  return conv.convolve_directly(images_BHWC, kernel_hwCD, stride, dilation)
+  padding = [(dilation * (size // 2),) * 2 for size in kernel_hwCD.shape[:2]]
+  return jax.lax.conv_general_dilated(images_BHWC, kernel_hwCD, (stride, stride), padding,
+                                      rhs_dilation=(dilation, dilation), dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-def pull_back_plainly(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation):
-  _, pull = jax.vjp(lambda *both: convolve_plainly(*both, stride, dilation), images_BHWC, kernel_hwCD)
-  return pull(gradient_BhwD)
+def gradients_plainly(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_BhwD: jax.Array, stride: int,
+                      dilation: int) -> tuple[jax.Array, jax.Array]:
+  """The gradients with respect to the images and to the kernel, as jax derives them."""
+  _, vjp = jax.vjp(lambda images, kernel: convolve_plainly(images, kernel, stride, dilation), images_BHWC, kernel_hwCD)
+  return vjp(gradient_BhwD)

@@ -1,7 +1,10 @@
-"""The stem's pool, in the formulation that each backend runs fastest, and the mean over the map.
+"""The max pool of the stem and the mean over a map.
 
-Letters: B images, H rows, W columns, C channels; h w rows and columns of the result; a b which of the two rows, and of
-the two columns, that a pixel of the result stands for.
+The pool has two formulations with the same result and the same gradient; each backend gets the faster one. It is not
+among the overrides for CPUs, because GPUs use the same one as CPUs.
+
+Letters: B images, H rows, W columns, C channels; h w rows and columns of the output; a b the row and the column within
+the two rows and two columns that an output pixel is centred on.
 """
 
 import functools
@@ -10,84 +13,85 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-NOTHING = -1.0  # what lies outside: smaller than all that ReLU leaves
-NOWHERE = 9     # no place in a window: they are numbered 0 to 8, row by row
+OUTSIDE = -1.0  # value of the padding: less than anything that ReLU returns
+NO_PLACE = 9    # not a place in a window: these are numbered 0 to 8, row by row
 
 
-def pool_max(images_BHWC):
-  """3 x 3 maximum at stride 2, padded by one, of images that are nowhere negative (after ReLU). Where pixels of a
-  window are equal, the first has the gradient, as in PyTorch."""
+def pool_max(images_BHWC: jax.Array) -> jax.Array:
+  """3 x 3 maximum at stride 2, padded by one: (B, ceil(H / 2), ceil(W / 2), C). No value may be negative (call it after
+  ReLU). Of equal pixels in a window, the first gets the gradient, as in PyTorch."""
   return jax.lax.platform_dependent(images_BHWC, tpu=pool_windows, default=pool_pairs)
 
 
-def pool_windows(images_BHWC):
-  """The gradient is a scatter, which TPUs have an instruction sequence for: the stem and this pool access 1.2 GB for 32
-  images of 224 px there, and 4.3 GB as maxima of shifted slices."""
+def pool_windows(images_BHWC: jax.Array) -> jax.Array:
+  """XLA's own pool. Its gradient is a scatter, which is fast on TPUs only: there the stem and this pool access 1.2 GB
+  for 32 images of 224 px, and 4.3 GB with `pool_pairs`."""
   return jax.lax.reduce_window(images_BHWC, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1),
                                ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def pool_pairs(images_BHWC):
-  """Elementwise over pairs of rows and columns, forward and back: elsewhere than on TPUs the scatter is slow."""
+def pool_pairs(images_BHWC: jax.Array) -> jax.Array:
+  """Elementwise operations on pairs of rows and of columns, without a scatter in the gradient."""
   odd = [side % 2 for side in images_BHWC.shape[1:3]]
-  return pool_even(jnp.pad(images_BHWC, ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0)), constant_values=NOTHING))
+  return pool_even(jnp.pad(images_BHWC, ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0)), constant_values=OUTSIDE))
 
 
 @jax.custom_vjp
-def pool_even(images_BHWC):
+def pool_even(images_BHWC: jax.Array) -> jax.Array:
+  """`pool_pairs` of images with even sides."""
   return find_largest(images_BHWC)[0]
 
 
-def find_largest(images_BHWC):
-  """The largest of each window and its place there, an int8 from 0 to 8. The gradient follows the place: to compare
-  images with maxima backward would lose it wherever XLA computes the two anew with other roundings."""
-  largest, column = choose(images_BHWC, 2)
-  (largest_BhwC, row), column = choose(largest, 1), cut(column, 1)
-  return largest_BhwC, 3 * row + jnp.where(row == 0, column[0], jnp.where(row == 1, column[1], column[2]))
+def find_largest(images_BHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(the maximum of each window, its place there: int8 from 0 to 8).
+
+  The gradient uses the place. It must not compare images with maxima in the backward pass: XLA may recompute both there
+  with another rounding, and then no pixel of a window equals the maximum and the gradient is lost."""
+  largest, column = max_along(images_BHWC, 2)
+  (largest_BhwC, row), columns = max_along(largest, 1), split_pairs(column, 1)
+  return largest_BhwC, 3 * row + jnp.where(row == 0, columns[0], jnp.where(row == 1, columns[1], columns[2]))
 
 
-def choose(images, axis):
-  """Of the second of the pair before, the first and the second: (the largest, which of them), the first of equals."""
-  candidates = cut(images, axis)
-  largest, which = candidates[0], jnp.zeros(candidates[0].shape, jnp.int8)
+def max_along(images: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """(the maximum of three neighbours along `axis` at stride 2, which of them it is): the first of equal ones."""
+  neighbours = split_pairs(images, axis)
+  largest, which = neighbours[0], jnp.zeros(neighbours[0].shape, jnp.int8)
   for place in (1, 2):
-    which = jnp.where(candidates[place] > largest, jnp.int8(place), which)
-    largest = jnp.maximum(largest, candidates[place])
+    which = jnp.where(neighbours[place] > largest, jnp.int8(place), which)
+    largest = jnp.maximum(largest, neighbours[place])
   return largest, which
 
 
-def cut(images, axis):
-  """Of each pair along `axis`: the second of the pair before, the first, the second."""
+def split_pairs(images: jax.Array, axis: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """For each pair along `axis`: the last of the previous pair, the first and the second of this one."""
   first, second = (jax.lax.slice_in_dim(images, at, None, 2, axis) for at in (0, 1))
   padding = [(0, 0, 0)] * images.ndim
   padding[axis] = (1, -1, 0)
-  return jax.lax.pad(second, jnp.array(NOTHING, images.dtype), padding), first, second
+  return jax.lax.pad(second, jnp.array(OUTSIDE, images.dtype), padding), first, second
 
 
-def pool_with_memory(images_BHWC):
-  return find_largest(images_BHWC)
-
-
-def pull_back(place_BhwC, gradient_BhwC):
-  """Each pixel has the gradient of the windows that it is the largest of: its own pair's and the next pair's."""
+def pool_backward(place_BhwC: jax.Array, gradient_BhwC: jax.Array) -> tuple[jax.Array]:
+  """A pixel gets the gradient of each window that it is the maximum of. It lies in the window of its own pair and, if
+  it is the second of the pair, in that of the next one, along both axes: in four windows at most."""
   batch, height, width, channels = place_BhwC.shape
   shape_BhawbC = (batch, height, 2, width, 2, channels)
   after = ((0, 0), (0, 1), (0, 1), (0, 0))
-  place, gradient = jnp.pad(place_BhwC, after, constant_values=NOWHERE), jnp.pad(gradient_BhwC, after)
+  place, gradient = jnp.pad(place_BhwC, after, constant_values=NO_PLACE), jnp.pad(gradient_BhwC, after)
   spread = functools.partial(jax.lax.broadcast_in_dim, shape=shape_BhawbC, broadcast_dimensions=(0, 1, 3, 5))
   row, column = (jax.lax.broadcasted_iota(jnp.int8, shape_BhawbC, axis) for axis in (2, 4))
   total = jnp.zeros(shape_BhawbC, gradient_BhwC.dtype)
   for down, right in itertools.product((0, 1), (0, 1)):
     window = (slice(None), slice(down, down + height), slice(right, right + width))
-    seen_from = 3 * (row + 1 - 2 * down) + column + 1 - 2 * right  # negative: not in that window
-    hit = spread(place[window]) == jnp.where((row < down) | (column < right), jnp.int8(-1), seen_from)
+    place_there = 3 * (row + 1 - 2 * down) + column + 1 - 2 * right  # of the pixel, in that window
+    outside = (row < down) | (column < right)
+    hit = spread(place[window]) == jnp.where(outside, jnp.int8(-1), place_there)
     total += jnp.where(hit, spread(gradient[window]), 0)
   return (total.reshape(batch, 2 * height, 2 * width, channels),)
 
 
-pool_even.defvjp(pool_with_memory, pull_back)
+pool_even.defvjp(find_largest, pool_backward)
 
 
-def pool_mean(features_BHWC):
-  """The mean over the image in f32: (B, C)."""
+def pool_mean(features_BHWC: jax.Array) -> jax.Array:
+  """The mean over the map, in float32: (B, C)."""
   return features_BHWC.astype(jnp.float32).mean((1, 2))

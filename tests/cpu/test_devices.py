@@ -1,15 +1,22 @@
-"""Cores as devices: as many as can share the batch, and a run by itself uses them."""
+"""Cores as devices: as many as can share the batches by whole batch-norm groups."""
 
+import functools
 import os
 import subprocess
 import sys
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 
 from configs import continual, evaluate, finetune, mtpret, pretrain
-from mtpret_jax.cpu.devices import count_devices
-from mtpret_jax.step import choose_options
+from mtpret_jax.cpu import compiler
+from mtpret_jax.cpu.devices import find_most
+from mtpret_jax.stages import can_share
+
+
+def count_devices(config: ConfigDict) -> int:
+  return find_most(functools.partial(can_share, config))
 
 
 @pytest.fixture
@@ -40,30 +47,30 @@ def test_a_recipe_has_the_devices_that_all_its_stages_can_share(eight_cores):
   assert count_devices(recipe) == 1  # stage 2 has batches of one group
 
 
-def test_a_config_that_cannot_work_is_left_to_the_checks(eight_cores):
+def test_an_invalid_config_gets_one_device_and_is_reported_later(eight_cores):
   config, recipe = finetune.get_config('smoke,pneumonia'), mtpret.get_config('smoke')
   config.tasks.pneumonia.batch = -3
   del recipe.stages
   assert count_devices(config) == count_devices(recipe) == 1
 
 
-def test_an_evaluation_may_have_batches_that_devices_cannot_share(eight_cores):
+def test_an_evaluation_has_one_device(eight_cores):
+  """Its batches need not divide into groups."""
   assert count_devices(evaluate.get_config()) == 1
 
 
 @pytest.mark.parametrize('given, devices', [
   ({}, 2), ({'XLA_FLAGS': '--xla_force_host_platform_device_count=3'}, 3), ({'JAX_NUM_CPU_DEVICES': '1'}, 1)])
-def test_the_number_of_devices_is_set_before_jax_starts_and_a_given_one_kept(given, devices):
-  program = ("from configs import pretrain; from mtpret_jax.cpu import devices; import jax\n"
-             "devices.cpu_count = lambda: 2; devices.use_cores(pretrain.get_config()); print(jax.device_count())")
+def test_a_number_of_devices_in_the_environment_wins(given, devices):
+  program = ("from mtpret_jax import cpu; from mtpret_jax.cpu import devices; import jax\n"
+             "devices.cpu_count = lambda: 2; cpu.install(lambda count: True); print(jax.device_count())")
   environment = os.environ | {'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'} | given
   done = subprocess.run([sys.executable, '-c', program], env=environment, capture_output=True, text=True, check=True)
   assert int(done.stdout) == devices
 
 
 @pytest.mark.parametrize('cores, single', [(1, False), (4, True), (8, True), (9, False)])
-def test_operations_are_shared_unless_every_core_is_a_device(cores, single, monkeypatch):
+def test_operations_are_split_over_threads_unless_every_core_is_a_device(cores, single, monkeypatch):
   monkeypatch.setattr('mtpret_jax.cpu.devices.cpu_count', lambda: cores)
-  choose_options.cache_clear()
-  assert (choose_options(jax.devices()[0]).get('xla_cpu_multi_thread_eigen') is False) == single
-  choose_options.cache_clear()
+  assert jax.device_count() == 8
+  assert (compiler.choose_options().get('xla_cpu_multi_thread_eigen') is False) == single

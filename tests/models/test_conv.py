@@ -73,12 +73,12 @@ def test_each_device_has_fewer_products_for_its_own_images(monkeypatch):
 
 def test_the_cases_with_fewer_products_have_them(monkeypatch):
   calls = []
-  for name in ('run', 'pull_kernel'):
+  for name in ('run', 'kernel_gradient'):
     function = getattr(winograd, name)
     monkeypatch.setattr(winograd, name, lambda *all, function=function, name=name: calls.append(name) or function(*all))
   for name in CASES:
     results.__wrapped__(convolve, name)
-  assert sorted(calls) == ['pull_kernel'] * 2 + ['run'] * 6
+  assert sorted(calls) == ['kernel_gradient'] * 2 + ['run'] * 6
 
 
 @pytest.mark.parametrize('name', ('stem', '3 x 3 at stride 2', 'point of many pixels'))

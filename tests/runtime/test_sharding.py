@@ -7,15 +7,15 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from benchmarks import hosts
-from benchmarks.smooth import pool_mean
-from benchmarks.support import tiny
 from mtpret_jax import stages
 from mtpret_jax.models import resnet
 from mtpret_jax.objectives import Objective
 from mtpret_jax.runtime.sharding import gather_state, make_mesh, place_batch
 from mtpret_jax.step import compile_step, init_state, make_optimiser, place_state
+from tests.support import small_runs
+from tests.support.compare_runs import compare_runs
 from tests.support.interrupted import stop_at
+from tests.support.smooth_runs import pool_mean
 
 SIDES = (64, 512, 96)  # of two layers: 64 x 512 and 512 x 96
 
@@ -77,11 +77,12 @@ def test_weights_are_cut_along_their_longest_side_and_the_queue_is_not(cut):
 
 
 @pytest.mark.parametrize('stage', ['pretrain', 'continual'])
-def test_a_cut_run_that_is_stopped_on_the_way_ends_as_a_whole_one(stage, prepared, one_block, tmp_path, monkeypatch):
+def test_a_cut_run_that_is_stopped_on_the_way_ends_as_a_whole_one(
+    stage, prepared, one_block, quick_compilation, tmp_path, monkeypatch):
   """But for the order in which floats are added. Its last checkpoint is read by a run that does not cut."""
-  monkeypatch.setattr(jax.nn, 'relu', jax.nn.softplus)  # why: see benchmarks/smooth.py
+  monkeypatch.setattr(jax.nn, 'relu', jax.nn.softplus)  # why: see tests/support/smooth_runs.py
   monkeypatch.setattr(resnet, 'pool_max', pool_mean)
-  config = tiny.get_config(stage)
+  config = small_runs.get_config(stage)
   config.data.dir = str(prepared)
   stages.train_stage(config, tmp_path / 'whole')
   cut = config.copy_and_resolve_references()
@@ -90,6 +91,6 @@ def test_a_cut_run_that_is_stopped_on_the_way_ends_as_a_whole_one(stage, prepare
     stop_at(patch, 6)
     stages.train_stage(cut, tmp_path / 'cut')
   state = stages.train_stage(cut, tmp_path / 'cut')
-  assert hosts.judge(tmp_path / 'cut', tmp_path / 'whole') == ''
+  assert compare_runs(tmp_path / 'cut', tmp_path / 'whole') == ''
   again = stages.train_stage(config, tmp_path / 'cut')
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(state))

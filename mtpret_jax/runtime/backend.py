@@ -1,0 +1,55 @@
+"""Which backend the program will run on, and the implementations that replace the plain ones there.
+
+A module with a plain implementation passes it to `find` as the default. `mtpret_jax.cpu.install` fills OVERRIDES, and
+only on CPUs. This module imports neither jax nor the rest of the package, so that `mtpret_jax.main` can ask it before
+anything slow is imported.
+"""
+
+import importlib.util
+import os
+import pathlib
+from collections.abc import Callable
+
+# Operation -> implementation. 'convolve' and 'convolution_gradients': models/conv.py; 'compiler_options': step.py;
+# 'after_save': runtime/checkpoint.py.
+OVERRIDES: dict[str, Callable] = {}
+
+GOOGLE = '0x1ae0'               # PCI vendor
+NOT_A_TPU = ('0x01', '0x02')    # PCI classes of Google's virtual disks and network cards
+
+
+def find(operation: str, default: Callable) -> Callable:
+  """The implementation of `operation` that is installed, or `default`."""
+  return OVERRIDES.get(operation, default)
+
+
+def is_cpu() -> bool:
+  """Whether jax will run on the CPU, as far as can be told without starting it.
+
+  JAX_PLATFORMS decides if it is set. Otherwise this is True where there is no GPU plugin and no TPU. Where a plugin
+  for GPUs is installed the answer is False, although jax falls back to the CPU if there is no GPU.
+  """
+  if chosen := os.environ.get('JAX_PLATFORMS'):
+    return chosen.split(',')[0].strip().lower() == 'cpu'
+  return not has_gpu_plugin() and not has_tpu()
+
+
+def has_gpu_plugin() -> bool:
+  """Whether a plugin for GPUs is installed: all of them add a module to the namespace package `jax_plugins`."""
+  return importlib.util.find_spec('jax_plugins') is not None
+
+
+def has_tpu(root: pathlib.Path = pathlib.Path('/')) -> bool:
+  """Whether this machine has a TPU: a device file, or a PCI device of Google that is no disk and no network card."""
+  if any(root.glob('dev/accel[0-9]*')) or any(root.glob('dev/vfio/[0-9]*')):
+    return True
+  return any((device / 'vendor').read_text().strip() == GOOGLE
+             and not (device / 'class').read_text().startswith(NOT_A_TPU)
+             for device in root.glob('sys/bus/pci/devices/*'))
+
+
+def skip_libtpu() -> None:
+  """Sets JAX_PLATFORMS=cpu where libtpu is installed although `is_cpu`. jax would otherwise load libtpu, which prints
+  pages of errors if there is no TPU. Call this before jax is imported."""
+  if not os.environ.get('JAX_PLATFORMS') and importlib.util.find_spec('libtpu'):
+    os.environ['JAX_PLATFORMS'] = 'cpu'
