@@ -1,120 +1,156 @@
-"""The command line, and the one place that turns what goes wrong into a line and an exit code."""
+"""The command line: parses the flags, runs the config, and turns errors into one line and an exit code.
 
+What takes seconds to import is imported in `main`, after the flags are parsed: a typo is answered at once.
+"""
+
+import functools
 import logging
 import re
+import shlex
 import sys
 import traceback
+from typing import NoReturn
 
-import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from mtpret_jax import stages
 from mtpret_jax.config.errors import ConfigError, as_line, show
-from mtpret_jax.config.validate import check_objective
-from mtpret_jax.cpu import devices
-from mtpret_jax.preflight import report
-from mtpret_jax.runtime import (
-  checkpoint,
-  compilation_cache,
-  distributed,
-  loss_guard,
-  preemption,
-  prepare_data,
-)
+from mtpret_jax.config.locate import use_bundled_configs
+from mtpret_jax.config.renamed import new_name
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'file.py or file.py:variant of the run')
 DISTRIBUTED = flags.DEFINE_bool(
-  'distributed', False, 'one of several processes, which a TPU pod, Slurm, Open MPI or Kubernetes introduces to each '
-  'other; elsewhere with --coordinator, --processes and --process (docs/pods.md)')
+  'distributed', False, 'this is one of several processes; a TPU pod, Slurm, Open MPI or Kubernetes says which, '
+  'elsewhere give --coordinator, --processes and --process, too (docs/pods.md)')
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process')
-PROCESSES = flags.DEFINE_integer('processes', None, 'how many processes there are', lower_bound=1)
-PROCESS = flags.DEFINE_integer('process', None, 'which of them this is, from 0', lower_bound=0)
+PROCESSES = flags.DEFINE_integer('processes', None, 'the number of processes', lower_bound=1)
+PROCESS = flags.DEFINE_integer('process', None, 'the index of this process, from 0', lower_bound=0)
 STALL_TIMEOUT = flags.DEFINE_integer(
-  'stall_timeout', 300, 'seconds after which one of several processes gives up waiting for another', lower_bound=1)
-PREFLIGHT = flags.DEFINE_string(
-  'preflight', None, 'only compile the steps for this pod, such as v5e:4x4 or h100:8, which need not be here, and say '
-  'what they take there (docs/pods.md)')
+  'stall_timeout', 300, 'seconds after which one of several processes stops waiting for another', lower_bound=1)
 
-log = logging.getLogger(__name__)
+KNOWN_FLAGS = ('--config, --config.FIELD (after --config) and, for several processes, --distributed, --coordinator, '
+               '--processes, --process and --stall_timeout')
 
-# exit codes: the run went wrong; the command has to be changed; the same command goes on
-FAILED, REFUSED, STOPPED = 1, 2, preemption.EXIT_CODE
-FAILURES = (loss_guard.Diverged, checkpoint.SaveFailed)
-EXPECTED = (*prepare_data.USER_ERRORS, *FAILURES)  # what is told in one line, by all processes at the same time
+# Exit codes: the run went wrong; the command has a mistake. The third is preemption.EXIT_CODE: the run can resume.
+FAILED, REFUSED = 1, 2
 
 
-def main(_):
-  absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries' chatter
+def run() -> NoReturn:
+  """Runs what the command line says, and exits."""
+  app.run(main, flags_parser=parse_flags)
+  sys.exit()  # app.run does not return
+
+
+def main(_: list[str]) -> None:
+  print('mtpret_jax: starting; the imports take a few seconds', file=sys.stderr, flush=True)
+  import jax
+
+  from mtpret_jax import stages
+  from mtpret_jax.config.validate import check_objective
+  from mtpret_jax.runtime import checkpoint, compilation_cache, distributed, loss_guard, preemption, prepare_data
+  failures = (loss_guard.Diverged, checkpoint.SaveFailed)
+  absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries log through absl, and a lot
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   try:
     check_objective(CONFIG.value)
-    if PREFLIGHT.value:  # keeps nothing: jax reads what it compiled only where the chips are
-      return report.run(CONFIG.value, PREFLIGHT.value)
     compilation_cache.enable_cache()
     if DISTRIBUTED.value:
       distributed.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, STALL_TIMEOUT.value)
-      if jax.process_index():  # the first process speaks for all
+      if jax.process_index():  # the first process logs for all
         logging.getLogger('mtpret_jax').setLevel(logging.WARNING)
     elif COORDINATOR.value or PROCESSES.value or PROCESS.value is not None:
-      raise ConfigError('--coordinator, --processes and --process are for --distributed: give that, too')
-    else:
-      devices.use_cores(CONFIG.value)
+      raise ConfigError('--coordinator, --processes and --process go with --distributed: add it')
+    set_up_cpu(CONFIG.value, single_process=not DISTRIBUTED.value)
     preemption.install_handlers()
-    with distributed.exit_on_error(EXPECTED):
+    with distributed.exit_on_error((*prepare_data.USER_ERRORS, *failures)):
       stages.run(CONFIG.value)
   except prepare_data.USER_ERRORS as error:
     stop(REFUSED, error)
-  except FAILURES as error:
+  except failures as error:
     stop(FAILED, error)
-  except preemption.Stopped as notice:
+  except preemption.Stopped as stopped:
     preemption.SignalState.announced = True
-    stop(STOPPED, f'{notice}; the same command goes on')
+    stop(preemption.EXIT_CODE, f'{stopped}; run the same command to resume')
 
 
-def parse_flags(argv):
-  """As absl does it, but what is wrong with a flag or a config is one line, not a traceback."""
+def set_up_cpu(config: ConfigDict, single_process: bool) -> None:
+  """On a CPU, installs the formulations for CPUs and makes a device of each core that can take whole batch-norm groups.
+  The processes of a distributed run keep the devices they have."""
+  import jax
+
+  from mtpret_jax import stages
+  from mtpret_jax.runtime import backend
+  is_cpu = backend.is_cpu()
+  if is_cpu or jax.default_backend() == 'cpu':  # the latter where a plugin for GPUs finds none; starts the backends
+    from mtpret_jax import cpu  # here, because it is not imported on other backends
+    cpu.install(functools.partial(stages.can_share, config) if is_cpu and single_process else None)
+
+
+def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:
+  """Parses the flags as absl does, but reports an error in a flag or a config in one line, without a traceback.
+  `known` lists the flags that the command has."""
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(use_bundled_configs(argv))
     if rest[1:]:
-      stop(REFUSED, f'unexpected argument {rest[1]!r}: every argument is a flag, such as --config.batch=64')
+      refuse(f'unexpected argument {rest[1]!r}: every argument is a flag, such as --config.batch=64')
     if CONFIG.value is None and not CONFIG.present:
-      stop(REFUSED, 'which run? Name its config, such as --config=configs/pretrain.py')
-    getattr(CONFIG.value, 'to_dict', None)  # a config file that is not there only says so when it is used
+      refuse('which run? Name its config, such as --config=configs/pretrain.py')
+    getattr(CONFIG.value, 'to_dict', None)  # raises here, not later, if there is no such config file
     if not isinstance(CONFIG.value, ConfigDict):
-      stop(REFUSED, f'get_config() of the config file gives {type(CONFIG.value).__name__}, must give a ConfigDict')
+      refuse(f'get_config() of the config file returns {type(CONFIG.value).__name__}, must return a ConfigDict')
     return rest
   except flags.UnrecognizedFlagError as error:
-    stop(REFUSED, f'unknown flag --{error.flagname}: have --config, --config.FIELD (after --config), --preflight '
-                  f'and, for several processes, --distributed, --coordinator, --processes, --process and '
-                  f'--stall_timeout')
+    if error.flagname == 'preflight':
+      refuse(f'--preflight is a command of its own now: {preflight_command(argv)}')
+    refuse(f'unknown flag --{error.flagname}: have {known}')
   except (AttributeError, KeyError) as error:
-    stop(REFUSED, explain_field(error, argv))
+    refuse(explain_field(error, argv))
   except (flags.Error, TypeError, ValueError, OSError) as error:
     last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    stop(REFUSED, as_line(last.removeprefix('ValueError: ')))  # absl puts the kind before what a config file raises
-  except Exception as error:  # a config file is a program, and may have any mistake
+    refuse(as_line(last.removeprefix('ValueError: ')))  # absl adds the type of what a config file raises
+  except Exception as error:  # a config file is a program and may raise anything
     place = traceback.extract_tb(error.__traceback__)[-1]
-    stop(REFUSED, as_line(f'the config file does not run: {type(error).__name__} {error}, in {place.filename} line '
-                          f'{place.lineno}'))
+    refuse(as_line(f'the config file does not run: {type(error).__name__} {error}, in {place.filename} line '
+                   f'{place.lineno}'))
 
 
-def explain_field(error, argv):
-  """ml_collections names the last part of an unknown field only; this finds the flag it came from."""
+def preflight_command(argv: list[str]) -> str:
+  """The command that replaces one with the former flag --preflight=POD."""
+  arguments = iter(argv[1:])
+  command = ['python', '-m', 'mtpret_jax.preflight']
+  for argument in arguments:
+    name, equals, pod = argument.partition('=')
+    if name.lstrip('-') == 'preflight':
+      argument = f'--pod={pod if equals else next(arguments, "v5e:4x4")}'
+    command.append(argument)
+  return shlex.join(command)
+
+
+def explain_field(error: Exception, argv: list[str]) -> str:
+  """The message for an unknown config field. ml_collections names only the last part of it; this finds its flag."""
+  for flag in argv:
+    field = re.match(r'--?config\.([\w.]+)', flag)
+    new = new_name(field[1]) if field else None
+    if new is not None:
+      return as_line(f'unknown config field in {show(flag)[1:-1]}: ' + (
+        f'it is now --config.{new}' if new else 'it no longer exists, leave it out'))
   name = re.search(r"'(\w+)\\?'", str(error))
   flag = next((flag for flag in argv if name and re.match(rf'--config\.([\w.]+\.)?{name[1]}\b', flag)), str(error))
   guess = re.search(r'Did you mean "(\w+)"', str(error))
-  remedy = f'did you mean {guess[1]!r}?' if guess else 'the config file lists the fields there are'
+  remedy = f'did you mean {guess[1]!r}?' if guess else 'the config file lists the fields'
   return as_line(f'unknown config field in {show(flag)[1:-1]}: {remedy}')
 
 
-def stop(code, error):
-  distributed.print_error(error)
+def refuse(message: str) -> NoReturn:
+  """Prints what is wrong with the flags and exits, before anything slow is imported."""
+  print(f'mtpret_jax: {message}', file=sys.stderr, flush=True)
+  sys.exit(REFUSED)
+
+
+def stop(code: int, message: object) -> NoReturn:
+  """Prints the message and exits. Several processes exit together."""
+  from mtpret_jax.runtime import distributed
+  distributed.print_error(message)
   distributed.exit_together(code)
   sys.exit(code)
-
-
-def run():
-  """What the command line asks for; ends the program."""
-  app.run(main, flags_parser=parse_flags)

@@ -1,95 +1,139 @@
-"""The one loop of all stages: evaluate, save, draw, step, log."""
+"""The one training loop of all stages: validate, save, fetch a batch, step, log."""
 
 import contextlib
+import dataclasses
 import logging
+import pathlib
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data import pipeline
-from mtpret_jax.evaluation.validation import make_watch
+from mtpret_jax.evaluation.validation import make_validate
+from mtpret_jax.objectives import Objective
 from mtpret_jax.runtime import checkpoint, distributed, preemption, watchdog
 from mtpret_jax.runtime.initial_weights import read_initial_weights
-from mtpret_jax.runtime.logging import open_log
+from mtpret_jax.runtime.logging import RunLog, SilentLog, open_log
 from mtpret_jax.runtime.loss_guard import Diverged, make_guard, make_step_check
 from mtpret_jax.runtime.sharding import gather_state, make_mesh, place_batch
-from mtpret_jax.step import compile_step, init_state, make_optimiser, place_state
+from mtpret_jax.step import TrainState, compile_step, init_state, make_optimiser, place_state
 
 log = logging.getLogger(__name__)
 
+Pending = tuple[int, str, dict[str, Any]]  # step, task and measures that are still on the device
 
-def train(run, config, workdir):
-  """Takes the steps of a `stages.Run`, from the newest checkpoint in `workdir` if there is one. Returns the last state.
 
-  Raises `loss_guard.Diverged`, `checkpoint.SaveFailed`, and `preemption.Stopped` where it is asked to stop."""
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What the loop needs of a stage; `stages.make_run` makes it from a config.
+
+  Attributes:
+    objective: the loss of a batch, and what a step changes besides the weights.
+    sources: the datasets it learns from.
+    batches: a `grain.MapDataset` of (task, batch), one for each step.
+    schedule: step -> learning rate.
+    steps: how many there are.
+    name_images: step -> [(dataset, image_id), ...] of its batch.
+    validation_steps: the numbers of steps after which the state is validated; empty in stage 1.
+  """
+
+  objective: Objective
+  sources: Sequence
+  batches: Any
+  schedule: Callable
+  steps: int
+  name_images: Callable[[int], list[tuple[str, str]]]
+  validation_steps: frozenset[int] = frozenset()
+
+
+def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
+  """Trains from the newest checkpoint in `workdir`, or from the initial weights. Returns the last state, a full copy on
+  every device.
+
+  Raises:
+    ConfigError: the checkpoint is from a run with another config.
+    Diverged: a step is not finite and must not be skipped.
+    SaveFailed: a checkpoint could not be written.
+    Stopped: after SIGTERM or Ctrl-C, when the state is saved.
+  """
   mesh = make_mesh()
-  mark = pipeline.fingerprint(run.sources, config)
-  objective, guard = run.objective, make_guard(config)
-  optimiser = make_optimiser(config.optimiser)
-  placement = place_state(objective, optimiser, mesh, config.sharding)
+  fingerprint = pipeline.fingerprint(run.sources, config)
+  optimiser, guard = make_optimiser(config.optimiser), make_guard(config)
+  placement = place_state(run.objective, optimiser, mesh, config.sharding)
 
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep, retries=config.save_retries))
-    state = checkpoint.restore(
-      checkpoints, init_state(objective, optimiser, mesh, config.seed, read_initial_weights(config), placement), mark)
+    state = init_state(run.objective, optimiser, mesh, config.seed, read_initial_weights(config), placement)
+    state = checkpoint.restore(checkpoints, state, fingerprint)
     start = int(state.step)
-    watch = make_watch(config, workdir, start)
     if start:
       log.info('resumed from step %d of %d', start, run.steps)
+    validate = make_validate(config, workdir, start)
     check_step = make_step_check(config, workdir, run.name_images, lambda: checkpoint.describe_latest(checkpoints))
-    steps = {}
-    feed = stack.enter_context(pipeline.stream(run.batches, start, config.data))
-    show = stack.enter_context(open_log(workdir, start, run.steps, config))
+    batches = stack.enter_context(pipeline.stream(run.batches, start, config.data))
+    run_log = stack.enter_context(open_log(workdir, start, run.steps, config))
     stack.enter_context(distributed.exit_on_error((ConfigError, Diverged, checkpoint.SaveFailed)))
-    pending = None  # the measures of the last step, not yet read: reading them would wait for the device
+
+    compiled: dict[str, Any] = {}  # task -> its step
+    # The measures of a step are read one step later: reading them at once would leave the device idle meanwhile.
+    pending: Pending | None = None
 
     for step in range(start, run.steps):
       stops = preemption.should_stop(step)
-      if stops or step > start and (step % config.save_every == 0 or step in run.evaluation_steps
-                                    or checkpoint.save_has_failed(checkpoints)):
-        pending = flush(pending, check_step, show)
-        checkpoint.save(checkpoints, state, step, mark, wait=stops)
+      is_save_due = step % config.save_every == 0 or step in run.validation_steps
+      if stops or step > start and (is_save_due or checkpoint.save_has_failed(checkpoints)):
+        flush(pending, check_step, run_log)  # raises before a state that is not finite is saved
+        pending = None
+        checkpoint.save(checkpoints, state, step, fingerprint, wait=stops)
       if stops:
         raise preemption.Stopped(preemption.describe_stop(step, run.steps))
-      if step in run.evaluation_steps:
+      if step in run.validation_steps:
         with preemption.interruptible():
-          watch(gather_state(state), step)
+          validate(gather_state(state), step)
+
       began = time.perf_counter()
       with watchdog.time_limit(f'the batch of step {step}'):
-        task, batch = next(feed)
-      batch = place_batch(batch, mesh)
+        task, rows = next(batches)
+      batch = place_batch(rows, mesh)
       waited = 0.0 if is_busy(pending) else time.perf_counter() - began
-      if task not in steps:
-        steps[task] = compile_step(
-          objective, optimiser, run.schedule, task, mesh, config.seed, guard, placement)
-        state, measures = jax.block_until_ready(steps[task](state, batch))  # compiles; other hosts may take longer
+
+      if task not in compiled:
+        compiled[task] = compile_step(
+          run.objective, optimiser, run.schedule, task, mesh, config.seed, guard, placement)
+        with run_log.compiling(task):
+          compiled[task].lower(state, batch).compile()  # jax keeps the result for the call below
+        # No time limit: the other processes may still be compiling.
+        state, measures = jax.block_until_ready(compiled[task](state, batch))
       else:
         with watchdog.time_limit(f'step {step}'):
-          state, measures = steps[task](state, batch)
+          state, measures = compiled[task](state, batch)
       if step == start:
-        stack.enter_context(preemption.defer_signals())  # from here on there is something to save
-      flush(pending, check_step, show)
-      pending = step, measures | {'waited': waited}, task
+        stack.enter_context(preemption.defer_signals())  # from now on there is something to save
+      flush(pending, check_step, run_log)
+      pending = step, task, measures | {'waited': waited}
 
-    flush(pending, check_step, show)
-    checkpoint.save(checkpoints, state, run.steps, mark, wait=True)
-    if run.steps in run.evaluation_steps:
+    flush(pending, check_step, run_log)
+    checkpoint.save(checkpoints, state, run.steps, fingerprint, wait=True)
+    if run.steps in run.validation_steps:
       with preemption.interruptible():
-        watch(gather_state(state), run.steps)
+        validate(gather_state(state), run.steps)
     log.info('the last checkpoint is %s', checkpoint.describe_latest(checkpoints))
   return gather_state(state)
 
 
-def is_busy(pending):
-  """Whether the device still works on the last step: what the host did meanwhile has kept nobody waiting."""
-  return pending is not None and not pending[1]['loss'].is_ready()
+def is_busy(pending: Pending | None) -> bool:
+  """Whether the device still computes the last step: then the time to fetch a batch costs nothing."""
+  return pending is not None and not pending[2]['loss'].is_ready()
 
 
-def flush(pending, check_step, show):
-  """Reads the measures of a step that has been dispatched, checks and logs them."""
+def flush(pending: Pending | None, check_step: Callable, run_log: RunLog | SilentLog) -> None:
+  """Waits for the measures of the pending step, checks and logs them. Raises Diverged."""
   if pending is not None:
-    step, measures, task = pending
+    step, task, measures = pending
     with watchdog.time_limit(f'step {step}'):
       measures = {name: float(value) for name, value in jax.device_get(measures).items()}
-    show(step, measures if check_step(step, task, measures) else None, task)
+    run_log.add(step, task, measures if check_step(step, task, measures) else None)

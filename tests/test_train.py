@@ -1,4 +1,4 @@
-"""The loop: what stops in the middle goes on as if it had not, and what goes wrong says so."""
+"""The loop: an interrupted run resumes bit-for-bit, and an error says what to do."""
 
 import json
 import re
@@ -7,26 +7,24 @@ import jax
 import numpy as np
 import pytest
 
-from configs.pretrain import get_config
 from mtpret_jax import stages, train
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.runtime import checkpoint
 from mtpret_jax.runtime.loss_guard import Diverged
 from mtpret_jax.runtime.preemption import Stopped
+from tests.support import small_runs
 from tests.support.interrupted import listen, signal_at, stop_at
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 @pytest.fixture(scope='module')
-def config(prepared):
-  """The smoke run on a trunk of one block a stage, on eight devices."""
-  LAYERS['tiny'] = (BasicBlock, (1, 1, 1, 1))
-  config = get_config('smoke')
-  config.update(trunk='tiny', steps=5, save_every=2, log_every=1, batch=32)
-  config.moco.update(group=4, shuffle_groups=4, dim=16)
+def config(prepared, one_block):
+  """Stage 1 in eight steps on a trunk of one block, on eight devices."""
+  config = small_runs.make_pretrain()
+  config.save_every = 2
   config.data.dir = str(prepared)
-  yield config.lock()
-  del LAYERS['tiny']
+  return config.lock()
 
 
 @pytest.fixture(scope='module')
@@ -54,7 +52,7 @@ def test_a_run_stopped_at_any_step_ends_in_the_same_bits(step, config, undisturb
 def test_a_run_that_gets_sigterm_saves_the_step_in_flight_and_ends_in_the_same_bits(
     config, undisturbed, tmp_path, monkeypatch):
   workdir, whole = undisturbed
-  told = 'stopped by SIGTERM at step 4 of 5, which is saved'
+  told = 'stopped by SIGTERM at step 4 of 8, which is saved'
   with listen(), monkeypatch.context() as patch, pytest.raises(Stopped, match=told):
     signal_at(patch, 3)
     stages.train_stage(config, tmp_path)
@@ -103,6 +101,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_check
     def run(state, batch):
       state, measures = step(state, batch)
       return state, measures | {'loss': measures['loss'] * (float('nan') if next(taken) == 2 else 1.0)}
+    run.lower = step.lower
     return run
   monkeypatch.setattr(train, 'compile_step', compile_poisoned)
   told = r'step 2 .moco. gave loss nan.*bad_batches.jsonl.*last good checkpoint is step 2 in .*/2\. A lower'
@@ -119,9 +118,9 @@ def test_metrics_hold_what_a_person_watches(undisturbed):
   assert list((workdir / 'tensorboard').glob('events*'))
 
 
-def test_the_host_keeps_nobody_waiting_while_the_device_works():
+def test_time_to_fetch_a_batch_costs_nothing_while_the_device_is_busy():
   class Loss:
     def __init__(self, ready):
       self.is_ready = lambda: ready
-  assert train.is_busy((3, {'loss': Loss(False)}, 'moco'))
-  assert not train.is_busy((3, {'loss': Loss(True)}, 'moco')) and not train.is_busy(None)
+  assert train.is_busy((3, 'moco', {'loss': Loss(False)}))
+  assert not train.is_busy((3, 'moco', {'loss': Loss(True)})) and not train.is_busy(None)

@@ -1,31 +1,38 @@
-"""Errors that the person who gave the command can fix, and values as messages show them."""
+"""Errors that the user can correct, and values as messages show them."""
 
-LONGEST = 500  # characters of a line
-SHOWN = 80  # characters of a value in a message
+from collections.abc import Mapping
+from typing import Any
+
+MAX_LINE = 500  # characters
+MAX_VALUE = 80  # characters of a value in a message
 
 
 class ConfigError(ValueError):
-  """Something that the person who gave the command can mend; shown as one line, without a traceback. `remedy`: {field:
-  value} that mends it, where one is known."""
+  """A mistake in the command or its config. The command line prints it as one line, without a traceback.
 
-  def __init__(self, words, remedy=None, also=''):
-    advice = f': try {write_flags(remedy)}{also}' if remedy else ''
-    super().__init__(f'{words}{advice}')
-    self.remedy = remedy or {}
+  Attributes:
+    remedy: {field: value} that corrects it; {} if none is known.
+  """
+
+  def __init__(self, message: str, remedy: Mapping[str, Any] | None = None, alternative: str = '') -> None:
+    """`remedy` becomes the advice 'try --config.FIELD=VALUE'; `alternative` is text that follows it."""
+    advice = f': try {format_flags(remedy)}{alternative}' if remedy else ''
+    super().__init__(f'{message}{advice}')
+    self.remedy = dict(remedy or {})
 
 
-def write_flags(remedy):
-  return ' '.join(f'--config.{field}={value}' for field, value in remedy.items())
+def format_flags(fields: Mapping[str, Any]) -> str:
+  return ' '.join(f'--config.{field}={value}' for field, value in fields.items())
 
 
-def as_line(text):
-  """Any text as one line that can be printed."""
+def as_line(text: object) -> str:
+  """Any text as one printable line of limited length."""
   line = ' '.join(str(text).split())
-  line = ''.join(one if one.isprintable() else one.encode('unicode_escape').decode() for one in line)
-  return line if len(line) <= LONGEST else f'{line[:LONGEST]}...'
+  line = ''.join(char if char.isprintable() else char.encode('unicode_escape').decode() for char in line)
+  return line if len(line) <= MAX_LINE else f'{line[:MAX_LINE]}...'
 
 
-def show(value):
-  """A value as Python writes it, cut where it is long."""
+def show(value: object) -> str:
+  """The `repr` of a value on one line, shortened if it is long."""
   words = ' '.join(repr(value).split())
-  return words if len(words) <= SHOWN else f'{words[:SHOWN]}...'
+  return words if len(words) <= MAX_VALUE else f'{words[:MAX_VALUE]}...'

@@ -1,58 +1,81 @@
-"""What an earlier run says of itself: config.json in its workdir. People edit it and disks damage it, so it is checked
-before it is believed; with each checkpoint the run saved what its result depends on, under a SHA-256."""
+"""Reads `config.json`, the config of an earlier run, from its workdir.
+
+People edit this file and disks damage it, so it is checked before it is used. Each checkpoint holds a fingerprint of
+the config, protected by checksums, to compare it with.
+"""
 
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError, as_line, show
 from mtpret_jax.config.rules import row, text
-from mtpret_jax.config.schema import MOCO, MULTITASK, compare
+from mtpret_jax.config.schema import MOCO, MULTITASK, Schema, compare
 from mtpret_jax.data.pipeline import INCIDENTAL, flatten
 
 FILE = 'config.json'
-LARGEST = 10**7  # bytes
+MAX_BYTES = 10**7
+REMEDY = 'restore what the run wrote, or name another run'
+
 NAMES = row(text(1, 300), 0, 1000)
-NEEDED = {'data': {'datasets': dataclasses.replace(  # by all who read it; each once, as a run writes them
+NEEDED: Schema = {'data': {'datasets': dataclasses.replace(  # every reader uses these; a run writes each name once
   NAMES, fits=lambda value: NAMES.fits(value) and len(set(value)) == len(value))}}
-ORIGIN = {'init': text(), 'init_from': text(most=4000)}
-PLACES = {'workdir': text(most=4000), 'data': {'dir': text(most=4000), 'archives': text(most=4000)}}
-OBJECTIVES = {'moco': MOCO, 'multitask': MULTITASK}
+# Schemas of further fields that some readers need.
+ORIGIN: Schema = {'init': text(), 'init_from': text(longest=4000)}
+PLACES: Schema = {'workdir': text(longest=4000), 'data': {'dir': text(longest=4000), 'archives': text(longest=4000)}}
+OBJECTIVES: Mapping[str, Schema] = {'moco': MOCO, 'multitask': MULTITASK}
 
 
-def read_config(workdir, also=None):
-  """The config, a dict, of the run in `workdir`; raises ConfigError where there is none, or where what is needed of any
-  run, or of the rules of `also`, is not in it."""
+def read_config(workdir: str | pathlib.Path, also: Schema | None = None) -> dict[str, Any]:
+  """The config of the run in `workdir`, as a dict.
+
+  Args:
+    also: the schema of fields that must be right, besides those that every reader needs.
+
+  Raises:
+    ConfigError: there is no config, or a field that is needed is missing or wrong.
+  """
   path = pathlib.Path(workdir, FILE)
   if not path.is_file():
-    raise ConfigError(f'{str(workdir)!r} is no workdir of a run: {path} is not there, or no file')
-  if path.stat().st_size > LARGEST:
+    raise ConfigError(f'{str(workdir)!r} is no workdir of a run: there is no file {path}')
+  if path.stat().st_size > MAX_BYTES:
     raise ConfigError(f'{path} is damaged: no config has {path.stat().st_size} bytes')
   try:
-    told = json.loads(path.read_text(encoding='utf-8'))
+    content = json.loads(path.read_text(encoding='utf-8'))
   except (OSError, ValueError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged ({as_line(error)}): {REMEDY}') from error
-  config = told.get('config') if isinstance(told, dict) else None
-  if not isinstance(config, dict) or config.get('objective') not in tuple(OBJECTIVES):
+  config = content.get('config') if isinstance(content, dict) else None
+  if not isinstance(config, dict) or config.get('objective') not in tuple(OBJECTIVES):  # it may not be hashable
     raise ConfigError(f'{path} is damaged, it holds no config of a stage: {REMEDY}')
-  rules = {key: MULTITASK[key] for key in ('order', 'memory')} if config['objective'] == 'multitask' else {}
-  mistake = compare(config, NEEDED | rules, True, '') or compare(config, also or {}, True, '')
+  schema = {key: MULTITASK[key] for key in ('order', 'memory')} if config['objective'] == 'multitask' else {}
+  mistake = compare(config, {**NEEDED, **schema}, True, '') or compare(config, also or {}, True, '')
   if mistake:
     field, value, _ = mistake
     raise ConfigError(f'{path} is damaged, {field} is {show(value)}: {REMEDY}')
   return config
 
 
-REMEDY = 'put back what the run wrote, or name another run'
+def make_config(fields: Mapping[str, Any]) -> ConfigDict:
+  """A saved config as a ConfigDict. It keeps the order of the tasks, which `ConfigDict(fields)` would sort: the visits
+  depend on it."""
+  config = ConfigDict(dict(fields))
+  if isinstance(fields.get('tasks'), dict):
+    config.tasks = ConfigDict(fields['tasks'], sort_keys=False)
+  return config
 
 
-def check_unchanged(config, mark, workdir):
-  """Raises ConfigError where the config of the run in `workdir` is not the one that its checkpoint was saved with;
-  `mark` is what `pipeline.fingerprint` said then."""
+def check_unchanged(config: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: str | pathlib.Path) -> None:
+  """Raises ConfigError unless `config`, of the run in `workdir`, is what its checkpoint was saved with. `fingerprint`
+  is what `pipeline.fingerprint` returned then."""
   datasets = {f'data.{name}' for name in config['data']['datasets']}
-  now = {field: value for field, value in flatten(config).items() if not field.startswith(INCIDENTAL)}
-  changed = [field for field in sorted((now | mark).keys() - datasets, key=str) if now.get(field) != mark.get(field)]
-  changed += sorted(datasets - mark.keys())
+  fields = {field: value for field, value in flatten(config).items() if not field.startswith(INCIDENTAL)}
+  changed = [field for field in sorted({*fields, *fingerprint} - datasets, key=str)
+             if fields.get(field) != fingerprint.get(field)]
+  changed += sorted(datasets - fingerprint.keys())
   if changed:
     raise ConfigError(f'{pathlib.Path(workdir, FILE)} is not the config of the checkpoint beside it, they differ in '
                       f'{", ".join(map(show, changed[:3]))}: {REMEDY}')

@@ -58,20 +58,6 @@ RECIPE = {'workdir': path(1)}
 OBJECTIVES: Mapping[str, Schema] = {'moco': MOCO, 'multitask': MULTITASK, 'evaluate': EVALUATE, 'recipe': RECIPE}
 LIMITS = {'batch': 2**20, 'moco.queue': 2**24, 'moco.shuffle_groups': 65_536, 'tasks.batch': 65_536}
 
-# Old field -> new field; None where it is gone. `*` stands for the name of a task.
-RENAMED = {
-  'optimiser.rate': 'optimiser.learning_rate', 'data.ahead': 'data.prefetch', 'data.stored': 'data.stored_size',
-  'data.rule': 'data.split', 'memory.strength': 'memory.l2_sp', 'contrast': 'moco', 'on_bad': 'on_nonfinite',
-  'skips': 'max_skips', 'spike': None, 'spike_window': None,
-  'tasks.*.augment.box_left': 'tasks.*.augment.min_visibility', 'tasks.*.head.rates': 'tasks.*.head.dilations',
-  'tasks.*.head.sides': 'tasks.*.head.anchor_sizes', 'tasks.*.head.ratios': 'tasks.*.head.aspect_ratios',
-  'tasks.*.head.hidden': 'tasks.*.head.roi_hidden', 'tasks.*.head.train': 'tasks.*.head.rpn_proposals_train',
-  'tasks.*.head.test': 'tasks.*.head.rpn_proposals_test', 'tasks.*.head.region_overlap': 'tasks.*.head.rpn_nms_iou',
-  'tasks.*.head.region_match': 'tasks.*.head.rpn_match_iou', 'tasks.*.head.region_sample': 'tasks.*.head.rpn_sample',
-  'tasks.*.head.box_match': 'tasks.*.head.roi_match_iou', 'tasks.*.head.box_sample': 'tasks.*.head.roi_sample',
-  'tasks.*.head.score': 'tasks.*.head.min_score', 'tasks.*.head.box_overlap': 'tasks.*.head.roi_nms_iou',
-  'tasks.*.head.detections': 'tasks.*.head.max_detections'}
-
 
 def find_mistake(config: Mapping[str, Any], schema: Schema, whole: bool = True) -> Mistake | None:
   """(field, value, rule) of the first field that is wrong, or None.

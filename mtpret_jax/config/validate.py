@@ -1,29 +1,37 @@
-"""Checks a config once, at the border: every error states the value, the rule and a remedy. A remedy with a value in it
-is one that is accepted, as long as nothing else is wrong."""
+"""Checks a config once, before anything else happens. Every error states the value, the rule and a remedy.
+
+If a remedy contains a value, that value is accepted, as long as nothing else is wrong.
+"""
 
 import collections
 import math
 import pathlib
 import re
 import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError, show
+from mtpret_jax.config.renamed import new_name
 from mtpret_jax.config.schema import LIMITS, OBJECTIVES, find_mistake
+from mtpret_jax.tasks import find_kind
 
-STEPS = 10**7  # of a run of stages 2 and 3, whose visits and rates are laid out in advance
-BUILT_ON = {'moco': 'moco', 'multitask': 'tasks', 'evaluate': 'run', 'recipe': 'stages'}  # objective: its field
+STEPS = 10**7  # of a run of stages 2 and 3: its visits and learning rates are laid out in advance
+MAIN_FIELDS = {'moco': 'moco', 'multitask': 'tasks', 'evaluate': 'run', 'recipe': 'stages'}  # objective -> its field
 
 
-def check_objective(config):
-  """Which objective a config has; raises ConfigError where it lacks what that is about."""
+def check_objective(config: ConfigDict) -> str:
+  """The objective of a config. Raises ConfigError if the config lacks the field that this objective is about, or has a
+  field of an earlier version."""
+  check_renamed(config)
   objective = config.get('objective')
-  if objective not in BUILT_ON:
-    raise ConfigError(f'unknown objective {show(objective)}; have {", ".join(BUILT_ON)}')
-  if BUILT_ON[objective] not in config:
-    raise ConfigError(f'objective={objective!r} does not go with a config that has no {BUILT_ON[objective]}: leave '
-                      f'it as the config file has it, and name the file of another stage')
+  if objective not in MAIN_FIELDS:
+    raise ConfigError(f'unknown objective {show(objective)}; have {", ".join(MAIN_FIELDS)}')
+  if MAIN_FIELDS[objective] not in config:
+    raise ConfigError(f'objective={objective!r} does not go with a config that has no {MAIN_FIELDS[objective]}: leave '
+                      f'the objective as the config file has it, or name the file of another stage')
   if objective == 'recipe':
     stages = config.stages.values() if isinstance(config.stages, ConfigDict) else [config.stages]
     for stage in stages:
@@ -32,32 +40,53 @@ def check_objective(config):
   return objective
 
 
-def check_config(config, *, devices, processes):
+def check_renamed(config: ConfigDict) -> None:
+  """Raises ConfigError for a field that has another name now, or was removed."""
+  for field, value in walk_fields(config.to_dict()):
+    new = new_name(field)
+    if new == '':
+      raise ConfigError(f'{field} no longer exists: remove it')
+    if new is not None:
+      raise ConfigError(f'{field} is now {new}: rename it')
+    if field.rpartition('.')[2] == 'objective' and value == 'contrast':
+      raise ConfigError(f'{field}={value!r} is now {field}=\'moco\': rename it')
+
+
+def walk_fields(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """(dotted field, value) of a config and of all configs in it; a section comes before its fields."""
+  for key, value in fields.items():
+    yield f'{prefix}{key}', value
+    if isinstance(value, Mapping):
+      yield from walk_fields(value, f'{prefix}{key}.')
+
+
+def check_config(config: ConfigDict, *, devices: int, processes: int) -> None:
   """Raises ConfigError for the first thing that cannot work with this many devices in this many processes."""
   check_fields(config, devices, processes)
   check_devices(config, devices, processes)
 
 
-def check_fields(config, devices=1, processes=1):
-  """Raises ConfigError where a field is missing or cannot hold its value."""
+def check_fields(config: ConfigDict, devices: int = 1, processes: int = 1) -> None:
+  """Raises ConfigError if a field is missing or holds a value that the schema does not allow. `devices` and `processes`
+  only serve to find a remedy."""
   objective = check_objective(config)
   mistake = find_mistake(config.to_dict(), OBJECTIVES[objective])
   if mistake is None:
     return
   field, value, rule = mistake
   if value is None:
-    raise ConfigError(f'the config has no {field}, which objective={objective!r} needs: add it as the config files of '
-                      f'this package have it')
+    raise ConfigError(f'the config has no {field}, which objective={objective!r} needs: add it as in the config files '
+                      f'of this package')
   if rule is None:
     raise ConfigError(f'{field}={show(value)}: it must have fields of its own, as in the config files of this package')
   if rule.choices:
     raise ConfigError(f'unknown {field} {show(value)}; have {", ".join(map(str, rule.choices))}')
-  mended, words = rule.mend(value), f'{field}={show(value)}: it must be {rule.words}'
-  raise ConfigError(words, None if mended is None else mend_all(config, field, mended, devices, processes))
+  allowed, message = rule.suggest(value), f'{field}={show(value)}: it must be {rule.words}'
+  raise ConfigError(message, None if allowed is None else find_remedy(config, field, allowed, devices, processes))
 
 
-def mend_all(config, field, value, devices, processes):
-  """The remedy that sets `field` to `value`, and what else has to change with it."""
+def find_remedy(config: ConfigDict, field: str, value: Any, devices: int, processes: int) -> dict[str, Any]:
+  """The remedy that sets `field` to `value`, and what has to change with it."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.update_from_flattened_dict({field: value})
@@ -69,69 +98,74 @@ def mend_all(config, field, value, devices, processes):
   return {field: value}
 
 
-def check_devices(config, devices, processes):
-  """Raises ConfigError where fields do not fit each other or the devices."""
+def check_devices(config: ConfigDict, devices: int, processes: int) -> None:
+  """Raises ConfigError if fields do not fit each other or the devices."""
   if config.objective == 'moco':
     check_moco(config, devices, processes)
   elif config.objective == 'multitask':
     check_multitask(config, devices)
 
 
-def check_multitask(config, devices):
+def check_multitask(config: ConfigDict, devices: int) -> None:
   for name, task_config in config.tasks.items():
     unit, most = devices * task_config.group, LIMITS['tasks.batch']
     if task_config.batch % unit:
-      field = f'tasks.{name}.batch'
-      remedy = {field: round_up(task_config.batch, unit)}
-      raise ConfigError(*refuse_groups(field, task_config.batch, task_config.group, devices, remedy, most))
-    if task_config.kind == 'detection' and not task_config.objects:
-      raise ConfigError(f'tasks.{name}.objects=0 leaves no room for a box', {f'tasks.{name}.objects': 8})
-    if task_config.kind != 'classification' and task_config.findings:
-      raise ConfigError(f'tasks.{name}.findings={show(tuple(task_config.findings))} are for classification, and this task is '
-                        f'{task_config.kind}', {f'tasks.{name}.findings': '()'})
-  check_length(config, {name: max(task_config.steps, 1) for name, task_config in config.tasks.items()})  # an epoch has one or more
+      raise batch_error(f'tasks.{name}.batch', task_config.batch, task_config.group, devices,
+                        {f'tasks.{name}.batch': round_up(task_config.batch, unit)}, most)
+    kind = find_kind(task_config.kind)
+    kind.check(name, task_config)
+    if kind.annotation != 'findings' and task_config.findings:
+      raise ConfigError(f'tasks.{name}.findings={show(tuple(task_config.findings))} are for classification, and this '
+                        f'task is {task_config.kind}', {f'tasks.{name}.findings': '()'})
+  # steps=0 is an epoch, which has at least one step; how many is known only with the data.
+  check_length(config, {name: max(task_config.steps, 1) for name, task_config in config.tasks.items()})
 
 
-def check_length(config, lengths):
-  """Raises ConfigError where the visits of {task: steps} are more steps than can be laid out."""
+def check_length(config: ConfigDict, lengths: Mapping[str, int]) -> None:
+  """Raises ConfigError if the visits of {task: steps} add up to more than STEPS."""
   total = sum(lengths.values())
   if config.rounds * total <= STEPS:
     return
-  longest = max(lengths, key=lengths.get)
+  longest = max(lengths, key=lambda task: lengths[task])
   fewer = STEPS // config.rounds - total + lengths[longest]
   remedy = {'rounds': STEPS // total} if total <= STEPS else {f'tasks.{longest}.steps': fewer} if fewer > 0 else None
-  raise ConfigError(f'{config.rounds} rounds of {total} steps are more than the {STEPS} of one run', remedy)
+  raise ConfigError(f'{config.rounds} rounds of {total} steps are more than {STEPS}, the most that one run can take',
+                    remedy)
 
 
-def refuse_groups(field, batch, group, devices, remedy, most):
-  """What a ConfigError says of a batch that cannot be cut; a remedy beyond what the field may hold is none."""
-  fits, holds = devices * group, 'moco.group' if field == 'batch' else field.replace('batch', 'group')
-  words = (f'{field} of {batch} cannot be cut into groups of {group} on {devices} devices: it must be a multiple of '
-           f'{devices} x {group} = {fits}')
+def batch_error(field: str, batch: int, group: int, devices: int, remedy: Mapping[str, int], most: int) -> ConfigError:
+  """The error for a batch that does not divide into batch-norm groups. Where the remedy exceeds what the field may
+  hold, it advises a smaller group instead."""
+  group_field = 'moco.group' if field == 'batch' else field.replace('batch', 'group')
+  message = (f'{field} of {batch} cannot be cut into groups of {group} on {devices} devices: it must be a multiple of '
+             f'{devices} x {group} = {devices * group}')
   if remedy[field] > most:
-    return f'{words}, and at most {most}; set a smaller config.{holds}', None
-  return words, remedy, f' or another config.{holds}'
+    return ConfigError(f'{message}, and at most {most}; set a smaller config.{group_field}')
+  return ConfigError(message, remedy, f' or another config.{group_field}')
 
 
-def check_moco(config, devices, processes):
+def check_moco(config: ConfigDict, devices: int, processes: int) -> None:
+  """Raises ConfigError unless batch-norm groups divide the batch on each device, blocks of `shuffle_groups` groups
+  divide it in each process, and the batch divides the queue."""
   moco, batch = config.moco, config.batch
   unit = math.lcm(devices * moco.group, processes * moco.group * max(moco.shuffle_groups, 2))
   if batch % (devices * moco.group):
-    raise ConfigError(*refuse_groups('batch', batch, moco.group, devices, fit_batch(batch, moco.queue, unit),
-                                     LIMITS['batch']))
-  rows = batch // processes // moco.group  # groups in a process
-  fits = [count for count in range(2, min(rows, LIMITS['moco.shuffle_groups']) + 1) if rows % count == 0]
-  nearest = {'moco.shuffle_groups': min(fits, key=lambda count: abs(count - moco.shuffle_groups))} if fits else (
-    fit_batch(batch, moco.queue, math.lcm(devices * moco.group, processes * moco.group * 2))
-    | {'moco.shuffle_groups': 2})
+    raise batch_error('batch', batch, moco.group, devices, fit_batch(batch, moco.queue, unit), LIMITS['batch'])
+  groups = batch // processes // moco.group  # in a process
+  fitting = [count for count in range(2, min(groups, LIMITS['moco.shuffle_groups']) + 1) if groups % count == 0]
+  if fitting:
+    remedy = {'moco.shuffle_groups': min(fitting, key=lambda count: abs(count - moco.shuffle_groups))}
+  else:
+    remedy = fit_batch(batch, moco.queue, math.lcm(devices * moco.group, processes * moco.group * 2))
+    remedy |= {'moco.shuffle_groups': 2}
   if moco.shuffle_groups < 2:
     raise ConfigError(
       f'moco.shuffle_groups={moco.shuffle_groups} leaves every key in its query\'s batch-norm group, where the '
-      f'statistics give the positive away, so it must be at least 2', nearest)
+      f'statistics give the positive away, so it must be at least 2', remedy)
   if batch // processes % (moco.group * moco.shuffle_groups):
     raise ConfigError(
-      f'{batch // processes} rows a process cannot be cut into blocks of {moco.shuffle_groups} groups of {moco.group}, '
-      f'within which keys change place', nearest)
+      f'{batch // processes} images per process cannot be cut into blocks of {moco.shuffle_groups} groups of '
+      f'{moco.group}, within which ShuffleBN permutes the keys', remedy)
   if moco.queue % batch:
     longer, shorter = round_up(moco.queue, batch), moco.queue // batch * batch
     raise ConfigError(f'queue of {moco.queue} keys is not a multiple of batch {batch}',
@@ -139,24 +173,25 @@ def check_moco(config, devices, processes):
   check_weights(config.data.weights, config.data.datasets)
 
 
-def fit_batch(batch, queue, unit):
-  """The remedy for a batch that must be a multiple of `unit` and divide the queue: the nearest that does both, or the
-  next multiple together with a queue for it."""
-  whole = queue // unit if queue % unit == 0 else 0
-  both = {unit * part for low in range(1, math.isqrt(whole) + 1) if whole % low == 0 for part in (low, whole // low)}
-  both = {size for size in both if size <= LIMITS['batch'] and batch / 4 <= size <= 4 * max(batch, unit)}
-  if both:
-    return {'batch': min(both, key=lambda size: (abs(size - batch), size))}
+def fit_batch(batch: int, queue: int, unit: int) -> dict[str, int]:
+  """The remedy for a batch that must be a multiple of `unit` and divide the queue: the nearest batch that does both, or
+  the next multiple of `unit` together with a queue for it."""
+  units = queue // unit if queue % unit == 0 else 0
+  divisors = {unit * factor for low in range(1, math.isqrt(units) + 1) if units % low == 0
+              for factor in (low, units // low)}
+  near = {size for size in divisors if size <= LIMITS['batch'] and batch / 4 <= size <= 4 * max(batch, unit)}
+  if near:
+    return {'batch': min(near, key=lambda size: (abs(size - batch), size))}
   fitting = round_up(max(batch, 1), unit)
   return {'batch': fitting} | ({'moco.queue': round_up(queue, fitting)} if queue % fitting else {})
 
 
-def check_weights(weights, datasets):
-  """'by_images', 'balanced', or one number for each dataset, with commas between."""
+def check_weights(weights: str, datasets: Sequence[str]) -> None:
+  """Raises ConfigError unless `weights` is 'by_images', 'balanced', or one number for each dataset, with commas."""
   twice = [name for name, count in collections.Counter(datasets).items() if count > 1]
   if twice:
-    raise ConfigError(f'data.datasets has {twice[0]!r} more than once: name each once; config.data.weights says how '
-                      f'often its images come')
+    raise ConfigError(f'data.datasets has {twice[0]!r} more than once: name each once; config.data.weights sets how '
+                      f'often its images are drawn')
   if weights in ('by_images', 'balanced'):
     return
   try:
@@ -169,17 +204,17 @@ def check_weights(weights, datasets):
       f'{", ".join(datasets)}, such as {",".join("1" for _ in datasets)}')
 
 
-def check_choice(field, value, choices):
+def check_choice(field: str, value: object, choices: Collection[str]) -> None:
   if value not in choices:
     raise ConfigError(f'unknown {field} {value!r}; have {", ".join(choices)}')
 
 
-FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'bad_batches.jsonl')  # of a workdir
+FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'bad_batches.jsonl')  # that a run writes in its workdir
 
 
-def check_workdir(workdir):
-  """Makes the folder and writes in it once, so that an unwritable one is noticed before hours of work. What a run
-  writes to by itself must be files: a pipe would be waited for."""
+def check_workdir(workdir: str | pathlib.Path) -> None:
+  """Creates the folder and writes to it once, so that an unwritable one is noticed before hours of work. Raises
+  ConfigError also if something else, such as a pipe, is in the place of one of the run's files."""
   try:
     pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
     tempfile.NamedTemporaryFile(dir=workdir, prefix='.writable-').close()
@@ -188,23 +223,23 @@ def check_workdir(workdir):
                       f'--config.workdir=<folder>') from error
   for path in (pathlib.Path(workdir, name) for name in FILES):
     if (path.exists() or path.is_symlink()) and not path.is_file():
-      raise ConfigError(f'{path} is no file: remove it, or choose another folder with --config.workdir=<folder>')
+      raise ConfigError(f'{path} is not a file: remove it, or choose another folder with --config.workdir=<folder>')
 
 
-def check_folder(field, folder):
-  """Raises ConfigError where `folder` neither is a folder nor can become one: a file is in its place or above it."""
+def check_folder(field: str, folder: str) -> None:
+  """Raises ConfigError if `folder` is not a folder and cannot become one, because a file is in the way."""
   place = pathlib.Path(folder).absolute()
   while not (place.exists() or place.is_symlink()):
     place = place.parent
   if not place.is_dir():
-    raise ConfigError(f'{field}={show(folder)} cannot be a folder, {place} is none: choose another with '
+    raise ConfigError(f'{field}={show(folder)} cannot be a folder, because {place} is not one: choose another with '
                       f'--config.{field}=<folder>')
 
 
-def round_up(value, multiple):
+def round_up(value: int, multiple: int) -> int:
   return -(-value // multiple) * multiple
 
 
-def in_stage(name, error):
-  """A ConfigError of a stage by itself, as one of the recipe that has the stage."""
+def name_stage(name: str, error: Exception) -> ConfigError:
+  """The error of a stage as one of its recipe: names the stage, and its fields by their names in the recipe."""
   return ConfigError(re.sub(r'\bconfig\.(?!json|py)(?=\w)', f'config.stages.{name}.', f'stage {name}: {error}'))

@@ -1,4 +1,4 @@
-"""Small files that are whole or not there, whatever stops the program while it writes."""
+"""Small files that survive a crash: a reader finds the old file or the whole new one, never half of one."""
 
 import json
 import logging
@@ -8,20 +8,20 @@ import pathlib
 log = logging.getLogger(__name__)
 
 
-def write_atomically(path, text):
-  """Writes `text` to `path` at once: a reader, or a run after a crash, finds the old file or all of the new one."""
+def write_atomically(path: str | pathlib.Path, text: str) -> None:
+  """Writes `text` to `path.part`, flushes it to the disk, and renames it to `path`."""
   path = pathlib.Path(path)
-  half = path.with_name(f'{path.name}.part')
-  with open(half, 'w', encoding='utf-8') as file:
+  part = path.with_name(f'{path.name}.part')
+  with open(part, 'w', encoding='utf-8') as file:
     file.write(text)
     file.flush()
     os.fsync(file.fileno())
-  os.replace(half, path)
+  os.replace(part, path)
   fsync_folder(path.parent)
 
 
-def fsync_folder(folder):
-  """Names in a folder survive a loss of power only when the folder itself has been written out."""
+def fsync_folder(folder: str | pathlib.Path) -> None:
+  """Flushes the names in a folder to the disk. Without it a power failure can lose a new file whose bytes are safe."""
   handle = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(handle)
@@ -29,18 +29,21 @@ def fsync_folder(folder):
     os.close(handle)
 
 
-def read_json_lines(path):
-  """The objects in a file of JSON lines, [] where it is not there. A line that is no object with the number of a
-  `step`, such as a last one that was cut off, is left out; in the middle that is told."""
+def read_json_lines(path: str | pathlib.Path) -> list[dict]:
+  """The objects of a file of JSON lines; [] if there is no such file.
+
+  A line counts only if it is an object with a whole number `step`. The last line of an interrupted run may be cut off
+  and is dropped silently; other damaged lines are dropped with a warning.
+  """
   path = pathlib.Path(path)
   lines, objects = path.read_text(encoding='utf-8', errors='replace').splitlines() if path.is_file() else [], []
   for number, line in enumerate(lines, 1):
     try:
-      told = json.loads(line)
+      parsed = json.loads(line)
     except (ValueError, RecursionError):
-      told = None
-    if isinstance(told, dict) and type(told.get('step')) is int:
-      objects.append(told)
+      parsed = None
+    if isinstance(parsed, dict) and type(parsed.get('step')) is int:
+      objects.append(parsed)
     elif number < len(lines):
       log.warning('line %d of %s is damaged and left out', number, path)
   return objects

@@ -1,25 +1,32 @@
-"""Where XLA keeps what it compiled, so that the second start of a run does not compile again."""
+"""Where XLA keeps compiled steps, so that the second start of a run does not compile again."""
 
 import hashlib
+import logging
 import os
 import pathlib
 import platform
 
 import jax
 
+log = logging.getLogger(__name__)
+
 CPUINFO = pathlib.Path('/proc/cpuinfo')
 
 
-def enable_cache():
-  """Sets jax's compilation cache to the user's cache folder, unless JAX_COMPILATION_CACHE_DIR names another. It only
-  grows: delete it at will."""
-  if not jax.config.jax_compilation_cache_dir:
+def enable_cache() -> None:
+  """Points jax's compilation cache to the user's cache folder, unless JAX_COMPILATION_CACHE_DIR names another folder.
+  The cache only grows; you can delete it at any time."""
+  folder = jax.config.values['jax_compilation_cache_dir']
+  if not folder:
     caches = os.environ.get('XDG_CACHE_HOME') or pathlib.Path('~/.cache').expanduser()
-    jax.config.update('jax_compilation_cache_dir', str(pathlib.Path(caches, 'mtpret_jax', cpu_id())))
+    folder = str(pathlib.Path(caches, 'mtpret_jax', cpu_id()))
+    jax.config.update('jax_compilation_cache_dir', folder)
+  log.debug('compiled steps are cached in %s', folder)
 
 
-def cpu_id():
-  """The same for processors with the same instructions: programs for the CPU run on no others, and homes are shared."""
+def cpu_id() -> str:
+  """The same for processors with the same instruction set: a program compiled for one crashes on others, and hosts
+  often share a home folder."""
   lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
-  able = next((line for line in lines if line.startswith(('flags', 'Features'))), platform.processor())
-  return f'{platform.machine()}-{hashlib.sha256(able.encode()).hexdigest()[:8]}'
+  features = next((line for line in lines if line.startswith(('flags', 'Features'))), platform.processor())
+  return f'{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}'

@@ -1,7 +1,7 @@
-"""Several processes as one: they join, wait for the first, refuse together, and none is left waiting for a dead one.
+"""Several processes run as one: they join, fail together with one message, and never wait for a dead process.
 
-What is small travels through jax's coordination service, a store of keys and values in the first process. Waiting there
-has no limit but the heartbeat, while a collective has whatever limit the backend gives it.
+Small values travel through jax's coordination service, a key-value store in the first process. A wait there is limited
+only by the heartbeat, while a collective has the limit of its backend.
 """
 
 import contextlib
@@ -13,132 +13,152 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
-from jax._src import distributed  # `global_state.client` has no public name; Orbax uses it as well
+from jax._src import distributed  # `global_state.client` has no public name; Orbax uses this one, too
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.runtime import watchdog
 
-FAILED = 1  # exit code of a process that cannot go on
-MARGIN = 30  # s, by which the heartbeat waits longer than the watch on the steps, which says more
+FAILED = 1  # exit code of a process that cannot continue
+HEARTBEAT_MARGIN = 30  # s that the heartbeat waits longer than the watchdog, whose message is more precise
 POLL = 10  # s
-GRACE = 3  # s, in which the others notice before the first process ends and takes the coordination service with it
-MEETING = 10  # s, in which the others come to an end that all of them have
-COUNT = itertools.count()  # names a talk: all processes have them in the same order
+GRACE = 3  # s for the others to notice, before the first process exits and takes the coordination service with it
+EXIT_BARRIER = 10  # s that processes wait for each other before they exit together
+COUNTER = itertools.count()  # makes the keys of the store unique: all processes exchange values in the same order
 
 
-def join(coordinator, processes, process, timeout):
-  """Joins the processes of a run: 'host:port' of the first, how many there are and which this is, or None for each to
-  find them in the environment of a TPU pod, Slurm, Open MPI or Kubernetes. A process that is silent for `timeout`
-  seconds is given up. Raises ConfigError where that says too little."""
+def join(coordinator: str | None, processes: int | None, process: int | None, timeout: int) -> None:
+  """Joins the processes of a run.
+
+  Args:
+    coordinator: 'host:port' of the first process.
+    processes: how many there are.
+    process: the index of this one. All three are None where a TPU pod, Slurm, Open MPI or Kubernetes tells jax.
+    timeout: seconds after which a silent process is given up.
+
+  Raises:
+    ConfigError: where only some of the three are given, or jax cannot find the others.
+  """
   given = {'--coordinator': coordinator, '--processes': processes, '--process': process}
-  absent = [flag for flag, value in given.items() if value is None]
-  if 0 < len(absent) < len(given):
-    raise ConfigError(f'{" and ".join(absent)} missing: give --coordinator=HOST:PORT, --processes and --process '
-                      f'together, or none of them where a TPU pod, Slurm, Open MPI or Kubernetes says so itself')
+  missing = [flag for flag, value in given.items() if value is None]
+  if 0 < len(missing) < len(given):
+    raise ConfigError(f'{" and ".join(missing)} missing: give --coordinator=HOST:PORT, --processes and --process '
+                      f'together, or none of them on a TPU pod, Slurm, Open MPI or Kubernetes, which set them')
   try:
-    jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=timeout + MARGIN,
-                               cluster_detection_method=None if absent else 'deactivate')
+    jax.distributed.initialize(coordinator, processes, process,
+                               heartbeat_timeout_seconds=timeout + HEARTBEAT_MARGIN,
+                               cluster_detection_method=None if missing else 'deactivate')
   except ValueError as error:
-    raise ConfigError(f'cannot join other processes ({error}): give --coordinator=HOST:PORT of the first, --processes, '
-                      f'how many there are, and --process, which of them this is, from 0') from error
-  signal.signal(signal.SIGABRT, signal.SIG_DFL)  # jax aborts when others are gone: its message says all, no stacks
+    raise ConfigError(f'cannot join other processes ({error}): give --coordinator=HOST:PORT of the first process, '
+                      f'--processes, their number, and --process, the index of this one from 0') from error
+  signal.signal(signal.SIGABRT, signal.SIG_DFL)  # jax aborts when another process dies: its message is enough
   watchdog.start(timeout, FAILED)
 
 
-def run_on_first(act, refusals=(ConfigError,)):
-  """What `act()` returns (or JSON makes of it) in the first process, in all of them; the others wait for it, however
-  long it takes. What it refuses is refused in all."""
+def run_on_first(function: Callable[[], Any], errors: tuple = (ConfigError,)) -> Any:
+  """Runs `function` on the first process and returns its value (as JSON keeps it) on all. The others wait as long as it
+  takes. One of `errors` is raised on all, on the others as a ConfigError."""
   if not is_multiprocess():
-    return act()
-  key = f'mtpret_jax/{next(COUNT)}'
+    return function()
+  key = f'mtpret_jax/{next(COUNTER)}'
   if jax.process_index():
-    said = json.loads(get(key))
-    if 'refused' in said:
-      raise ConfigError(said['refused'])
-    return said['value']
+    reply = json.loads(get(key))
+    if 'error' in reply:
+      raise ConfigError(reply['error'])
+    return reply['value']
   try:
-    value = act()
-  except refusals as error:
-    put(key, json.dumps({'refused': str(error)}))
+    value = function()
+  except errors as error:
+    put(key, json.dumps({'error': str(error)}))
     raise
   put(key, json.dumps({'value': value}))
   return value
 
 
-def run_on_all(act, refusals=(ConfigError,)):
-  """`act()` in every process; where one refuses, all do."""
+def run_on_all(function: Callable[[], Any], errors: tuple = (ConfigError,)) -> Any:
+  """Runs `function` on every process and returns each one's own value. If it raises one of `errors` anywhere, all
+  processes raise ConfigError."""
   if not is_multiprocess():
-    return act()
-  key, value, refused = f'mtpret_jax/{next(COUNT)}', None, None
+    return function()
+  key, value, message = f'mtpret_jax/{next(COUNTER)}', None, None
   try:
-    value = act()
-  except refusals as error:
-    refused = str(error)
-  put(f'{key}/{jax.process_index()}', json.dumps(refused))
+    value = function()
+  except errors as error:
+    message = str(error)
+  put(f'{key}/{jax.process_index()}', json.dumps(message))
 
-  def gather():
+  def raise_first_error() -> None:
     for process in range(jax.process_count()):
-      reason = json.loads(get(f'{key}/{process}'))
-      if reason is not None:
-        raise ConfigError(reason if process == 0 else f'process {process}: {reason}')
-  run_on_first(gather)
+      message = json.loads(get(f'{key}/{process}'))
+      if message is not None:
+        raise ConfigError(message if process == 0 else f'process {process}: {message}')
+  run_on_first(raise_first_error)
   return value
 
 
-def put(key, text):
-  distributed.global_state.client.key_value_set(key, text)
+def client() -> Any:
+  """The key-value store."""
+  return distributed.global_state.client
 
 
-def get(key):
+def put(key: str, text: str) -> None:
+  client().key_value_set(key, text)
+
+
+def get(key: str) -> str:
+  """Waits for the key."""
   while True:
     try:
-      return distributed.global_state.client.blocking_key_value_get(key, POLL * 1000)
+      return client().blocking_key_value_get(key, POLL * 1000)
     except jax.errors.JaxRuntimeError as error:
       if 'DEADLINE_EXCEEDED' not in str(error):
         raise
 
 
-def check_same(facts):
-  """Raises ConfigError where a process has other `facts` (a flat dict) than the first."""
-  here = json.loads(json.dumps(facts))
-  first = run_on_first(lambda: here)
+def check_same(facts: Mapping[str, Any]) -> None:
+  """Raises ConfigError on all processes if one has other `facts` (a flat dict) than the first."""
+  own = json.loads(json.dumps(facts))
+  first = run_on_first(lambda: own)
 
-  def compare():
-    differing = [f'{name}: {first.get(name)!r} there, {here.get(name)!r} here'
-                 for name in sorted(first | here) if first.get(name) != here.get(name)]
+  def compare() -> None:
+    differing = [f'{name}: {first.get(name)!r} there, {own.get(name)!r} here'
+                 for name in sorted(first | own) if first.get(name) != own.get(name)]
     if differing:
       raise ConfigError(f'differs from the first process ({"; ".join(differing)}): start the same command with the '
                         f'same versions everywhere')
   run_on_all(compare)
 
 
-def check_shared_folder(folder, field):
-  """Raises ConfigError where `folder` is not the same place for all processes."""
+def check_shared_folder(folder: str, field: str) -> None:
+  """Raises ConfigError if the processes see different folders under this path; `field` is its config field."""
   if not is_multiprocess():
     return
-  mark = run_on_first(lambda: tempfile.mkstemp(dir=folder, prefix='.shared-')[1])
+  marker = run_on_first(lambda: tempfile.mkstemp(dir=folder, prefix='.shared-')[1])
 
-  def look():
-    until = time.monotonic() + GRACE  # network file systems may show a new file late
-    while not os.path.exists(mark):
-      if time.monotonic() > until:
-        raise ConfigError(f'{field} {folder!r} is not the folder of that name that the first process has: put it on '
-                          f'storage that all hosts share')
+  def find_marker() -> None:
+    deadline = time.monotonic() + GRACE  # network file systems may show a new file late
+    while not os.path.exists(marker):
+      if time.monotonic() > deadline:
+        raise ConfigError(f'{field} {folder!r} is another folder here than on the first process: put it on storage '
+                          f'that all hosts share')
       time.sleep(0.1)
-      os.listdir(folder)
+      os.listdir(folder)  # makes NFS refresh its cache
   try:
-    run_on_all(look)
+    run_on_all(find_marker)
   finally:
     if jax.process_index() == 0:
-      os.remove(mark)
+      os.remove(marker)
 
 
 @contextlib.contextmanager
-def exit_on_error(expected=()):
-  """Where there are several processes, an error that is not `expected` (one that all of them have) ends this one at
-  once: the others wait for it in a collective, and to leave in order would be to wait for them."""
+def exit_on_error(expected: tuple = ()) -> Iterator[None]:
+  """With several processes, an error inside ends this one at once, unless it is `expected`, one that all of them raise.
+
+  The other processes wait for this one in a collective. A normal exit would wait for them in turn.
+  """
   try:
     yield
   except expected:
@@ -148,34 +168,34 @@ def exit_on_error(expected=()):
       raise
     traceback.print_exc()
     reason = next(iter(str(error).splitlines()), '')
-    print_error(f'stops: {type(error).__name__}: {reason}. If another process died first, its own log says why; the same '
-        f'command goes on from the last checkpoint')
+    print_error(f'stops: {type(error).__name__}: {reason}. If another process died first, its own log says why; the '
+                f'same command resumes from the last checkpoint')
     if jax.process_index() == 0:
       time.sleep(GRACE)
     exit_now(FAILED)
 
 
-def print_error(text):
-  print(f'mtpret_jax: {process_prefix()}{text}', file=sys.stderr, flush=True)
+def print_error(message: object) -> None:
+  print(f'mtpret_jax: {process_prefix()}{message}', file=sys.stderr, flush=True)
 
 
-def process_prefix():
-  """'process 1 of 4: ', or nothing where there is but one."""
+def process_prefix() -> str:
+  """'process 1 of 4: ', or '' if there is only one."""
   return f'process {jax.process_index()} of {jax.process_count()}: ' if is_multiprocess() else ''
 
 
-def is_multiprocess():
+def is_multiprocess() -> bool:
   """Whether this is one of several processes; unlike jax.process_count() this does not start the backend."""
   return distributed.global_state.num_processes > 1
 
 
-def exit_together(code):
-  """Ends one of several processes. Where all of them are ending each has the time to say why; those that are not learn
-  of this one."""
+def exit_together(code: int) -> None:
+  """Ends this process if it is one of several. If all of them exit, each has the time to print why; if only this one
+  does, the others notice that it is gone."""
   if not is_multiprocess():
     return
   try:
-    distributed.global_state.client.wait_at_barrier('mtpret_jax/leave', MEETING * 1000)
+    client().wait_at_barrier('mtpret_jax/exit', EXIT_BARRIER * 1000)
     if jax.process_index() == 0:
       time.sleep(GRACE)
   except jax.errors.JaxRuntimeError:
@@ -183,7 +203,7 @@ def exit_together(code):
   exit_now(code)
 
 
-def exit_now(code):
+def exit_now(code: int) -> NoReturn:
   """Ends this process without waiting for the others, as jax does at exit."""
   sys.stdout.flush()
   sys.stderr.flush()

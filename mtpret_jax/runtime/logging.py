@@ -1,94 +1,135 @@
-"""What a run shows while it works: its config, a progress bar, TensorBoard events and `metrics.jsonl`."""
+"""What a run shows and writes while it trains: its config, a progress bar, TensorBoard events and `metrics.jsonl`."""
 
 import contextlib
 import importlib.metadata
 import json
+import logging
 import pathlib
 import platform
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from typing import TextIO
 
 import jax
+from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically
 
+log = logging.getLogger(__name__)
+
 METRICS = 'metrics.jsonl'
 LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
              'opencv-python-headless')
 
 
-def save_config(workdir, config):
-  """`config.json` in the workdir: what runs, with the versions it runs on."""
+def save_config(workdir: str | pathlib.Path, config: ConfigDict) -> None:
+  """Writes `config.json`: the config, its fields in their order, and the versions of the libraries."""
   text = json.dumps({'config': config.to_dict(), 'versions': list_versions()}, indent=2)
   write_atomically(pathlib.Path(workdir, 'config.json'), f'{text}\n')
 
 
-def list_versions():
+def list_versions() -> dict[str, str]:
   devices = jax.devices()
   return {'devices': f'{len(devices)} x {devices[0].device_kind}', **list_libraries()}
 
 
-def list_libraries():
+def list_libraries() -> dict[str, str]:
   return {'python': platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
+class RunLog:
+  """The log of the first process. Time spent compiling counts neither in images/s nor in the bar's ETA."""
+
+  def __init__(self, config: ConfigDict, steps: int, bar: tqdm, events: SummaryWriter, lines: TextIO) -> None:
+    self.config, self.steps = config, steps
+    self.bar, self.events, self.lines = bar, events, lines
+    self.rows: dict[str, list] = {}  # task -> the measures of its steps since the last write
+    self.images = 0  # in all steps since the last write
+    self.since = time.perf_counter()
+    self.status = ''  # at the end of the bar
+
+  @contextlib.contextmanager
+  def compiling(self, task: str) -> Iterator[None]:
+    """Announces that the step of `task` is compiled inside."""
+    log.info('compiling the step of task %s; this takes 10 s to several minutes, less if it is cached', task)
+    self.bar.set_postfix_str(f'compiling the step of task {task}')
+    began, began_bar = time.perf_counter(), time.time()
+    yield
+    self.since += time.perf_counter() - began
+    self.bar.start_t += time.time() - began_bar  # tqdm's clock is `time.time`
+    self.bar.last_print_t += time.time() - began_bar
+    self.bar.set_postfix_str(self.status)
+
+  def add(self, step: int, task: str, measures: Mapping[str, float] | None) -> None:
+    """Adds a step; `measures` is None for a skipped one. Every `log_every` steps, the means of each task's measures
+    since the last time are written."""
+    self.bar.update()
+    if measures is not None:
+      self.rows.setdefault(task, []).append(measures)
+      self.status = f'{task} loss {measures["loss"]:.3f}'
+    self.images += batch_size(self.config, task)
+    done = step + 1
+    if done % self.config.log_every == 0 or done == self.steps:
+      self.write(done)
+
+  def write(self, done: int) -> None:
+    now = time.perf_counter()
+    seconds = now - self.since
+    waited = sum(measures['waited'] for rows in self.rows.values() for measures in rows)
+    shared = {'images_per_second': self.images / seconds, 'waited': waited / seconds}
+    for task, rows in self.rows.items():
+      means = {name: sum(measures[name] for measures in rows) / len(rows) for name in rows[0]} | shared
+      for name, value in means.items():
+        self.events.add_scalar(name if task == 'moco' else f'{task}/{name}', value, done)
+      self.lines.write(json.dumps({'step': done, 'task': task} | means) + '\n')
+    self.lines.flush()
+    self.bar.set_postfix_str(f'{self.status}, {shared["images_per_second"]:.0f} images/s')
+    self.rows, self.images, self.since = {}, 0, now
+
+
+class SilentLog:
+  """The log of the other processes: nothing."""
+
+  def compiling(self, task: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+  def add(self, step: int, task: str, measures: Mapping[str, float] | None) -> None:
+    pass
+
+
 @contextlib.contextmanager
-def open_log(workdir, start, steps, config):
-  """Yields log(step, measures, task): the bar moves each step; every `log_every` steps the means of each task since the
-  last time are written, of its steps that count: `measures` is None for others. What an earlier run wrote of steps that
-  are taken again is dropped. Only the first process shows and writes anything."""
+def open_log(workdir: str | pathlib.Path, start: int, steps: int,
+             config: ConfigDict) -> Iterator[RunLog | SilentLog]:
+  """The log of a run that takes steps `start` to `steps`. Lines that an interrupted run wrote for later steps are
+  dropped, since those steps are taken again."""
   if jax.process_index():
-    yield lambda step, measures, task: None
+    yield SilentLog()
     return
   save_config(workdir, config)
   drop_later_lines(pathlib.Path(workdir, METRICS), start)
   with contextlib.ExitStack() as stack:
     bar = stack.enter_context(tqdm(
       total=steps, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
-      mininterval=0.5 if sys.stderr.isatty() else 30))
+      mininterval=0.5 if sys.stderr.isatty() else 30))  # in a file each update is a line
     events = stack.enter_context(contextlib.closing(SummaryWriter(str(pathlib.Path(workdir, 'tensorboard')),
                                                                   purge_step=start + 1)))
     lines = stack.enter_context(open(pathlib.Path(workdir, METRICS), 'a'))
-    windows, began, drawn, shown = {}, time.perf_counter(), 0, ''
-
-    def log(step, measures, task):
-      nonlocal began, drawn, shown
-      bar.update()
-      if measures is not None:
-        windows.setdefault(task, []).append(measures)
-        shown = f'{task} loss {measures["loss"]:.3f}'
-      drawn += batch_size(config, task)
-      done = step + 1
-      if done % config.log_every and done != steps:
-        return
-      now = time.perf_counter()
-      shared = {'images_per_second': drawn / (now - began),
-                'waited': sum(row['waited'] for rows in windows.values() for row in rows) / (now - began)}
-      for name, rows in windows.items():
-        means = {measure: sum(row[measure] for row in rows) / len(rows) for measure in rows[0]} | shared
-        for measure, value in means.items():
-          events.add_scalar(measure if name == 'moco' else f'{name}/{measure}', value, done)
-        lines.write(json.dumps({'step': done, 'task': name} | means) + '\n')
-      lines.flush()
-      bar.set_postfix_str(f'{shown}, {shared["images_per_second"]:.0f} images/s')
-      windows.clear()
-      began, drawn = now, 0
-
-    yield log
+    yield RunLog(config, steps, bar, events, lines)
 
 
-def drop_later_lines(path, start):
-  """Leaves the lines of the first `start` steps."""
+def drop_later_lines(path: pathlib.Path, start: int) -> None:
+  """Keeps the lines of the first `start` steps."""
   lines = read_json_lines(path)
   if lines or path.exists():
     write_atomically(path, ''.join(json.dumps(line) + '\n' for line in lines if line['step'] <= start))
 
 
-def batch_size(config, task):
-  """Images in a step on `task`."""
+def batch_size(config: ConfigDict, task: str) -> int:
+  """Images in a step of `task`."""
   if config.objective == 'moco':
     return config.batch
   return sum(task_config.batch for name, task_config in config.tasks.items() if task in (name, JOINT))

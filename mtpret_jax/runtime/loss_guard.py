@@ -9,10 +9,10 @@ import logging
 import math
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from ml_collections import ConfigDict
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def make_guard(config: ConfigDict) -> Callable | None:
   if config.on_nonfinite == 'stop':
     return None
 
-  def guard(old: struct.PyTreeNode, new: struct.PyTreeNode, measures: Mapping[str, jax.Array]) -> struct.PyTreeNode:
+  def guard(old: Any, new: Any, measures: Mapping[str, jax.Array]) -> Any:
     finite = jnp.isfinite(measures['loss']) & jnp.isfinite(measures['gradient'])
     state = jax.tree.map(lambda before, after: jnp.where(finite, after, before), old, new)
     return state.replace(step=new.step)  # the batch is a function of the step: the next step must see the next batch
@@ -50,7 +50,7 @@ def make_step_check(config: ConfigDict, workdir: str | pathlib.Path, name_images
   """
   skips = 0  # in a row
 
-  def check_step(step, task, measures):
+  def check_step(step: int, task: str, measures: Mapping[str, float]) -> bool:
     nonlocal skips
     loss, gradient = measures['loss'], measures['gradient']
     if math.isfinite(loss) and math.isfinite(gradient):

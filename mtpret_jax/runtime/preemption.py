@@ -1,10 +1,11 @@
-"""SIGTERM and Ctrl-C: a run that is asked to stop saves what it has, and says that it can go on.
+"""SIGTERM and Ctrl-C: the run saves its state, says so, and ends with an exit code that means "resume me".
 
-Inside of `defer_signals()`, where steps are taken, a signal is noted and the loop asks for it; elsewhere, and inside of
-`interruptible()`, nothing has to be saved and it raises `Stopped` at once. A second signal ends the program on the spot.
+While steps are taken, inside `defer_signals()`, a signal only sets a flag that the loop reads with `should_stop`.
+Elsewhere, and inside `interruptible()`, there is nothing to save and a signal raises `Stopped` at once. A second signal
+ends the program immediately.
 
-One process on its own has its own handlers. Several processes must stop at the same step: there `jax.distributed` has
-the handler of SIGTERM, and all are told at the same step (`jax.experimental.multihost_utils`).
+A single process has its own handlers. Several processes must stop at the same step: there `jax.distributed` handles
+SIGTERM and agrees on a step with all processes (`jax.experimental.multihost_utils`).
 """
 
 import contextlib
@@ -12,29 +13,39 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_CODE = 75  # exit code, EX_TEMPFAIL of sysexits.h: the same command goes on
-GRACE = 3  # seconds that a free program may take to unwind; a compilation does not hear of an exception
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes
+GRACE = 3  # s for the main thread to exit by itself; an exception does not interrupt a compilation
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-  """The run was asked to stop. The message says where."""
+  """The run was told to stop; the message says where. Not an Exception, so that no handler of errors catches it."""
 
 
 class SignalState:
-  """What the handlers know: the first signal that came, and whether the loop has something to save first."""
+  """What the signal handlers share with the loop.
 
-  received, deferred, exited, announced = None, False, None, False  # `announced`: the last line is said
+  Attributes:
+    received: the first signal, or None.
+    deferred: whether the loop has something to save before it stops.
+    announced: whether the last line was printed.
+  """
+
+  received: int | None = None
+  deferred = False
+  announced = False
 
 
-def install_handlers():
-  """Installs the handlers, in the main thread."""
+def install_handlers() -> None:
+  """Installs the signal handlers; call this in the main thread."""
   SignalState.received, SignalState.deferred, SignalState.announced = None, False, False
-  SignalState.exited = threading.Event()
   if jax.process_count() > 1:
     signal.signal(signal.SIGINT, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
     return
@@ -43,42 +54,43 @@ def install_handlers():
   receiver, sender = os.pipe()
   os.set_blocking(sender, False)
   signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-  threading.Thread(target=read_signals, args=(receiver, SignalState.exited), daemon=True, name='signals').start()
+  threading.Thread(target=read_signals, args=(receiver,), daemon=True, name='signals').start()
 
 
-def handle_signal(number, frame):
+def handle_signal(number: int, frame: FrameType | None) -> None:
   if SignalState.received is None:
     SignalState.received = number
-    print_line(f'{signal_name(number)}: {"the step in flight is finished and saved" if SignalState.deferred else "stopping"}; '
-         f'another signal stops at once')
+    action = 'finishing and saving the current step' if SignalState.deferred else 'stopping'
+    print_line(f'{signal_name(number)}: {action}; another signal stops at once')
   if not SignalState.deferred:
     raise Stopped(f'stopped by {signal_name(SignalState.received)}')
 
 
-def read_signals(receiver, ended):
-  """Hears signals also while the main thread is in a compilation: the second ends the program, and so does the first
-  where nothing has to be saved and the main thread does not get away from what it does."""
-  heard = 0
+def read_signals(receiver: int) -> None:
+  """Runs in its own thread, because Python's handlers wait while the main thread compiles. The second signal ends the
+  program; so does the first if there is nothing to save and the main thread does not exit in time."""
+  count = 0
   while True:
     for number in os.read(receiver, 16):
       if number in SIGNALS:
-        heard += 1
-        if heard > 1:
+        count += 1
+        if count > 1:
           os._exit(128 + number)
-        threading.Thread(target=exit_after_grace, args=(number, ended), daemon=True).start()
+        threading.Thread(target=exit_after_grace, args=(number,), daemon=True).start()
 
 
-def exit_after_grace(number, ended):
-  while not ended.wait(GRACE):
+def exit_after_grace(number: int) -> None:
+  while True:
+    time.sleep(GRACE)
     if not SignalState.deferred:
       if not SignalState.announced:
-        print_line(f'stopped by {signal_name(number)}; the same command goes on')
+        print_line(f'stopped by {signal_name(number)}; run the same command to resume')
       os._exit(EXIT_CODE)
 
 
 @contextlib.contextmanager
-def defer_signals():
-  """There is something to save: a signal waits until `is_asked` is."""
+def defer_signals() -> Iterator[None]:
+  """There is something to save: a signal waits until the loop calls `should_stop`."""
   SignalState.deferred = True
   try:
     yield
@@ -87,8 +99,8 @@ def defer_signals():
 
 
 @contextlib.contextmanager
-def interruptible():
-  """Everything is saved: a signal, or one that came before, raises `Stopped`."""
+def interruptible() -> Iterator[None]:
+  """Everything is saved: a signal raises `Stopped` at once, and so does one that came before."""
   before, SignalState.deferred = SignalState.deferred, False
   try:
     if SignalState.received is not None:
@@ -98,21 +110,21 @@ def interruptible():
     SignalState.deferred = before
 
 
-def should_stop(step):
-  """Whether the run is to stop before `step`. Several processes call this for each step, and agree."""
+def should_stop(step: int) -> bool:
+  """Whether to stop before `step`. With several processes, all call this for each step and get the same answer."""
   if jax.process_count() > 1:
     return multihost_utils.reached_preemption_sync_point(step)
   return SignalState.received is not None
 
 
-def describe_stop(step, steps):
-  """The last line of a run that stops in the middle, its state saved."""
+def describe_stop(step: int, steps: int) -> str:
+  """The last line of a run that stops in the middle, after its state is saved."""
   return f'stopped by {signal_name(SignalState.received or signal.SIGTERM)} at step {step} of {steps}, which is saved'
 
 
-def signal_name(number):
+def signal_name(number: int) -> str:
   return signal.Signals(number).name
 
 
-def print_line(words):
-  print(f'mtpret_jax: {words}', file=sys.stderr, flush=True)
+def print_line(message: str) -> None:
+  print(f'mtpret_jax: {message}', file=sys.stderr, flush=True)

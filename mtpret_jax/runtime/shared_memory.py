@@ -1,20 +1,23 @@
-"""Room for the batches that processes hand over."""
+"""Checks that the batches of worker processes fit into shared memory."""
 
 import math
 import pathlib
 import shutil
 
+from ml_collections import ConfigDict
+
 from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.tasks import find_kind
 
-SHARED = pathlib.Path('/dev/shm')  # where processes hand batches over, on Linux; containers often have 64 MB there
-HANDED = 4  # batches of each worker that may lie there: being copied, waiting, held by a thread, next in turn
+SHARED = pathlib.Path('/dev/shm')  # where workers put their batches on Linux; containers often have 64 MB there
+BATCHES = 4  # per worker, at most: one being copied, one waiting, one held by a thread, one that is next
 
 
-def check_shared_memory(config, processes=1):
-  """Raises ConfigError where the largest batches of a config do not fit: a worker would be killed by SIGBUS. Of one of
-  `processes`; where several share a host, each needs as much."""
+def check_shared_memory(config: ConfigDict, processes: int = 1) -> None:
+  """Raises ConfigError if the largest batches of a config do not fit: SIGBUS would kill a worker in the middle of a
+  run. The check is for one of `processes`, as if it were alone on its host."""
   workers = config.data.workers
-  needed = HANDED * workers * count_bytes(config) // processes
+  needed = BATCHES * workers * largest_batch(config) // processes
   if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < needed:
     size = f'{math.ceil(1.1 * needed / 1e8)}00m'
     raise ConfigError(
@@ -22,9 +25,10 @@ def check_shared_memory(config, processes=1):
       f'more (docker run --shm-size={size}; Kubernetes: an emptyDir with medium: Memory), or', {'data.workers': 0})
 
 
-def count_bytes(config):
-  """Of the largest batch, over all processes: images and masks, beside which nothing else counts."""
+def largest_batch(config: ConfigDict) -> int:
+  """Bytes of the largest batch over all processes. Only images and masks count; everything else is small."""
   if config.objective == 'moco':
     return 2 * config.batch * config.data.size ** 2
-  sizes = [task_config.batch * task_config.size ** 2 * (2 if task_config.kind == 'segmentation' else 1) for task_config in config.tasks.values()]
+  sizes = [task_config.batch * task_config.size ** 2 * (2 if find_kind(task_config.kind).dense else 1)
+           for task_config in config.tasks.values()]
   return sum(sizes) if config.order == 'joint' else max(sizes)

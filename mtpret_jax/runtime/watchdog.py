@@ -1,7 +1,7 @@
-"""Gives up when a step does not end: a process that waits for a dead or stuck one, or for storage, would wait for ever.
+"""Ends this process when a step takes too long: otherwise it would wait forever for a dead process or for storage.
 
-There is one watch for the process; until it is started nothing is ever given up. It watches single waits, so that
-compiling, validating and saving may take as long as they like.
+Only waits inside `time_limit` count, so that compiling, validating and saving may take as long as they need. Until
+`start` is called, which only runs of several processes do, nothing is ever ended.
 """
 
 import contextlib
@@ -9,33 +9,34 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
-waiting = None  # (what for, since when) of the main thread
+current_wait: tuple[str, float] | None = None  # (what for, start time) of the main thread
 
 
-def start(seconds, code):
-  """From now on a wait of more than `seconds` ends the process with the exit code `code`."""
-  threading.Thread(target=monitor, args=(seconds, code), name='stall', daemon=True).start()
+def start(seconds: int, exit_code: int) -> None:
+  """From now on a wait of more than `seconds` ends the process with `exit_code`."""
+  threading.Thread(target=monitor, args=(seconds, exit_code), name='watchdog', daemon=True).start()
 
 
 @contextlib.contextmanager
-def time_limit(what):
-  """The wait inside ends, or the process does. `what` is waited for, in words."""
-  global waiting
-  waiting = what, time.monotonic()
+def time_limit(what: str) -> Iterator[None]:
+  """Limits the time that the body may take. `what` names in the message what it waits for."""
+  global current_wait
+  current_wait = what, time.monotonic()
   try:
     yield
   finally:
-    waiting = None
+    current_wait = None
 
 
-def monitor(seconds, code):
+def monitor(seconds: int, exit_code: int) -> None:
   while True:
     time.sleep(min(1.0, seconds / 10))
-    now = waiting
-    if now and time.monotonic() - now[1] > seconds:
-      sys.stderr.write(f'\nmtpret_jax: waited {seconds} s for {now[0]}: another process is dead or stuck, or storage '
-                       f'does not answer (--stall_timeout={seconds}). This process stops; the same command goes on '
+    wait = current_wait
+    if wait and time.monotonic() - wait[1] > seconds:
+      sys.stderr.write(f'\nmtpret_jax: waited {seconds} s for {wait[0]}: another process is dead or stuck, or storage '
+                       f'does not answer (--stall_timeout={seconds}). This process stops; the same command resumes '
                        f'from the last checkpoint\n')
       sys.stderr.flush()
-      os._exit(code)
+      os._exit(exit_code)

@@ -1,4 +1,4 @@
-"""One run at a time in a folder."""
+"""Allows one run at a time in a workdir."""
 
 import contextlib
 import datetime
@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import platform
+from collections.abc import Iterator
 
 from mtpret_jax.config.errors import ConfigError
 
@@ -17,19 +18,22 @@ FILE = 'run.lock'
 
 
 @contextlib.contextmanager
-def lock(workdir):
-  """Raises ConfigError where another program holds the folder. The lock is the kernel's (flock): it goes with the
-  process that has it, so that nothing of a dead one is in the way. Where the file system has no locks, that is told and
-  the run goes on."""
+def lock(workdir: str | pathlib.Path) -> Iterator[None]:
+  """Holds the lock of a workdir. Raises ConfigError if another run holds it.
+
+  The kernel (flock) releases the lock when the process ends, however it ends, so that no stale lock stays behind. A
+  file system without locks gives a warning, and the run continues.
+  """
   path = pathlib.Path(workdir, FILE)
-  with open(path, 'a+', encoding='utf-8') as file:  # stays: another may hold the lock on a file that is deleted
+  # The file is never deleted: a run could otherwise lock a deleted file while another locks the new one.
+  with open(path, 'a+', encoding='utf-8') as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise ConfigError(f'{workdir} is in use by {describe_holder(path)}: wait for it, stop it, or give another '
                         f'--config.workdir') from None
     except OSError as error:
-      log.warning('%s cannot be locked (%s): take care that no other run writes there', path, error.strerror)
+      log.warning('%s cannot be locked (%s): make sure that no other run writes there', path, error.strerror)
     file.truncate(0)
     json.dump({'host': platform.node(), 'pid': os.getpid(),
                'since': datetime.datetime.now().isoformat(timespec='seconds')}, file)
@@ -37,7 +41,8 @@ def lock(workdir):
     yield
 
 
-def describe_holder(path):
+def describe_holder(path: pathlib.Path) -> str:
+  """Which process wrote the lock file, in words."""
   try:
     holder = json.loads(path.read_text(encoding='utf-8'))
     return f'process {holder["pid"]} on {holder["host"]}, since {holder["since"]}'

@@ -1,27 +1,19 @@
-"""Mistakes in a command are answered in one line that states value, rule and remedy."""
+"""A mistake in a config is refused in one line that states value, rule and remedy."""
 
 import os
-import subprocess
-import sys
+import re
 
 import pytest
 
-from configs import continual, finetune, pretrain
+from configs import continual, finetune, mtpret, pretrain
 from configs.pretrain import VARIANTS, get_config
-from mtpret_jax.config import validate
+from mtpret_jax.config import renamed, validate
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.validate import check_config, check_workdir
 from mtpret_jax.evaluation import validation
 from mtpret_jax.runtime import logging, loss_guard, workdir_lock
+from mtpret_jax.runtime.initial_weights import read_initial_weights
 from mtpret_jax.runtime.prepare_data import choose_datasets
-from mtpret_jax.train import read_initial_weights
-from tests.support.paths import ROOT
-
-
-def run_main(*flags):
-  command = [sys.executable, '-m', 'mtpret_jax.main', *flags]
-  done = subprocess.run(command, cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, capture_output=True, text=True)
-  return done.returncode, done.stderr.strip()
 
 
 def refuse(devices=1, processes=1, **changes):
@@ -79,7 +71,7 @@ def test_an_unknown_dataset_lists_the_datasets():
     choose_datasets(config)
 
 
-@pytest.mark.parametrize('name, said', [('none.safetensors', 'is not there'), ('weights.pth', 'convert it')])
+@pytest.mark.parametrize('name, said', [('none.safetensors', 'does not exist'), ('weights.pth', 'convert it')])
 def test_weights_that_cannot_be_used_are_refused_with_a_reason(name, said, tmp_path):
   config = get_config()
   (tmp_path / 'weights.pth').touch()
@@ -90,13 +82,13 @@ def test_weights_that_cannot_be_used_are_refused_with_a_reason(name, said, tmp_p
 
 @pytest.mark.parametrize('make', (os.mkfifo, os.mkdir, lambda path: os.symlink('nothing', path)))
 @pytest.mark.parametrize('name', ('run.lock', 'metrics.jsonl'))
-def test_what_is_no_file_in_a_workdir_is_refused(name, make, tmp_path):
+def test_something_else_in_place_of_a_file_in_a_workdir_is_refused(name, make, tmp_path):
   make(tmp_path / name)
-  with pytest.raises(ConfigError, match=f'{name} is no file: remove it'):
+  with pytest.raises(ConfigError, match=f'{name} is not a file: remove it'):
     check_workdir(tmp_path)
 
 
-def test_what_must_be_a_file_is_all_that_a_run_goes_on_writing():
+def test_the_files_that_are_checked_are_all_that_a_run_writes():
   assert set(validate.FILES) == {workdir_lock.FILE, logging.METRICS, validation.FILE, loss_guard.FILE}
 
 
@@ -112,22 +104,6 @@ def test_an_unwritable_workdir_is_noticed_first(tmp_path):
     check_workdir(tmp_path / 'file' / 'run')
 
 
-def test_a_misspelt_field_is_one_line():
-  code, said = run_main('--config=configs/pretrain.py', '--config.moco.queu=1')
-  assert code == 2
-  assert said == "mtpret_jax: unknown config field in --config.moco.queu=1: did you mean 'queue'?"
-
-
-def test_a_profile_without_archives_lists_all_with_source_and_place(tmp_path):
-  code, said = run_main('--config=configs/pretrain.py:mtpret11', f'--config.data.archives={tmp_path}',
-                        f'--config.data.dir={tmp_path}', f'--config.workdir={tmp_path}')
-  lines = said.splitlines()
-  assert code == 2 and 'Traceback' not in said
-  assert lines[0] == 'mtpret_jax: 11 of 11 archives are missing:'
-  assert len(lines) == 12
-  assert all(str(tmp_path) in line and ('http' in line or 'Kaggle' in line) for line in lines[1:])
-
-
 @pytest.mark.parametrize('variants', [('embedded', 'embedded', 'pneumonia'), ('smoke', 'smoke', 'smoke,lung')])
 def test_stages_that_share_a_folder_ask_for_the_same_phantoms(variants):
   """Else the second stage would render them anew and find the prepared ones changed."""
@@ -141,5 +117,45 @@ def test_stages_that_share_a_folder_ask_for_the_same_phantoms(variants):
   ('on_nonfinite', 'ignore', "unknown on_nonfinite 'ignore'; have skip, stop"),
   ('keep', 0, 'from 1 to 1000000: try --config.keep=1'),
   ('save_retries', -1, 'from 0 to 10')])
-def test_what_becomes_of_bad_steps_and_failed_saves_is_checked(field, value, said):
+def test_the_options_for_bad_steps_and_failed_saves_are_checked(field, value, said):
   assert said in refuse(**{field: value})
+
+
+def make_section(field, value):
+  """{'a': {'b': value}} for the field 'a.b'."""
+  for name in reversed(field.split('.')):
+    value = {name: value}
+  return value
+
+
+@pytest.mark.parametrize('make, field, message', [
+  (pretrain, 'optimiser.rate', 'optimiser.rate is now optimiser.learning_rate: rename it'),
+  (pretrain, 'contrast', 'contrast is now moco: rename it'),
+  (pretrain, 'on_bad', 'on_bad is now on_nonfinite: rename it'),
+  (pretrain, 'spike_window', 'spike_window no longer exists: remove it'),
+  (continual, 'memory.strength', 'memory.strength is now memory.l2_sp: rename it'),
+  (continual, 'tasks.lung.head.rates', 'tasks.lung.head.rates is now tasks.lung.head.dilations: rename it'),
+  (continual, 'tasks.lung.augment.box_left',
+   'tasks.lung.augment.box_left is now tasks.lung.augment.min_visibility: rename it'),
+  (mtpret, 'stages.pretrain.data.ahead', 'stages.pretrain.data.ahead is now stages.pretrain.data.prefetch: rename it'),
+  (mtpret, 'stages.continual.tasks.tuberculosis.head.score',
+   'stages.continual.tasks.tuberculosis.head.score is now stages.continual.tasks.tuberculosis.head.min_score: '
+   'rename it')])
+def test_a_field_of_an_earlier_version_is_refused_with_its_new_name(make, field, message):
+  config = make.get_config()
+  with config.unlocked():
+    config.update(make_section(field, {} if field == 'contrast' else 1))
+  with pytest.raises(ConfigError) as error:
+    validate.check_objective(config)
+  assert str(error.value) == message
+
+
+def test_an_objective_of_an_earlier_version_is_refused_with_its_new_name():
+  assert refuse(objective='contrast') == "objective='contrast' is now objective='moco': rename it"
+
+
+def test_every_new_name_is_a_field():
+  fields = {field for module in (pretrain, continual)
+            for field, _ in validate.walk_fields(module.get_config().to_dict())}
+  for new in filter(None, renamed.RENAMED.values()):
+    assert any(re.fullmatch(re.escape(new).replace(r'\*', '[^.]+'), field) for field in fields), new

@@ -1,4 +1,4 @@
-"""What is saved is what is loaded; what is damaged is told, and the one before is used; the last good one stays."""
+"""A checkpoint loads as it was saved; a damaged one is reported, and the one before it is used."""
 
 import logging
 import os
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.runtime import checkpoint, checksums
-from tests.runtime.test_checksums import flip
+from mtpret_jax.runtime import checkpoint, checkpoint_folder, checksums
+from tests.support.changed import flip
 
 
 def make_state(step):
@@ -52,7 +52,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, caplo
     assert resume(tmp_path) == 3
   name = broken.relative_to(tmp_path / 'checkpoints/6')
   assert f'step 6 is damaged: {name} is flipped or truncated' in caplog.text
-  assert 'The one of step 3 is used' in caplog.text
+  assert 'Using step 3 instead' in caplog.text
   assert int(checkpoint.read_state(tmp_path)[0]['step']) == 3
 
 
@@ -71,7 +71,7 @@ def test_a_whole_folder_that_no_run_has_saved_is_refused_and_named(tmp_path):
   (tmp_path / 'checkpoints/3/_CHECKPOINT_METADATA').write_text('{"custom_metadata": []}')
   checksums.write_manifest(tmp_path / 'checkpoints/3')
   for load in (resume, checkpoint.read_state, checkpoint.read_fingerprint):
-    with pytest.raises(checkpoint.Damaged, match='checkpoints/3 is whole by its manifest, but no checkpoint of a run'):
+    with pytest.raises(checkpoint.Damaged, match='checkpoints/3 matches its checksums, but is no checkpoint of a run'):
       load(tmp_path)
 
 
@@ -79,7 +79,7 @@ def test_a_whole_folder_that_no_run_has_saved_is_refused_and_named(tmp_path):
                                   lambda path: path.symlink_to('nowhere')])
 def test_something_else_in_place_of_the_checkpoints_is_refused_and_named(make, tmp_path):
   make(tmp_path / 'checkpoints')
-  with pytest.raises(ConfigError, match='/checkpoints is no folder and cannot be made one .*: remove what is there'):
+  with pytest.raises(ConfigError, match='/checkpoints is not a folder and cannot be made one .*: remove what is there'):
     save_steps(tmp_path, [3])
 
 
@@ -119,7 +119,7 @@ def test_the_old_checkpoint_is_deleted_only_after_the_manifest_of_the_new(keep, 
   write = checksums.write_manifest
 
   def look(folder):
-    older = [step for step in checkpoint.list_steps(folder.parent) if step < int(folder.name)]
+    older = [step for step in checkpoint_folder.list_steps(folder.parent) if step < int(folder.name)]
     seen.append((int(folder.name), [step for step in older if not checksums.find_damage(folder.parent / str(step))]))
     write(folder)
   monkeypatch.setattr(checksums, 'write_manifest', look)

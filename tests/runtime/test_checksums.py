@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from mtpret_jax.runtime import checksums
+from tests.support.changed import flip
 
 
 @pytest.fixture
@@ -18,12 +19,6 @@ def folder(tmp_path):
   (folder / 'metadata').write_text('{}')
   checksums.write_manifest(folder)
   return folder
-
-
-def flip(path, bit):
-  data = bytearray(path.read_bytes())
-  data[bit // 8] ^= 1 << bit % 8
-  path.write_bytes(data)
 
 
 def test_an_untouched_folder_is_whole(folder):
@@ -66,11 +61,11 @@ def test_a_pipe_or_device_in_place_of_a_file_is_told_and_not_read(folder):
   (folder / 'metadata').unlink()
   (folder / 'metadata').symlink_to('/dev/zero')
   assert checksums.find_damage(folder) == 'metadata is flipped or truncated'
-  with pytest.raises(OSError, match='metadata is a link to what is no file'):
+  with pytest.raises(OSError, match='metadata is a link to something that is not a file'):
     checksums.write_manifest(folder)
   checksums.manifest_path(folder).unlink()
   os.mkfifo(checksums.manifest_path(folder))
-  assert checksums.find_damage(folder) == 'its manifest 400.sha256 is no file'
+  assert checksums.find_damage(folder) == 'its manifest 400.sha256 is not a file'
 
 
 def test_a_manifest_is_not_taken_for_another_folders(folder):

@@ -1,0 +1,45 @@
+"""Config fields with another name in earlier versions. Imports nothing slow: the command line answers at once."""
+
+import re
+
+# Old field -> new field; None if it was removed. `*` stands for the name of a task.
+RENAMED = {
+  'optimiser.rate': 'optimiser.learning_rate',
+  'data.ahead': 'data.prefetch',
+  'data.stored': 'data.stored_size',
+  'data.rule': 'data.split',
+  'memory.strength': 'memory.l2_sp',
+  'contrast': 'moco',
+  'on_bad': 'on_nonfinite',
+  'skips': 'max_skips',
+  'spike': None,
+  'spike_window': None,
+  'tasks.*.augment.box_left': 'tasks.*.augment.min_visibility',
+  'tasks.*.head.rates': 'tasks.*.head.dilations',
+  'tasks.*.head.sides': 'tasks.*.head.anchor_sizes',
+  'tasks.*.head.ratios': 'tasks.*.head.aspect_ratios',
+  'tasks.*.head.hidden': 'tasks.*.head.roi_hidden',
+  'tasks.*.head.train': 'tasks.*.head.rpn_proposals_train',
+  'tasks.*.head.test': 'tasks.*.head.rpn_proposals_test',
+  'tasks.*.head.region_overlap': 'tasks.*.head.rpn_nms_iou',
+  'tasks.*.head.region_match': 'tasks.*.head.rpn_match_iou',
+  'tasks.*.head.region_sample': 'tasks.*.head.rpn_sample',
+  'tasks.*.head.box_match': 'tasks.*.head.roi_match_iou',
+  'tasks.*.head.box_sample': 'tasks.*.head.roi_sample',
+  'tasks.*.head.score': 'tasks.*.head.min_score',
+  'tasks.*.head.box_overlap': 'tasks.*.head.roi_nms_iou',
+  'tasks.*.head.detections': 'tasks.*.head.max_detections',
+}
+
+
+def new_name(field: str) -> str | None:
+  """The present name of a dotted field of an earlier version: '' if it was removed, None if it is no old name. The
+  field may be in a stage of a recipe, 'stages.NAME.FIELD'."""
+  stage = ''.join(re.findall(r'^stages\.[^.]+\.', field))
+  for old, new in RENAMED.items():
+    pattern = re.escape(old).replace(r'\*', r'(?P<task>[^.]+)')
+    if match := re.match(rf'{pattern}(?=\.|$)', field[len(stage):]):
+      if new is None:
+        return ''
+      return stage + new.replace('*', match.groupdict().get('task', '')) + field[len(stage) + match.end():]
+  return None

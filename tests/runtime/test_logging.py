@@ -1,0 +1,63 @@
+"""What a run shows while it trains: compiling is announced, and counts neither in images/s nor in the ETA."""
+
+import json
+import logging
+import time
+
+import pytest
+
+from configs import continual, pretrain, tasks
+from mtpret_jax.runtime.logging import METRICS, batch_size, open_log
+
+MEASURES = {'loss': 2.0, 'waited': 0.0}
+COMPILING, STEP = 1.0, 0.02  # s
+
+
+def take_steps(run_log, config, steps):
+  for step in steps:
+    time.sleep(STEP)
+    run_log.add(step, 'moco', MEASURES)
+
+
+@pytest.fixture
+def config():
+  config = pretrain.get_config('smoke')
+  config.log_every = 5
+  return config
+
+
+def test_compiling_is_announced(config, tmp_path, caplog, capsys):
+  with open_log(tmp_path, 0, 10, config) as run_log, caplog.at_level(logging.INFO, 'mtpret_jax'):
+    with run_log.compiling('moco'):
+      assert 'compiling the step of task moco; this takes 10 s to several minutes' in caplog.text
+      assert 'compiling the step of task moco' in capsys.readouterr().err, 'in the bar'
+    assert 'compiling' not in str(run_log.bar)
+
+
+@pytest.mark.parametrize('before', [0, 2])
+def test_compiling_counts_neither_in_the_rate_nor_in_the_eta(before, config, tmp_path):
+  with open_log(tmp_path, 0, 10, config) as run_log:
+    take_steps(run_log, config, range(before))
+    with run_log.compiling('moco'):
+      time.sleep(COMPILING)
+    take_steps(run_log, config, range(before, 5))
+    assert run_log.bar.format_dict['elapsed'] < COMPILING
+    run_log.bar.refresh()
+    seconds_left = (run_log.bar.total - run_log.bar.n) * run_log.bar.format_dict['elapsed'] / run_log.bar.n
+    assert seconds_left < COMPILING
+  line = json.loads((tmp_path / METRICS).read_text())
+  assert line['step'] == 5 and line['images_per_second'] > 5 * config.batch / COMPILING
+
+
+def test_a_resumed_run_drops_the_lines_of_steps_that_it_takes_again(config, tmp_path):
+  with open_log(tmp_path, 0, 10, config) as run_log:
+    take_steps(run_log, config, range(10))
+  with open_log(tmp_path, 5, 10, config) as run_log:
+    take_steps(run_log, config, range(5, 10))
+  assert [json.loads(line)['step'] for line in (tmp_path / METRICS).read_text().splitlines()] == [5, 10]
+
+
+def test_a_joint_step_has_the_images_of_all_tasks():
+  config = continual.get_config()
+  config.tasks = tasks.embedded(['lung', 'knee'], steps=1)
+  assert batch_size(config, 'joint') == 2 * batch_size(config, 'knee') == 2 * config.tasks.knee.batch

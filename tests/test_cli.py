@@ -1,0 +1,58 @@
+"""A mistake in a command is answered in one line with exit code 2, and at once: nothing slow is imported for it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.paths import ROOT
+
+PRETRAIN, CONTINUAL = '--config=configs/pretrain.py:mtpret11', '--config=configs/continual.py'
+
+
+def run_main(*flags):
+  """(exit code, lines on stderr) of the program."""
+  command = [sys.executable, '-m', 'mtpret_jax.main', *flags]
+  done = subprocess.run(command, cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, capture_output=True, text=True)
+  assert 'Traceback' not in done.stderr
+  return done.returncode, done.stderr.splitlines()
+
+
+@pytest.mark.parametrize('flags, message', [
+  ([PRETRAIN, '--config.moco.queu=1'], "unknown config field in --config.moco.queu=1: did you mean 'queue'?"),
+  ([PRETRAIN, '--config.optimiser.rate=0.1'],
+   'unknown config field in --config.optimiser.rate=0.1: it is now --config.optimiser.learning_rate'),
+  ([PRETRAIN, '--config.contrast.queue=512'],
+   'unknown config field in --config.contrast.queue=512: it is now --config.moco.queue'),
+  ([PRETRAIN, '--config.spike=4'], 'unknown config field in --config.spike=4: it no longer exists, leave it out'),
+  ([CONTINUAL, '--config.tasks.tuberculosis.head.box_overlap=0.3'],
+   'unknown config field in --config.tasks.tuberculosis.head.box_overlap=0.3: it is now '
+   '--config.tasks.tuberculosis.head.roi_nms_iou'),
+  ([PRETRAIN, '--preflight=v5e:4x4', '--config.batch=512'],
+   '--preflight is a command of its own now: python -m mtpret_jax.preflight --config=configs/pretrain.py:mtpret11 '
+   '--pod=v5e:4x4 --config.batch=512'),
+  ([PRETRAIN, '--preflight', 'h100:8'],
+   '--preflight is a command of its own now: python -m mtpret_jax.preflight --config=configs/pretrain.py:mtpret11 '
+   '--pod=h100:8'),
+  ([], 'which run? Name its config, such as --config=configs/pretrain.py')])
+def test_a_mistake_in_a_flag_is_one_line(flags, message):
+  assert run_main(*flags) == (2, [f'mtpret_jax: {message}'])
+
+
+def test_a_mistake_in_a_flag_is_answered_before_jax_is_imported():
+  program = 'import sys, atexit; from mtpret_jax import cli; atexit.register(lambda: print(*sys.modules)); cli.run()'
+  done = subprocess.run([sys.executable, '-c', program, PRETRAIN, '--config.moco.queu=1'], cwd=ROOT,
+                        capture_output=True, text=True)
+  assert done.returncode == 2 and 'did you mean' in done.stderr
+  assert not {'jax', 'flax', 'tensorflow_datasets', 'mtpret_jax.stages'} & set(done.stdout.split())
+
+
+def test_a_profile_without_archives_lists_each_with_its_source_and_place(tmp_path):
+  code, (first, headline, *lines) = run_main(PRETRAIN, f'--config.data.archives={tmp_path}',
+                                             f'--config.data.dir={tmp_path}', f'--config.workdir={tmp_path}')
+  assert code == 2
+  assert first == 'mtpret_jax: starting; the imports take a few seconds'
+  assert headline == 'mtpret_jax: 11 of 11 archives are missing:'
+  assert len(lines) == 11
+  assert all(str(tmp_path) in line and ('http' in line or 'Kaggle' in line) for line in lines)
