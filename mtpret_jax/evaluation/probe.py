@@ -51,8 +51,8 @@ def read_split(source: Source, config: ConfigDict) -> Split:
   """
   rows = np.random.default_rng(config.seed).permutation(len(source))[:config.probe.images]
   records = [source.records[int(row)] for row in np.sort(rows)]
-  split = {field: np.stack([record[field] for record in records])
-           for field in ('present', 'label_mask', 'value') if records and field in records[0]}
+  split: Split = {field: np.stack([record[field] for record in records])
+                  for field in ('present', 'label_mask', 'value') if records and field in records[0]}
   split['image'] = np.stack([decode_image(record['image'], config.data.size) for record in records])
   split['patient'] = np.array([record['patient'] for record in records])
   return split | {'about': source.about}

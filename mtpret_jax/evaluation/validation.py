@@ -98,7 +98,7 @@ def save_if_best(workdir: str | pathlib.Path, state: TrainState, step: int, scor
   """Saves the state in `best/` if its score (higher is better) exceeds that of the saved one."""
   with checkpoint.open_checkpoints(workdir, 1, BEST, retries) as checkpoints:
     before = checkpoint.read_metadata(checkpoints)
-    # the first process decides: all must agree, since saving is collective
+    # The first process decides for all: saving needs every process.
     if distributed.run_on_first(lambda: before is None or (
-        score > before['score'] and checkpoints.latest < step)):
+        score > before['score'] and (checkpoints.latest or 0) < step)):
       checkpoint.save(checkpoints, state, step, {'score': score}, wait=True)

@@ -8,25 +8,29 @@ Exit codes: 0, every step fits into memory; 2, a step does not fit, or the comma
 """
 
 import logging
+import sys
 
-import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
 from mtpret_jax import cli
-from mtpret_jax.config.validate import check_objective
-from mtpret_jax.preflight import report
-from mtpret_jax.runtime import prepare_data
 
-POD = flags.DEFINE_string('pod', None, 'the pod to compile for, such as v5e:4x4 (16 TPU v5e chips) or h100:8 (8 GPUs)')
+POD = flags.DEFINE_string('pod', '', 'the pod to compile for, such as v5e:4x4 (16 TPU v5e chips) or h100:8 (8 GPUs)')
 EXAMPLES = '--pod=v5e:4x4 (16 TPU v5e chips), --pod=v5p:2x2x4 (16 TPU v5p chips) or --pod=h100:8 (8 GPUs of one host)'
 
 
 def main(_: list[str]) -> None:
+  print('mtpret_jax: starting; the imports take a few seconds', file=sys.stderr, flush=True)
+  import jax
+
+  from mtpret_jax.config.validate import check_objective
+  from mtpret_jax.preflight import report
+  from mtpret_jax.runtime import prepare_data
+
   # Tracing runs on the CPU, so that an accelerator of this machine stays free. Without `cpu.install()` the steps have
   # the plain formulations of TPUs and GPUs.
   jax.config.update('jax_platforms', 'cpu')
-  absl_logging.set_verbosity(absl_logging.WARNING)
+  absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries log through absl, and a lot
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   try:
     check_objective(cli.CONFIG.value)
@@ -36,16 +40,16 @@ def main(_: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """As `cli.parse_flags`, but the flags are --config and --pod only."""
+  """As `cli.parse_flags`, but the only flags are --config and --pod."""
   rest = cli.parse_flags(argv, '--config, --config.FIELD (after --config) and --pod')
   for flag in flags.FLAGS.get_key_flags_for_module(cli.__name__):  # importing `cli` defines the flags of a run
     if flag.present and flag.name != 'config':
-      cli.stop(cli.REFUSED, f'--{flag.name} is a flag of python -m mtpret_jax.main: preflight runs in one process')
+      cli.refuse(f'--{flag.name} is a flag of python -m mtpret_jax.main: preflight runs in one process')
   if not POD.value:
-    cli.stop(cli.REFUSED, f'which pod? Give a chip and a shape: {EXAMPLES}')
+    cli.refuse(f'which pod? Give a chip and a shape: {EXAMPLES}')
   return rest
 
 
 if __name__ == '__main__':
-  flags.declare_key_flag('config')  # so that --help lists it
+  flags.declare_key_flag('config')  # --help then lists it
   app.run(main, flags_parser=parse_flags)

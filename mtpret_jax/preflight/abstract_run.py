@@ -1,7 +1,7 @@
 """A run as shapes: what the compiler needs of its state and batches. No data is prepared or read."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,15 @@ from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.runtime.loss_guard import make_guard
 from mtpret_jax.runtime.sharding import by_batch
 from mtpret_jax.stages import make_plan
-from mtpret_jax.step import compile_step, make_optimiser, make_schedule, make_visit_schedule, place_state, shape_state
+from mtpret_jax.step import (
+  Schedule,
+  compile_step,
+  make_optimiser,
+  make_schedule,
+  make_visit_schedule,
+  place_state,
+  shape_state,
+)
 from mtpret_jax.tasks import find_kind
 from mtpret_jax.tasks.task import About, TaskModel
 from tfds_builders import build
@@ -34,7 +42,7 @@ class AbstractRun:
 
   objective: Objective
   batches: dict[str, BatchShapes]
-  schedule: Callable[[jax.Array], jax.Array]
+  schedule: Schedule
 
 
 def make_abstract_run(config: ConfigDict) -> AbstractRun:
@@ -98,8 +106,8 @@ def lower_step(config: ConfigDict, run: AbstractRun, task: str, mesh: jax.shardi
   """The step of `task`, lowered for the devices of `mesh`: the same step, with the same shardings, as in training."""
   optimiser = make_optimiser(config.optimiser)
   placement = place_state(run.objective, optimiser, mesh, config.sharding)
-  step: Any = compile_step(run.objective, optimiser, run.schedule, task, mesh, config.seed, make_guard(config),
-                           placement)
+  step: Any = compile_step(  # jitted, so it can be lowered
+    run.objective, optimiser, run.schedule, task, mesh, config.seed, make_guard(config), placement)
 
   def place(sharding: jax.sharding.Sharding, shapes: Any) -> Any:
     return jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes)

@@ -3,9 +3,13 @@
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
+from configs import pretrain
+from mtpret_jax.preflight import __main__ as command
+from mtpret_jax.preflight import report
 from tests.support.paths import ROOT
 
 CONFIG = '--config=configs/pretrain.py:smoke'
@@ -20,7 +24,7 @@ from mtpret_jax.preflight import report
 from mtpret_jax.preflight.chip_specs import Chip
 from mtpret_jax.preflight.topology import Pod
 LAYERS['resnet18'] = BasicBlock, (1, 0, 0, 0)
-report.find_pod = lambda name: Pod(name, Chip(1e12, MEMORY, 1e11, 1e10), jax.devices('cpu'))
+report.find_pod = lambda name: Pod(name, Chip(1e12, 1e9, 1e11, 1e10), jax.devices('cpu'))
 runpy.run_module('mtpret_jax.preflight', run_name='__main__')
 """
 
@@ -29,34 +33,30 @@ def run(*arguments):
   return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
-def preflight(*arguments):
-  return run('-m', 'mtpret_jax.preflight', *arguments)
-
-
 @pytest.mark.parametrize('arguments, message', [
-  ([CONFIG], 'which pod\\? .* --pod=v5e:4x4 .* --pod=h100:8'),
-  ([CONFIG, '--pod=v9:2'], "unknown chip 'v9' .*such as v5e:4x4 or h100:8"),
-  (['--pod=v5e:4x4'], 'which run\\? Name its config'),
+  ([CONFIG], r'which pod\? .* --pod=v5e:4x4 .* --pod=h100:8'),
   ([CONFIG, '--pods=v5e:4x4'], 'unknown flag --pods: have --config, .* and --pod'),
-  ([CONFIG, '--pod=v5e:4x4', '--distributed'], '--distributed is a flag of python -m mtpret_jax.main'),
-  (['--config=configs/evaluate.py', '--pod=v5e:4x4'], 'an evaluation has none')])
+  ([CONFIG, '--pod=v5e:4x4', '--distributed'], '--distributed is a flag of python -m mtpret_jax.main')])
 def test_a_mistake_in_the_command_is_one_line_with_exit_code_2(arguments, message):
-  done = preflight(*arguments)
+  done = run('-m', 'mtpret_jax.preflight', *arguments)
   assert done.returncode == 2 and not done.stdout
   line, = done.stderr.splitlines()
   assert re.search(message, line)
 
 
-def test_the_old_flag_is_refused_with_the_new_command():
-  done = run('-m', 'mtpret_jax.main', CONFIG, '--preflight=v5e:4x4')
-  assert done.returncode == 2 and 'python -m mtpret_jax.preflight' in done.stderr and '--pod=v5e:4x4' in done.stderr
-
-
-@pytest.mark.parametrize('memory, code', [(1e9, 0), (1e6, 2)])
-def test_a_step_is_compiled_and_its_fit_decides_the_exit_code(memory, code):
-  """Without the formulations for CPUs: the module that has them cannot be imported here."""
-  done = run('-c', FAKE_POD.replace('MEMORY', str(memory)), CONFIG, '--pod=here:2')
-  assert done.returncode == code, done.stderr
+def test_a_step_is_compiled_without_the_formulations_for_cpus():
+  done = run('-c', FAKE_POD, CONFIG, '--pod=here:2')
+  assert done.returncode == 0, done.stderr
   assert "pretrain, step 'moco' on here:2: 2 chips, 16 images per chip" in done.stdout
   assert 'HBM per chip' in done.stdout and 'largest batch' in done.stdout
-  assert ('does not fit' in done.stderr) == (code == 2)
+
+
+def test_a_step_that_does_not_fit_has_exit_code_2(monkeypatch, capsys):
+  def run_without_memory(config, pod_name):
+    raise report.DoesNotFit(f'{config.name} does not fit on {pod_name}')
+  monkeypatch.setattr(report, 'run', run_without_memory)
+  monkeypatch.setattr(command.cli, 'CONFIG', types.SimpleNamespace(value=pretrain.get_config('smoke')))
+  monkeypatch.setattr(command, 'POD', types.SimpleNamespace(value='v5e:4x4'))
+  with pytest.raises(SystemExit) as stopped:
+    command.main([])
+  assert stopped.value.code == 2 and 'pretrain does not fit on v5e:4x4' in capsys.readouterr().err

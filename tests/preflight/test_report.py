@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import continual, tasks
+from configs import continual, evaluate, tasks
 from configs.pretrain import get_config
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.preflight import hlo, report
@@ -138,6 +138,11 @@ def test_a_batch_that_the_pod_cannot_split_is_refused_before_anything_is_compile
   pretrain.batch = 36
   with pytest.raises(ConfigError, match='batch of 36 cannot be cut into groups of 4 on 8 devices'):
     run(pretrain, 'here:8')
+
+
+def test_an_evaluation_has_no_steps_to_compile():
+  with pytest.raises(ConfigError, match='an evaluation has none: give the config of a stage'):
+    run(evaluate.get_config(), 'v5e:4x4')
 
 
 def make_cost(arguments=0, temporaries=0, **given):
