@@ -1,22 +1,21 @@
-"""Several processes on this machine: do they end as one does, and does none wait for a dead one?
+"""Several processes on one machine: do they compute what one process computes, and does none wait for a dead one?
 
     python -m benchmarks.hosts
 
-Runs of `benchmarks/smooth.py` in 1, 2 and 4 processes joined by `jax.distributed` over loopback, always four devices
-and the same global batches:
+Runs of `tests/support/smooth_runs.py` in 1, 2 and 4 processes, joined by `jax.distributed` over loopback. There are
+always four devices, and the global batches are the same:
 
-  equal      stages 1 and 2 in 2 and in 4 processes end in the state that one process ends in, with the same validation
-  restart    stage 1 is stopped by SIGTERM to one of two processes, goes on in one, is stopped, goes on in two
-  refusal    processes with different configs refuse to begin, all with exit code 2
-  death      kill -9 or SIGSTOP of the first or the other process: the one that is left ends in time and says why
+  equal      stages 1 and 2 in 2 and in 4 processes end in the state and validation scores of one process
+  restart    SIGTERM stops stage 1 in two processes, one process resumes it and is stopped, two processes finish it
+  refusal    processes with different configs refuse to start; every exit code is 2
+  death      kill -9 or SIGSTOP of one process: the other ends in time and says why
 
-Sums over processes are taken in another order than sums over the devices of one, so that states are compared with a
-tolerance. About 10 minutes on two idle cores.
+Processes add floats in another order than the devices of one process, so states are compared with a tolerance. Takes
+about 10 minutes on two idle cores.
 """
 
 import argparse
-import json
-import math
+import functools
 import os
 import pathlib
 import signal
@@ -25,18 +24,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
+from tests.support.compare_runs import compare_runs
 
 ROOT = pathlib.Path(__file__).parents[1]
-DEVICES, LIMIT, TOLERANCE = 4, 10, 1e-5  # LIMIT: s, --stall_timeout
-MARGIN = 35  # s after that, within which jax's heartbeat ends a process that waited for something other than a step
-WORDS = ('another process', 'another task died')  # ours, and jax's own where its abort comes first
+DEVICES = 4
+STALL_TIMEOUT = 10  # s
+# More seconds until jax's heartbeat ends a process that waits for something other than a step.
+HEARTBEAT_MARGIN = 35
+MESSAGES = ('another process', 'another task died')  # ours, and jax's own if it aborts first
+
+Processes = list[subprocess.Popen]
 
 
-def start(config, processes, devices, folder, log, flags=(), own=()):
-  """The processes of a run, each with `devices` devices; `own`: flags of the last one alone. What they say is in
-  <log>.<process>."""
+def start(stage: str, processes: int, devices: int, folder: pathlib.Path, log: pathlib.Path, flags: Sequence[str] = (),
+          last_flags: Sequence[str] = ()) -> Processes:
+  """Starts the processes of a run with `devices` devices each; `last_flags` are for the last process alone.
+
+  Process i writes its output to `<log>.<i>`. `folder` holds the prepared data and the compiled programs."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -46,16 +52,16 @@ def start(config, processes, devices, folder, log, flags=(), own=()):
   children = []
   for process in range(processes):
     joined = ['--distributed', f'--coordinator=127.0.0.1:{port}', f'--processes={processes}', f'--process={process}']
-    command = [sys.executable, '-m', 'benchmarks.smooth', f'--config=benchmarks/support/tiny.py:{config}',
-               f'--config.data.dir={folder / "data"}', *flags, *(own if process == processes - 1 else ()),
+    command = [sys.executable, '-m', 'tests.support.smooth_runs', f'--config=tests/support/small_runs.py:{stage}',
+               f'--config.data.dir={folder / "data"}', *flags, *(last_flags if process == processes - 1 else ()),
                *(joined if processes > 1 else ())]
     with open(f'{log}.{process}', 'w') as file:
       children.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT))
   return children
 
 
-def finish(children, seconds=600):
-  """Their exit codes; what still runs then is killed."""
+def finish(children: Processes, seconds: float = 600) -> list[int]:
+  """Waits for the processes and returns their exit codes. Kills those that still run after `seconds`."""
   until = time.monotonic() + seconds
   try:
     return [child.wait(max(0.1, until - time.monotonic())) for child in children]
@@ -64,126 +70,92 @@ def finish(children, seconds=600):
       child.kill()
 
 
-def wait_for_lines(workdir, count, children, seconds=300):
-  """Until a run has logged so many steps. Raises RuntimeError where one of its processes ends before."""
+def wait_for_steps(workdir: pathlib.Path, count: int, children: Processes, seconds: float = 300) -> None:
+  """Waits until a run has logged `count` steps. Raises RuntimeError if one of its processes ends before."""
   path, until = workdir / 'metrics.jsonl', time.monotonic() + seconds
   while not path.exists() or path.read_text().count('\n') < count:
     if time.monotonic() > until or any(child.poll() is not None for child in children):
-      raise RuntimeError(f'{workdir} did not get to step {count}')
+      raise RuntimeError(f'{workdir} did not reach step {count}')
     time.sleep(0.05)
 
 
-def compare(workdir, other):
-  """(largest difference of any number of the last states, of any loss)."""
-  from jax import tree
-
-  from mtpret_jax.runtime import checkpoint
-  (one, _), (two, _) = checkpoint.read_state(workdir), checkpoint.read_state(other)
-  if one['step'] != two['step']:
-    raise ValueError(f'step {one["step"]} against {two["step"]}')
-  state = max(tree.leaves(tree.map(lambda a, b: float(np.abs(np.asarray(a, float) - b).max()), one, two)))
-  losses, others = read_losses(workdir), read_losses(other)
-  return state, max(abs(losses[step] - others[step]) for step in losses | others)
+# Each check returns what is wrong, in words, or ''.
 
 
-def read_losses(workdir):
-  """{step: loss}; a step that was logged twice is an error."""
-  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-  losses = {(line['step'], line['task']): line['loss'] for line in lines}
-  if len(losses) != len(lines):
-    raise ValueError(f'{len(lines)} lines for {len(losses)} steps in {workdir}')
-  return losses
-
-
-def judge(workdir, one):
-  """What differs between two finished runs, in words; '' where nothing does."""
-  state, loss = compare(workdir, one)
-  print(f'  {workdir.name}: states within {state:.1e}, losses within {loss:.1e}', flush=True)
-  words = [f'states differ by {state}'] * (state > TOLERANCE) + [f'losses differ by {loss}'] * (loss > TOLERANCE)
-  words += ['no results.json'] * ((one / 'results.json').exists() and not (workdir / 'results.json').exists())
-  ours, alone = read_validation(workdir), read_validation(one)
-  words += [f'validation {ours} against {alone}'] * (ours.keys() != alone.keys() or not all(
-    math.isclose(ours[at], alone[at], rel_tol=TOLERANCE) for at in alone))
-  return '; '.join(words)
-
-
-def read_validation(workdir):
-  """{(step, task): headline}; {} where nothing was validated."""
-  path = workdir / 'validation.jsonl'
-  lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-  return {(line['step'], task): score['value'] for line in lines for task, score in line['tasks'].items()}
-
-
-def check_equal(stage, processes, folder):
+def check_equal(stage: str, processes: int, folder: pathlib.Path) -> str:
+  """Several processes end as the run of one process in `folder` / '<stage>_1'."""
   workdir = folder / f'{stage}_{processes}'
   codes = finish(start(stage, processes, DEVICES // processes, folder, workdir, [f'--config.workdir={workdir}']))
-  return f'exit codes {codes}' if any(codes) else judge(workdir, folder / f'{stage}_1')
+  return f'exit codes {codes}' if any(codes) else compare_runs(workdir, folder / f'{stage}_1')
 
 
-def check_restart(folder):
-  """Two processes, one, two; the whole run has 60 steps."""
-  flags, one = ['--config.steps=60', '--config.probe.images=8'], folder / 'whole'
-  if any(finish(start('pretrain', 1, DEVICES, folder, one, [*flags, f'--config.workdir={one}']))):
-    return f'the undisturbed run failed, see {one}.0'
+def check_restart(folder: pathlib.Path) -> str:
+  """A run of 60 steps in two processes, then one, then two ends as one that was not stopped."""
+  flags, whole = ['--config.steps=60'], folder / 'whole'
+  if any(finish(start('pretrain', 1, DEVICES, folder, whole, [*flags, f'--config.workdir={whole}']))):
+    return f'the uninterrupted run failed, see {whole}.0'
   workdir, reached = folder / 'restarted', []
-  for turn, (processes, lines) in enumerate([(2, 5), (1, 30), (2, None)]):
+  for turn, (processes, steps) in enumerate([(2, 5), (1, 30), (2, None)]):
     children = start('pretrain', processes, DEVICES // processes, folder, folder / f'restarted_{turn}',
                      [*flags, f'--config.workdir={workdir}'])
-    if lines:
-      wait_for_lines(workdir, lines, children)
+    if steps:
+      wait_for_steps(workdir, steps, children)
       children[-1].send_signal(signal.SIGTERM)
     codes = finish(children)
-    if set(codes) != ({75} if lines else {0}):
+    if set(codes) != ({75} if steps else {0}):
       return f'exit codes {codes} of turn {turn}'
     reached.append(max(int(path.stem) for path in workdir.glob('checkpoints/*.sha256')))
   print(f'  restarted at steps {reached[:-1]} of 60', flush=True)
-  return judge(workdir, one)
+  return compare_runs(workdir, whole)
 
 
-def check_refusal(folder):
+def check_refusal(folder: pathlib.Path) -> str:
+  """Two processes with different seeds both exit with code 2 and name the field."""
   workdir = folder / 'refused'
   codes = finish(start('pretrain', 2, 2, folder, workdir, [f'--config.workdir={workdir}'], ['--config.seed=1']))
-  said = pathlib.Path(f'{workdir}.1').read_text()
-  return '' if codes == [2, 2] and 'seed: 0 there, 1 here' in said else f'exit codes {codes}: {said[-300:]}'
+  output = pathlib.Path(f'{workdir}.1').read_text()
+  return '' if codes == [2, 2] and 'seed: 0 there, 1 here' in output else f'exit codes {codes}: {output[-300:]}'
 
 
-def check_death(victim, number, folder):
-  """'' where the other process ends in time, with a code of failure and words that say why."""
+def check_death(victim: int, number: int, folder: pathlib.Path) -> str:
+  """After signal `number` to one of two processes the other ends in time, with an exit code of failure and a reason."""
   workdir = folder / f'{signal.Signals(number).name}_{victim}'
   children = start('pretrain', 2, 2, folder, workdir,
-                   [f'--config.workdir={workdir}', f'--stall_timeout={LIMIT}', '--config.steps=100000',
+                   [f'--config.workdir={workdir}', f'--stall_timeout={STALL_TIMEOUT}', '--config.steps=100000',
                     '--config.save_every=1000'])
   try:
-    wait_for_lines(workdir, 5, children)
+    wait_for_steps(workdir, 5, children)
     children[victim].send_signal(number)
     began = time.monotonic()
-    code = finish([children[1 - victim]], LIMIT + MARGIN)[0]
-    took = time.monotonic() - began
+    code = finish([children[1 - victim]], STALL_TIMEOUT + HEARTBEAT_MARGIN)[0]
+    seconds = time.monotonic() - began
   except subprocess.TimeoutExpired:
-    return f'still ran after {LIMIT + MARGIN} s'
+    return f'still ran after {STALL_TIMEOUT + HEARTBEAT_MARGIN} s'
   finally:
     for child in children:
       child.kill()
       child.wait()
-  said = pathlib.Path(f'{workdir}.{1 - victim}').read_text(errors='replace')
-  print(f'  {workdir.name}: the other ended after {took:.1f} s with code {code}', flush=True)
-  words = [f'exit code {code}'] * (code in (0, 2, 75)) + ['no words'] * (not any(word in said for word in WORDS))
-  return '; '.join(words)
+  output = pathlib.Path(f'{workdir}.{1 - victim}').read_text(errors='replace')
+  print(f'  {workdir.name}: the other ended after {seconds:.1f} s with code {code}', flush=True)
+  wrong = [f'exit code {code}'] * (code in (0, 2, 75))
+  wrong += ['no reason given'] * (not any(message in output for message in MESSAGES))
+  return '; '.join(wrong)
 
 
-def list_checks(folder):
+def list_checks(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], str]]]:
   for stage in ('pretrain', 'continual'):
     for processes in (2, 4):
-      yield f'{stage} in {processes} processes', lambda s=stage, p=processes: check_equal(s, p, folder)
-  yield 'restart in 2, 1, 2 processes', lambda: check_restart(folder)
-  yield 'another config is refused', lambda: check_refusal(folder)
+      yield f'{stage} in {processes} processes', functools.partial(check_equal, stage, processes, folder)
+  yield 'restart in 2, 1, 2 processes', functools.partial(check_restart, folder)
+  yield 'different configs', functools.partial(check_refusal, folder)
   for number in (signal.SIGKILL, signal.SIGSTOP):
     for victim in (1, 0):
-      yield f'{signal.Signals(number).name} of process {victim}', lambda n=number, v=victim: check_death(v, n, folder)
+      yield (f'{signal.Signals(number).name} of process {victim}',
+             functools.partial(check_death, victim, number, folder))
 
 
-def run(folder):
-  """(how many checks passed, of how many)."""
+def run(folder: pathlib.Path) -> tuple[int, int]:
+  """How many checks passed, and how many there are."""
   for stage in ('pretrain', 'continual'):
     workdir = folder / f'{stage}_1'
     if any(finish(start(stage, 1, DEVICES, folder, workdir, [f'--config.workdir={workdir}']))):
@@ -197,20 +169,20 @@ def run(folder):
     except (RuntimeError, ValueError, OSError, subprocess.TimeoutExpired) as error:
       wrong = f'{type(error).__name__}: {error}'
     passed += not wrong
-    print(f'{name}: {wrong or "as it must be"}, {time.monotonic() - began:.0f} s', flush=True)
+    print(f'{name}: {wrong or "ok"}, {time.monotonic() - began:.0f} s', flush=True)
   return passed, len(checks)
 
 
-def main():
+def main() -> int:
   parser = argparse.ArgumentParser(prog='python -m benchmarks.hosts', description=__doc__.split('\n')[0])
-  parser.add_argument('--folder', help='for the runs, which stay there; a temporary one without')
+  parser.add_argument('--folder', help='for the runs, which are kept; a temporary folder by default')
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(options.folder or temporary).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    passed, of = run(folder)
-  print(f'hosts: {passed} of {of}')
-  return int(passed < of)
+    passed, checks = run(folder)
+  print(f'hosts: {passed} of {checks}')
+  return int(passed < checks)
 
 
 if __name__ == '__main__':

@@ -1,69 +1,73 @@
-"""One MoCo step of ours beside the same step in PyTorch, in one run; how, says `sides.py`.
+"""One MoCo step of ours beside the same step in PyTorch, compared as `support/side_by_side.py` describes.
 
     python -m benchmarks.moco_step --model=resnet18 --size=128 --batch=32
 
-What is timed, after warming up:
+Timed after warming up:
 
-  ours     the compiled step of stage 1: uint8 images in, random views, two encoders, queue, SGD; on a CPU with cores as
-           devices, as `mtpret_jax.main` has them
-  PyTorch  `tests/reference/moco_torch.py`: two encoders, queue, SGD; the views are given, f32 and standardised
+  ours     the compiled step of stage 1: takes uint8 images, makes random views, runs two encoders, queue and SGD. On a
+           CPU the cores are devices, as in `mtpret_jax.main`
+  PyTorch  `tests/reference/moco_torch.py`: two encoders, queue, SGD. It gets finished views, float32 and standardised
 
-So PyTorch is spared the augmentation, and the batch-norm groups: its statistics are of the whole batch. Torch and
-torchvision are not in requirements.txt: without them only our side runs.
+So PyTorch does less: no augmentation, and batch norm over the whole batch instead of groups. Without PyTorch and
+torchvision (benchmarks/requirements.txt) only our side runs.
 """
 
 import argparse
 import importlib.util
+from collections.abc import Callable
+from typing import Any
 
-from benchmarks.support import sides
+from ml_collections import ConfigDict
 
-DIM, TEMPERATURE, MOMENTUM, RATE, DECAY = 128, 0.2, 0.999, 0.03, 1e-4
+from benchmarks.support import side_by_side
+
+DIM, TEMPERATURE, MOMENTUM, LEARNING_RATE, WEIGHT_DECAY = 128, 0.2, 0.999, 0.03, 1e-4
 
 
-def make_parser(description, steps=3):
+def make_parser(description: str, steps: int = 3) -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--model', choices=('resnet18', 'resnet50'), default='resnet18')
   parser.add_argument('--size', type=int, default=128, help='px, side of a view')
   parser.add_argument('--batch', type=int, default=32, help='images')
-  parser.add_argument('--groups', type=int, default=2, help='batch-norm groups in our batch; stage 1 has two or more')
+  parser.add_argument('--groups', type=int, default=2, help='batch-norm groups in our batch, at least 2')
   parser.add_argument('--queue', type=int, default=4096, help='keys; a multiple of the batch')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='of the activations')
   parser.add_argument('--torch_compile', action='store_true', help='PyTorch compiles its encoders')
   parser.add_argument('--layout', choices=('channels_last', 'contiguous'), default='channels_last', help="PyTorch's")
-  sides.add_options(parser, steps)
+  side_by_side.add_options(parser, steps)
   return parser
 
 
-def make_config(options):
-  from ml_collections import ConfigDict
-
+def make_config(options: argparse.Namespace) -> ConfigDict:
   from configs.common import moco_v2_augment
   return ConfigDict(dict(
     seed=0, batch=options.batch, trunk=options.model, dtype=options.dtype, augment=moco_v2_augment(options.size),
     moco=dict(dim=DIM, queue=options.queue, temperature=TEMPERATURE, momentum=MOMENTUM,
                   group=options.batch // options.groups, shuffle_groups=options.groups, negatives='all'),
-    optimiser=dict(kind='sgd', momentum=0.9, weight_decay=DECAY),
-    data=dict(weights='by_images', size=find_stored(options))))
+    optimiser=dict(kind='sgd', momentum=0.9, weight_decay=WEIGHT_DECAY),
+    data=dict(weights='by_images', size=image_size(options))))
 
 
-def find_stored(options):
-  """px of what the host hands to the step: larger than shown, as in training."""
+def image_size(options: argparse.Namespace) -> int:
+  """Side in px of the images that the step gets; larger than the views, as in training."""
   return options.size * 5 // 4
 
 
-def make_our_training(config):
-  """train(batch) -> the measures of the step, which runs on; and a description."""
+def make_our_training(config: ConfigDict) -> tuple[Callable[[dict], dict], str]:
+  """(train, description). train(batch) dispatches a step and returns its measures without waiting for them."""
   import jax
 
-  from mtpret_jax.cpu import devices
   from mtpret_jax.objectives.moco import make_moco
+  from mtpret_jax.runtime import backend
   from mtpret_jax.runtime.sharding import make_mesh, place_batch
   from mtpret_jax.step import compile_step, init_state, make_optimiser
   groups = config.batch // config.moco.group
-  devices.make_devices(devices.find_most(lambda count: groups % count == 0))
+  if backend.is_cpu():
+    from mtpret_jax import cpu
+    cpu.install(lambda count: groups % count == 0)
   mesh, objective, optimiser = make_mesh(), make_moco(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, config.seed)
-  step = compile_step(objective, optimiser, lambda step: RATE, 'moco', mesh, seed=config.seed)
+  step = compile_step(objective, optimiser, lambda step: LEARNING_RATE, 'moco', mesh, seed=config.seed)
 
   def train(batch):
     nonlocal state
@@ -72,11 +76,11 @@ def make_our_training(config):
   return train, f'jax {jax.__version__} on {jax.device_count()} {jax.devices()[0].platform} device(s)'
 
 
-def make_our_steps(options):
+def make_our_steps(options: argparse.Namespace) -> tuple[side_by_side.TakeSteps, str]:
   import jax
   import numpy as np
   train, description = make_our_training(make_config(options))
-  shape = (options.batch, find_stored(options), find_stored(options), 1)
+  shape = (options.batch, image_size(options), image_size(options), 1)
   images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
   batch = {'query': images, 'key': images, 'source': np.zeros(options.batch, np.int32)}
 
@@ -86,9 +90,9 @@ def make_our_steps(options):
   return take_steps, description
 
 
-def make_torch_training(options):
-  """train(queries, keys) takes a step and gives its loss, not waiting for it; `place` brings images to the device; and
-  a description."""
+def make_torch_training(options: argparse.Namespace) -> tuple[Callable, Callable[[Any], Any], str]:
+  """(train, place, description). train(queries, keys) takes a step and returns its loss without waiting for it;
+  place(images) moves images to the device."""
   import torch
   import torch.nn.functional as F
 
@@ -98,8 +102,8 @@ def make_torch_training(options):
   layout = torch.channels_last if options.layout == 'channels_last' else torch.contiguous_format
   torch.manual_seed(0)
   moco = MoCo(options.model, dim=DIM, queue_KD=F.normalize(torch.randn(options.queue, DIM), dim=1), momentum=MOMENTUM,
-              temperature=TEMPERATURE, chunks=1, rate=RATE, sgd_momentum=0.9, decay=DECAY,
-              device=device)
+              temperature=TEMPERATURE, chunks=1, rate=LEARNING_RATE, sgd_momentum=0.9,
+              decay=WEIGHT_DECAY, device=device)
   for encoder in (moco.query_encoder, moco.key_encoder):
     encoder.to(memory_format=layout)
     if options.torch_compile:
@@ -117,7 +121,7 @@ def make_torch_training(options):
   return train, place, f'torch {torch.__version__} on {device}, {torch.get_num_threads()} threads, {options.layout}'
 
 
-def make_torch_steps(options):
+def make_torch_steps(options: argparse.Namespace) -> tuple[side_by_side.TakeSteps, str]:
   import torch
   train, place, description = make_torch_training(options)
   queries, keys = (place(torch.randn(options.batch, 1, options.size, options.size)) for _ in range(2))
@@ -128,13 +132,13 @@ def make_torch_steps(options):
   return take_steps, description
 
 
-def describe(options):
+def describe(options: argparse.Namespace) -> str:
   return (f'{options.model}, {options.size} px, batch {options.batch} in {options.groups} batch-norm group(s), '
           f'queue {options.queue}, {options.dtype}')
 
 
-def name_run(options):
-  """How the last line calls it."""
+def name_run(options: argparse.Namespace) -> str:
+  """The setting in the last line."""
   return f'{options.model} {options.size}' + ('' if options.dtype == 'float32' else f' {options.dtype}')
 
 
@@ -143,5 +147,5 @@ if __name__ == '__main__':
   makers = {'ours': make_our_steps}
   if all(map(importlib.util.find_spec, ('torch', 'torchvision'))):
     makers['torch'] = make_torch_steps
-  sides.run(makers, 'benchmarks.moco_step', options, describe(options),
-            (f'moco_step {name_run(options)}', {'torch': f'torch {options.layout}'}))
+  side_by_side.run(makers, 'benchmarks.moco_step', options, describe(options), f'moco_step {name_run(options)}',
+                   {'torch': f'torch {options.layout}'})

@@ -1,9 +1,9 @@
-"""From the command to the first step of the default run, with an empty compilation cache and again with a full one.
+"""Seconds from the command to the first step of the default run, with an empty compilation cache and with a full one.
 
     python -m benchmarks.startup --data_dir data/phantoms
 
-The datasets must be prepared: run `configs/pretrain.py` once. Each start is a process of its own that is stopped once
-its first step is in `metrics.jsonl`. What is timed includes importing, opening the data, the first state and the step.
+The datasets must be prepared: run `configs/pretrain.py` once. Each start is a process of its own, killed once its first
+step is in `metrics.jsonl`. The time includes imports, opening the data, the initial state and the step.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 import time
 
 
-def time_start(data_dir, folder, number):
+def time_start(data_dir: str, folder: str, number: int) -> float:
   """Seconds to the first step."""
   workdir = pathlib.Path(folder, f'run{number}')
   began = time.perf_counter()
@@ -35,12 +35,12 @@ def time_start(data_dir, folder, number):
   return seconds
 
 
-def main():
+def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--data_dir', default='data/phantoms')
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    print(f'{len(os.sched_getaffinity(0))} cores, of which others kept {os.getloadavg()[0]:.1f} busy of late')
+    print(f'{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} over the last minute')
     first, *later = (time_start(options.data_dir, folder, number) for number in range(4))
   print(f'startup: {first:.1f} s with an empty cache, then {", ".join(f"{seconds:.1f}" for seconds in later)} s')
 

@@ -1,14 +1,17 @@
-"""What predictions reach on the test split that are the same for every image: a bar that learning has to clear.
+"""Test scores of one constant prediction for all images: a trained model must do better.
 
     python -m benchmarks.trivial lung tuberculosis bone_age --data_dir data/phantoms
 
-Of the training images the mean value, the share of each finding, the class that each pixel most often has, and one box
-of each kind, the mean over all. The data is what a run of stage 3 on the same tasks has prepared.
+The prediction is made from the training images: the mean value, the frequency of each finding, the most frequent class
+of each pixel, and the mean box of each class. The data must be prepared by a run of stage 3 on the same tasks.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from configs import finetune
@@ -17,33 +20,35 @@ from mtpret_jax.evaluation import metrics
 from mtpret_jax.evaluation.predict import stack
 from mtpret_jax.tasks import dataset, find_kind
 
+Row = Mapping[str, Any]
 
-def average_findings(train, about):
+
+def average_findings(train: Sequence[Row], about: Mapping[str, Any]) -> Row:
   known = np.maximum(np.sum([row['label_mask'] for row in train], 0), 1)
   return {'score': np.sum([row['present'] for row in train], 0) / known}
 
 
-def average_value(train, about):
+def average_value(train: Sequence[Row], about: Mapping[str, Any]) -> Row:
   return {'value': np.mean([row['value'] for row in train], 0)}
 
 
-def average_mask(train, about):
+def average_mask(train: Sequence[Row], about: Mapping[str, Any]) -> Row:
   votes = sum(np.eye(len(about['mask']), dtype=np.int32)[row['mask']] * (row['mask'] >= 0)[..., None] for row in train)
   return {'mask': votes.argmax(-1)}
 
 
-def average_boxes(train, about):
-  boxes, kinds = (np.concatenate([row[field] for row in train]) for field in ('boxes', 'class_id'))
-  there = np.unique(kinds[kinds >= 0])
-  return {'boxes': np.array([boxes[kinds == kind].mean(0) for kind in there]), 'class_id': there,
-          'score': np.ones(len(there))}
+def average_boxes(train: Sequence[Row], about: Mapping[str, Any]) -> Row:
+  boxes, class_ids = (np.concatenate([row[field] for row in train]) for field in ('boxes', 'class_id'))
+  classes = np.unique(class_ids[class_ids >= 0])
+  return {'boxes': np.array([boxes[class_ids == one].mean(0) for one in classes]), 'class_id': classes,
+          'score': np.ones(len(classes))}
 
 
 AVERAGES = {'classification': average_findings, 'regression': average_value, 'segmentation': average_mask,
             'detection': average_boxes}
 
 
-def score_average(config, name):
+def score_average(config: ConfigDict, name: str) -> dict[str, Any]:
   """The result of `metrics.score` on the test split."""
   task_config = config.tasks[name]
   kind, read = find_kind(task_config.kind), {}
@@ -60,7 +65,7 @@ def score_average(config, name):
   return metrics.score(kind.metrics, about, columns, resamples=config.resamples)
 
 
-def main():
+def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('tasks', nargs='+', help='as in configs/finetune.py:TASK')
   parser.add_argument('--data_dir', default='data/phantoms')
@@ -72,7 +77,7 @@ def main():
       result = score_average(config, name)
     except FileNotFoundError:
       raise SystemExit(f'{config.tasks[name].dataset} is not prepared in {options.data_dir}: run --config=configs/'
-                       f'finetune.py:{name} before, or name another --data_dir') from None
+                       f'finetune.py:{name} first, or name another --data_dir') from None
     best = result['scores'][result['headline']]
     print(f'{name}: {result["headline"]} {best["value"]:.3f} ({" to ".join(f"{end:.3f}" for end in best["interval"])}) '
           f'for one prediction for all {result["images"]} images')

@@ -6,24 +6,24 @@ import pathlib
 import pytest
 from ml_collections import ConfigDict
 
-from configs import pretrain
 from mtpret_jax import stages
-from tests.runtime.test_initial_weights import change
+from tests.support import small_runs
+from tests.support.changed import change
 from tests.support.interrupted import stop_at
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 STAGES = ('pretrain', 'continual', 'bone_age')
 
 
 @pytest.fixture(scope='module')
 def make_recipe(two_tasks, tmp_path_factory):
-  """make(root) -> two steps of stage 1, two rounds on two tasks, four steps on one of them."""
+  """make(root) -> eight steps of stage 1, two rounds on two tasks, four steps on one of them."""
   def make(root):
     data = {'data.archives': str(tmp_path_factory.mktemp('none'))}  # everything is prepared already
-    first = pretrain.get_config('smoke')
-    first.update(trunk='one_block', steps=2, batch=32)
-    first.moco.update(group=2, shuffle_groups=2, dim=16)
-    first.probe.resamples = 2
-    first.data.update(dir=two_tasks.data.dir, datasets=two_tasks.data.datasets)
+    first = small_runs.make_pretrain()
+    first.save_every = 100
+    first.data.dir = two_tasks.data.dir
     first = change(first, workdir=f'{root}/pretrain', **data)
     second = change(two_tasks, workdir=f'{root}/continual', init='md_moco', init_from=f'{root}/pretrain', **data)
     last = change(two_tasks, workdir=f'{root}/bone_age', init='mtpret', init_from=f'{root}/continual', order='cyclic',
@@ -56,7 +56,7 @@ def test_a_recipe_stopped_in_every_stage_goes_on_to_the_same_scores(make_recipe,
   recipe, visited, run_stage = make_recipe(tmp_path), [], stages.run_stage
   monkeypatch.setattr(stages, 'run_stage', lambda stage: (visited.append(pathlib.Path(stage.workdir).name),
                                                            run_stage(stage)))
-  for batches in (1, 2 + 3, 9 + 1):  # drawn before the interruption, in what is left of a stage and in the next
+  for batches in (1, 8 + 3, 9 + 1):  # drawn before the interruption, in what is left of a stage and in the next
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
       stop_at(patch, batches)
       stages.run_recipe(recipe)

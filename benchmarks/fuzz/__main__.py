@@ -1,21 +1,23 @@
-"""Whatever a person hands in, damaged or hostile: archives through every builder, packed files through `unpack`, DICOM
-files, commands and configs, weights files, workdirs of earlier runs.
+"""Damaged and hostile input of every sort: archives for every builder, packed files for `unpack`, DICOM files, commands
+and configs, weights files, workdirs of earlier runs.
 
     python -m benchmarks.fuzz --n=2000 --seed=0
 
-A case of archives damages a copy of a miniature archive of phantoms in one of about thirty ways and builds it. It must
-end in records that keep to the schema, with every image that is missing among them counted in rejects.csv or left out
-by rule; or in a declared error (ValueError, OSError) of one line that names the dataset or the file. Faults are: any
-other exception, another value than the schema allows, an image that goes without a word, something written outside of
-the folder, more than 10 s of processor time, more than 3 GiB. What the other kinds must end in, their modules say.
+An archive case damages a copy of a miniature phantom archive in one of about thirty ways and builds it. There are two
+good ends. Either the records follow the schema, and every missing image is counted in rejects.csv or left out by rule.
+Or there is a declared error (ValueError, OSError) of one line that names the dataset or the file. Faults are: any other
+exception, a value that the schema does not allow, an image that disappears silently, something written outside of the
+folder, more than 10 s of processor time, more than 3 GiB. The other modules describe the good ends of their cases.
 
-Cases run in a process of their own, which is started anew where it hangs or dies. `--what` keeps to one kind,
-`--only=NUMBER` repeats one case with its traceback.
+Cases run in a child process, which is replaced if it hangs or dies. `--what` runs cases of one kind only,
+`--only=NUMBER` repeats one case and prints its traceback.
 """
+
 import argparse
 import collections
 import sys
 import tempfile
+from collections.abc import Sequence
 
 import tqdm
 
@@ -23,8 +25,9 @@ from benchmarks.fuzz.cases import SHARES
 from benchmarks.fuzz.runner import OUTCOMES, Runner
 
 
-def run(numbers, seed, seconds, what=None):
-  """Runs cases; returns ({kind: {outcome: count}}, [(number, what, kind, detail) of faults])."""
+def run(numbers: Sequence[int], seed: int, seconds: float,
+        what: str | None = None) -> tuple[dict[str, collections.Counter], list[tuple]]:
+  """Runs cases. Returns ({kind: {outcome: count}}, [(number, what, kind, detail) of faults])."""
   table, faults = collections.defaultdict(collections.Counter), []
   with tempfile.TemporaryDirectory(prefix='fuzz-') as folder:
     runner = Runner(folder, seed, what, seconds)
@@ -40,12 +43,12 @@ def run(numbers, seed, seconds, what=None):
   return table, faults
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
     prog='python -m benchmarks.fuzz', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--n', type=int, default=2000, help='cases')
   parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--seconds', type=float, default=10, help='that a case may take')
+  parser.add_argument('--seconds', type=float, default=10, help='processor time that a case may take')
   parser.add_argument('--what', choices=list(SHARES), help='only cases of this kind')
   parser.add_argument('--only', type=int, help='repeats this case alone')
   flags = parser.parse_args(arguments)
@@ -53,7 +56,7 @@ def main(arguments=None):
   table, faults = run(numbers, flags.seed, flags.seconds, flags.what)
   print(f'{"":24}', *(f'{outcome:>8}' for outcome in OUTCOMES))
   for kind in sorted(table):
-    print(f'{kind or "(it hung or died)":24}', *(f'{table[kind][outcome]:8}' for outcome in OUTCOMES))
+    print(f'{kind or "(hung or died)":24}', *(f'{table[kind][outcome]:8}' for outcome in OUTCOMES))
   print(f'{"all":24}', *(f'{sum(counts[outcome] for counts in table.values()):8}' for outcome in OUTCOMES))
   again = f' --what={flags.what}' if flags.what else ''
   for number, name, kind, detail in faults:

@@ -1,65 +1,73 @@
-"""A damaged copy of a miniature archive of phantoms is built, and judged by what comes of it."""
+"""Damages a copy of a miniature phantom archive, builds it, and judges the result."""
+
 import logging
 import os
 import pathlib
 import shutil
 import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from benchmarks.fuzz import judge, pictures, raw, tables, trees, values
+from benchmarks.fuzz.values import Report, Run
 from tfds_builders import build, phantoms
 from tfds_builders.common import archives, dataset, images
 from tfds_builders.custom import custom
 
 IMAGES, SIZE = 12, 48  # of each miniature archive; px
-WHOLE = 0.1  # share of the cases that go through all of `build.prepare` and are read back
-LENIENT = 0.8  # share in which half of the archive may be bad, so that records are made of the rest
+FULL_BUILDS = 0.1  # share of the cases that run all of `build.prepare` and read the records back
+LENIENT = 0.8  # share of the cases in which half of the archive may be bad, so that there are records to judge
 PICTURES = ('.png', '.jpeg', '.dcm', '.dicom')
 
 
-def make(folder):
-  """run(rng, case, tell) of archives in their public layouts."""
-  for talker in ('tfds_builders', 'pydicom'):
-    logging.getLogger(talker).setLevel(logging.CRITICAL)
+def make(folder: pathlib.Path) -> Run:
+  """Cases of archives in their public layouts."""
+  for name in ('tfds_builders', 'pydicom'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
   clean = {name: render(folder, name) for name in build.NAMES}
 
-  def run(rng, case, tell):
+  def run(rng, case, report):
     name = values.pick(rng, build.NAMES)
-    return build_damaged(rng, case, tell, name, folder / name, clean[name])
+    return build_damaged(rng, case, report, name, folder / name, clean[name])
   return run
 
 
-def render(folder, name):
-  """Writes an undamaged archive, unless it is there, and prepares it once."""
+def render(folder: pathlib.Path, name: str) -> types.SimpleNamespace:
+  """Writes an undamaged archive unless it exists, and describes it."""
   if not (folder / name).is_dir():
     phantoms.write(name, folder, images=IMAGES, size=SIZE, seed=0)
   archive = build.load(name).ARCHIVE
-  root = archives.find(archive, folder)
-  return describe_clean(root, folder, archives.list_files(archive, root), build.load(name).read)
+  root = archives.find_root(archive, folder)
+  return describe_clean(root, folder, archives.list_files(archive, root), build.load(name).read_archive)
 
 
-def describe_clean(root, folder, listed, read):
-  """What an undamaged archive holds: `root`, relative to the folder; `files` in it; `images`; how many are left out."""
+def describe_clean(root: pathlib.Path, folder: pathlib.Path, listed: Mapping[str, pathlib.Path],
+                   read: Callable) -> types.SimpleNamespace:
+  """An undamaged archive: `root`, relative to the folder; its `files` and `images`; how many images are `left_out`."""
   entries, rejects, left_out = read(root, listed)
-  assert entries and not rejects, f'{root}: the undamaged archive is not whole: {rejects}'
+  assert entries and not rejects, f'{root}: the undamaged archive has rejects: {rejects}'
   return types.SimpleNamespace(
     root=root.relative_to(folder), files=sorted(listed), left_out=left_out,
     images=sorted(entry.path.relative_to(folder).as_posix() for entry in entries))
 
 
-def build_damaged(rng, case, tell, name, template, clean):
+def build_damaged(rng: np.random.Generator, case: pathlib.Path, report: Report, name: str, template: pathlib.Path,
+                  clean: types.SimpleNamespace) -> str:
   """'whole', 'rejects' or 'refused'."""
   shutil.copytree(template, case / 'archives' / name, symlinks=True)
   kind = damage(rng, case / 'archives' / clean.root, clean.files)
-  tell((name, kind))
+  report((name, kind))
   before = list_tree(case)
-  images.PLAIN_UP_TO = values.pick(rng, (16, 256))  # with 16, these small PNGs may be taken over, as large ones are
+  images.PLAIN_UP_TO = values.pick(rng, (16, 256))  # with 16, small PNGs may be copied as large ones are
   tolerated = 0.5 if rng.random() < LENIENT else dataset.TOLERATED
-  go = prepare if rng.random() < WHOLE else dry_run
+  make_records = prepare if rng.random() < FULL_BUILDS else dry_run
   try:
-    records, rejects, left_out = go(name, case, tolerated)
+    records, rejects, left_out = make_records(name, case, tolerated)
   except judge.Fault:
     raise
-  except Exception as error:  # the judge says which errors may be
+  except Exception as error:  # judge_error says which errors are good
     judge.judge_error(error, name, case / 'archives', clean.files)
     outcome = 'refused'
   else:
@@ -72,19 +80,19 @@ def build_damaged(rng, case, tell, name, template, clean):
   return outcome
 
 
-def judge_tree(case, before):
-  """Nothing is written but in the folder for it."""
+def judge_tree(case: pathlib.Path, before: dict[str, Any]) -> None:
+  """Nothing may be written outside of the folder `prepared`."""
   changed = [path for path in list_tree(case).items() ^ before.items() if not path[0].startswith('prepared')]
-  judge.demand(not changed, f'written outside of its folder: {changed}')
+  judge.demand(not changed, f'written outside of prepared/: {changed}')
 
 
-def damage(rng, root, files):
-  """Damages one or two files of an archive in one way that fits; returns which."""
+def damage(rng: np.random.Generator, root: pathlib.Path, files: Sequence[str]) -> str:
+  """Damages one or two files of an archive in a way that fits them. Returns the kind of damage."""
   kinds = {kind: (change, PICTURES) for kind, change in pictures.KINDS.items()}
   kinds |= {kind: (change, ('',)) for kind, change in raw.KINDS.items()}
   kinds |= tables.KINDS
   fit = {kind: [file for file in files if file.endswith(ends)] for kind, (_, ends) in kinds.items()}
-  often = [kind for kind in tables.KINDS if fit[kind]] * 3  # few archives have the tables that each is for
+  often = [kind for kind in tables.KINDS if fit[kind]] * 3  # few archives have a file of each table format
   kind = values.pick(rng, (*(kind for kind in kinds if fit[kind]), *often, *trees.KINDS))
   if kind in trees.KINDS:
     trees.KINDS[kind](rng, root, root / pick_file(rng, files))
@@ -96,16 +104,16 @@ def damage(rng, root, files):
   return kind
 
 
-def pick_file(rng, files):
-  """Any file, but a table or text half of the time: they are few beside the pictures."""
-  tabled = [file for file in files if file.endswith(archives.TABLES)]
-  return values.pick(rng, tabled if tabled and rng.random() < 0.5 else files)
+def pick_file(rng: np.random.Generator, files: Sequence[str]) -> str:
+  """A random file; in half of the cases a table or text, because these are few beside the pictures."""
+  tables_only = [file for file in files if file.endswith(archives.TABLES)]
+  return values.pick(rng, tables_only if tables_only and rng.random() < 0.5 else files)
 
 
-def dry_run(name, case, tolerated):
-  """All of a build but TFDS's writing of the records: (image_ids, rejects, left out)."""
+def dry_run(name: str, case: pathlib.Path, tolerated: float) -> tuple[list, list, dict]:
+  """A build that does not write the records. Returns (image_ids, rejects, left out)."""
   make_builder = build.load(name).Builder if name in build.NAMES else custom.make_builder(
-    name, custom.find(name, case / 'archives'))
+    name, custom.find_root(name, case / 'archives'))
   builder = make_builder(data_dir=case / 'prepared', config='256', file_format='array_record')
   builder.tolerated = tolerated
   folder = pathlib.Path(builder.data_dir)
@@ -122,11 +130,11 @@ def dry_run(name, case, tolerated):
   return records, builder.rejects, builder.info.metadata['left_out']
 
 
-def prepare(name, case, tolerated):
-  """A build as the command makes it, read back: (rows of the index, rejects, left out)."""
+def prepare(name: str, case: pathlib.Path, tolerated: float) -> tuple[Any, list, dict]:
+  """A build as the command runs it, read back. Returns (rows of the index, rejects, left out)."""
   from tfds_builders.common import index
   path = build.prepare(name, case / 'archives', case / 'prepared', tolerated=tolerated)
-  judge.demand(not index.find_damage(path), 'records are not those that were written')
+  judge.demand(not index.find_damage(path), 'the records are not the ones that were written')
   metadata = build.read_metadata(path)
   rejects = [reason for reason, count in metadata['rejects'].items() for _ in range(count)]
   rows = (path / 'rejects.csv').read_bytes().decode()
@@ -134,17 +142,17 @@ def prepare(name, case, tolerated):
   return index.read(path), rejects, metadata['left_out']
 
 
-def list_tree(case):
-  """{path: what it is}: kind, size, time of change, target of a link, and the contents of small files."""
-  told = {}
+def list_tree(case: pathlib.Path) -> dict[str, Any]:
+  """{path: its mode, time of change and size, or the target of a link}."""
+  found = {}
   for folder, folders, names in os.walk(case):
     for name in (*folders, *names):
       path = os.path.join(folder, name)
-      told[os.path.relpath(path, case)] = describe(path)
-  return told
+      found[os.path.relpath(path, case)] = describe(path)
+  return found
 
 
-def describe(path):
+def describe(path: str) -> Any:
   if os.path.islink(path):
     return os.readlink(path)
   state = os.lstat(path)

@@ -1,4 +1,5 @@
-"""One case of the fuzz: what is handed in is drawn, damaged, read, and judged by what comes of it."""
+"""One case of the fuzz: draws an input, damages it, reads it, and judges the result."""
+
 import importlib
 import pathlib
 import shutil
@@ -11,25 +12,26 @@ SHARES = {'archives': 48, 'own': 6, 'packed': 6, 'configs': 15, 'weights': 10, '
 
 
 class Fuzz:
-  """Draws and runs cases below `folder`; case `number` of a seed is the same wherever and after whatever it runs.
+  """Draws and runs cases in `folder`. A case depends on the seed and its number alone, not on the cases before it.
 
-  `what`: one of SHARES, or None for all of them by their shares. `tell` is told (what, kind of damage) of a case before
-  anything is read.
+  Args:
+    what: a key of SHARES, or None for all of them by their shares.
+    report: gets (what, kind of damage) of a case before anything is read.
   """
 
-  def __init__(self, folder, seed, what, tell):
-    self.folder, self.seed, self.what, self.tell = pathlib.Path(folder).absolute(), seed, what, tell
+  def __init__(self, folder: str, seed: int, what: str | None, report: values.Report) -> None:
+    self.folder, self.seed, self.what, self.report = pathlib.Path(folder).absolute(), seed, what, report
     self.run_case = {name: importlib.import_module(f'benchmarks.fuzz.{name}').make(self.folder / name)
                      for name in ([what] if what else SHARES)}
 
-  def run(self, number):
-    """'whole', 'rejects' or 'refused'; raises judge.Fault and whatever should not happen."""
+  def run(self, number: int) -> str:
+    """Returns 'whole', 'rejects' or 'refused'. Raises `judge.Fault`, or whatever else should not happen."""
     rng = np.random.default_rng([self.seed, number])
     what = values.pick(rng, [name for name, share in SHARES.items() for _ in range(share)])
     case = self.folder / 'case'
     shutil.rmtree(case, ignore_errors=True)
     case.mkdir()
     try:
-      return self.run_case[self.what or what](rng, case, self.tell)
+      return self.run_case[self.what or what](rng, case, self.report)
     finally:
       shutil.rmtree(case, ignore_errors=True)

@@ -1,7 +1,12 @@
-"""Draws commands of `mtpret_jax.main`: every config file with values, fields and flags that nobody expected."""
+"""Draws commands of `mtpret_jax.main`: every config file, with unexpected values, fields and flags."""
+
 import os
 import pathlib
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 from benchmarks.fuzz import values
 
@@ -55,12 +60,12 @@ OTHER_FLAGS = (
   "--config.tasks['lung'].batch=3", '--config.data.datasets[0]=mura', '--config.objective=evaluate',
   '--config.objective=moco', '--config.objective=multitask', '--config.objective=recipe', '--config._fields=1')
 PLACES = re.compile(r'dir$|archives|init_from|^run$|state$|\.run')
-JOINED = re.compile(r'batch|group|queue|size|steps|init|dataset|kind|sides')  # fields that have to fit each other
+JOINED = re.compile(r'batch|group|queue|size|steps|init|dataset|kind|sides')  # fields that must fit each other
 ONE, SEVERAL = 'config: one value', 'config: values'
 
 
-def make_surroundings(case):
-  """The folder in which the command is given: deep enough that what leaves it stays in the case's."""
+def make_surroundings(case: pathlib.Path) -> pathlib.Path:
+  """The current folder of the command, deep enough that `../../..` is still inside the folder of the case."""
   home = case / 'a/b/c'
   (home / 'folder').mkdir(parents=True)
   (home / 'file').write_text('x')
@@ -73,8 +78,8 @@ def make_surroundings(case):
   return home
 
 
-def draw(rng, read_fields):
-  """(kind, arguments of the command); `read_fields` gives {dotted name: default} of a config file."""
+def draw(rng: np.random.Generator, read_fields: Callable[[str], dict[str, Any]]) -> tuple[str, list[str]]:
+  """(kind, arguments of the command). read_fields(file) -> {dotted name: default} of a config file."""
   way = rng.random()
   if way < 0.03:
     return 'config: odd file', [f'--config={values.pick(rng, (*ODD_FILES, *NO_FILES))}']
@@ -93,12 +98,12 @@ def draw(rng, read_fields):
     file, *(f'--config.{name}={draw_value(rng, name, fields[name])}' for name in names)]
 
 
-def pick_field(rng, names):
+def pick_field(rng: np.random.Generator, names: Sequence[str]) -> str:
   joined = [name for name in names if JOINED.search(name)]
   return values.pick(rng, joined if joined and rng.random() < 0.4 else names)
 
 
-def draw_value(rng, name, default):
+def draw_value(rng: np.random.Generator, name: str, default: Any) -> Any:
   way = rng.random()
   if isinstance(default, str) and PLACES.search(name):
     return values.pick(rng, PATHS)
@@ -111,7 +116,7 @@ def draw_value(rng, name, default):
   return values.pick(rng, pools[type(default)])
 
 
-def misspell(rng, name, default):
+def misspell(rng: np.random.Generator, name: str, default: Any) -> str:
   place = int(rng.integers(len(name)))
   wrong = values.pick(rng, (name[:place] + name[place + 1:], name[:place] + 'x' + name[place:], name.upper(),
                             name.replace('_', '-'), f'{name}.x', name.rpartition('.')[2], f'data.{name}', name + 's'))

@@ -1,13 +1,17 @@
-"""DICOM files by themselves: every way in which they are packed, then damaged or made to lie."""
+"""Single DICOM files in every encoding, damaged or with a wrong header."""
+
 import io
 import logging
+import pathlib
 import warnings
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pydicom
 from pydicom import encaps, uid
 
 from benchmarks.fuzz import judge, pictures, raw, values
+from benchmarks.fuzz.values import Report, Run
 from tfds_builders.common import dicom, images
 
 HEIGHT, WIDTH = 40, 60  # px
@@ -15,19 +19,19 @@ WAYS = ('raw 8', 'raw 16', 'signed', 'rle', 'jpeg', 'jpeg 2000', 'colour', 'tabl
 ODD_SEQUENCES = ('ModalityLUTSequence', 'VOILUTSequence')
 
 
-def make(folder):
-  """run(rng, case, tell) of DICOM files."""
+def make(folder: pathlib.Path) -> Run:
+  """Cases of DICOM files."""
   warnings.filterwarnings('ignore')
   logging.getLogger('pydicom').setLevel(logging.CRITICAL)
-  pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # as a library would that was imported before
+  pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # as another library may have set it
   whole = {way: write(way) for way in WAYS}
   for data in whole.values():
-    images.reduce(images.decode(data))
-  return lambda rng, case, tell: run(rng, case, tell, whole)
+    images.to_grey(images.decode(data))
+  return lambda rng, case, report: run(rng, case, report, whole)
 
 
-def write(way):
-  """The bytes of an undamaged file."""
+def write(way: str) -> bytes:
+  """The bytes of an undamaged file, encoded in one of WAYS."""
   stored = np.linspace(3, 250, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
   kind = {'raw 16': np.uint16, 'signed': np.int16, 'tables': np.uint16, 'rle': np.uint16}.get(way, np.uint8)
   stored = (stored * (16 if kind != np.uint8 else 1) - (1000 if kind == np.int16 else 0)).astype(kind)
@@ -56,15 +60,15 @@ def write(way):
   return out.getvalue()
 
 
-def make_table(entries, bits=16):
+def make_table(entries: int, bits: int = 16) -> pydicom.Dataset:
   table = pydicom.Dataset()
   table.add_new('LUTDescriptor', 'US', [entries, 0, bits])
   table.add_new('LUTData', 'US', np.linspace(0, 2**bits - 1, entries).astype(int).tolist())
   return table
 
 
-def flip_header(rng, data):
-  """Bytes before the pixels: lengths, tags and types of elements."""
+def flip_header(rng: np.random.Generator, data: bytes) -> bytes:
+  """Changes bytes before the pixels: lengths, tags and types of elements."""
   end = max(data.rfind(b'\xe0\x7f\x10\x00'), 200)
   data = bytearray(data)
   for place in rng.integers(128, min(end + 16, len(data)), rng.integers(1, 6)):
@@ -72,8 +76,8 @@ def flip_header(rng, data):
   return bytes(data)
 
 
-def odd_table(rng, data):
-  """A table of values with a descriptor that does not fit it."""
+def odd_table(rng: np.random.Generator, data: bytes) -> bytes:
+  """Adds a lookup table whose descriptor does not fit it."""
   header = pydicom.dcmread(io.BytesIO(data))
   table = make_table(16)
   descriptor = [values.pick(rng, (0, 1, 16, 17, 65535)), values.pick(rng, (0, 5, 65535)),
@@ -87,8 +91,8 @@ def odd_table(rng, data):
   return out.getvalue()
 
 
-def nest(rng, data):
-  """Sequences in sequences, with and without an end, before the pixels."""
+def nest(rng: np.random.Generator, data: bytes) -> bytes:
+  """Inserts nested sequences before the pixels, with and without an end."""
   tag = b'\x08\x00\x40\x11SQ\0\0'
   depth = values.pick(rng, (3, 200, 5000, 50_000))
   open_item = b'\xfe\xff\x00\xe0\xff\xff\xff\xff'
@@ -97,8 +101,8 @@ def nest(rng, data):
   return data[:place] + (tag + b'\xff\xff\xff\xff' + open_item) * depth + close + data[place:]
 
 
-def swap_syntax(rng, data):
-  """The name of another transfer syntax in place of the file's, padded to its length where it is shorter."""
+def swap_syntax(rng: np.random.Generator, data: bytes) -> bytes:
+  """Names another transfer syntax than the one of the pixels."""
   header = pydicom.dcmread(io.BytesIO(data))
   header.file_meta.TransferSyntaxUID = uid.UID(values.pick(rng, (
     *pictures.SYNTAXES, uid.ImplicitVRLittleEndian, uid.JPEGExtended12Bit, uid.JPEGLosslessSV1,
@@ -106,13 +110,13 @@ def swap_syntax(rng, data):
   out = io.BytesIO()
   try:
     pydicom.dcmwrite(out, header, little_endian=True, implicit_vr=False)
-  except Exception:  # pydicom will not write every such file; then its bytes are changed
+  except Exception:  # pydicom does not write every such file; change bytes instead
     return flip_header(rng, data)
   return out.getvalue()
 
 
-def flip_stream(rng, data):
-  """Bytes of the pixels, where a compressed stream has its own headers."""
+def flip_stream(rng: np.random.Generator, data: bytes) -> bytes:
+  """Changes bytes of the pixels, where a compressed stream has headers of its own."""
   start = max(data.rfind(b'\xe0\x7f\x10\x00'), 0)
   return data[:start] + raw.flip(rng, data[start:])
 
@@ -122,25 +126,25 @@ KINDS = {'DICOM: elements': pictures.head_dicom, 'DICOM: header flipped': flip_h
          'DICOM: truncated': raw.truncate, 'DICOM: bytes inserted': raw.insert, 'DICOM: zeros': raw.blank}
 
 
-def run(rng, case, tell, whole):
+def run(rng: np.random.Generator, case: pathlib.Path, report: Report, whole: Mapping[str, bytes]) -> str:
   way, kind = values.pick(rng, WAYS), values.pick(rng, tuple(KINDS))
-  tell((way, kind))
+  report((way, kind))
   path = case / 'image.dcm'
   path.write_bytes(KINDS[kind](rng, whole[way]))
   outcomes = [judge_read(read, path) for read in (images.read, dicom.read_size)]
   return outcomes[0]
 
 
-def judge_read(read, path):
-  """An image of a size and of numbers, or `Unreadable` with a reason of one line."""
+def judge_read(read: Callable, path: pathlib.Path) -> str:
+  """Good ends: an image that has a size, or `Unreadable` with a reason of one line."""
   try:
-    given = read(path)
+    result = read(path)
   except images.Unreadable as error:
     judge.judge_line(str(error))
     return 'refused'
   if read is images.read:
-    judge.demand(given.dtype == np.uint8 and given.ndim == 2 and given.size, f'{given.dtype} of {given.shape}')
-    judge.demand(given.size <= images.MAX_PIXELS, f'{given.shape} pixels')
+    judge.demand(result.dtype == np.uint8 and result.ndim == 2 and result.size, f'{result.dtype} of {result.shape}')
+    judge.demand(result.size <= images.MAX_PIXELS, f'{result.shape} pixels')
   else:
-    judge.demand(len(given) == 2 and min(given) > 0, f'a size of {given}')
+    judge.demand(len(result) == 2 and min(result) > 0, f'a size of {result}')
   return 'whole'

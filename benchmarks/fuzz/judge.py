@@ -1,6 +1,10 @@
-"""What preparing a damaged archive may end in; all else is a `Fault`."""
+"""The good ends of preparing a damaged archive; everything else is a `Fault`."""
+
 import csv
 import math
+import pathlib
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,37 +13,37 @@ from tfds_builders.common import archives, dataset, images
 
 SEXES = ('F', 'M', '')
 OLDEST = 120  # years
-LARGEST = 1e9  # of a value of one's own, which may be 0 or less
+LARGEST = 1e9  # absolute value of a regression target of a custom dataset
 LONGEST = 256  # px, of the builder's default config
 LINE = 2500  # characters of an error
 
 
 class Fault(AssertionError):
-  """A case that did not end as it must."""
+  """A case that ended badly."""
 
 
-def demand(holds, words):
+def demand(holds: object, words: str) -> None:
   if not holds:
     raise Fault(words)
 
 
-def judge_error(error, name, root, files):
-  """A declared error says in one line which dataset or file it is about."""
+def judge_error(error: Exception, name: str, root: pathlib.Path, files: Sequence[str]) -> None:
+  """A declared error is one line that names the dataset or the file."""
   demand(isinstance(error, (ValueError, OSError)), f'undeclared {type(error).__name__}: {error}'[:300])
   text = str(error)
-  demand(not archives.GARBLED.search(text) and len(text) < LINE, f'no one line: {type(error).__name__} {text[:300]!r}')
-  told = isinstance(error, (archives.ArchiveMissing, dataset.TooManyRejects)) and name in text
-  told |= str(root) in text or any(file in text for file in files)
-  demand(told, f'names no file: {type(error).__name__} {text}')
+  demand(not archives.GARBLED.search(text) and len(text) < LINE, f'not one line: {type(error).__name__} {text[:300]!r}')
+  named = isinstance(error, (archives.ArchiveMissing, dataset.TooManyRejects)) and name in text
+  named |= str(root) in text or any(file in text for file in files)
+  demand(named, f'names no file: {type(error).__name__} {text}')
 
 
-def judge_line(text):
-  """What a person is told is one line that can be printed."""
-  demand(text.strip() and not archives.GARBLED.search(text) and len(text) < LINE, f'no one line: {text[:300]!r}')
+def judge_line(text: str) -> None:
+  """A message is one printable line."""
+  demand(text.strip() and not archives.GARBLED.search(text) and len(text) < LINE, f'not one line: {text[:300]!r}')
 
 
-def judge_record(image_id, record, name, metadata):
-  """A record is what the schema says (`common.describe`), to the range of every number."""
+def judge_record(image_id: str, record: Mapping[str, Any], name: str, metadata: Mapping[str, Any]) -> None:
+  """A record follows the schema, and every number is in its range."""
   demand(image_id and image_id.strip() and record['image_id'] == image_id, 'record without image_id')
   source, _, patient = record['patient'].partition(':')
   demand(source == record['source'] == name and patient.strip(), f'patient {record["patient"]!r}')
@@ -52,7 +56,7 @@ def judge_record(image_id, record, name, metadata):
   demand(max(shape) <= LONGEST, f'image of {shape}')
   if metadata['findings']:
     present, known = np.asarray(record['present'], float), np.asarray(record['label_mask'], bool)
-    demand(len(present) == len(known) == len(metadata['findings']), 'another number of findings')
+    demand(len(present) == len(known) == len(metadata['findings']), 'wrong number of findings')
     demand(np.isin(present, (0, 1)).all() and not present[~known].any(), f'present {present} known {known}')
     demand(metadata['relation'] == 'independent' or present.sum() == 1, f'{metadata["relation"]} present {present}')
   if metadata['value']:
@@ -67,34 +71,36 @@ def judge_record(image_id, record, name, metadata):
   for one in record.get('objects', ()):
     box = one['box']
     demand(0 <= box.ymin < box.ymax <= 1 and 0 <= box.xmin < box.xmax <= 1, f'box {box}')
-    demand(one['class_id'] in metadata['box_classes'], f'kind {one["kind"]!r}')
+    demand(one['class_id'] in metadata['box_classes'], f'kind {one["class_id"]!r}')
 
 
-def judge_image(raw, field):
-  """HW uint8 of a stored PNG, which Pillow and OpenCV must read alike: nobody knows which of them will."""
+def judge_image(raw: bytes, field: str) -> np.ndarray:
+  """Decodes a stored PNG to HW uint8. Pillow and OpenCV must agree on it, because either may read it later."""
   image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
-  demand(image is not None and image.ndim == 2 and image.dtype == np.uint8, f'{field} is no grey image of 8 bits')
-  demand(np.array_equal(image, images.reduce(images.decode(raw))), f'{field} is another in Pillow than in OpenCV')
+  demand(image is not None and image.ndim == 2 and image.dtype == np.uint8, f'{field} is not a grey image of 8 bits')
+  demand(np.array_equal(image, images.to_grey(images.decode(raw))), f'{field} differs between Pillow and OpenCV')
   return image
 
 
-def judge_rejects(rejects, folder):
-  """Each reject says what and why, and all of them are in rejects.csv."""
+def judge_rejects(rejects: Sequence[Any], folder: pathlib.Path) -> None:
+  """Each reject names an image and a reason, and all of them are in rejects.csv."""
   for reject in rejects:
     demand(reject.image_id or reject.path, f'reject of nothing: {reject}'[:300])
-    line = reject.reason and not archives.GARBLED.search(reject.reason) and len(reject.reason) <= dataset.LINE
+    line = reject.reason and not archives.GARBLED.search(reject.reason) and len(reject.reason) <= dataset.MAX_TEXT
     demand(line, f'reason {reject.reason!r:.300}')
   with open(folder / 'rejects.csv', newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))
   demand(len(rows) == len(rejects), f'{len(rejects)} rejects, {len(rows)} in rejects.csv')
 
 
-def judge_count(records, rejects, left_out, there, clean):
-  """No image of the undamaged archive that is still where it was goes without a word.
+def judge_count(records: Sized, rejects: Sized, left_out: Mapping[str, int], there: int,
+                clean: Mapping[str, int]) -> None:
+  """No image of the undamaged archive that is still in its place disappears silently.
 
   Args:
-    there: how many of these images there are.
-    clean: what is left out of the undamaged archive.
+    there: the number of these images.
+    clean: how many images are left out of the undamaged archive, by reason.
   """
-  told = len(rejects) + max(0, sum(left_out.values()) - sum(clean.values()))
-  demand(len(records) + told >= there, f'{there} images, {len(records)} records, {told} rejected or left out')
+  accounted = len(rejects) + max(0, sum(left_out.values()) - sum(clean.values()))
+  demand(len(records) + accounted >= there,
+         f'{there} images, {len(records)} records, {accounted} rejected or left out')

@@ -1,11 +1,14 @@
-"""Damaged tables, masks and boxes of an archive of one's own."""
+"""Damaged tables, masks and boxes of a custom dataset."""
+
 import functools
 import json
+import pathlib
 
 import numpy as np
 import PIL.Image
 
-from benchmarks.fuzz import archives as trials
+from benchmarks.fuzz import archives as archive_cases
+from benchmarks.fuzz.values import Run
 from tfds_builders.common import archives
 from tfds_builders.custom import custom
 
@@ -13,22 +16,22 @@ NAME, PATIENTS = 'clinic', 8
 HEIGHT, WIDTH = 20, 30  # px
 
 
-def make(folder):
-  """run(rng, case, tell) of own archives."""
+def make(folder: pathlib.Path) -> Run:
+  """Cases of custom datasets."""
   root = folder / NAME
   if not root.is_dir():
     write(root)
   _, _, classes, kinds = custom.read_schema(root)
-  clean = trials.describe_clean(root, folder, archives.list_files(custom.make_archive(NAME), root),
-                                functools.partial(custom.read, classes=classes, box_classes=kinds))
+  clean = archive_cases.describe_clean(root, folder, archives.list_files(custom.make_archive(NAME), root),
+                                functools.partial(custom.read_archive, classes=classes, box_classes=kinds))
 
-  def run(rng, case, tell):
-    return trials.build_damaged(rng, case, tell, NAME, root, clean)
+  def run(rng, case, report):
+    return archive_cases.build_damaged(rng, case, report, NAME, root, clean)
   return run
 
 
-def write(root):
-  """Two images a patient, with all that a table can say of them, a mask each and boxes of two kinds."""
+def write(root: pathlib.Path) -> None:
+  """Writes two images per patient with every column that a table may have, a mask each, and boxes of two classes."""
   rng = np.random.default_rng(0)
   for folder in ('images/a', 'masks/a'):
     (root / folder).mkdir(parents=True)

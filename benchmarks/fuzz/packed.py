@@ -1,13 +1,20 @@
-"""Zip and tar files that mean harm, or were damaged on the way, for `tfds_builders.unpack`."""
+"""Hostile or damaged zip and tar files for `tfds_builders.unpack`."""
+
 import gzip
 import io
+import pathlib
 import stat
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
 
 from benchmarks.fuzz import archives, judge, values
 from benchmarks.fuzz import raw as raws
+from benchmarks.fuzz.values import Report, Run
 from tfds_builders import unpack
 
 ENDINGS = ('.zip', '.tar', '.tgz')
@@ -18,16 +25,16 @@ NAMES = ('/etc/x', '../x', 'a/../../x', '..\\x', 'C:/x', 'C:x', '//x', '.', '..'
 GOOD = {f'good/{i}': bytes([65 + i]) * 700 + bytes(range(256)) for i in range(4)}
 
 
-def make(folder):
-  """run(rng, case, tell) of packed files."""
+def make(folder: pathlib.Path) -> Run:
+  """Cases of packed files."""
   return run
 
 
-def run(rng, case, tell):
+def run(rng: np.random.Generator, case: pathlib.Path, report: Report) -> str:
   kind = values.pick(rng, tuple(KINDS))
   path = case / f'set{values.pick(rng, ENDINGS)}'
   KINDS[kind](rng, path)
-  tell(('unpack', kind))
+  report(('unpack', kind))
   before = archives.list_tree(case)
   try:
     target = unpack.unpack(path, case / 'prepared')
@@ -43,21 +50,21 @@ def run(rng, case, tell):
   return outcome
 
 
-def judge_unpacked(target, kind, ending):
+def judge_unpacked(target: pathlib.Path, kind: str, ending: str) -> None:
   for path in target.rglob('*'):
-    judge.demand(not path.is_symlink() and (path.is_file() or path.is_dir()), f'unpacked what is no file: {path}')
-  # A plain tar has checksums of its headers only; what is damaged inside of a file shows nowhere.
+    judge.demand(not path.is_symlink() and (path.is_file() or path.is_dir()), f'unpacked what is not a file: {path}')
+  # A plain tar has checksums of its headers only, so damage inside a file cannot be noticed.
   if kind in ('packed: damaged', 'packed: headers lie') and ending != '.tar':
     found = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob('*') if path.is_file()}
     judge.demand(found == GOOD, f'unpacked to something else: {sorted(found)}')
 
 
-def hostile_name(rng, path):
+def hostile_name(rng: np.random.Generator, path: pathlib.Path) -> None:
   write(path, {**GOOD, values.pick(rng, NAMES): b'harm'})
 
 
-def hostile_kind(rng, path):
-  """A link, device or pipe; or a file below a link."""
+def hostile_kind(rng: np.random.Generator, path: pathlib.Path) -> None:
+  """A link, device or pipe, or a file below a link."""
   target = values.pick(rng, ('/etc/passwd', '..', '../../outside', 'good/1'))
   if path.suffix == '.zip':
     entry = zipfile.ZipInfo('odd')
@@ -75,8 +82,8 @@ def hostile_kind(rng, path):
     add(file, 'odd/x', b'harm')
 
 
-def bomb(rng, path):
-  """Few bytes that unpack to many, at once, in many files, or by a gzip in which nothing is."""
+def bomb(rng: np.random.Generator, path: pathlib.Path) -> None:
+  """A zip bomb: one large file, many files, or a gzip stream without an archive in it."""
   way = rng.integers(3)
   if way == 0:
     write(path, {'zeros': bytes(100 * 2**20)})
@@ -86,8 +93,8 @@ def bomb(rng, path):
     path.write_bytes(gzip.compress(bytes(100 * 2**20), 9))
 
 
-def lie(rng, path):
-  """Sizes, offsets, flags or checksums other than they are."""
+def lie(rng: np.random.Generator, path: pathlib.Path) -> None:
+  """Wrong sizes, offsets, flags or checksums."""
   write(path, GOOD)
   raw = bytearray(path.read_bytes())
   if path.suffix == '.zip':
@@ -105,13 +112,13 @@ def lie(rng, path):
   path.write_bytes(raw[:])
 
 
-def damage(rng, path):
+def damage(rng: np.random.Generator, path: pathlib.Path) -> None:
   write(path, GOOD)
   path.write_bytes(values.pick(rng, tuple(raws.KINDS.values()))(rng, path.read_bytes()))
 
 
-def other_kind(rng, path):
-  """What is no zip or tar by its name, or is one in another."""
+def other_kind(rng: np.random.Generator, path: pathlib.Path) -> None:
+  """The contents are of another format than the name says, or packed twice."""
   write(path, GOOD)
   raw = path.read_bytes()
   path.write_bytes(values.pick(rng, (
@@ -123,7 +130,7 @@ KINDS = {'packed: names': hostile_name, 'packed: links, devices': hostile_kind, 
          'packed: headers lie': lie, 'packed: damaged': damage, 'packed: other format': other_kind}
 
 
-def write(path, files):
+def write(path: pathlib.Path, files: Mapping[str, bytes]) -> None:
   if path.suffix == '.zip':
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as file:
       for name, data in files.items():
@@ -134,21 +141,21 @@ def write(path, files):
         add(file, name, data)
 
 
-def add(file, name, data):
+def add(file: tarfile.TarFile, name: str, data: bytes) -> None:
   entry = tarfile.TarInfo(name)
   entry.size = len(data)
   file.addfile(entry, io.BytesIO(data))
 
 
-def mode(path):
+def mode(path: pathlib.Path) -> Literal["w", "w:gz"]:
   return 'w:gz' if path.suffix == '.tgz' else 'w'
 
 
-def unzipped(path):
+def unzipped(path: pathlib.Path) -> bytes:
   return gzip.decompress(path.read_bytes()) if path.suffix == '.tgz' else path.read_bytes()
 
 
-def find_all(raw, mark):
+def find_all(raw: bytes | bytearray, mark: bytes) -> Iterator[int]:
   place = raw.find(mark)
   while place >= 0:
     yield place

@@ -1,4 +1,5 @@
-"""Damage to pictures: functions (rng, bytes of a picture) -> bytes."""
+"""Damages to pictures: functions (rng, bytes of a picture) -> bytes."""
+
 import io
 import math
 import struct
@@ -12,7 +13,7 @@ from benchmarks.fuzz import raw as raws
 from benchmarks.fuzz import values
 
 SIDES = (0, 1, 2, 47, 49, 255, 9_000, 65_535, 2**31 - 1, 2**32 - 1)
-FIELDS = (  # of DICOM, and values that some reader stumbles over
+FIELDS = (  # DICOM elements, with values that some readers cannot handle
   ('Rows', (0, 1, 65535, None)), ('Columns', (0, 1, 65535, None)), ('SamplesPerPixel', (0, 3, 4)),
   ('PhotometricInterpretation', ('', 'RGB', 'PALETTE COLOR', 'YBR_FULL', 'MONOCHROME9', 'x' * 300)),
   ('BitsAllocated', (0, 1, 7, 8, 16, 32, 64)), ('BitsStored', (0, 1, 8, 16, 17, 255)), ('HighBit', (0, 40)),
@@ -25,8 +26,8 @@ SYNTAXES = (pydicom.uid.JPEGBaseline8Bit, pydicom.uid.JPEG2000Lossless, pydicom.
             pydicom.uid.MPEG2MPML, '1.2.3')
 
 
-def head_png(rng, raw):
-  """Another size, depth, colour type or interlacing in a header whose checksum is right."""
+def head_png(rng: np.random.Generator, raw: bytes) -> bytes:
+  """Another size, depth, colour type or interlacing in the header, with a correct checksum."""
   raw = as_kind(raw, 'PNG')
   header = list(struct.unpack('>IIBBBBB', raw[16:29]))
   for _ in range(rng.integers(1, 3)):
@@ -35,8 +36,8 @@ def head_png(rng, raw):
   return raw[:8] + chunk(b'IHDR', struct.pack('>IIBBBBB', *header)) + raw[33:]
 
 
-def chunk_png(rng, raw):
-  """A chunk that lies about its length, comes twice, or claims text, frames or a palette."""
+def chunk_png(rng: np.random.Generator, raw: bytes) -> bytes:
+  """Inserts a chunk: one of a wrong length, a second copy, or text, frames or a palette."""
   raw = as_kind(raw, 'PNG')
   odd = values.pick(rng, (
     chunk(b'zTXt', b'a\0\0' + zlib.compress(bytes(2**27))), chunk(b'acTL', struct.pack('>II', 2**31 - 1, 0)),
@@ -47,8 +48,8 @@ def chunk_png(rng, raw):
   return raw[:33] + odd + raw[33:]
 
 
-def head_jpeg(rng, raw):
-  """Another byte in a segment before the scan, most often of the frame's size."""
+def head_jpeg(rng: np.random.Generator, raw: bytes) -> bytes:
+  """Changes a byte in a segment before the scan, most often of the frame's size."""
   raw = bytearray(as_kind(raw, 'JPEG'))
   frame = raw.index(b'\xff\xc0')
   place = rng.integers(frame, frame + 12) if rng.random() < 0.7 else rng.integers(0, raw.index(b'\xff\xda') + 8)
@@ -56,15 +57,15 @@ def head_jpeg(rng, raw):
   return bytes(raw)
 
 
-def head_bmp(rng, raw):
+def head_bmp(rng: np.random.Generator, raw: bytes) -> bytes:
   raw = bytearray(as_kind(raw, 'BMP'))
   for place in rng.integers(0, 54, rng.integers(1, 4)):
     raw[place] = values.pick(rng, (0, 1, 8, 127, 255))
   return bytes(raw)
 
 
-def head_dicom(rng, raw):
-  """Elements with values that do not fit, another syntax than the file's, or bytes of the header flipped."""
+def head_dicom(rng: np.random.Generator, raw: bytes) -> bytes:
+  """Elements with wrong values, another transfer syntax, or flipped bytes of the header."""
   raw = as_dicom(raw)
   choice = rng.random()
   if choice < 0.2:
@@ -80,20 +81,20 @@ def head_dicom(rng, raw):
       text = isinstance(value, str)
       tag = pydicom.datadict.tag_for_keyword(name)
       kind = pydicom.datadict.dictionary_VR(tag).split(' ')[0]
-      # What no number is can only be written as text; a reader that trusts the tag takes it for a number all the same.
+      # pydicom writes such a value only as text. A reader that trusts the tag still takes it for a number.
       header[tag] = pydicom.DataElement(tag, 'LO' if text and kind != 'CS' else kind, value, validation_mode=0)
   if choice < 0.35:
     header.file_meta.TransferSyntaxUID = pydicom.uid.UID(values.pick(rng, SYNTAXES), validation_mode=0)
   out = io.BytesIO()
   try:
     pydicom.dcmwrite(out, header, little_endian=True, implicit_vr=False)
-  except Exception:  # pydicom will not write every such file; then its bytes are changed
+  except Exception:  # pydicom does not write every such file; change bytes instead
     return raws.flip(rng, raw[:900]) + raw[900:]
   return out.getvalue()
 
 
-def other_kind(rng, raw):
-  """The picture in another format, depth or mode than its archive has, or of an extreme shape."""
+def other_kind(rng: np.random.Generator, raw: bytes) -> bytes:
+  """The picture in another format, depth or mode, or of an extreme shape."""
   image = PIL.Image.fromarray(as_grey(raw))
   deep = np.asarray(image).astype(np.float32)
   image = values.pick(rng, (
@@ -111,22 +112,22 @@ def other_kind(rng, raw):
   return out.getvalue()
 
 
-def bomb(rng, raw):
-  """Few bytes that are many pixels, at the limit or above."""
+def bomb(rng: np.random.Generator, raw: bytes) -> bytes:
+  """A few bytes that decode to many pixels, at the limit or above."""
   side = values.pick(rng, (7_000, 9_900, 12_000, 40_000))
   depth, colour, wide = values.pick(rng, ((8, 0, 1), (16, 0, 2), (8, 2, 3), (1, 0, 0.125), (8, 4, 2)))
   pack, row = zlib.compressobj(1), bytes(1 + math.ceil(side * wide))
-  lines = side if side < 40_000 else 100  # what is refused by its header need not be there
+  lines = side if side < 40_000 else 100  # a file that is refused by its header need not be complete
   body = b''.join([*(pack.compress(row) for _ in range(lines)), pack.flush()])
   header = struct.pack('>IIBBBBB', side, side, depth, colour, 0, 0, 0)
   return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', body) + chunk(b'IEND', b'')
 
 
-def chunk(name, body):
+def chunk(name: bytes, body: bytes) -> bytes:
   return struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
 
 
-def as_grey(raw):
+def as_grey(raw: bytes) -> np.ndarray:
   """HW uint8 of an undamaged picture."""
   if raw[128:132] == b'DICM':
     stored = pydicom.dcmread(io.BytesIO(raw)).pixel_array
@@ -134,19 +135,19 @@ def as_grey(raw):
   return np.asarray(PIL.Image.open(io.BytesIO(raw)).convert('L'))
 
 
-def as_kind(raw, kind):
+def as_kind(raw: bytes, kind: str) -> bytes:
   out = io.BytesIO()
   PIL.Image.fromarray(as_grey(raw)).save(out, kind)
   return out.getvalue()
 
 
-def as_dicom(raw):
+def as_dicom(raw: bytes) -> bytes:
   if raw[128:132] == b'DICM':
     return raw
   return wrap(as_grey(raw))
 
 
-def wrap(stored):
+def wrap(stored: np.ndarray) -> bytes:
   """The bytes of a plain DICOM file with these stored values, HW of 8 or 16 bits."""
   bits = 8 * stored.itemsize
   header = pydicom.Dataset()

@@ -1,42 +1,48 @@
-"""Workdirs of earlier runs whose small files were edited, damaged or exchanged: as `init_from`, to be evaluated, and to
-go on in. The arrays of checkpoints are damaged by benchmarks.damage.
+"""Workdirs of earlier runs whose small files were edited, damaged or exchanged. They are used as `init_from`,
+evaluated, and resumed. `benchmarks.damage` damages the arrays of checkpoints.
 
-Good ends are a ConfigError of one line, or what an undamaged run gives; a config.json that is not the one of the
-checkpoint beside it must not be taken for it.
+Good ends are a ConfigError of one line, or the result of an undamaged run. A config.json must not be accepted if the
+checkpoint beside it was made with another one.
 """
+
 import contextlib
 import copy
 import io
 import json
 import logging
 import os
+import pathlib
 import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
 from unittest import mock
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from benchmarks.fuzz import judge, raw, tables, trees, values
+from benchmarks.fuzz.values import Report, Run
 
-FIRST, THIRD = 'first', 'third'  # a run of stage 1, and one of stage 3 that came from it
+FIRST, THIRD = 'first', 'third'  # a run of stage 1, and a run of stage 3 that started from it
 JSONS = ('config.json', 'scores.json', 'results.json', 'run.lock')
 LINES = ('metrics.jsonl', 'validation.jsonl')
 STEP = 4
 
 
-def make(folder):
-  """run(rng, case, tell) of workdirs."""
+def make(folder: pathlib.Path) -> Run:
+  """Cases of workdirs."""
   from benchmarks.fuzz import small
   small.shrink()
-  for talker in ('mtpret_jax', 'absl'):
-    logging.getLogger(talker).setLevel(logging.CRITICAL)
+  for name in ('mtpret_jax', 'absl'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
   if not folder.is_dir():
     folder.mkdir()
     write_runs(folder)
   clean = {name: json.loads((folder / name / 'config.json').read_text())['config'] for name in (FIRST, THIRD)}
-  return lambda rng, case, tell: run(rng, case, tell, folder, clean)
+  return lambda rng, case, report: run(rng, case, report, folder, clean)
 
 
-def write_runs(folder):
+def write_runs(folder: pathlib.Path) -> None:
   from configs import finetune, pretrain
   first, third = pretrain.get_config('smoke'), finetune.get_config('smoke,bone_age')
   first.data.datasets = ('rsna_bone_age', 'mura')
@@ -47,8 +53,8 @@ def write_runs(folder):
     write_run(folder / name, config)
 
 
-def write_run(workdir, config):
-  """What a run leaves, of numbers drawn at random."""
+def write_run(workdir: pathlib.Path, config: ConfigDict) -> None:
+  """Writes the files of a run, with random numbers in them."""
   import jax
 
   from mtpret_jax.data.pipeline import INCIDENTAL, flatten
@@ -56,7 +62,7 @@ def write_run(workdir, config):
   from mtpret_jax.runtime import checkpoint
   from mtpret_jax.step import make_optimiser, shape_state
   rng = np.random.default_rng(0)
-  shapes = shape_state(abstract_run.rehearse(config).objective, make_optimiser(config.optimiser))
+  shapes = shape_state(abstract_run.make_abstract_run(config).objective, make_optimiser(config.optimiser))
   state = jax.tree.map(lambda leaf: np.asarray(rng.random(leaf.shape), leaf.dtype), shapes)
   mark = {field: value for field, value in flatten(config.to_dict()).items() if not field.startswith(INCIDENTAL)}
   mark |= {f'data.{name}': '1.0.0 train by patient 16 images' for name in config.data.datasets}
@@ -68,8 +74,8 @@ def write_run(workdir, config):
   texts = {
     'config.json': {'config': config.to_dict(), 'versions': {'jax': '0.10.2'}}, 'results.json': {'probe': []},
     'scores.json': {'step': STEP, 'tasks': {'bone_age': score}}, 'run.lock': {'host': 'here', 'pid': 1, 'since': 'now'}}
-  for name, told in texts.items():
-    (workdir / name).write_text(json.dumps(told))
+  for name, contents in texts.items():
+    (workdir / name).write_text(json.dumps(contents))
   (workdir / 'metrics.jsonl').write_text(''.join(
     json.dumps({'step': step, 'task': 'moco', 'loss': 1.0}) + '\n' for step in range(1, STEP + 1)))
   (workdir / 'validation.jsonl').write_text(''.join(
@@ -77,8 +83,8 @@ def write_run(workdir, config):
     for step in range(1, STEP + 1)))
 
 
-def edit_text(rng, case):
-  """A file of JSON, or of lines of it, with another tree in it or none."""
+def edit_text(rng: np.random.Generator, case: pathlib.Path) -> None:
+  """Edits a JSON file or a line of JSON lines."""
   path = pick_text(rng, case)
   if path.suffix == '.jsonl':
     lines = path.read_text().splitlines()
@@ -87,28 +93,28 @@ def edit_text(rng, case):
     path.write_text('\n'.join(lines), errors='surrogatepass')
   elif path.suffix == '.json' or path.name == 'run.lock':
     path.write_bytes(tables.edit_json(rng, path.read_bytes()))
-  else:  # a manifest is no JSON
+  else:  # a manifest is not JSON
     path.write_bytes(tables.edit_text(rng, path.read_bytes()))
 
 
-def edit_field(rng, case):
-  """A value in config.json that the result depends on, or where things lie."""
+def edit_field(rng: np.random.Generator, case: pathlib.Path) -> None:
+  """Changes a value in config.json."""
   path = case / values.pick(rng, (FIRST, THIRD)) / 'config.json'
-  told = json.loads(path.read_text())
-  spots = [spot for spot in tables.list_spots(told['config']) if not isinstance(spot[0][spot[1]], dict)]
+  contents = json.loads(path.read_text())
+  spots = [spot for spot in tables.list_spots(contents['config']) if not isinstance(spot[0][spot[1]], dict)]
   where, key = values.pick(rng, spots)
   old = where[key]
   where[key] = values.pick(rng, (*values.LEAVES, 7, 'resnet50', 'joint', [], [old], str(old)))
-  path.write_text(json.dumps(told))
+  path.write_text(json.dumps(contents))
 
 
-def damage_text(rng, case):
+def damage_text(rng: np.random.Generator, case: pathlib.Path) -> None:
   path = pick_text(rng, case)
   path.write_bytes(values.pick(rng, (*raw.KINDS.values(), tables.recode))(rng, path.read_bytes()))
 
 
-def exchange(rng, case):
-  """A file of the one run in the other."""
+def exchange(rng: np.random.Generator, case: pathlib.Path) -> None:
+  """Exchanges a file of the two runs."""
   name = values.pick(rng, ('config.json', 'config.json', 'metrics.jsonl', 'scores.json', 'checkpoints', 'checkpoints'))
   one, two = (case / run / name for run in (FIRST, THIRD))
   one.rename(case / 'held')
@@ -116,16 +122,16 @@ def exchange(rng, case):
   (case / 'held').rename(two)
 
 
-def go_round(rng, case):
-  """A run that says that it came from itself, or from the one that came from it."""
+def go_round(rng: np.random.Generator, case: pathlib.Path) -> None:
+  """A run that claims to start from itself, or from the run that started from it."""
   path = case / FIRST / 'config.json'
-  told = json.loads(path.read_text())
-  told['config'].update(init='md_moco', init_from=values.pick(rng, (FIRST, THIRD, '.', f'{THIRD}/../{FIRST}')))
-  path.write_text(json.dumps(told))
+  contents = json.loads(path.read_text())
+  contents['config'].update(init='md_moco', init_from=values.pick(rng, (FIRST, THIRD, '.', f'{THIRD}/../{FIRST}')))
+  path.write_text(json.dumps(contents))
 
 
-def change_tree(rng, case):
-  """A file or folder that is gone, a link, a pipe, a folder, or a copy elsewhere."""
+def change_tree(rng: np.random.Generator, case: pathlib.Path) -> None:
+  """Removes a file or folder, or puts a link, pipe or folder in its place."""
   root = case / values.pick(rng, (FIRST, THIRD))
   file = root / values.pick(rng, (*JSONS, *LINES, f'checkpoints/{STEP}.sha256', 'checkpoints'))
   if file.name == 'checkpoints':
@@ -138,8 +144,8 @@ def change_tree(rng, case):
       values.pick(rng, kinds)(rng, root, file)
 
 
-def forge(rng, case):
-  """A checkpoint that is another than was saved, with a manifest that says it is whole."""
+def forge(rng: np.random.Generator, case: pathlib.Path) -> None:
+  """A changed checkpoint with a matching manifest."""
   from mtpret_jax.runtime import checksums
   folder = case / values.pick(rng, (FIRST, THIRD)) / 'checkpoints' / str(STEP)
   texts = [path for path in sorted(folder.rglob('*')) if path.is_file() and b'{' in path.read_bytes()[:1]]
@@ -154,8 +160,8 @@ def forge(rng, case):
   checksums.write_manifest(folder)
 
 
-def litter(rng, case):
-  """Files in a folder of checkpoints that no run has written."""
+def litter(rng: np.random.Generator, case: pathlib.Path) -> None:
+  """Files in a folder of checkpoints that no run writes."""
   folder = case / values.pick(rng, (FIRST, THIRD)) / 'checkpoints'
   name = values.pick(rng, ('x.incomplete', '.incomplete', '٣', '9' * 200, '5', '5.sha256', '-1', 'a b', '0', '²',
                            '7.incomplete', '4.orbax-checkpoint-tmp-1'))
@@ -170,15 +176,16 @@ KINDS = {'run: JSON edited': edit_text, 'run: field edited': edit_field, 'run: t
          'run: manifest forged': forge, 'run: litter': litter}
 
 
-def pick_text(rng, case):
+def pick_text(rng: np.random.Generator, case: pathlib.Path) -> pathlib.Path:
   root = case / values.pick(rng, (FIRST, THIRD))
   return root / values.pick(rng, ('config.json', 'config.json', *JSONS, *LINES, f'checkpoints/{STEP}.sha256')[
     :None if rng.random() < 0.2 else -1])
 
 
-def run(rng, case, tell, folder, clean):
+def run(rng: np.random.Generator, case: pathlib.Path, report: Report, folder: pathlib.Path,
+        clean: Mapping[str, Any]) -> str:
   kind = values.pick(rng, tuple(KINDS))
-  tell(('run', kind))
+  report(('run', kind))
   for name in (FIRST, THIRD):
     shutil.copytree(folder / name, case / name)
   KINDS[kind](rng, case)
@@ -191,7 +198,7 @@ def run(rng, case, tell, folder, clean):
   return 'refused' if 'refused' in ends else 'whole'
 
 
-def judge_end(use, case, clean):
+def judge_end(use: Callable, case: pathlib.Path, clean: Mapping[str, Any]) -> str:
   from mtpret_jax.config.errors import ConfigError
   try:
     use(case, clean)
@@ -202,8 +209,8 @@ def judge_end(use, case, clean):
   return 'whole'
 
 
-def start_from(case, clean):
-  """Both runs as those that others start from."""
+def start_from(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
+  """Uses both runs as `init_from`."""
   from ml_collections import ConfigDict
 
   from mtpret_jax.config import saved
@@ -225,44 +232,45 @@ def start_from(case, clean):
     raise refused[0]
 
 
-def judge_config(config, clean, source):
+def judge_config(config: Mapping[str, Any], clean: Mapping[str, Any], source: str) -> None:
   from mtpret_jax.data.pipeline import INCIDENTAL, flatten
   now, then = ({field: value for field, value in flatten(one).items() if not field.startswith(INCIDENTAL)}
                for one in (config, clean))
-  judge.demand(now == then, f'{source} was taken with another config than it had')
+  judge.demand(now == then, f'{source} was read with a changed config')
   judge.demand(sorted(config['data']['datasets']) == sorted(clean['data']['datasets']), f'{source}: other datasets')
 
 
-def evaluate(case, clean):
+def evaluate(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
   from configs import evaluate as evaluation
   from mtpret_jax.config import saved
   from mtpret_jax.evaluation import test_scores
   config = evaluation.get_config()
   config.update(run=THIRD, workdir='scored')
-  with mock.patch.object(test_scores, 'score_split', ask):
+  with mock.patch.object(test_scores, 'score_split', trace_predictions):
     test_scores.evaluate_run(config)
   judge_config(saved.read_config(THIRD), clean[THIRD], THIRD)
 
 
-def ask(state, config, workdir, split):
-  """In place of `scores.score_split`: the tasks are built, and asked for the shapes of their answers."""
+def trace_predictions(state: Any, config: ConfigDict, workdir: str, split: str) -> None:
+  """Replaces `test_scores.score_split`: builds the tasks and traces their predictions."""
   import jax
 
   from mtpret_jax.objectives.multitask import make_predict
   from mtpret_jax.preflight import abstract_run
-  from mtpret_jax.tasks import make_task
   for name, task_config in config.tasks.items():
     about = abstract_run.describe_dataset(config, task_config.dataset)
-    answer = make_predict(config, name, make_task(task_config.kind, about, abstract_run.choose_head(task_config)))
+    answer = make_predict(config, name, abstract_run.make_model(task_config, about))
     params = {part: state.params[part] for part in ('trunk', name)}
-    jax.eval_shape(answer, params, state.carry['stats'], abstract_run.shape_labelled(task_config, about))
+    jax.eval_shape(answer, params, state.carry['stats'], abstract_run.shape_labelled_batch(task_config, about))
 
 
-def go_on(case, clean):
-  """What the same command reads of its own workdir."""
+def go_on(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
+  """Reads what a resumed run reads of its own workdir."""
   from ml_collections import ConfigDict
 
   from mtpret_jax.evaluation import test_scores, validation
+  from mtpret_jax.evaluation.rounds import compute_forgetting
+  from mtpret_jax.report import recipe
   from mtpret_jax.runtime import checkpoint, logging, workdir_lock
   stages = {name: ConfigDict(copy.deepcopy(config)) for name, config in clean.items()}
   for name, config in stages.items():
@@ -271,8 +279,8 @@ def go_on(case, clean):
       workdir_lock.describe_holder(case / name / 'run.lock')
     if not (case / name / 'metrics.jsonl').exists() or (case / name / 'metrics.jsonl').is_file():
       logging.drop_later_lines(case / name / 'metrics.jsonl', 2)
-    test_scores.measure_forgetting(validation.read(case / name) or [{'tasks': {}}])
+    compute_forgetting(validation.read(case / name) or [{'tasks': {}}])
     with checkpoint.open_checkpoints(case / name, 2) as checkpoints:
       checkpoint.read_metadata(checkpoints)
   with contextlib.redirect_stdout(io.StringIO()):
-    test_scores.finish_recipe(ConfigDict({'workdir': str(case), 'stages': stages}))
+    recipe.finish(ConfigDict({'workdir': str(case), 'stages': stages}))

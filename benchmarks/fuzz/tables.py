@@ -1,14 +1,19 @@
-"""Damage to tables and texts: functions (rng, bytes) -> bytes."""
+"""Damages to tables and texts: functions (rng, bytes) -> bytes."""
+
 import csv
 import io
 import json
 import re
+from collections.abc import Iterator
+from typing import Any
 from xml.etree import ElementTree
+
+import numpy as np
 
 from benchmarks.fuzz import values
 
 
-def edit_csv(rng, raw):
+def edit_csv(rng: np.random.Generator, raw: bytes) -> bytes:
   """A cell changed, dropped or doubled; a row dropped, doubled, cut or moved; a column dropped, renamed or doubled."""
   rows = list(csv.reader(io.StringIO(raw.decode('utf-8-sig'))))
   if not rows:
@@ -38,13 +43,13 @@ def edit_csv(rng, raw):
   return text.encode('utf-8', 'surrogatepass')
 
 
-def edit_json(rng, raw):
-  """A leaf or branch replaced, dropped or doubled anywhere in the tree; or nested without end."""
+def edit_json(rng: np.random.Generator, raw: bytes) -> bytes:
+  """A leaf or branch replaced, dropped or doubled anywhere in the tree; or nested very deeply."""
   tree = json.loads(raw)
   if rng.random() < 0.05:
     return b'[' * 100_000
   spots = list(list_spots(tree))
-  # Evenly by the name of the field: the many numbers of the boxes would have it all.
+  # Every field name is equally likely; otherwise nearly all edits would hit the many numbers of boxes.
   fields = sorted({str(key) if isinstance(key, str) else '' for _, key in spots})
   field = values.pick(rng, fields)
   where, key = values.pick(rng, [spot for spot in spots if (spot[1] if isinstance(spot[1], str) else '') == field])
@@ -60,15 +65,15 @@ def edit_json(rng, raw):
   return json.dumps(tree).encode()
 
 
-def list_spots(tree):
+def list_spots(tree: Any) -> Iterator[tuple[Any, Any]]:
   for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
     yield tree, key
     if isinstance(value, (dict, list)):
       yield from list_spots(value)
 
 
-def edit_xml(rng, raw):
-  """A text or attribute changed, an element dropped or doubled; a document type, an encoding, an endless depth."""
+def edit_xml(rng: np.random.Generator, raw: bytes) -> bytes:
+  """A text or attribute changed, an element dropped or doubled; a document type, an encoding, a very deep nesting."""
   way = rng.random()
   if way < 0.1:
     grow = ''.join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "x" * 100}">' for i in range(9))
@@ -94,7 +99,7 @@ def edit_xml(rng, raw):
   return ElementTree.tostring(tree).replace(b'\0', b'')
 
 
-def edit_text(rng, raw):
+def edit_text(rng: np.random.Generator, raw: bytes) -> bytes:
   """A line or word of a text replaced, dropped or doubled."""
   lines = raw.decode('utf-8-sig', 'replace').split('\n')
   place = rng.integers(len(lines))
@@ -105,8 +110,8 @@ def edit_text(rng, raw):
   return '\n'.join(lines).encode('utf-8', 'replace')
 
 
-def recode(rng, raw):
-  """The same text in another encoding, with other line ends, a mark at its start or bytes that are no text."""
+def recode(rng: np.random.Generator, raw: bytes) -> bytes:
+  """The same text in another encoding, with other line ends, a byte-order mark, or bytes that are not text."""
   text = raw.decode('utf-8-sig', 'replace')
   return values.pick(rng, (
     text.encode('utf-16'), text.encode('utf-16-be'), text.encode('utf-32'), text.encode('utf-8-sig'),

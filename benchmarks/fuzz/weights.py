@@ -1,22 +1,27 @@
-"""Weights files that are damaged, of another kind or mean harm, as `init_from` of a run.
+"""Damaged, foreign and hostile weights files as `init_from` of a run.
 
-Good ends are a trunk of the asked shapes whose numbers are numbers, and a ConfigError of one line. A pickle in a file
-must never run: it would leave a file, the canary.
+Good ends are a trunk of the right shapes with finite numbers, or a ConfigError of one line. A pickle in a file must
+never run; if it does, it makes a folder, the canary.
 """
+
 import io
 import json
 import logging
 import os
+import pathlib
 import pickle
 import struct
 import zipfile
+from typing import Any
 
 import jax
 import numpy as np
 import safetensors.numpy
+from ml_collections import ConfigDict
 
 from benchmarks.fuzz import judge, values
 from benchmarks.fuzz import raw as raws
+from benchmarks.fuzz.values import Report, Run
 
 NAME = 'resnet18'
 CANARY = 'canary'
@@ -27,14 +32,14 @@ ENDINGS = ('.safetensors', '.pth', '.pt', '.bin', '.npz', '.h5', '.SAFETENSORS',
 
 
 class Payload:
-  """A pickle of it makes the canary when it is loaded."""
+  """Its pickle makes the canary when it is loaded."""
 
-  def __reduce__(self):
+  def __reduce__(self) -> tuple:
     return os.mkdir, (CANARY,)
 
 
-def make(folder):
-  """run(rng, case, tell) of weights files."""
+def make(folder: pathlib.Path) -> Run:
+  """Cases of weights files."""
   from benchmarks.fuzz import small
   small.shrink()
   logging.getLogger('mtpret_jax').setLevel(logging.CRITICAL)
@@ -45,18 +50,17 @@ def make(folder):
   folder.mkdir(exist_ok=True)
   torchvision_weights.export_trunk(*arrays, folder / 'whole.safetensors')
   whole = (folder / 'whole.safetensors').read_bytes()
-  return lambda rng, case, tell: run(rng, case, tell, whole, shapes)
+  return lambda rng, case, report: run(rng, case, report, whole, shapes)
 
 
-def run(rng, case, tell, whole, shapes):
-  from ml_collections import ConfigDict
+def run(rng: np.random.Generator, case: pathlib.Path, report: Report, whole: bytes, shapes: Any) -> str:
 
   from mtpret_jax.config.errors import ConfigError
   from mtpret_jax.runtime import initial_weights
   kind = values.pick(rng, tuple(KINDS))
   ending = values.pick(rng, ENDINGS) if kind in ('weights: other kind', 'weights: pickle') else '.safetensors'
   path = case / f'weights{ending}'
-  tell((ending or 'no ending', kind))
+  report((ending or 'no ending', kind))
   KINDS[kind](rng, path, whole)
   init = values.pick(rng, ('imagenet', 'moco', 'other'))
   config = ConfigDict(dict(init=init, init_from=str(path), trunk=values.pick(rng, (NAME, NAME, NAME, 'resnet50'))))
@@ -77,35 +81,35 @@ def run(rng, case, tell, whole, shapes):
   return outcome
 
 
-def judge_trunk(trunk, shapes):
+def judge_trunk(trunk: Any, shapes: Any) -> None:
   same = jax.tree.map(lambda leaf, shape: leaf.shape == shape.shape and leaf.dtype == np.float32
                       and np.isfinite(leaf).all(), trunk, shapes)
   judge.demand(jax.tree.structure(trunk) == jax.tree.structure(shapes) and all(jax.tree.leaves(same)),
-               'a trunk of other shapes, or of what is no number')
+               'a trunk of wrong shapes or with values that are not finite')
 
 
-def split(whole):
+def split(whole: bytes) -> tuple[dict, bytes]:
   """(header, bytes of the arrays) of a safetensors file."""
   length, = struct.unpack('<Q', whole[:8])
   return json.loads(whole[8:8 + length]), whole[8 + length:]
 
 
-def join(header, data, length=None):
+def join(header: Any, data: bytes, length: int | None = None) -> bytes:
   text = header if isinstance(header, bytes) else json.dumps(header).encode()
   return struct.pack('<Q', len(text) if length is None else length) + text + data
 
 
-def flip_bytes(rng, path, whole):
+def flip_bytes(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> None:
   path.write_bytes(values.pick(rng, tuple(raws.KINDS.values()))(rng, whole))
 
 
-def lie_length(rng, path, whole):
+def lie_length(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> None:
   header, data = split(whole)
   path.write_bytes(join(header, data, values.pick(rng, LENGTHS)))
 
 
-def lie_entry(rng, path, whole):
-  """A type, shape or place of a parameter that is not its own."""
+def lie_entry(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> None:
+  """A wrong type, shape or offset of a parameter."""
   header, data = split(whole)
   names = [name for name in header if name != '__metadata__']
   entry = header[values.pick(rng, names)]
@@ -125,7 +129,7 @@ def lie_entry(rng, path, whole):
   path.write_bytes(join(header, data))
 
 
-def lie_json(rng, path, whole):
+def lie_json(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> None:
   header, data = split(whole)
   text = json.dumps(header).encode()
   path.write_bytes(join(values.pick(rng, (
@@ -134,15 +138,15 @@ def lie_json(rng, path, whole):
     b'{"a": ' * 5000 + b'1' + b'}' * 5000)), data))
 
 
-def sparse(rng, path, whole):
-  """A header of a huge array, and a file that is as long but takes no room."""
+def sparse(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> None:
+  """A header of a huge array, and a sparse file of that length."""
   side = values.pick(rng, (2**14, 2**17, 2**19))
   path.write_bytes(join({'layer1.0.conv1.weight': {'dtype': 'F32', 'shape': [side, side],
                                                    'data_offsets': [0, 4 * side * side]}}, b''))
   os.truncate(path, path.stat().st_size + 4 * side * side)
 
 
-def rename(rng, path, whole):
+def rename(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> None:
   """Parameters missing, too many, under other names or prefixes, of another shape or type."""
   arrays = safetensors.numpy.load(whole)
   name = values.pick(rng, tuple(arrays))
@@ -167,8 +171,8 @@ def rename(rng, path, whole):
   path.write_bytes(safetensors.numpy.save(arrays))
 
 
-def spoil_numbers(rng, path, whole):
-  """Values that are no numbers, infinite, or so large that they become so; a negative variance."""
+def spoil_numbers(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> None:
+  """NaN, infinity, a number that overflows float32, or a negative variance."""
   arrays = safetensors.numpy.load(whole)
   name = values.pick(rng, tuple(arrays))
   array = arrays[name].astype(np.float64 if rng.random() < 0.3 else np.float32)
@@ -178,7 +182,7 @@ def spoil_numbers(rng, path, whole):
   path.write_bytes(safetensors.numpy.save(arrays))
 
 
-def write_pickle(rng, path, whole):
+def write_pickle(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> None:
   """A pickle with a payload: bare, or as PyTorch and NumPy pack it."""
   harm, way = pickle.dumps(Payload()), rng.integers(4)
   if way == 0:
@@ -195,8 +199,8 @@ def write_pickle(rng, path, whole):
     path.write_bytes(struct.pack('<Q', len(harm)) + harm + whole)
 
 
-def other_kind(rng, path, whole):
-  """A file of another kind, no file at all, or a good one under another ending."""
+def other_kind(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> None:
+  """Another kind of file, something that is not a file, or good weights under another ending."""
   way = rng.integers(7)
   if way == 0:
     path.mkdir()
@@ -216,8 +220,8 @@ def other_kind(rng, path, whole):
     path.write_bytes(whole)
 
 
-def under_other(rng, path, whole):
-  """A good file behind a link, or whose data is longer than its header says."""
+def under_other(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> None:
+  """A good file behind a link, or with more data than its header says."""
   if rng.random() < 0.5:
     (path.parent / 'there').write_bytes(whole)
     path.symlink_to('there')

@@ -15,8 +15,7 @@ import pytest
 
 from benchmarks.fuzz import __main__ as fuzz
 from tests.support import dicoms
-from tests.tfds_builders.test_builders import edit, read_all, read_rejects, write_nih
-from tests.tfds_builders.test_custom import write_clinic
+from tests.support.archives import edit, read_all, read_rejects, write_clinic, write_nih
 from tfds_builders import build, unpack
 from tfds_builders.common import archives, boxes, dataset, dicom, images, nlm_tuberculosis
 
@@ -146,7 +145,7 @@ def test_a_bone_age_that_is_no_number_of_months_is_a_reject(months, tmp_path):
 
 
 def test_a_reading_with_a_number_without_end_has_no_age():
-  said = nlm_tuberculosis.read_reading(b'male ' + b'9' * 5000 + b'yrs\nnormal')
+  said = nlm_tuberculosis.parse_reading(b'male ' + b'9' * 5000 + b'yrs\nnormal')
   assert said['sex'] == 'M' and math.isnan(said['age'])
 
 

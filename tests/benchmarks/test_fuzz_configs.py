@@ -23,9 +23,10 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.validate import check_config
 from mtpret_jax.evaluation import test_scores, validation
 from mtpret_jax.models import torchvision_weights
+from mtpret_jax.report import recipe
 from mtpret_jax.runtime import initial_weights, prepare_data
 from mtpret_jax.runtime.atomic_io import read_json_lines
-from tests.runtime.test_initial_weights import change
+from tests.support.changed import change
 
 
 def refuse(config, devices=1, **fields):
@@ -206,7 +207,7 @@ def test_a_pickle_never_runs(ending, tmp_path, monkeypatch):
 
 def test_weights_that_are_a_pipe_are_refused_and_not_waited_for(tmp_path):
   os.mkfifo(tmp_path / 'a.safetensors')
-  assert 'is no file' in refuse_weights(tmp_path / 'a.safetensors')
+  assert 'is not a file' in refuse_weights(tmp_path / 'a.safetensors')
 
 
 # Runs
@@ -231,7 +232,7 @@ def test_runs_that_say_that_they_came_from_each_other_are_refused(tmp_path):
 def test_a_damaged_config_of_a_run_is_told_in_one_line(text, tmp_path):
   (tmp_path / saved.FILE).write_text(text)
   for read in (lambda: initial_weights.list_pretraining_datasets({'init': 'other', 'init_from': str(tmp_path)}),
-               lambda: test_scores.read_trained(str(tmp_path))):
+               lambda: test_scores.read_trained_config(str(tmp_path))):
     with pytest.raises(ConfigError, match='is damaged') as caught:
       read()
     assert str(caught.value).isprintable()
@@ -259,9 +260,9 @@ def test_a_config_other_than_the_checkpoints_is_not_believed(two_tasks_run, two_
 
 def test_scores_that_are_a_pipe_are_refused_and_not_waited_for(tmp_path):
   os.mkfifo(tmp_path / 'scores.json')
-  recipe = ConfigDict({'workdir': str(tmp_path), 'stages': {'third': {'workdir': str(tmp_path)}}})
+  config = ConfigDict({'workdir': str(tmp_path), 'stages': {'third': {'workdir': str(tmp_path)}}})
   with pytest.raises(ConfigError, match='scores.json is damaged: delete it'):
-    test_scores.finish_recipe(recipe)
+    recipe.finish(config)
 
 
 def test_damaged_lines_of_a_run_are_left_out(tmp_path):

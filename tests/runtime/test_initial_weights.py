@@ -12,13 +12,7 @@ from mtpret_jax.runtime.initial_weights import init_name_of, read_initial_weight
 from mtpret_jax.runtime.sharding import make_mesh
 from mtpret_jax.stages import make_run
 from mtpret_jax.step import init_state, make_optimiser
-
-
-def change(config, **fields):
-  config = config.copy_and_resolve_references()
-  with config.unlocked():
-    config.update_from_flattened_dict(fields)
-  return config
+from tests.support.changed import change
 
 
 def refuse(config, **fields):

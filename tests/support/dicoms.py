@@ -12,7 +12,7 @@ GDCM = {'jpeg lossless': gdcm.TransferSyntax.JPEGLosslessProcess14_1, 'jpeg-ls':
 
 
 def make(stored, bits=12, kind='MONOCHROME2', **elements):
-  """A data set with these stored values, HW of any integer type, uncompressed; `elements` by keyword."""
+  """An uncompressed data set with these stored values (HW, any integer type) and `elements` by keyword."""
   header = pydicom.Dataset()
   header.file_meta = pydicom.dataset.FileMetaDataset()
   header.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
@@ -35,7 +35,7 @@ def save(header, path):
 
 
 def compress(header, how, path):
-  """Saves a data set of `make` to a file, compressed in one of the ways radiographs are."""
+  """Saves a data set of `make` to `path`, compressed by `how`: an encoding that radiographs come in."""
   if how in GDCM:
     return compress_by_gdcm(save(header, path), GDCM[how])
   if how == 'rle':
@@ -74,5 +74,5 @@ def compress_by_gdcm(path, syntax):
 
 
 def ramp(height=40, width=60, low=100, high=4000, kind=np.uint16):
-  """HW values that rise from low to high, the same in no two rows."""
+  """HW values that rise from `low` to `high`; no two rows are equal."""
   return np.linspace(low, high, height * width).reshape(height, width).astype(kind)

@@ -1,4 +1,4 @@
-"""Drawn weights in torchvision's names, without torch."""
+"""Random weights under torchvision's names, without PyTorch."""
 
 import jax
 
@@ -7,7 +7,7 @@ from tests.reference import draw
 
 
 def make_state_dict(name, channels=3):
-  """What torchvision's state dict of `name` would hold, less the classifier, with a `channels`-channel stem."""
+  """A state dict like torchvision's of the model `name`, without the classifier, for images of `channels` channels."""
   trees = torchvision_weights.trunk_shapes(name)
   shapes = {torchvision_weights.name_in_torch(path): torchvision_weights.torch_shape(leaf.shape) for tree in trees
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

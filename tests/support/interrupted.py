@@ -1,4 +1,4 @@
-"""A run that is interrupted."""
+"""Ways to interrupt a run at a given step."""
 
 import contextlib
 import signal
@@ -11,7 +11,7 @@ from mtpret_jax.runtime import preemption
 
 @contextlib.contextmanager
 def listen():
-  """The handlers are installed, without the thread that ends the program; afterwards everything is as it was."""
+  """Installs the signal handlers of a run, but not the thread that ends the program. Restores all at the end."""
   before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
   with mock.patch.object(threading.Thread, 'start'):
     preemption.install_handlers()
@@ -25,7 +25,7 @@ def listen():
 
 
 def signal_at(monkeypatch, step):
-  """SIGTERM comes when the run has drawn `step` batches and is about to take the next."""
+  """Sends SIGTERM when the run has read `step` batches and is about to place the next."""
   place, drawn = train.place_batch, iter(range(10 ** 6))
 
   def place_and_signal(batch, mesh):
@@ -36,7 +36,7 @@ def signal_at(monkeypatch, step):
 
 
 def stop_at(monkeypatch, step):
-  """The run is interrupted when it has drawn `step` batches and is about to take the next."""
+  """Raises KeyboardInterrupt when the run has read `step` batches and is about to place the next."""
   place, drawn = train.place_batch, iter(range(10 ** 6))
 
   def place_or_stop(batch, mesh):

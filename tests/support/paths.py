@@ -1,4 +1,4 @@
-"""Where things lie: the repository, and real radiographs beside it, which are not part of it."""
+"""Paths: the repository, and a folder of real radiographs beside it, which is not part of it."""
 
 import pathlib
 

@@ -1,7 +1,9 @@
-"""Made-up predictions for the tests of scores."""
+"""Made-up predictions for the tests of scores, and a plain bootstrap to compare scores with."""
 
 import numpy as np
+import pytest
 
+from mtpret_jax.evaluation.metrics import bootstrap_interval
 from mtpret_jax.tasks import KINDS
 
 ABOUT = {
@@ -24,7 +26,7 @@ METRICS = {name: kind.metrics for name, kind in KINDS.items()}
 
 
 def make_rows(name, images=90, seed=0):
-  """Rows for ABOUT[name]: several images for most patients, ties, unknown labels, images without annotation."""
+  """Rows for ABOUT[name]. Most patients have several images; scores tie; some labels and annotations are missing."""
   rng = np.random.default_rng(seed)
   patients = rng.integers(images // 2, size=images)
   rows = {
@@ -59,7 +61,7 @@ def make_values(rng, images, about):
 
 
 def make_confusions(rng, images, about):
-  """Every fifth image is not annotated; the last class is in few, truth and prediction."""
+  """Every fifth image is not annotated. Few images have the last class, in truth or prediction."""
   confusion = rng.integers(0, 50, (images, 3, 3)) + 200 * np.eye(3, dtype=int)
   rare = rng.random(images) < 0.7
   confusion[rare, 2] = confusion[rare, :, 2] = 0
@@ -68,7 +70,7 @@ def make_confusions(rng, images, about):
 
 
 def make_boxes(rng, images, about):
-  """True boxes are found by some that are moved a little; no true box is of the last kind; empty slots anywhere."""
+  """Predictions are the true boxes, moved a little, and wrong ones. No true box has the last class; slots are empty."""
   columns = {name: np.empty(images, object) for name in ('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id')}
   for image in range(images):
     truths, wrong = rng.integers(0, 4), rng.integers(0, 4)
@@ -88,3 +90,15 @@ def make_boxes(rng, images, about):
 
 MAKERS = {'classification': make_findings, 'regression': make_values, 'segmentation': make_confusions,
           'detection': make_boxes}
+
+
+def check_score(scored, plain, rows, resamples):
+  """Asserts that a score and its interval equal those of a plain bootstrap, which calls `plain` on each resample."""
+  everyone = np.arange(len(rows['patient']))
+  assert scored['value'] == pytest.approx(plain(everyone), abs=1e-12)
+
+  def call(drawn):
+    value = plain(drawn)
+    return None if np.isnan(value) else value
+  assert scored['interval'] == pytest.approx(bootstrap_interval(call, rows['patient'], resamples=resamples, seed=3),
+                                             abs=1e-12)

@@ -1,12 +1,14 @@
-"""Phantoms of 256 px, as one prepared dataset and as files, for the benchmarks that read."""
+"""Phantom radiographs of 256 px, as one prepared dataset and as PNG files, for the benchmarks that read images."""
 
 import pathlib
+
+from mtpret_jax.data.sources import Source, open_source
 
 NAME = 'nih_chest_xray'
 
 
-def prepare(folder, images):
-  """Renders and builds; writes the images of the training split, the same bytes, as PNG files."""
+def prepare(folder: str | pathlib.Path, images: int) -> None:
+  """Renders and prepares phantoms, and writes the images of the training split to PNG files, byte for byte."""
   from tfds_builders import build, phantoms
   folder = pathlib.Path(folder)
   phantoms.write(NAME, folder / 'archives', images, size=256)
@@ -16,11 +18,10 @@ def prepare(folder, images):
     (folder / f'{index}.png').write_bytes(source.records[index]['image'])
 
 
-def open_prepared(folder):
-  """The training split, images alone."""
-  from mtpret_jax.data.sources import open_source
+def open_prepared(folder: str | pathlib.Path) -> Source:
+  """The images of the training split."""
   return open_source(NAME, pathlib.Path(folder, 'prepared'), '256', 'train', images_only=True)
 
 
-def list_files(folder):
+def list_files(folder: str | pathlib.Path) -> list[pathlib.Path]:
   return sorted(pathlib.Path(folder).glob('*.png'))

@@ -1,14 +1,18 @@
 """MoCo v2's input as users of other libraries write it, for `input_path.py` and `stage1.py`.
 
-The transforms of facebookresearch/moco main_moco.py --aug-plus, on grey images: random resized crop, jitter of
-brightness and contrast, blur, flip, standardised.
+The transforms are those of facebookresearch/moco main_moco.py --aug-plus, on grey images: random resized crop, jitter
+of brightness and contrast, blur, flip, standardisation.
 """
 
+import argparse
+import pathlib
 import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 
-def make_torch_batches(paths, options):
-  """With torchvision on Pillow's images: an endless iterator of two (B, 1, size, size) tensors."""
+def make_torch_batches(paths: Sequence[pathlib.Path], options: argparse.Namespace) -> Iterator:
+  """torchvision's transforms of Pillow's images: an endless iterator of two (B, 1, size, size) tensors."""
   import torch
   from PIL import ImageFilter
   from torchvision import transforms
@@ -28,9 +32,12 @@ def make_torch_batches(paths, options):
   return load_in_torch(paths, lambda image: (view(image), view(image)), options.batch)
 
 
-def load_in_torch(paths, make_views, batch, *, workers=0, ahead=None, pinned=False):
-  """PyTorch's DataLoader of shuffled grey images: an endless iterator of what `make_views` makes of each, batched.
-  `workers` processes each have `ahead` batches ready. One order follows the other, so that it never starts anew."""
+def load_in_torch(paths: Sequence[pathlib.Path], make_views: Callable[[Any], Any], batch: int, *, workers: int = 0,
+                  prefetch: int | None = None, pinned: bool = False) -> Iterator:
+  """PyTorch's DataLoader of shuffled grey images: an endless iterator over batches of `make_views(image)`.
+
+  Each of `workers` processes has `prefetch` batches ready. The sampler goes through the images a million times, so the
+  loader never restarts its processes."""
   import torch
   from PIL import Image
 
@@ -44,13 +51,14 @@ def load_in_torch(paths, make_views, batch, *, workers=0, ahead=None, pinned=Fal
 
   files = Files()
   order = torch.utils.data.RandomSampler(files, num_samples=len(files) * 10 ** 6)
-  return iter(torch.utils.data.DataLoader(files, batch, sampler=order, num_workers=workers, prefetch_factor=ahead,
+  return iter(torch.utils.data.DataLoader(files, batch, sampler=order, num_workers=workers, prefetch_factor=prefetch,
                                           pin_memory=pinned))
 
 
-def make_tf_batches(paths, options):
-  """With tf.data and tf.image, nothing ahead of time: an endless iterator of two (B, size, size, 1) arrays. tf.image
-  has no Gaussian blur: as in google-research/simclr data_util.py it is two depthwise convolutions."""
+def make_tf_batches(paths: Sequence[pathlib.Path], options: argparse.Namespace) -> Iterator:
+  """tf.data and tf.image without prefetch: an endless iterator of two (B, size, size, 1) arrays.
+
+  tf.image has no Gaussian blur; as in google-research/simclr data_util.py it is two depthwise convolutions."""
   import tensorflow as tf
   tf.config.threading.set_intra_op_parallelism_threads(1)
   tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -91,4 +99,6 @@ def make_tf_batches(paths, options):
   yield from files.map(read).batch(options.batch, drop_remainder=True).with_options(settings).as_numpy_iterator()
 
 
-RIVALS = {'torchvision': (('torch', 'torchvision'), make_torch_batches), 'tf.data': (('tensorflow',), make_tf_batches)}
+# Name -> (modules that must be installed, function that makes the batches).
+BASELINES = {'torchvision': (('torch', 'torchvision'), make_torch_batches),
+             'tf.data': (('tensorflow',), make_tf_batches)}

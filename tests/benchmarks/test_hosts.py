@@ -1,0 +1,47 @@
+"""Several processes: they compute what one computes, refuse together, and none waits for a dead one.
+
+The checks of `benchmarks/hosts.py`, fewer of each."""
+
+import json
+import signal
+
+import pytest
+
+from benchmarks import hosts
+
+
+@pytest.fixture(scope='module')
+def folder(prepared, tmp_path_factory):
+  """For the runs. `data` in it is prepared; `compiled` holds what the first process compiles for the next."""
+  folder = tmp_path_factory.mktemp('hosts')
+  (folder / 'data').symlink_to(prepared)
+  return folder
+
+
+def run_single_process(stage, folder):
+  """One process of four devices: the reference for several, compiled in the same way."""
+  workdir = folder / f'{stage}_1'
+  assert hosts.finish(hosts.start(stage, 1, 4, folder, workdir, [f'--config.workdir={workdir}'])) == [0]
+
+
+def test_stage_1_in_two_processes_ends_as_in_one_and_only_the_first_reports(folder):
+  run_single_process('pretrain', folder)
+  assert hosts.check_equal('pretrain', 2, folder) == ''
+  ours, alone = (json.loads((folder / name / 'results.json').read_text()) for name in ('pretrain_2', 'pretrain_1'))
+  assert [row['dataset'] for row in ours['probe']] == [row['dataset'] for row in alone['probe']]
+  first, other = ((folder / f'pretrain_2.{process}').read_text() for process in (0, 1))
+  assert 'Probe on the validation split' in first and 'Probe' not in other and 'step/s' not in other
+
+
+def test_stage_2_in_two_processes_ends_as_in_one_and_validates_alike(folder):
+  run_single_process('continual', folder)
+  assert hosts.check_equal('continual', 2, folder) == ''
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_does_not_wait_for_a_dead_one(number, folder):
+  assert hosts.check_death(1, number, folder) == ''
+
+
+def test_processes_with_different_configs_refuse_together(folder):
+  assert hosts.check_refusal(folder) == ''
