@@ -109,6 +109,7 @@ def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, ca
   # As in the authors' code, the key encoder moves before it encodes, towards the weights from before this step.
   key_params = update_key_encoder(carry['key_encoder'], params, moco.momentum)
   key_images = views.make_view(batch['key'], rng_key, config.augment, config.dtype)
+  # ShuffleBN: keys pass through the encoder in shuffled order, then return to the order of their queries.
   key_BD, key_stats = embed(key_params, carry['key_stats'], key_images, groups)
   key_BD, source_B = gather_keys(jax.lax.stop_gradient(key_BD), batch['source'], moco)
 
@@ -144,7 +145,7 @@ def gather_keys(key_BD: jax.Array, source_B: jax.Array, moco: ConfigDict) -> tup
   Keys and sources travel as one array, so the step has one all-gather; once gathered, the reordering is local.
   """
   # A sum of two padded arrays instead of a concatenation, on which XLA for GPUs fails (jax 0.10.2).
-  source_B1 = source_B[:, None].astype(jnp.float32)
+  source_B1 = source_B[:, None].astype(jnp.float32)  # f32 holds dataset numbers exactly
   rows = replicate(jnp.pad(key_BD, ((0, 0), (0, 1))) + jnp.pad(source_B1, ((0, 0), (key_BD.shape[1], 0))))
   key_BD = replicate(unshuffle_keys(rows[:, :-1], moco.group, moco.shuffle_groups))
   return key_BD, rows[:, -1].astype(jnp.int32)  # sources were never shuffled
@@ -152,14 +153,14 @@ def gather_keys(key_BD: jax.Array, source_B: jax.Array, moco: ConfigDict) -> tup
 
 def compare(query_BD: jax.Array, key_BD: jax.Array, queue_KD: jax.Array) -> tuple[jax.Array, jax.Array]:
   """(positive_B1, negative_BK): cosine of each query with its own key, and with the keys in the queue."""
-  # 'highest': TPUs multiply f32 in bf16 by default, whose rounding exceeds the differences that the loss is made of.
+  # TPUs multiply f32 in bf16 by default, which is too coarse to compare cosines; 'highest' keeps f32.
   positive_B1 = jnp.einsum('bd,bd->b', query_BD, key_BD, precision='highest')[:, None]
   negative_BK = jnp.einsum('bd,kd->bk', query_BD, queue_KD, precision='highest')
   return positive_B1, negative_BK
 
 
 def info_nce(positive_B1: jax.Array, negative_BK: jax.Array, temperature: float) -> jax.Array:
-  """Mean cross-entropy of picking the own key among the 1 + K (van den Oord et al. 2018)."""
+  """Mean cross-entropy of picking each query's own key among 1 + K keys (van den Oord et al. 2018)."""
   logits_BL = jnp.concatenate([positive_B1, negative_BK], axis=1) / temperature
   own_key_B = jnp.zeros(len(logits_BL), jnp.int32)
   return optax.softmax_cross_entropy_with_integer_labels(logits_BL, own_key_B).mean()

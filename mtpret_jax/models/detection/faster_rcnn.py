@@ -98,7 +98,7 @@ class FasterRCNN(nnx.Module):
 
   def sample_for_loss(self, features: Sequence[jax.Array], image_size: tuple[int, int], boxes_BM4: jax.Array,
                       class_BM: jax.Array, config: ConfigDict, *, rng: jax.Array) -> dict[str, dict[str, jax.Array]]:
-    """Outputs and targets of both stages for a random sample of candidates.
+    """Outputs and targets of the RPN and the RoI head for a random sample of candidates.
 
     Args:
       image_size: (height, width) of the image, px.
@@ -110,7 +110,7 @@ class FasterRCNN(nnx.Module):
       `target_class`, `target_deltas` and `sampled` of `targets.make_targets`.
     """
     maps, anchors_A4, objectness_BA, deltas_BA4 = self.run_rpn(features, image_size, config)
-    # Stage 1: which anchors enter the loss, what the RPN said of them and what it should have said.
+    # RPN: the anchors that enter the loss, with their outputs and targets.
     rng_rpn, rng_roi = (fold_in_rows(stage, len(class_BM)) for stage in jax.random.split(rng))
     rpn_targets = jax.vmap(functools.partial(
       make_targets, match_iou=config.rpn_match_iou, sample_size=config.rpn_sample, allow_low_quality=True,
@@ -119,7 +119,7 @@ class FasterRCNN(nnx.Module):
     rpn['logits'] = jnp.take_along_axis(objectness_BA, index_BS, 1)
     rpn['deltas'] = jnp.take_along_axis(deltas_BA4, index_BS[..., None], 1)
 
-    # Stage 2: the same for proposals. Only sampled RoIs are pooled and classified.
+    # RoI head: the same for proposals. Only sampled proposals are pooled and classified.
     rois_BR4, valid_BR = propose(objectness_BA, deltas_BA4, anchors_A4, count_anchors(maps, self.rpn), image_size,
                                  config.rpn_proposals_train, config.rpn_nms_iou)
     # The annotated boxes join the proposals: an untrained RPN proposes nothing that would match.

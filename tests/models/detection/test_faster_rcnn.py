@@ -36,7 +36,7 @@ SAMPLED, EVERY = ('maps', 'objectness', 'aligned'), 7  # how the fixture thins l
 
 TASK = DETECTION.make_model({'box_classes': ['active', 'latent']}, CONFIG)
 PIXELS = np.float32([*SIZE, *SIZE])  # of a box of the whole image
-IMAGE = np.zeros((BATCH, *SIZE, 1), np.uint8)  # only its shape counts here
+IMAGE = np.zeros((BATCH, *SIZE, 1), np.uint8)  # only its shape matters
 GRAPH, SHAPES = nnx.split(nnx.eval_shape(lambda: TASK.make_head(types.SimpleNamespace(widths=WIDTHS), nnx.Rngs(0))))
 
 
