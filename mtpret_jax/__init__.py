@@ -10,3 +10,5 @@
     config/ runtime/       checks of a config; checkpoints, preemption, sharding, logging
     cpu/ preflight/        what only CPUs need; compiles a run for a TPU pod that you do not have
 """
+
+__version__ = '0.1.0'
