@@ -31,17 +31,21 @@ SMOOTH = 1e-5  # pixels added above and below in the soft Dice, as nnU-Net does 
 
 
 def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
-  """`mask` (S, S) int8: the class of each pixel, -1 where it is not annotated."""
+  """`mask` (S, S) int8, or int16 for more than 128 classes: the class of each pixel, -1 where it is not annotated."""
   mask = decode_mask(record['mask'], task_config.size)
   annotated = mask != UNANNOTATED
   if (mask[annotated] >= len(about['mask'])).any():
     raise ValueError(f'{name_record(record)}: the mask has values {np.unique(mask).tolist()}, but the classes are '
                      f'{about["mask"]}')
-  return {'mask': np.where(annotated, mask.astype(np.int8), np.int8(-1))}
+  return {'mask': np.where(annotated, mask.astype(np.int16), -1).astype(find_dtype(about))}
+
+
+def find_dtype(about: About) -> type[np.signedinteger]:
+  return np.int8 if len(about['mask']) <= 128 else np.int16
 
 
 def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
-  return {'mask': ((task_config.size, task_config.size), np.int8)}
+  return {'mask': ((task_config.size, task_config.size), find_dtype(about))}
 
 
 def find_defect(about: About, record: Mapping) -> str:

@@ -179,3 +179,12 @@ def test_of_exclusive_findings_the_one_must_be_known():
 def test_a_source_that_teaches_nothing_is_refused():
   with pytest.raises(ValueError, match="atlas train: none of 1 images can teach detection: {'no box': 1}"):
     keep('detection', ABOUT, {'objects': make_objects()})
+
+
+@pytest.mark.parametrize('classes, dtype', [(128, np.int8), (200, np.int16)])
+def test_no_class_of_a_mask_wraps_around(classes, dtype):
+  about = {'mask': [str(index) for index in range(classes)]}
+  mask = np.full((SIZE, SIZE), classes - 1, np.uint8)
+  mask[:4] = records.UNANNOTATED
+  row = read_row(about, configure('segmentation'), make_record(mask=encode(mask)))['mask']
+  assert row.dtype == dtype and set(np.unique(row)) == {-1, classes - 1}
