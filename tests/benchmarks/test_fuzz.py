@@ -1,4 +1,4 @@
-"""Damaged and hostile archives: a short run of the fuzz, and what longer runs of it have found."""
+"""Damaged and hostile archives: a short run of the fuzz, and cases that longer runs have found."""
 
 import csv
 import errno
@@ -19,7 +19,7 @@ from tests.support.archives import edit, read_all, read_rejects, write_clinic, w
 from tfds_builders import build, unpack
 from tfds_builders.common import archives, boxes, dataset, dicom, images, nlm_tuberculosis
 
-GREY = np.arange(300 * 40, dtype=np.uint8).reshape(300, 40)  # large enough that its bytes may be taken over
+GREY = np.arange(300 * 40, dtype=np.uint8).reshape(300, 40)  # large enough that its bytes may be copied
 TABLE = 'Data_Entry_2017_v2020.csv'
 
 
@@ -29,7 +29,7 @@ def test_damaged_archives_end_in_records_rejects_or_errors_of_one_line(capsys):
 
 
 def prepare(folder, **options):
-  """An NIH archive after damage: records, rejects."""
+  """(records, rejects) of a damaged NIH archive."""
   path = build.prepare('nih_chest_xray', folder, folder / 'data', **options)
   return read_all(path), read_rejects(path)
 
@@ -58,7 +58,7 @@ def test_links_are_followed_to_files_and_folders_elsewhere_and_one_to_nothing_is
 
 
 @pytest.mark.parametrize('name', [b'IM-0001-0001\n.jpeg', b'IM-0001-\xff\xfe.jpeg'])
-def test_a_name_that_is_no_text_is_a_reject(name, tmp_path):
+def test_a_name_that_is_not_text_is_a_reject(name, tmp_path):
   folder = tmp_path / 'train'
   for i, side in enumerate(('NORMAL', 'PNEUMONIA') * 15):
     (folder / side).mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def test_a_table_that_is_a_folder_is_named(tmp_path):
     prepare(tmp_path)
 
 
-def test_a_split_of_which_nothing_can_be_read_is_an_error_that_says_so(tmp_path):
+def test_a_split_without_a_readable_image_is_an_error(tmp_path):
   root = write_nih(tmp_path, images=8)
   for path in (root / 'images_001/images').iterdir():
     path.write_bytes(b'?')
@@ -112,7 +112,7 @@ def test_a_table_that_cannot_be_read_is_named(spoil, words, tmp_path):
   assert str(path) in str(caught.value) and '\n' not in str(caught.value)
 
 
-def test_cells_of_nih_that_mean_nothing_are_unknown_or_rejects(tmp_path):
+def test_meaningless_cells_of_nih_are_unknown_or_rejects(tmp_path):
   root = write_nih(tmp_path, images=80, box='{name},Pneumonia,256')
   edit(root / TABLE, '00000001_000.png,No Finding,0,1,32,M,PA', f'00000001_000.png,No Finding,0,1,{"9" * 5000},?,\t')
   edit(root / TABLE, '00000002_000.png,No Finding', '00000002_000.png,')
@@ -145,8 +145,8 @@ def test_a_bone_age_that_is_no_number_of_months_is_a_reject(months, tmp_path):
 
 
 def test_a_reading_with_a_number_without_end_has_no_age():
-  said = nlm_tuberculosis.parse_reading(b'male ' + b'9' * 5000 + b'yrs\nnormal')
-  assert said['sex'] == 'M' and math.isnan(said['age'])
+  reading = nlm_tuberculosis.parse_reading(b'male ' + b'9' * 5000 + b'yrs\nnormal')
+  assert reading['sex'] == 'M' and math.isnan(reading['age'])
 
 
 # Boxes
@@ -190,8 +190,8 @@ def save(path, pixels, kind='PNG'):
   return path
 
 
-def test_a_bit_that_turned_in_the_pixels_of_a_png_makes_it_unreadable(tmp_path):
-  """Pillow shows what it gets: of the bits between the first and the last pixel it notices few."""
+def test_a_flipped_bit_in_the_pixels_of_a_png_makes_it_unreadable(tmp_path):
+  """Pillow alone notices few of these bits."""
   raw = bytearray(save(tmp_path / 'a.png', np.random.default_rng(0).integers(0, 255, (60, 50), np.uint8)).read_bytes())
   for place in range(60, len(raw) - 20, 97):
     raw[place] ^= 4
@@ -199,13 +199,13 @@ def test_a_bit_that_turned_in_the_pixels_of_a_png_makes_it_unreadable(tmp_path):
     with pytest.raises(images.Unreadable):
       images.read(tmp_path / 'b.png')
     raw[place] ^= 4
-  noted = raw[:-12] + struct.pack('>I', 4) + b'teXta\0bc' + bytes(4) + raw[-12:]  # a note of a wrong checksum
+  noted = raw[:-12] + struct.pack('>I', 4) + b'teXta\0bc' + bytes(4) + raw[-12:]  # a comment with a wrong checksum
   (tmp_path / 'b.png').write_bytes(noted)
   np.testing.assert_array_equal(images.read(tmp_path / 'b.png'), images.read(tmp_path / 'a.png'))
 
 
 @pytest.mark.parametrize('chunk', [b'AbCd?', b'IDAT' + zlib.compress(bytes(99))])
-def test_bytes_that_opencv_reads_otherwise_than_pillow_are_not_taken_over(chunk, tmp_path):
+def test_bytes_that_opencv_and_pillow_read_differently_are_not_copied(chunk, tmp_path):
   raw = save(tmp_path / 'a.png', GREY).read_bytes()
   packed = struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
   for place in (33, len(raw) - 12):
@@ -223,7 +223,7 @@ def test_formats_that_pillow_hands_to_other_programs_are_not_read(tmp_path):
     images.read(save(tmp_path / 'a.png', GREY, 'EPS'))
 
 
-def test_pixels_that_are_no_numbers_are_unreadable(tmp_path):
+def test_pixels_that_are_not_finite_are_unreadable(tmp_path):
   path = save(tmp_path / 'a.png', np.full((9, 9), math.nan, np.float32), 'TIFF')
   with pytest.raises(images.Unreadable, match='no numbers'):
     images.read(path)
@@ -247,7 +247,7 @@ def test_a_dicom_file_with_more_frames_than_it_says_is_unreadable(tmp_path):
 
 
 @pytest.mark.parametrize('name, bits', [('BitsAllocated', 32), ('BitsStored', 0), ('SamplesPerPixel', 2)])
-def test_bits_on_which_a_decoder_would_end_the_program_are_refused_before_it_is_asked(name, bits, tmp_path):
+def test_bits_that_would_crash_a_decoder_are_refused_before_it_runs(name, bits, tmp_path):
   header = dicoms.make(dicoms.ramp(low=0, high=250, kind=np.uint8), 8)
   path = dicoms.compress(header, 'jpeg baseline', tmp_path / 'a.dcm')
   setattr(header, name, bits)
@@ -257,7 +257,7 @@ def test_bits_on_which_a_decoder_would_end_the_program_are_refused_before_it_is_
 
 
 def test_a_jpeg_within_a_dicom_file_that_is_damaged_is_unreadable_or_an_image(tmp_path):
-  """GDCM ended the program where a second scan seemed to begin."""
+  """GDCM once ended the program at a second start of scan."""
   header = dicoms.make(dicoms.ramp(low=0, high=250, kind=np.uint8), 8)
   raw = dicoms.compress(header, 'jpeg baseline', tmp_path / 'a.dcm').read_bytes()
   scan = raw.rindex(b'\xff\xda')
@@ -269,7 +269,7 @@ def test_a_jpeg_within_a_dicom_file_that_is_damaged_is_unreadable_or_an_image(tm
       assert not archives.GARBLED.search(str(error))
 
 
-def test_why_a_dicom_file_is_not_read_is_one_line_whatever_is_in_it(tmp_path):
+def test_the_reason_why_a_dicom_file_is_unreadable_is_one_line(tmp_path):
   path = dicoms.save(dicoms.make(dicoms.ramp()), tmp_path / 'a.dcm')
   path.write_bytes(path.read_bytes().replace(b'1.2.840.10008.1.2.1', b'1.2.840.10008.\n\x01.1'))
   with pytest.raises(images.Unreadable, match=r'not read: 1\.2\.840\.10008\.\\n') as caught:
@@ -277,10 +277,10 @@ def test_why_a_dicom_file_is_not_read_is_one_line_whatever_is_in_it(tmp_path):
   assert not archives.GARBLED.search(str(caught.value))
 
 
-# Archives of one's own
+# Custom datasets
 
 @pytest.mark.parametrize('mark', [';', '\t'])
-def test_an_own_table_may_part_its_cells_as_spreadsheets_do_in_half_of_europe(mark, tmp_path):
+def test_a_custom_table_may_have_semicolons_or_tabs(mark, tmp_path):
   root = write_clinic(tmp_path)
   table = (root / 'labels.csv').read_text()
   (root / 'labels.csv').write_text(table.replace(',', mark))
@@ -289,7 +289,7 @@ def test_an_own_table_may_part_its_cells_as_spreadsheets_do_in_half_of_europe(ma
 
 
 @pytest.mark.parametrize('name', ['classes.txt', 'boxes.json'])
-def test_a_pipe_or_device_beside_an_own_table_is_refused_and_named(name, tmp_path):
+def test_a_pipe_or_device_beside_a_custom_table_is_refused_and_named(name, tmp_path):
   root = write_clinic(tmp_path)
   (root / 'masks').mkdir()
   os.mkfifo(root / name)
@@ -304,7 +304,7 @@ def test_a_pipe_or_device_beside_an_own_table_is_refused_and_named(name, tmp_pat
 @pytest.mark.parametrize('name, old, new, words', [
   ('labels.csv', 'cast', 'ca\0st', r"cannot be printed: 'ca.*x00st'"),
   ('boxes.json', '{}', '[' * 100_000, 'boxes.json is no COCO file')])
-def test_what_is_odd_beside_an_own_table_is_told_in_one_line(name, old, new, words, tmp_path):
+def test_odd_files_beside_a_custom_table_are_reported_in_one_line(name, old, new, words, tmp_path):
   root = write_clinic(tmp_path)
   (root / 'boxes.json').write_text('{}')
   edit(root / name, old, new)
@@ -342,7 +342,7 @@ def test_a_name_too_long_for_the_disk_is_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize('place, value, words', [
-  (33, 1, 'its table lists 2 entries, its end says 3'),  # of a comment that takes in the entry after it
+  (33, 1, 'its table lists 2 entries, its end says 3'),  # a comment that swallows the next entry
   (45, 128, "'b' lies outside of the file"), (46, 0, 'an entry without a name')])
 def test_a_zip_whose_table_is_damaged_is_refused(place, value, words, tmp_path):
   path = tmp_path / 'set.zip'
@@ -368,7 +368,7 @@ def test_a_disk_that_is_full_while_unpacking_is_named(tmp_path, monkeypatch):
   assert list((tmp_path / 'archives').iterdir()) == []
 
 
-def test_what_goes_wrong_in_a_zip_is_told_in_one_line(tmp_path):
+def test_damage_in_a_zip_is_reported_in_one_line(tmp_path):
   path = tmp_path / 'set.zip'
   with zipfile.ZipFile(path, 'w') as file:
     file.writestr('a\nb\r.txt', b'something')

@@ -1,4 +1,4 @@
-"""Hostile configs, weights and workdirs: what the fuzz has found, each in its shortest form."""
+"""Hostile configs, weights and workdirs. Each case was found by the fuzz and is given in its shortest form."""
 
 import json
 import os
@@ -30,7 +30,7 @@ from tests.support.changed import change
 
 
 def refuse(config, devices=1, **fields):
-  """The one line with which a config is refused, and its remedy {field: value}."""
+  """The line with which a config is refused, and its remedy {field: value}."""
   with pytest.raises(ConfigError) as caught:
     check_config(change(config, **fields), devices=devices, processes=1)
   assert str(caught.value).isprintable()
@@ -57,7 +57,7 @@ def test_the_remedy_of_one_wrong_value_is_itself_accepted(field, value, devices)
   ('workdir', 'a\0b'), ('workdir', '\udcff'), ('workdir', 'gs://bucket/run'), ('workdir', 'x' * 300),
   ('data.dir', '~/data'), ('name', 'a\nb'), ('data.datasets', ('../x',)), ('data.datasets', ('mura', 'mura')),
   ('data.weights', '1,nan,1,1,1'), ('data.phantoms.images', 0)])
-def test_values_that_would_end_a_run_later_are_refused_at_once(field, value):
+def test_values_that_would_fail_later_are_refused_at_once(field, value):
   words, remedy = refuse(pretrain.get_config(), **{field: value})
   assert field.split('.')[-1] in words
   if remedy:
@@ -68,7 +68,7 @@ def test_values_that_would_end_a_run_later_are_refused_at_once(field, value):
   ('tasks.tuberculosis.objects', 0), ('tasks.tuberculosis.head.anchor_sizes', ((8,), (16,))), ('rounds', 10**9),
   ('tasks.lung.head.dilations', (1, 2, 'x')), ('tasks.lung.head.output_stride', 7), ('tasks.lung.kind', 'detection'),
   ('tasks.tuberculosis.head.roi_sample', (16, 64)), ('tasks.lung.steps', 10**7), ('tasks.lung.kind', 'words')])
-def test_cards_that_no_task_can_be_made_of_are_refused(field, value):
+def test_task_configs_that_no_task_can_be_made_of_are_refused(field, value):
   words, remedy = refuse(continual.get_config(), **{field: value})
   assert words
   if remedy:
@@ -116,14 +116,14 @@ def test_a_mistake_in_the_last_stage_of_the_recipe_is_found_before_the_first(tmp
     stages.check_run(config)
 
 
-@pytest.mark.parametrize('text, said', [
+@pytest.mark.parametrize('text, expected', [
   ('1 / 0', 'ZeroDivisionError.*line 1'), ('import no_such_module', 'ModuleNotFoundError'),
   ('def get_config():\n  return None', 'gives NoneType'), ('def get_config():\n  return {}', 'gives dict')])
-def test_a_config_file_that_is_none_is_told_in_one_line(text, said, tmp_path):
+def test_a_file_that_is_not_a_config_is_reported_in_one_line(text, expected, tmp_path):
   (tmp_path / 'odd.py').write_text(text)
-  config, told = parse([f'--config={tmp_path}/odd.py'])
-  assert config is None and len(told.splitlines()) == 1
-  assert re.search(said, told)
+  config, output = parse([f'--config={tmp_path}/odd.py'])
+  assert config is None and len(output.splitlines()) == 1
+  assert re.search(expected, output)
 
 
 # Weights
@@ -145,7 +145,7 @@ def refuse_weights(path):
 
 @pytest.mark.parametrize('name', ['conv1.weight', 'bn1.running_var'])
 @pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])
-def test_weights_that_are_no_numbers_are_refused_by_name(name, value, arrays, tmp_path):
+def test_weights_that_are_not_finite_are_refused_by_name(name, value, arrays, tmp_path):
   spoilt = arrays[name].astype(np.float64)
   spoilt.flat[0] = value
   safetensors.numpy.save_file(arrays | {name: spoilt}, tmp_path / 'a.safetensors')
@@ -184,7 +184,7 @@ def test_weights_that_do_not_fit_the_memory_are_refused(tmp_path):
   path, header = tmp_path / 'a.safetensors', b'{"a":{"dtype":"F32","shape":[250000000],"data_offsets":[0,1000000000]}}'
   with open(path, 'wb') as file:
     file.write(len(header).to_bytes(8, 'little') + header)
-    file.truncate(8 + len(header) + 10 ** 9)  # takes no room on the disk
+    file.truncate(8 + len(header) + 10 ** 9)  # a sparse file
   script = ('import pathlib, resource, sys; from mtpret_jax.models import torchvision_weights\n'
             'used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()\n'
             'resource.setrlimit(resource.RLIMIT_AS, (used + 15 * 10 ** 8, resource.RLIM_INFINITY))\n'
@@ -218,18 +218,18 @@ def write_config(folder, **fields):
   (folder / saved.FILE).write_text(json.dumps({'config': config.to_dict()}))
 
 
-def test_runs_that_say_that_they_came_from_each_other_are_refused(tmp_path):
+def test_runs_that_claim_to_start_from_each_other_are_refused(tmp_path):
   one, two = tmp_path / 'one', tmp_path / 'two'
   write_config(one, init='md_moco', init_from=str(two))
   write_config(two, init='md_moco', init_from=str(one))
-  with pytest.raises(ConfigError, match='came from itself'):
+  with pytest.raises(ConfigError, match='claims to descend from itself'):
     initial_weights.list_pretraining_datasets({'init': 'md_moco', 'init_from': str(one)})
 
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"config": 5}', '[' * 100_000, '{"config": {"objective": []}}',
                                   '{"config": {"objective": "moco", "data": {"datasets": "mura"}}}',
                                   '{"config": {"objective": "moco", "data": {"datasets": ["mura"]}}}'])
-def test_a_damaged_config_of_a_run_is_told_in_one_line(text, tmp_path):
+def test_a_damaged_config_of_a_run_is_reported_in_one_line(text, tmp_path):
   (tmp_path / saved.FILE).write_text(text)
   for read in (lambda: initial_weights.list_pretraining_datasets({'init': 'other', 'init_from': str(tmp_path)}),
                lambda: test_scores.read_trained_config(str(tmp_path))):
@@ -239,23 +239,23 @@ def test_a_damaged_config_of_a_run_is_told_in_one_line(text, tmp_path):
 
 
 def test_a_config_of_a_run_with_a_dataset_twice_is_damaged(tmp_path):
-  told = {'config': {'objective': 'moco', 'data': {'datasets': ['mura', 'mura']}}}
-  (tmp_path / saved.FILE).write_text(json.dumps(told))
+  contents = {'config': {'objective': 'moco', 'data': {'datasets': ['mura', 'mura']}}}
+  (tmp_path / saved.FILE).write_text(json.dumps(contents))
   with pytest.raises(ConfigError, match='is damaged, data.datasets is'):
     saved.read_config(tmp_path)
 
 
-def test_a_config_other_than_the_checkpoints_is_not_believed(two_tasks_run, two_tasks, tmp_path):
+def test_a_config_that_is_not_the_checkpoints_is_refused(two_tasks_run, two_tasks, tmp_path):
   workdir, _ = two_tasks_run
-  told = json.loads((workdir / saved.FILE).read_text())['config']
+  contents = json.loads((workdir / saved.FILE).read_text())['config']
   mark = test_scores.checkpoint.read_fingerprint(workdir)
-  saved.check_unchanged(told, mark, workdir)
+  saved.check_unchanged(contents, mark, workdir)
   for field, value in (('trunk', 'resnet18'), ('order', 'joint'), ('tasks', {}), ('seed', None)):
     with pytest.raises(ConfigError, match=f'differ in .*{field}'):
-      saved.check_unchanged(told | {field: value}, mark, workdir)
-  more = told['data'] | {'datasets': [*told['data']['datasets'], 'mura']}
+      saved.check_unchanged(contents | {field: value}, mark, workdir)
+  more = contents['data'] | {'datasets': [*contents['data']['datasets'], 'mura']}
   with pytest.raises(ConfigError, match='data.mura'):
-    saved.check_unchanged(told | {'data': more}, mark, workdir)
+    saved.check_unchanged(contents | {'data': more}, mark, workdir)
 
 
 def test_scores_that_are_a_pipe_are_refused_and_not_waited_for(tmp_path):
