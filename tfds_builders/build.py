@@ -1,7 +1,9 @@
-"""Prepares downloaded archives for reading, without TensorFlow.
+"""Prepares downloaded archives for training: reads the labels, resizes the images, splits by patient, writes records.
 
     python -m tfds_builders.build nih_chest_xray mura --archives /archives --data_dir /prepared --size 256
     python -m tfds_builders.build nih_chest_xray --archives /archives --data_dir /prepared --beam -- --runner=...
+
+TensorFlow is not needed.
 """
 import argparse
 import contextlib
@@ -16,6 +18,8 @@ import sys
 import tempfile
 import time
 import types
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
@@ -30,105 +34,115 @@ log = logging.getLogger(__name__)
 
 
 class ArchiveChanged(ValueError):
-  """What is prepared was made from another archive than the one at hand."""
+  """The prepared dataset was made from another archive than the one at hand."""
 
 
-def load(name):
-  """Module of a builder: has `ARCHIVE` and `Builder`."""
+def load(name: str) -> types.ModuleType:
+  """Module of a builder; it has `ARCHIVE`, `Builder` and `read_archive`."""
   if name not in NAMES:
-    raise ValueError(f'unknown dataset {name!r}; have {", ".join(NAMES)}')
+    raise ValueError(f'unknown dataset {name!r}; choose from {", ".join(NAMES)}')
   return importlib.import_module(f'tfds_builders.{name}.{name}_dataset_builder')
 
 
-def find_root(name, archives_dir):
-  """Where the archive of a dataset lies: of one of NAMES, or an own one, <archives_dir>/<name> with a labels.csv.
+def find_root(name: str, archives_dir: str | os.PathLike[str]) -> pathlib.Path:
+  """Root of a dataset's archive. For a custom dataset this is <archives_dir>/<name>, which holds labels.csv.
 
   Raises:
     archives.ArchiveMissing: the message says what was expected.
   """
-  return archives.find(load(name).ARCHIVE, archives_dir) if name in NAMES else custom.find(name, archives_dir)
+  if name in NAMES:
+    return archives.find_root(load(name).ARCHIVE, archives_dir)
+  return custom.find_root(name, archives_dir)
 
 
-def locate(name, data_dir, size='256'):
-  """Where a dataset is, or would be, prepared: <data_dir>/<name>/<size>/<version>."""
+def locate(name: str, data_dir: str | os.PathLike[str], size: str = '256') -> pathlib.Path:
+  """Folder of a prepared dataset, whether it exists or not: <data_dir>/<name>/<size>/<version>."""
   if size not in dataset.SIZES:
-    raise ValueError(f'unknown size {size!r}; have {", ".join(dataset.SIZES)}')
+    raise ValueError(f'unknown size {size!r}; choose from {", ".join(dataset.SIZES)}')
   return pathlib.Path(data_dir).expanduser().absolute() / name / size / str(dataset.VERSION)
 
 
-def missing(names, archives_dir, data_dir=None, size='256'):
-  """One ArchiveMissing for each dataset that has no archive and, with a data_dir, is not prepared either."""
-  absent = []
+def find_missing(
+    names: Sequence[str], archives_dir: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None,
+    size: str = '256') -> list[archives.ArchiveMissing]:
+  """One ArchiveMissing per dataset that has no archive and, if a data_dir is given, is not prepared there either."""
+  missing = []
   for name in names:
     try:
       find_root(name, archives_dir)
     except archives.ArchiveMissing as error:
       if data_dir is None or not is_prepared(locate(name, data_dir, size)):
-        absent.append(error)
-  return absent
+        missing.append(error)
+  return missing
 
 
-def is_prepared(path):
-  """The index is written last: a build that was stopped before it is done again."""
+def is_prepared(path: pathlib.Path) -> bool:
+  """The index is written last, so an interrupted build does not count."""
   return (path / 'dataset_info.json').exists() and (path / index.NAME).exists()
 
 
-def prepare(name, archives_dir, data_dir, size='256', overwrite=False, tolerated=dataset.TOLERATED, beam=None):
-  """Prepares one dataset, or does nothing where the same archive has been prepared there.
+def prepare(
+    name: str, archives_dir: str | os.PathLike[str], data_dir: str | os.PathLike[str], size: str = '256',
+    overwrite: bool = False, tolerated: float = dataset.TOLERATED, beam: Sequence[str] | None = None) -> pathlib.Path:
+  """Prepares one dataset. Does nothing if it has been prepared there from the same archive.
 
   Args:
-    name: one of NAMES, or of an own archive.
-    archives_dir: folder with the downloads, see `archives.find`.
+    name: one of NAMES, or a custom dataset.
+    archives_dir: folder with the downloads, see `archives.find_root`.
     data_dir: folder of prepared datasets.
     size: 'original', '512' or '256'.
-    overwrite: whether to replace what is prepared.
-    tolerated: share of the archive that may be bad.
-    beam: options of an Apache Beam pipeline that makes the records, as on its command line; None for threads here.
+    overwrite: whether to replace a prepared dataset.
+    tolerated: fraction of the archive that may be bad, from 0 to 1.
+    beam: command-line options of the Apache Beam pipeline that makes the records; None uses threads of this process.
 
   Returns:
-    pathlib.Path of the prepared version, for tfds.builder_from_directory. It holds rejects.csv and index.csv, too.
+    Folder of the prepared version, for tfds.builder_from_directory. It also holds rejects.csv and index.csv.
 
   Raises:
     archives.ArchiveMissing: no archive, and nothing prepared.
-    ArchiveChanged: prepared from an archive with other files, and not to be overwritten.
-    dataset.TooManyRejects: nothing is left behind then.
-    ModuleNotFoundError: Beam is asked for and not installed.
+    ArchiveChanged: prepared from an archive with other files, and `overwrite` is false.
+    dataset.TooManyRejects: nothing is left behind.
+    ModuleNotFoundError: `beam` is given but Apache Beam is not installed.
   """
   path = locate(name, data_dir, size)
   if is_prepared(path) and not overwrite:
-    refuse_other(name, archives_dir, path)
+    check_archive(name, archives_dir, path)
     return path
   root = find_root(name, archives_dir)  # before anything is deleted
-  make = load(name).Builder if name in NAMES else custom.make_builder(name, root)
+  make_builder = load(name).Builder if name in NAMES else custom.make_builder(name, root)
   manual = tfds.download.DownloadConfig(manual_dir=pathlib.Path(archives_dir).expanduser().absolute())
   if beam is not None:
-    make, manual.beam_options = spread(make, beam)
+    make_builder, manual.beam_options = use_beam(make_builder, beam)
   shutil.rmtree(path, ignore_errors=True)
-  for debris in path.parent.glob(f'incomplete.*_{path.name}'):
-    log.warning('%s is left of a build that was killed (or belongs to one that runs now): it may be deleted', debris)
-  builder = make(data_dir=pathlib.Path(data_dir).expanduser().absolute(), config=size, file_format='array_record')
+  for leftover in path.parent.glob(f'incomplete.*_{path.name}'):
+    log.warning('%s is from a killed build, or from one that is running now. Delete it if no build is running.',
+                leftover)
+  builder = make_builder(
+    data_dir=pathlib.Path(data_dir).expanduser().absolute(), config=size, file_format='array_record')
   builder.tolerated = tolerated
   builder._example_writer = functools.partial(writer.SortedWriter, builder.info.file_format)
-  # TFDS wants a folder for downloads even where nothing is downloaded; not one left in data_dir.
-  with hushed(), spill_without_tensorflow(), tempfile.TemporaryDirectory() as downloads:
+  # TFDS needs a download folder even if nothing is downloaded; a temporary one keeps data_dir clean.
+  with silence_tfds(), spill_without_tensorflow(), tempfile.TemporaryDirectory() as downloads:
     builder.download_and_prepare(download_dir=downloads, download_config=manual)
-  index.write(path, builder.rules)
+  index.write(path, builder.split_rules)
   return path
 
 
-def spread(make, options):
-  """(builder class, pipeline options) for Apache Beam; imported only here, since it is an optional extra."""
+def use_beam(
+    builder_class: type[tfds.core.GeneratorBasedBuilder],
+    options: Sequence[str]) -> tuple[type[tfds.core.GeneratorBasedBuilder], Any]:
+  """(builder class, pipeline options) for Apache Beam. Imports it only here, since it is an optional extra."""
   try:
     from apache_beam.options import pipeline_options
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError('--beam needs Apache Beam: pip install -r requirements.txt "apache-beam>=2.77,<3"',
                               name=error.name) from error
   from tfds_builders.common import beam
-  return beam.spread(make), pipeline_options.PipelineOptions(options)
+  return beam.use_workers(builder_class), pipeline_options.PipelineOptions(options)
 
 
-def refuse_other(name, archives_dir, path):
-  """Raises ArchiveChanged if the archive at hand is not the one prepared; an archive since deleted is no fault."""
+def check_archive(name: str, archives_dir: str | os.PathLike[str], path: pathlib.Path) -> None:
+  """Raises ArchiveChanged if `path` was prepared from another archive; a deleted archive is fine."""
   try:
     root = find_root(name, archives_dir)
   except archives.ArchiveMissing:
@@ -139,22 +153,23 @@ def refuse_other(name, archives_dir, path):
   if now != then:
     raise ArchiveChanged(
       f'{path} was prepared from another archive ({then["files"]} files, {then["sha256"][:12]}) than {root} '
-      f'({now["files"]} files, {now["sha256"][:12]}): prepare with --overwrite, or into another --data_dir')
+      f'({now["files"]} files, {now["sha256"][:12]}). Prepare it again with --overwrite, or use another --data_dir')
 
 
-def describe(name):
-  """What the builder `name` says of its dataset before there is any archive: findings, relation, mask, kinds."""
+def declared_metadata(name: str) -> dict[str, Any]:
+  """Metadata that a builder declares without reading any archive: findings, relation, value, mask, box_classes."""
   with tempfile.TemporaryDirectory() as folder:
     return dict(load(name).Builder(data_dir=folder, config='256').info.metadata)
 
 
-def read_metadata(path):
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Metadata of a prepared dataset."""
   return tfds.builder_from_directory(path).info.metadata
 
 
 @contextlib.contextmanager
-def hushed():
-  """Turns off TFDS's prints and bars; warnings and errors stay, and our own bar is not TFDS's."""
+def silence_tfds() -> Iterator[None]:
+  """Turns off TFDS's output and progress bars. Warnings, errors and our own progress bar stay."""
   tfds.disable_progress_bar()
   try:
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
@@ -164,11 +179,11 @@ def hushed():
 
 
 @contextlib.contextmanager
-def spill_without_tensorflow():
+def spill_without_tensorflow() -> Iterator[None]:
   """Lets TFDS sort a split of more than 1 GB without TensorFlow.
 
-  TFDS sorts records by hash in memory, and from 1 GB on in bucket files, for which it uses tf.io.gfile even if the
-  records are array_record (4.9.10, core/shuffle.py). Its three calls are given plain files here.
+  TFDS sorts records by hash in memory, and above 1 GB in bucket files. For these it uses tf.io.gfile, even if the
+  records are array_record (4.9.10, core/shuffle.py). This replaces the three calls by ordinary files.
   """
   if importlib.util.find_spec('tensorflow'):
     yield
@@ -183,59 +198,63 @@ def spill_without_tensorflow():
     shuffle.tf = lazy
 
 
-def open_bucket(path, mode):
+def open_bucket(path: str, mode: str) -> 'Bucket | IO[Any]':
   return Bucket(path) if mode == 'wb' else open(path, mode)
 
 
 class Bucket:
-  """A file that is open only while written to: TFDS keeps 1000 of them, and the usual limit is 1024 open files."""
+  """A file that is open only during a write: TFDS keeps 1000 of them, and the usual limit is 1024 open files."""
 
-  def __init__(self, path):
+  def __init__(self, path: str) -> None:
     self.path = path
 
-  def write(self, data):
+  def write(self, data: bytes) -> None:
     with open(self.path, 'ab') as file:
       file.write(data)
 
-  def flush(self):
+  def flush(self) -> None:
     pass
 
-  def close(self):
+  def close(self) -> None:
     pass
 
 
-def summarise(path):
-  """What is prepared, in a few lines: images per split, size, rejects, what was left out."""
+def summarise(path: str | os.PathLike[str]) -> str:
+  """A few lines on a prepared dataset: images per split, size, rejects, images left out."""
   info = tfds.builder_from_directory(path).info
   counts = ', '.join(f'{name} {split.num_examples:,}' for name, split in info.splits.items())
   lines = [f'{path}: {counts} images, {info.dataset_size / 2**20:,.1f} MiB']
-  for title, table in (('rejected (rejects.csv)', 'rejects'), ('left out', 'left_out')):
+  for title, table in (('rejected (see rejects.csv)', 'rejects'), ('left out', 'left_out')):
     lines += [f'  {title}: {count:,} {reason}' for reason, count in info.metadata[table].items()]
   return '\n'.join(lines)
 
 
-def main(arguments=None):
-  parser = argparse.ArgumentParser(prog='python -m tfds_builders.build', description=__doc__.split('\n')[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+  """The command line; returns 2 if an archive is missing, 1 if a build failed, else 0."""
+  parser = argparse.ArgumentParser(prog='python -m tfds_builders.build', description=(__doc__ or '').split('\n')[0])
   parser.add_argument('names', nargs='+', metavar='NAME',
-                      help=f'{", ".join(NAMES)}, all of these, or an own archive (own_archive/README.md)')
-  parser.add_argument('--archives', required=True, help='folder with the downloads, unpacked')
-  parser.add_argument('--data_dir', required=True, help='folder for what is prepared')
-  parser.add_argument('--size', default='256', choices=list(dataset.SIZES), help='pixels of the longer side, at most')
-  parser.add_argument('--overwrite', action='store_true', help='replace what is prepared')
-  parser.add_argument('--tolerated', type=float, default=dataset.TOLERATED, help='share of an archive that may be bad')
+                      help=f'datasets: {", ".join(NAMES)}; "all" for all of these; or the name of your own dataset '
+                           '(see tfds_builders/custom/README.md)')
+  parser.add_argument('--archives', required=True, help='folder with the unpacked downloads')
+  parser.add_argument('--data_dir', required=True, help='folder to write the prepared datasets to')
+  parser.add_argument('--size', default='256', choices=list(dataset.SIZES),
+                      help='maximum length of the longer side, in pixels (default: %(default)s)')
+  parser.add_argument('--overwrite', action='store_true', help='replace datasets that are already prepared')
+  parser.add_argument('--tolerated', type=float, default=dataset.TOLERATED, metavar='FRACTION',
+                      help='fraction of an archive that may be bad before the build fails (default: %(default)s)')
   parser.add_argument('--beam', action='store_true',
-                      help='make the records in an Apache Beam pipeline; its options follow after --')
+                      help='make the records in an Apache Beam pipeline; put its options after --')
   arguments = list(sys.argv[1:] if arguments is None else arguments)
   end = arguments.index('--') if '--' in arguments else len(arguments)
   flags, beam = parser.parse_args(arguments[:end]), arguments[end + 1:]
   if beam and not flags.beam:
-    parser.error(f'{" ".join(beam)} are options of Apache Beam, which runs with --beam only')
+    parser.error(f'options after -- are for Apache Beam: add --beam, or remove {" ".join(beam)}')
   names = NAMES if 'all' in flags.names else flags.names
-  absent = missing(names, flags.archives, None if flags.overwrite else flags.data_dir, flags.size)
-  for error in absent:
+  missing = find_missing(names, flags.archives, None if flags.overwrite else flags.data_dir, flags.size)
+  for error in missing:
     unknown = isinstance(error, custom.UnknownDataset)
-    print(f'{error}; builders there are: {", ".join(NAMES)}' if unknown else error, file=sys.stderr)
-  if absent:
+    print(f'{error}. Datasets with a builder: {", ".join(NAMES)}' if unknown else error, file=sys.stderr)
+  if missing:
     return 2
   for name in names:
     start, before = time.time(), is_prepared(locate(name, flags.data_dir, flags.size)) and not flags.overwrite
@@ -245,7 +264,7 @@ def main(arguments=None):
     except (ValueError, OSError, ModuleNotFoundError) as error:
       print(error, file=sys.stderr)
       return 1
-    print(summarise(path), 'prepared before' if before else f'{time.time() - start:.1f} s', sep='\n  ')
+    print(summarise(path), 'already prepared' if before else f'{time.time() - start:.1f} s', sep='\n  ')
   return 0
 
 

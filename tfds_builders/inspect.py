@@ -1,40 +1,54 @@
-"""Shows a prepared dataset: what is in it, as a table, and how it looks, on a sheet with masks and boxes drawn.
+"""Shows a prepared dataset: a table of its labels, and a sheet of images with masks and boxes drawn in.
 
     python -m tfds_builders.inspect nih_chest_xray --data_dir /prepared --sheet nih.png
 
-The rows of the table count images: those with a finding, with a box of a kind, with a mask of a class.
+The table counts images: those with a finding, with a box of a class, with a mask of a class.
 """
 import argparse
 import collections
 import io
+import os
 import pathlib
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import PIL.Image
 import tensorflow_datasets as tfds
 import tqdm
 
 from tfds_builders import build
-from tfds_builders.common import contact_sheet, dataset, index, splits
+from tfds_builders.common import contact_sheet, dataset, images, index, splits
 
-SPLITS = tuple(splits.SHARES)
+SPLITS = tuple(splits.FRACTIONS)
 TEXTS = ('part', 'view', 'sex')
-SHOWN = 8  # of the different values of a text field
-DAMAGE = 10  # lines of damage that are printed
+MAX_VALUES = 8  # different values of a text field that are printed
+MAX_DAMAGE = 10  # damaged records that are printed
 
 
 class Survey:
-  """Counts over a dataset: `table[row][split]`, `sizes` [(height, width)], `texts[field][value]`, `values[split]`."""
+  """Statistics of a dataset.
 
-  def __init__(self):
-    self.table = collections.defaultdict(collections.Counter)
-    self.texts = collections.defaultdict(collections.Counter)
-    self.values = collections.defaultdict(list)
-    self.ages, self.sizes, self.patients = [], [], collections.defaultdict(set)
+  Attributes:
+    table: {row: {split: images}}.
+    texts: {text field: {value: images}}.
+    values: {split: [regression value, ...]}.
+    patients: {split: {patient, ...}}.
+    ages: in years, where known.
+    sizes: [(height, width), ...] in pixels.
+  """
 
-  def add(self, split, record, labels):
-    """`labels` is what `label` says of the record."""
+  def __init__(self) -> None:
+    self.table: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    self.texts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    self.values: dict[str, list[float]] = collections.defaultdict(list)
+    self.patients: dict[str, set] = collections.defaultdict(set)
+    self.ages: list[float] = []
+    self.sizes: list[tuple[int, int]] = []
+
+  def add(self, split: str, record: dict[str, Any], labels: Sequence[str]) -> None:
+    """Counts a record; `labels` are its rows of the table, from `list_labels`."""
     self.table['images'][split] += 1
     self.patients[split].add(record['patient'])
     for name in labels:
@@ -51,138 +65,151 @@ class Survey:
       self.sizes.append((image.height, image.width))
 
 
-def label(record, about):
-  """What a record shows, as rows of the table: {name: None}, in the order of the metadata."""
-  rows = {}
+def list_labels(record: dict[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+  """The rows of the table that a record counts in, in the order of the metadata."""
+  rows: dict[str, None] = {}  # a dict keeps the order and drops repetitions
   if 'present' in record:
-    for name, present, known in zip(about['findings'], record['present'], record['label_mask'], strict=True):
+    for name, present, known in zip(metadata['findings'], record['present'], record['label_mask'], strict=True):
       if not known:
         rows[f'{name}: unknown'] = None
       elif present:
         rows[name] = None
   if 'objects' in record:
-    rows |= dict.fromkeys(f'box of {about["box_classes"][kind]}' for kind in record['objects']['class_id'])
+    rows |= dict.fromkeys(
+      f'box of {metadata["box_classes"][class_id]}' for class_id in record['objects']['class_id'])
   if 'mask' in record:
-    there = contact_sheet.decode(record['mask']).ravel()
-    rows |= {f'mask of {name}': None for value, name in enumerate(about['mask']) if value and (there == value).any()}
-    if (there == dataset.UNANNOTATED).any():
+    mask = images.decode_stored(record['mask']).ravel()
+    rows |= {f'mask of {name}': None
+             for value, name in enumerate(metadata['mask']) if value and (mask == value).any()}
+    if (mask == dataset.UNANNOTATED).any():
       rows['mask with unannotated pixels'] = None
-  return rows
+  return list(rows)
 
 
-def survey(path, picture_count=0):
+def survey(
+    path: str | os.PathLike[str], picture_count: int = 0) -> tuple[Survey, list[tuple[str, dict[str, Any]]]]:
   """Reads every record of a prepared version once.
 
   Returns:
-    Survey, and up to `picture_count` [(split, record)] in which the labels take turns, rare ones first.
+    The statistics, and up to `picture_count` [(split, record), ...] that show as many different labels as possible.
   """
   builder = tfds.builder_from_directory(path)
-  about, seen, shelf = builder.info.metadata, Survey(), collections.defaultdict(list)
+  metadata, stats = builder.info.metadata, Survey()
+  by_label: dict[str, list] = collections.defaultdict(list)
   total = sum(builder.info.splits[split].num_examples for split in SPLITS)
   with tqdm.tqdm(total=total, desc=f'inspect {builder.name}', unit=' images', disable=None, leave=False) as bar:
     for split in SPLITS:
       for raw in index.scan(builder, split):
         record = index.parse(builder, raw)
-        labels = label(record, about)
-        seen.add(split, record, labels)
+        labels = list_labels(record, metadata)
+        stats.add(split, record, labels)
         for name in labels or ['none']:
-          if len(shelf[name]) < picture_count:
-            shelf[name].append((split, record))
+          if len(by_label[name]) < picture_count:
+            by_label[name].append((split, record))
         bar.update()
-  return seen, take_turns(shelf, picture_count)
+  return stats, choose_pictures(by_label, picture_count)
 
 
-def take_turns(shelf, count):
-  """`count` of the (split, record) on the shelves, each once, one from each shelf in turn, short shelves first."""
-  chosen = {}
-  shelves = [list(shelf[name]) for name in sorted(shelf, key=lambda name: (len(shelf[name]), name))]
-  while any(shelves):
-    for pile in shelves:
-      if pile and len(chosen) < count:
-        split, record = pile.pop(0)
+def choose_pictures(
+    by_label: Mapping[str, Sequence[tuple[str, dict[str, Any]]]],
+    count: int) -> list[tuple[str, dict[str, Any]]]:
+  """Chooses `count` different (split, record), one per label in turn, rare labels first."""
+  chosen: dict[str, tuple[str, dict[str, Any]]] = {}
+  queues = [list(by_label[name]) for name in sorted(by_label, key=lambda name: (len(by_label[name]), name))]
+  while any(queues):
+    for queue in queues:
+      if queue and len(chosen) < count:
+        split, record = queue.pop(0)
         chosen.setdefault(record['image_id'], (split, record))
-      elif pile:
+      elif queue:
         return list(chosen.values())
   return list(chosen.values())
 
 
-def describe(path, seen):
-  """The survey in words, as lines."""
+def describe(path: str | os.PathLike[str], stats: Survey) -> list[str]:
+  """The statistics as printed lines."""
   info = tfds.builder_from_directory(path).info
-  rows = [('', *SPLITS), ('images', *(f'{seen.table["images"][split]:,}' for split in SPLITS)),
-          ('patients', *(f'{len(seen.patients[split]):,}' for split in SPLITS))]
+  table = stats.table
+  rows: list[tuple] = [('', *SPLITS), ('images', *(f'{table["images"][split]:,}' for split in SPLITS)),
+                       ('patients', *(f'{len(stats.patients[split]):,}' for split in SPLITS))]
   indexed = index.read(path)
   for rule in ('paper', 'official'):
     count = collections.Counter(row[rule] for row in indexed)
     if any(count[split] for split in SPLITS):
       rows.append((f'images by rule {rule}', *(f'{count[split]:,}' for split in SPLITS)))
-  rows += [(name, *(f'{seen.table[name][split]:,}' for split in SPLITS)) for name in order(seen, info.metadata)]
-  if any(seen.values.values()):
+  rows += [(name, *(f'{table[name][split]:,}' for split in SPLITS)) for name in list_rows(table, info.metadata)]
+  if any(stats.values.values()):
     title = f'{info.metadata["value"]["name"]} ({info.metadata["value"]["unit"]}), median (range)'
-    rows.append((title, *(spread(seen.values[split]) for split in SPLITS)))
+    rows.append((title, *(format_range(stats.values[split]) for split in SPLITS)))
   widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
   lines = [f'{info.name} {info.version}, stored size {info.metadata["size"]}: {path}']
   lines += ['  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(
     row[1:], widths[1:], strict=True))]).rstrip() for row in rows]
-  for side, pixels in (('height', [height for height, _ in seen.sizes]), ('width', [width for _, width in seen.sizes])):
-    lines.append(f'{side} in pixels, median (range): {spread(pixels)}')
-  if seen.ages:
-    lines.append(f'age in years of {len(seen.ages):,} images, median (range): {spread(seen.ages)}')
+  for side, pixels in (('height', [height for height, _ in stats.sizes]),
+                       ('width', [width for _, width in stats.sizes])):
+    lines.append(f'{side} in pixels, median (range): {format_range(pixels)}')
+  if stats.ages:
+    lines.append(f'age in years of {len(stats.ages):,} images, median (range): {format_range(stats.ages)}')
   for field in TEXTS:
-    if set(seen.texts[field]) != {'unknown'}:
-      counts = seen.texts[field].most_common()
-      rest = f' and {len(counts) - SHOWN} more' if len(counts) > SHOWN else ''
-      lines.append(f'{field}: {", ".join(f"{value} {count:,}" for value, count in counts[:SHOWN])}{rest}')
-  for title, table in (('rejected (rejects.csv)', 'rejects'), ('left out', 'left_out')):
-    lines += [f'{title}: {count:,} {reason}' for reason, count in info.metadata[table].items()]
+    if set(stats.texts[field]) != {'unknown'}:
+      counts = stats.texts[field].most_common()
+      rest = f' and {len(counts) - MAX_VALUES} more' if len(counts) > MAX_VALUES else ''
+      lines.append(f'{field}: {", ".join(f"{value} {count:,}" for value, count in counts[:MAX_VALUES])}{rest}')
+  for title, key in (('rejected (see rejects.csv)', 'rejects'), ('left out', 'left_out')):
+    lines += [f'{title}: {count:,} {reason}' for reason, count in info.metadata[key].items()]
   return lines
 
 
-def order(seen, about):
-  """Rows of the table but the first, in the order of the metadata."""
-  names = [row for name in about['findings'] for row in (name, f'{name}: unknown')]
-  names += ['boxes in all', *(f'box of {name}' for name in about['box_classes'])]
-  names += [f'mask of {name}' for name in about['mask']] + ['mask with unannotated pixels']
-  return [name for name in names if name in seen.table]
+def list_rows(table: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+  """Rows of the table below 'images', in the order of the metadata."""
+  names = [row for name in metadata['findings'] for row in (name, f'{name}: unknown')]
+  names += ['boxes in all', *(f'box of {name}' for name in metadata['box_classes'])]
+  names += [f'mask of {name}' for name in metadata['mask']] + ['mask with unannotated pixels']
+  return [name for name in names if name in table]
 
 
-def spread(numbers):
+def format_range(numbers: Sequence[float]) -> str:
+  """'median (min-max)', '' for no numbers."""
   return f'{statistics.median(numbers):g} ({min(numbers):g}-{max(numbers):g})' if numbers else ''
 
 
-def main(arguments=None):
-  parser = argparse.ArgumentParser(prog='python -m tfds_builders.inspect', description=__doc__.split('\n')[0])
-  parser.add_argument('name', help='of a prepared dataset')
+def main(arguments: Sequence[str] | None = None) -> int:
+  """The command line; returns 2 if the dataset is not prepared, 1 if records are damaged, else 0."""
+  parser = argparse.ArgumentParser(prog='python -m tfds_builders.inspect', description=(__doc__ or '').split('\n')[0])
+  parser.add_argument('name', help='name of a prepared dataset')
   parser.add_argument('--data_dir', required=True, help='folder of prepared datasets')
-  parser.add_argument('--size', default='256', choices=list(dataset.SIZES), help='that it was prepared at')
-  parser.add_argument('--sheet', help='PNG file to write pictures to; without it none are drawn')
-  parser.add_argument('--images', type=int, default=24, help='pictures on the sheet')
-  parser.add_argument('--verify', action='store_true', help='only compare every record with its SHA-256 in index.csv')
+  parser.add_argument('--size', default='256', choices=list(dataset.SIZES),
+                      help='size the dataset was prepared at (default: %(default)s)')
+  parser.add_argument('--sheet', help='PNG file to draw images into; without it, only the table is printed')
+  parser.add_argument('--images', type=int, default=24, help='images on the sheet (default: %(default)s)')
+  parser.add_argument('--verify', action='store_true',
+                      help='check every record against its SHA-256 in index.csv, and do nothing else')
   flags = parser.parse_args(arguments)
   path = build.locate(flags.name, flags.data_dir, flags.size)
   if not build.is_prepared(path):
-    print(f'{flags.name} is not prepared at size {flags.size} in {flags.data_dir} (no {path}): see '
-          f'python -m tfds_builders.build --help', file=sys.stderr)
+    print(f'{flags.name} is not prepared at size {flags.size} in {flags.data_dir} (no {path}). Prepare it with '
+          f'python -m tfds_builders.build {flags.name} --archives DIR --data_dir {flags.data_dir} --size {flags.size}',
+          file=sys.stderr)
     return 2
   if flags.verify:
     return verify(path)
-  seen, chosen = survey(path, flags.images if flags.sheet else 0)
-  print(*describe(path, seen), sep='\n')
+  stats, chosen = survey(path, flags.images if flags.sheet else 0)
+  print(*describe(path, stats), sep='\n')
   if flags.sheet:
-    about = tfds.builder_from_directory(path).info.metadata
-    contact_sheet.draw(chosen, about).save(flags.sheet)
-    print(f'{len(chosen)} pictures: {pathlib.Path(flags.sheet).absolute()}')
+    metadata = tfds.builder_from_directory(path).info.metadata
+    contact_sheet.draw(chosen, metadata).save(flags.sheet)
+    print(f'{len(chosen)} images drawn: {pathlib.Path(flags.sheet).absolute()}')
   return 0
 
 
-def verify(path):
-  """Prints whether what is stored is what was written; exit code 1 if it is not."""
-  bad = index.find_damage(path)
-  if not bad:
-    print(f'{path}: every record is as it was written')
+def verify(path: pathlib.Path) -> int:
+  """Prints whether all records are as written; returns the exit code, 1 if some are damaged."""
+  damage = index.find_damage(path)
+  if not damage:
+    print(f'{path}: every record is intact')
     return 0
-  print(f'{path}: {len(bad)} damaged, prepare it again with python -m tfds_builders.build --overwrite', *bad[:DAMAGE],
-        sep='\n  ', file=sys.stderr)
+  print(f'{path}: {len(damage)} damaged records; prepare it again with python -m tfds_builders.build --overwrite',
+        *damage[:MAX_DAMAGE], sep='\n  ', file=sys.stderr)
   return 1
 
 

@@ -1,49 +1,51 @@
-"""Which radiographs lie in several datasets, or in several splits of one: what is known, and what is found.
+"""Finds radiographs that are in several datasets, or in several splits of one dataset.
 
     python -m tfds_builders.leakage kermany_pneumonia covid19_radiography --data_dir /prepared
 
-A task is external only if none of its images was in the pretraining; `refuse_external` says no, and why.
+A task is external only if none of its images was used in pretraining. `check_external` raises an error otherwise.
 """
 import argparse
 import csv
 import dataclasses
 import hashlib
 import itertools
+import os
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from concurrent import futures
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
 from tfds_builders import build
-from tfds_builders.common import dataset, fingerprints, index
+from tfds_builders.common import dataset, fingerprints, images, index
 
-# {archive: {archive it took images from: which}}, from their descriptions; names without a builder, too.
-# TBX11K's imgs/extra has Shenzhen's and Montgomery's images; the builder leaves that folder out.
-HOLDS = {
+# {archive: {archive that it took images from: which images}}, from their descriptions. Some have no builder here.
+# TBX11K's imgs/extra holds images of Shenzhen and Montgomery, but its builder leaves that folder out.
+KNOWN_OVERLAPS = {
   'lung_masks': {'shenzhen_cxr': 'all 662 CHNCXR images', 'montgomery_cxr': 'all 138 MCUCXR images'},
-  'rsna_pneumonia': {'nih_chest_xray': 'all 26,684 and 3,000 images'},
+  'rsna_pneumonia': {'nih_chest_xray': 'all 29,684 images'},
   'siim_pneumothorax': {'nih_chest_xray': 'all images'},
   'covid19_radiography': {
-    'rsna_pneumonia': 'the 6,012 of Lung_Opacity and 8,851 of Normal',
-    'kermany_pneumonia': 'the 1,345 of Viral Pneumonia and 1,341 of Normal'},
-  'covidx': {'rsna_pneumonia': 'a part', 'nih_chest_xray': 'a part'},
+    'rsna_pneumonia': '6,012 images of Lung_Opacity and 8,851 of Normal',
+    'kermany_pneumonia': '1,345 images of Viral Pneumonia and 1,341 of Normal'},
+  'covidx': {'rsna_pneumonia': 'some images', 'nih_chest_xray': 'some images'},
 }
-PRINTS = 'prints.npz'  # beside the index, and made anew when that changes
-TELLING = re.compile(r'(?=.*\d.*\d.*\d.*\d).{8,}')  # names that hardly two archives would give to different images
+CACHE = 'fingerprints.npz'  # beside index.csv; computed again when the index changes
+# A file name that two archives would hardly give to different images: at least 8 characters with 4 digits.
+DISTINCTIVE = re.compile(r'(?=.*\d.*\d.*\d.*\d).{8,}')
 CHUNK = 256
 
 
 class NotExternal(ValueError):
-  """Images of a task were in the pretraining."""
+  """Images of a task were used in pretraining."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Prints:
-  """A prepared dataset to be compared: rows of its index, hashes (N,) uint64 and pixels (N, 1024) int8."""
+class Fingerprints:
+  """A prepared dataset for comparison: rows of its index, hashes (N,) uint64 and pixels (N, 1024) int8."""
   name: str
   rows: list
   hashes: np.ndarray
@@ -52,158 +54,163 @@ class Prints:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Row i of one dataset and row j of the other: alike by their prints, of one telling name, or both."""
+  """Row i of one dataset and row j of another: similar by fingerprint, with the same distinctive name, or both."""
   i: int
   j: int
-  alike: bool
-  named: bool
+  similar: bool
+  same_name: bool
 
 
-def trace(name):
-  """{archive: how its images came into `name`}, all the way down; `name` itself among them."""
+def trace_sources(name: str) -> dict[str, str]:
+  """{archive: how its images came into `name`}, followed through all archives between; `name` itself included."""
   found = {name: name}
-  for source, which in HOLDS.get(name, {}).items():
-    for deeper, how in trace(source).items():
-      found.setdefault(deeper, f'{name} has of {source} {which}' + (f'; {how}' if deeper != source else ''))
+  for source, which in KNOWN_OVERLAPS.get(name, {}).items():
+    for deeper, how in trace_sources(source).items():
+      found.setdefault(deeper, f'{name} took {which} from {source}' + (f'; {how}' if deeper != source else ''))
   return found
 
 
-def explain(one, other):
-  """Why two archives are known to have images in common, '' if they are not."""
+def explain_overlap(one: str, other: str) -> str:
+  """Why two archives are known to share images; '' if they are not."""
   if one == other:
     return 'it is the same dataset'
-  ours, theirs = trace(one), trace(other)
+  ours, theirs = trace_sources(one), trace_sources(other)
   reasons = [how for source in ours if source in theirs for how in (ours[source], theirs[source])
              if how not in (one, other)]
   return '; '.join(dict.fromkeys(reasons))
 
 
-def refuse_external(name, pretrained, data_dir=None, size='256'):
-  """Raises NotExternal if a dataset shares images with one of those pretrained on.
+def check_external(
+    name: str, pretrained: Iterable[str], data_dir: str | os.PathLike[str] | None = None, size: str = '256') -> None:
+  """Raises NotExternal if a dataset shares images with one that was used in pretraining.
 
-  Known overlaps count whether the images at hand are the shared ones or not. With a data_dir the prepared datasets
-  are compared as well.
+  Known overlaps count, even if the images at hand are not the shared ones. If a data_dir is given, the images of the
+  prepared datasets are compared too.
 
   Args:
-    name: dataset of the task that is to be called external.
-    pretrained: names of the datasets of the pretraining.
-    data_dir: folder of prepared datasets, which then has to hold all of these.
+    name: dataset of the task that is meant to be external.
+    pretrained: names of the pretraining datasets.
+    data_dir: folder of prepared datasets, which must hold all of these; None compares no images.
+    size: at which they are prepared.
   """
   for other in pretrained:
-    if reason := explain(name, other):
-      raise NotExternal(f'{name} is no external task after pretraining on {other}: {reason}. Report it as internal, or '
+    if reason := explain_overlap(name, other):
+      raise NotExternal(f'{name} is not external after pretraining on {other}: {reason}. Report it as internal, or '
                         f'pretrain without {other}')
   if data_dir is None:
     return
-  ours = take_prints(name, data_dir, size)
+  ours = load_fingerprints(name, data_dir, size)
   for other in pretrained:
-    theirs = take_prints(other, data_dir, size)
-    if pairs := compare(ours, theirs):
+    theirs = load_fingerprints(other, data_dir, size)
+    if pairs := find_pairs(ours, theirs):
       raise NotExternal(
-        f'{name} is no external task after pretraining on {other}: {len({pair.i for pair in pairs}):,} of its '
-        f'{len(ours.rows):,} images are there, too, such as {ours.rows[pairs[0].i]["image_id"]} = '
+        f'{name} is not external after pretraining on {other}: {len({pair.i for pair in pairs}):,} of its '
+        f'{len(ours.rows):,} images are also in {other}, for example {ours.rows[pairs[0].i]["image_id"]} = '
         f'{theirs.rows[pairs[0].j]["image_id"]}. Report it as internal, or pretrain without {other}')
 
 
-def take_prints(name, data_dir, size='256'):
-  """Prints of a prepared dataset, from `prints.npz` beside it or, with a progress bar, from its images."""
+def load_fingerprints(name: str, data_dir: str | os.PathLike[str], size: str = '256') -> Fingerprints:
+  """Fingerprints of a prepared dataset, from the cache beside it or, with a progress bar, from its images."""
   path = build.locate(name, data_dir, size)
   rows = index.read(path)
   state = hashlib.sha256((path / index.NAME).read_bytes()).hexdigest()
   try:
-    with np.load(path / PRINTS) as stored:
+    with np.load(path / CACHE) as stored:
       if str(stored['state']) == state:
-        return Prints(name, rows, stored['hashes'], stored['pixels'])
+        return Fingerprints(name, rows, stored['hashes'], stored['pixels'])
   except FileNotFoundError:
     pass
   builder = tfds.builder_from_directory(path)
 
-  def take(raw):
-    encoded = np.frombuffer(index.parse(builder, raw)['image'], np.uint8)
-    return fingerprints.take(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE))
+  def compute(raw: bytes) -> tuple[np.uint64, np.ndarray]:
+    return fingerprints.fingerprint(images.decode_stored(index.parse(builder, raw)['image']))
 
-  prints = []
+  computed: list[tuple[np.uint64, np.ndarray]] = []
   with (futures.ThreadPoolExecutor(dataset.WORKERS) as pool,
-        tqdm.tqdm(total=len(rows), desc=f'prints of {name}', unit=' images', disable=None, leave=False) as bar):
+        tqdm.tqdm(total=len(rows), desc=f'fingerprints of {name}', unit=' images', disable=None, leave=False) as bar):
     raws = itertools.chain.from_iterable(index.scan(builder, split) for split in ('train', 'validation', 'test'))
     while chunk := list(itertools.islice(raws, CHUNK)):
-      prints += pool.map(take, chunk)
+      computed += pool.map(compute, chunk)
       bar.update(len(chunk))
-  hashes, pixels = np.array([print_[0] for print_ in prints], np.uint64), np.stack([print_[1] for print_ in prints])
-  half = path / f'part.{PRINTS}'
-  np.savez(half, state=state, hashes=hashes, pixels=pixels)
-  half.rename(path / PRINTS)
-  return Prints(name, rows, hashes, pixels)
+  hashes, pixels = np.array([one[0] for one in computed], np.uint64), np.stack([one[1] for one in computed])
+  partial = path / f'part.{CACHE}'
+  np.savez(partial, state=state, hashes=hashes, pixels=pixels)
+  partial.rename(path / CACHE)
+  return Fingerprints(name, rows, hashes, pixels)
 
 
-def compare(one, other):
-  """Pairs of images that two datasets have in common, or of different images of one; sorted by i, j."""
-  first, second, _ = fingerprints.find_same((one.hashes, one.pixels), (other.hashes, other.pixels))
-  alike = set(zip(first.tolist(), second.tolist(), strict=True))
+def find_pairs(one: Fingerprints, other: Fingerprints) -> list[Pair]:
+  """Pairs of the same image in two datasets, or of two images within one; sorted by i, j."""
+  first, second, _ = fingerprints.find_matches((one.hashes, one.pixels), (other.hashes, other.pixels))
+  similar = set(zip(first.tolist(), second.tolist(), strict=True))
   if one is other:
-    alike = {(i, j) for i, j in alike if i < j}
-    return [Pair(i, j, True, False) for i, j in sorted(alike)]
-  theirs = telling_names(other)
-  named = {(i, theirs[name]) for name, i in telling_names(one).items() if name in theirs}
-  return [Pair(i, j, (i, j) in alike, (i, j) in named) for i, j in sorted(alike | named)]
+    similar = {(i, j) for i, j in similar if i < j}
+    return [Pair(i, j, True, False) for i, j in sorted(similar)]
+  theirs = distinctive_names(other)
+  same_name = {(i, theirs[name]) for name, i in distinctive_names(one).items() if name in theirs}
+  return [Pair(i, j, (i, j) in similar, (i, j) in same_name) for i, j in sorted(similar | same_name)]
 
 
-def telling_names(prints):
-  """{name of the file without its folder and ending: row}, of names that are telling and come once."""
-  names = {}
-  for place, row in enumerate(prints.rows):
-    names.setdefault(row['image_id'].rsplit('/', 1)[-1].rsplit('.', 1)[0], []).append(place)
-  return {name: places[0] for name, places in names.items() if len(places) == 1 and TELLING.fullmatch(name)}
+def distinctive_names(prints: Fingerprints) -> dict[str, int]:
+  """{file name without folder and suffix: row}, of the distinctive names that occur once."""
+  names: dict[str, list[int]] = {}
+  for number, row in enumerate(prints.rows):
+    names.setdefault(row['image_id'].rsplit('/', 1)[-1].rsplit('.', 1)[0], []).append(number)
+  return {name: numbers[0] for name, numbers in names.items() if len(numbers) == 1 and DISTINCTIVE.fullmatch(name)}
 
 
-def report(prints):
-  """What a list of datasets share, with one another and between their own splits, as lines of a table."""
-  table = [('of', 'also in', 'images', 'alike', 'same name', 'for example')]
+def report(prints: Sequence[Fingerprints]) -> list[str]:
+  """What datasets share with one another, and between their own splits, as printed lines."""
+  table = [('dataset', 'also in', 'images', 'similar', 'same name', 'example')]
   notes = []
   for one, other in itertools.combinations_with_replacement(prints, 2):
-    pairs = compare(one, other)
+    pairs = find_pairs(one, other)
     if one is other:
       across = [pair for pair in pairs if one.rows[pair.i]['split'] != one.rows[pair.j]['split']]
-      notes.append(f'{one.name}: {len(pairs):,} pairs of images are alike, {len(across):,} of them in two splits')
+      notes.append(f'{one.name}: {len(pairs):,} pairs of similar images, {len(across):,} of them across splits')
       pairs = across
     elif not pairs:
-      notes.append(f'{one.name} and {other.name}: none found'
-                   + (f', though {reason}' if (reason := explain(one.name, other.name)) else ''))
+      notes.append(f'{one.name} and {other.name}: no shared images found'
+                   + (f', although {reason}' if (reason := explain_overlap(one.name, other.name)) else ''))
     if pairs:
       table.append((
         one.name, 'another split' if one is other else other.name,
-        f'{len({pair.i for pair in pairs}):,} of {len(one.rows):,}', f'{sum(pair.alike for pair in pairs):,}',
-        f'{sum(pair.named for pair in pairs):,}',
+        f'{len({pair.i for pair in pairs}):,} of {len(one.rows):,}', f'{sum(pair.similar for pair in pairs):,}',
+        f'{sum(pair.same_name for pair in pairs):,}',
         f'{one.rows[pairs[0].i]["image_id"]} = {other.rows[pairs[0].j]["image_id"]}'))
   widths = [max(map(len, column)) for column in zip(*table, strict=True)]
   lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
   return [*(lines if len(lines) > 1 else []), *notes]
 
 
-def write_pairs(path, prints):
-  """A CSV file of all pairs: dataset, split, image_id, patient, twice; alike, same_name."""
+def write_pairs(path: str | os.PathLike[str], prints: Sequence[Fingerprints]) -> None:
+  """A CSV file of all pairs: dataset, split, image_id and patient of both images, then similar and same_name."""
   with open(path, 'w', newline='', encoding='utf-8') as file:
     table = csv.writer(file)
     fields = ('split', 'image_id', 'patient')
-    table.writerow([f'{field}{side}' for side in (1, 2) for field in ('dataset', *fields)] + ['alike', 'same_name'])
+    table.writerow([f'{field}{side}' for side in (1, 2) for field in ('dataset', *fields)] + ['similar', 'same_name'])
     for one, other in itertools.combinations_with_replacement(prints, 2):
-      for pair in compare(one, other):
-        table.writerow([one.name, *(one.rows[pair.i][field] for field in fields),
-                        other.name, *(other.rows[pair.j][field] for field in fields), int(pair.alike), int(pair.named)])
+      for pair in find_pairs(one, other):
+        table.writerow([
+          one.name, *(one.rows[pair.i][field] for field in fields),
+          other.name, *(other.rows[pair.j][field] for field in fields), int(pair.similar), int(pair.same_name)])
 
 
-def main(arguments=None):
-  parser = argparse.ArgumentParser(prog='python -m tfds_builders.leakage', description=__doc__.split('\n')[0])
-  parser.add_argument('names', nargs='+', metavar='NAME', help='of prepared datasets')
+def main(arguments: Sequence[str] | None = None) -> int:
+  """The command line; returns 2 if a dataset is not prepared, else 0."""
+  parser = argparse.ArgumentParser(prog='python -m tfds_builders.leakage', description=(__doc__ or '').split('\n')[0])
+  parser.add_argument('names', nargs='+', metavar='NAME', help='names of prepared datasets')
   parser.add_argument('--data_dir', required=True, help='folder of prepared datasets')
-  parser.add_argument('--size', default='256', choices=list(dataset.SIZES), help='that they were prepared at')
-  parser.add_argument('--pairs', help='CSV file to list all pairs in')
+  parser.add_argument('--size', default='256', choices=list(dataset.SIZES),
+                      help='size the datasets were prepared at (default: %(default)s)')
+  parser.add_argument('--pairs', metavar='FILE', help='CSV file to write all pairs to')
   flags = parser.parse_args(arguments)
   absent = [name for name in flags.names if not build.is_prepared(build.locate(name, flags.data_dir, flags.size))]
   if absent:
-    print(f'not prepared at size {flags.size} in {flags.data_dir}: {", ".join(absent)}', file=sys.stderr)
+    print(f'not prepared at size {flags.size} in {flags.data_dir}: {", ".join(absent)}. Prepare them with '
+          'python -m tfds_builders.build', file=sys.stderr)
     return 2
-  prints = [take_prints(name, flags.data_dir, flags.size) for name in dict.fromkeys(flags.names)]
+  prints = [load_fingerprints(name, flags.data_dir, flags.size) for name in dict.fromkeys(flags.names)]
   print(*report(prints), sep='\n')
   if flags.pairs:
     write_pairs(flags.pairs, prints)

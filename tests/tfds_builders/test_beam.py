@@ -5,7 +5,7 @@ import sys
 import pytest
 from tensorflow_datasets.core.utils import shard_utils
 
-from tests.tfds_builders.test_builders import read_all, read_rejects, write_nih
+from tests.support.archives import read_all, read_rejects, write_nih
 from tfds_builders import build
 from tfds_builders.common import dataset, index
 
@@ -78,10 +78,10 @@ def test_too_much_bad_input_fails_and_leaves_nothing(beam, tmp_path):
 
 
 @pytest.mark.beam
-def test_the_command_hands_on_what_follows_the_dashes(beam, tmp_path, monkeypatch, capsys):
+def test_the_command_passes_options_after_the_dashes_to_beam(beam, tmp_path, monkeypatch, capsys):
   write_nih(tmp_path)
-  given, spread = [], build.spread
-  monkeypatch.setattr(build, 'spread', lambda make, options: (given.extend(options), spread(make, options))[1])
+  given, use_beam = [], build.use_beam
+  monkeypatch.setattr(build, 'use_beam', lambda make, options: (given.extend(options), use_beam(make, options))[1])
   folders = ['--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]
   assert build.main(['nih_chest_xray', *folders, '--beam', '--', *HERE]) == 0
   assert given == HERE and 'images' in capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_options_of_beam_without_beam_are_refused(tmp_path, capsys):
   assert '--runner=FnApiRunner' in capsys.readouterr().err
 
 
-def test_beam_that_is_not_installed_is_said_with_the_remedy(tmp_path, monkeypatch, capsys):
+def test_missing_beam_is_an_error_with_the_remedy(tmp_path, monkeypatch, capsys):
   write_nih(tmp_path)
   for name in [name for name in sys.modules if name.split('.')[0] == 'apache_beam']:
     monkeypatch.delitem(sys.modules, name)

@@ -1,4 +1,4 @@
-"""Archives with grades and boxes: against what the phantoms drew, with the quirks of the real ones, on real subsets."""
+"""Builders with grades and boxes: against the phantoms, with the quirks of the real archives, on real subsets."""
 
 import collections
 import json
@@ -12,21 +12,16 @@ import pydicom
 import pytest
 
 from tests.conftest import PHANTOMS
-from tests.tfds_builders.test_builders import REAL, edit, list_objects, match_truth, read_all, read_rejects
+from tests.support.archives import edit, list_objects, match_truth, read_all, read_rejects, write_png
+from tests.support.paths import XRAYS
 from tfds_builders import build, phantoms
 from tfds_builders.common import boxes, dataset, dicom, images, splits
 from tfds_builders.phantoms.archives import covid19_radiography, tbx11k, vinbigdata_cxr
 from tfds_builders.phantoms.layout import save_dicom
 
-
-def write_png(path, shape=(20, 30), grey=0):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  PIL.Image.fromarray(np.full(shape, grey, np.uint8)).save(path)
-
-
 # Boxes
 
-def test_a_box_is_cut_at_the_border_and_refused_where_nothing_is_left():
+def test_a_box_is_clipped_to_the_image_and_rejected_if_nothing_is_left():
   assert boxes.place_box('a', 10, 20, 30, 60, width=100, height=200) == (('a', 0.1, 0.1, 0.3, 0.3), None)
   assert boxes.place_box('a', -10, 150, 30, 260, 100, 200) == (('a', 0.75, 0.0, 1.0, 0.3), None)
   for sides, reason in (((10, 20, 10, 60), 'box without area'), ((30, 20, 10, 60), 'box without area'),
@@ -67,7 +62,7 @@ def test_grades_and_sides_are_those_drawn(prepared):
   sides = collections.Counter(record['patient'] for record in records.values())
   assert 2 in sides.values()
   copies = sum('/test/' in name for name, _ in phantoms.render('knee_oa', **PHANTOMS))
-  assert about['left_out'] == {'test knee cut out a second time (auto_test)': copies} and copies
+  assert about['left_out'] == {'test knee cropped a second time (auto_test)': copies} and copies
 
 
 def test_a_right_knee_has_its_fibula_on_the_left_of_the_picture():
@@ -78,7 +73,7 @@ def test_a_right_knee_has_its_fibula_on_the_left_of_the_picture():
   assert np.mean(shown) >= 0.85
 
 
-def test_knees_as_kaggle_unpacks_them_and_what_is_wrong_with_some(tmp_path):
+def test_knees_in_the_layout_of_kaggle_with_bad_files(tmp_path):
   good = [f'{("train", "val", "test")[i % 3]}/{i % 5}/{9000000 + i // 2}{"LR"[i % 2]}.png' for i in range(100)]
   bad = ['train/0/9000099.png', 'train/5/9000098L.png', 'val/3/9000000L.png']  # no side, no such grade, a second grade
   again = ['auto_test/2/9000001_1.png', 'auto_test/2/9000001_2.png']
@@ -86,20 +81,20 @@ def test_knees_as_kaggle_unpacks_them_and_what_is_wrong_with_some(tmp_path):
   path = build.prepare('knee_oa', tmp_path, tmp_path / 'data')
   records = read_all(path)
   assert set(records) == {pathlib.PurePath(name).stem for name in good}
-  assert read_rejects(path) == {('', 'file that is no image of this archive'), ('9000000L', 'duplicate image_id')}
-  assert build.read_metadata(path)['left_out'] == {'test knee cut out a second time (auto_test)': 2}
+  assert read_rejects(path) == {('', 'not an image of this archive'), ('9000000L', 'duplicate image_id')}
+  assert build.read_metadata(path)['left_out'] == {'test knee cropped a second time (auto_test)': 2}
   for number in range(50):
     assert len({records[f'{9000000 + number}{side}']['split'] for side in 'LR'}) == 1
 
 
-@pytest.mark.skipif(not (REAL / 'knee_oa').exists(), reason='needs the real subset')
+@pytest.mark.skipif(not (XRAYS / 'knee_oa').exists(), reason='needs the real subset')
 def test_real_knees(tmp_path):
-  path = build.prepare('knee_oa', REAL, tmp_path / 'data')
+  path = build.prepare('knee_oa', XRAYS, tmp_path / 'data')
   records = read_all(path)
   assert len(records) == 440 and not read_rejects(path)
   assert np.sum([record['present'] for record in records.values()], 0).tolist() == [88] * 5
   for record in records.values():
-    grade, = (REAL / 'knee_oa').glob(f'*/*/{record["image_id"]}.png')
+    grade, = (XRAYS / 'knee_oa').glob(f'*/*/{record["image_id"]}.png')
     assert record['present'][int(grade.parent.name)] == 1
     np.testing.assert_array_equal(record['image'][..., 0], np.asarray(PIL.Image.open(grade)))
 
@@ -125,7 +120,7 @@ def test_tuberculosis_boxes_and_labels_are_those_drawn(source, prepared, request
       assert list_objects(record) == [] and record['image_id'].startswith('tb')
       assert record['present'].tolist() == [1, 0, 0, 0] and record['label_mask'].tolist() == [True, False, False, False]
       continue
-    rounded = 0.01 if source == 'json' else 1.5 / tbx11k.FILM  # sides and size of the film are whole pixels of it
+    rounded = 0.01 if source == 'json' else 1.5 / tbx11k.ORIGINAL_SCALE  # XML boxes are in whole pixels
     drawn += compare_boxes(record, radiograph, about['box_classes'], atol=rounded)
     both += active and latent
     ill = active or latent
@@ -149,7 +144,7 @@ def write_tbx(root, healthy=60, tuberculous=20):
   return root / 'TBX11K', table
 
 
-def test_the_splits_of_tbx_are_muscles_and_the_archives(tmp_path):
+def test_the_paper_and_official_splits_of_tbx(tmp_path):
   """On file lists and a table with the published numbers of images."""
   counts = {'train': {'health': 3000, 'sick': 3000, 'tb': 600}, 'val': {'health': 800, 'sick': 800, 'tb': 200}}
   names, listed = {}, {}
@@ -162,10 +157,10 @@ def test_the_splits_of_tbx_are_muscles_and_the_archives(tmp_path):
     tables = {f'lists/TBX11K_{side}.txt': 1, f'annotations/json/TBX11K_{side}.json': 1}
     listed |= tables | {f'imgs/{name}': 1 for name in names[side]}
   listed |= {f'imgs/test/{i}.png': 1 for i in range(3302)}
-  entries, rejects, left_out = build.load('tbx11k').read(tmp_path, listed)
+  entries, rejects, left_out = build.load('tbx11k').read_archive(tmp_path, listed)
   assert not rejects and left_out == {'test image without label': 3302}
-  assert collections.Counter(entry.official for entry in entries) == {'train': 6600, 'validation': 1800}
-  paper = splits.split_by_paper((entry.image_id, entry.group) for entry in entries)
+  assert collections.Counter(entry.official_split for entry in entries) == {'train': 6600, 'validation': 1800}
+  paper = splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries)
   assert collections.Counter(paper.values()) == {'train': 640, 'validation': 80, 'test': 80}
   assert all(image_id.startswith('t') for image_id in paper)
 
@@ -189,7 +184,7 @@ def test_bad_boxes_and_images_of_tbx_are_listed_with_their_reasons(tmp_path):
   write_table(root, table)
   path = build.prepare('tbx11k', tmp_path, tmp_path / 'data')
   assert read_rejects(path) == {
-    ('tb0000', 'box without area'), ('tb0001', 'box outside the image'), ('tb0002', 'unknown kind of box'),
+    ('tb0000', 'box without area'), ('tb0001', 'box outside the image'), ('tb0002', 'unknown box class'),
     ('', 'box without image'), ('tb0777', 'row without image'), ('h0888', 'image without row'),
     ('h0000', 'duplicate image id in the table')}
   records = read_all(path)
@@ -201,7 +196,7 @@ def test_bad_boxes_and_images_of_tbx_are_listed_with_their_reasons(tmp_path):
   np.testing.assert_allclose(box, [0.3, 0.05, 0.5, 0.25])
 
 
-def test_two_tables_and_a_third_that_repeats_them_are_one(tmp_path):
+def test_a_third_table_that_repeats_the_other_two_adds_nothing(tmp_path):
   root, table = write_tbx(tmp_path)
   write_table(root, table)
   for side, rest in (('train', 0), ('val', 1)):
@@ -223,7 +218,7 @@ def test_a_changed_box_is_another_archive(tmp_path):
     build.prepare('tbx11k', tmp_path, tmp_path / 'data')
 
 
-def test_tables_that_cannot_be_read_are_errors_of_one_line(tmp_path, capsys):
+def test_unreadable_tables_are_errors_of_one_line(tmp_path, capsys):
   root, table = write_tbx(tmp_path)
   for spoil in (lambda: None, lambda: write_table(root, {**table, 'images': [{'id': 1}]}),
                 lambda: write_table(root, {**table, 'annotations': [{**table['annotations'][0], 'bbox': [1, 2]}]}),
@@ -231,7 +226,7 @@ def test_tables_that_cannot_be_read_are_errors_of_one_line(tmp_path, capsys):
     spoil()
     assert build.main(['tbx11k', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]) == 1
     error = capsys.readouterr().err.strip()
-    assert '\n' not in error and re.search('no boxes$|is no COCO file', error)
+    assert '\n' not in error and re.search('no boxes$|is not a COCO file', error)
 
 
 def test_an_image_whose_xml_is_broken_is_left_out(tbx_lists, archives, tmp_path):
@@ -284,7 +279,7 @@ def test_both_releases_of_the_covid_archive_are_read(tmp_path):
   new = build.prepare('covid19_radiography', tmp_path / 'new', tmp_path / 'data_new')
   records = read_all(new)
   assert len(records) == 80 and read_rejects(new) == {
-    ('COVID-99', 'mask without image'), ('', 'file that is no image of this archive')}
+    ('COVID-99', 'mask without image'), ('', 'not an image of this archive')}
   np.testing.assert_array_equal(records['COVID-3']['mask'][..., 0], np.kron(mask > 0, np.ones((2, 2))))
   assert (records['Viral Pneumonia-3']['mask'] == dataset.UNANNOTATED).all()
   old = read_all(build.prepare('covid19_radiography', tmp_path / 'old', tmp_path / 'data_old'))
@@ -312,7 +307,7 @@ def write_vin(root, rows, images=100):
   """Archive of grey DICOM files, 30 high and 60 wide; those without a row get one of each reader, 'No finding'."""
   named = {row.split(',')[0] for row in rows}
   for i in range(images):
-    save_dicom(root / f'train/{i:032x}.dicom', np.full((30, 60), i, np.uint8), bits=8, kind='MONOCHROME2')
+    save_dicom(root / f'train/{i:032x}.dicom', np.full((30, 60), i, np.uint8), bits=8, photometric='MONOCHROME2')
   rows = [f'{int(name, 16):032x},{rest}' for name, rest in (row.split(',', 1) for row in rows)]
   rows += [f'{i:032x},No finding,14,R{reader},,,,'
            for i in range(images) if f'{i:x}' not in named for reader in (1, 2, 3)]
@@ -320,7 +315,7 @@ def write_vin(root, rows, images=100):
   (root / 'train.csv').write_text('\n'.join([head, *rows, '']))
 
 
-def test_readers_boxes_are_one_only_where_they_are_of_one_kind_and_overlap(tmp_path):
+def test_readers_boxes_are_merged_only_if_they_are_of_one_class_and_overlap(tmp_path):
   write_vin(tmp_path / 'vinbigdata_cxr', [
     '0,Cardiomegaly,3,R1,10,10,30,20', '0,Cardiomegaly,3,R2,12,10,32,20', '0,Cardiomegaly,3,R3,8,13,28,23',
     '1,ILD,5,R1,10,10,30,20', '1,Infiltration,6,R2,10,10,30,20', '1,ILD,5,R3,31,10,51,20',
@@ -349,10 +344,10 @@ def test_bad_rows_and_files_of_vinbigdata_are_listed_with_their_reasons(tmp_path
                    '3,ILD,5,R1,10,10,20,20', '4,ILD,5,R1,50,20,70,40'], images=200)
   (root / f'train/{3:032x}.dicom').write_bytes(b'no DICOM')
   (root / f'train/{9:032x}.dicom').write_bytes((root / f'train/{9:032x}.dicom').read_bytes()[:-700])
-  save_dicom(root / f'train/{999:032x}.dicom', np.zeros((30, 60), np.uint8), bits=8, kind='MONOCHROME2')
+  save_dicom(root / f'train/{999:032x}.dicom', np.zeros((30, 60), np.uint8), bits=8, photometric='MONOCHROME2')
   path = build.prepare('vinbigdata_cxr', tmp_path, tmp_path / 'data')
   assert {(image_id.lstrip('0'), reason) for image_id, reason in read_rejects(path)} == {
-    ('', 'box without area'), ('1', 'box outside the image'), ('2', 'unknown kind of box'),
+    ('', 'box without area'), ('1', 'box outside the image'), ('2', 'unknown box class'),
     ('fff', 'row without image'), (f'{999:x}', 'image without row'), ('3', 'unreadable DICOM'),
     ('9', 'unreadable DICOM')}
   records = read_all(path)
@@ -367,7 +362,7 @@ def test_the_classes_of_the_phantom_are_those_of_the_builder():
 
 def test_the_size_is_read_from_the_header_alone(tmp_path):
   path = tmp_path / 'image.dicom'
-  save_dicom(path, np.zeros((30, 60), np.uint8), bits=8, kind='MONOCHROME2')
+  save_dicom(path, np.zeros((30, 60), np.uint8), bits=8, photometric='MONOCHROME2')
   header = pydicom.dcmread(path)
   header.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian  # might inflate without a limit
   header.save_as(tmp_path / 'deflated.dicom')

@@ -1,7 +1,6 @@
-"""Builders against what the phantoms drew, against archives with the quirks of the real ones, and on real subsets."""
+"""Builders: against the phantoms, with the quirks of the real archives, and on real subsets."""
 
 import collections
-import csv
 import itertools
 import math
 import pathlib
@@ -14,15 +13,21 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
-from tests.conftest import PHANTOMS
+from tests.support.archives import (
+  SPLITS,
+  edit,
+  list_objects,
+  match_truth,
+  read_all,
+  read_rejects,
+  write_nih,
+)
 from tests.support.paths import ROOT, XRAYS
-from tfds_builders import build, phantoms
+from tfds_builders import build
 from tfds_builders.common import archives as downloads
 from tfds_builders.common import dataset
 
-REAL = XRAYS
-SPLITS = ('train', 'validation', 'test')
-# What an archive calls that which a phantom shows, where it is not the same word.
+# {archive: {finding of the phantom: findings of the record}}, where the names differ.
 DRAWN_AS = {
   'kermany_pneumonia': {'Pneumonia': {'pneumonia', 'bacteria'}, 'Interstitial': {'pneumonia', 'virus'}},
   'mura': dict.fromkeys(('fracture', 'hardware', 'lesion'), {'abnormal'}),
@@ -30,62 +35,8 @@ DRAWN_AS = {
 ANNOTATION = {'present', 'label_mask', 'value', 'mask', 'objects'}
 
 
-def read_all(path, splits=SPLITS):
-  """Records of a prepared version by image_id, texts as str, each with its split."""
-  builder, records = tfds.builder_from_directory(path), {}
-  for split in splits:
-    for record in builder.as_data_source(split):
-      record = {key: value.decode() if isinstance(value, bytes) else value for key, value in record.items()}
-      records[record['image_id']] = {**record, 'split': split}
-  return records
-
-
 def read_bytes(path):
   return {file.name: file.read_bytes() for file in sorted(path.glob('*.array_record*'))}
-
-
-def read_rejects(path):
-  with open(path / 'rejects.csv', newline='') as file:
-    return {(row['image_id'], row['reason'].split(':')[0]) for row in csv.DictReader(file)}
-
-
-def list_objects(record):
-  """[(kind, box)]: TFDS reads a sequence of dicts as a dict of sequences."""
-  return list(zip(record['objects']['class_id'], record['objects']['box'], strict=True))
-
-
-def match_truth(name, records):
-  """Yields (record, radiograph) for each image a phantom archive was written with, by its path."""
-  for path, radiograph in phantoms.render(name, **PHANTOMS):
-    stem = pathlib.PurePath(path).with_suffix('').as_posix()
-    found = [record for image_id, record in records.items() if f'/{stem}'.endswith(f'/{image_id}')]
-    if found:
-      yield found[0], radiograph
-
-
-# A miniature NIH archive of noise, for one quirk at a time.
-
-def write_nih(folder, images=40, box='{name},Pneumonia,256,512,128,64'):
-  """Archive of noise below `folder`/nih_chest_xray: a patient has two images, every fourth patient Pneumonia."""
-  root, rng = folder / 'nih_chest_xray', np.random.default_rng(3)
-  (root / 'images_001/images').mkdir(parents=True)
-  rows, names = [], [f'{i // 2:08d}_{i % 2:03d}.png' for i in range(images)]
-  for i, name in enumerate(names):
-    PIL.Image.fromarray(rng.integers(0, 255, (30, 40), np.uint8)).save(root / 'images_001/images' / name)
-    label = 'Pneumonia|Edema' if i // 2 % 4 == 0 else 'No Finding'
-    rows.append(f'{name},{label},{i % 2},{i // 2},{30 + i},{"FM"[i // 2 % 2]},PA,2682,2749,0.143,0.143')
-  head = ('Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,'
-          'OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]')
-  (root / 'Data_Entry_2017_v2020.csv').write_text('\n'.join([head, *rows, '']))
-  (root / 'BBox_List_2017.csv').write_text(
-    'Image Index,Finding Label,"Bbox [x,y,w,h]",,,\n'.replace('"', '') + box.format(name=names[0]) + ',,,\n')
-  return root
-
-
-def edit(path, old, new):
-  text = path.read_text()
-  assert old in text
-  path.write_text(text.replace(old, new))
 
 
 # Against what the phantoms drew
@@ -174,7 +125,7 @@ def test_no_patient_is_in_two_splits(name, prepared):
     assert not one & other
 
 
-def test_metadata_names_what_the_numbers_mean(prepared):
+def test_metadata_names_values_classes_and_split_rule(prepared):
   bone = build.read_metadata(build.locate('rsna_bone_age', prepared))
   assert bone['value'] == {'name': 'bone age', 'unit': 'months'} and bone['findings'] == []
   dental = build.read_metadata(build.locate('panoramic_dental', prepared))
@@ -213,7 +164,7 @@ def test_sizes_reduce_and_never_enlarge(size, tmp_path):
   assert {record['image'].shape for record in records.values()} == {(30, 40, 1)}
 
 
-def test_masks_are_reduced_with_their_image_whatever_their_own_size(tmp_path):
+def test_masks_are_resized_to_their_stored_image(tmp_path):
   for folder in ('Images', 'Segmentation1'):
     (tmp_path / folder).mkdir()
   for number in (*range(1, 10), 22):
@@ -254,7 +205,7 @@ def test_nih_quirks(tmp_path):
   np.testing.assert_allclose(box, [0.5, 0.25, 0.5625, 0.375])
 
 
-def test_kermany_ignores_the_second_copy_and_resource_forks_and_may_lack_val(tmp_path):
+def test_kermany_ignores_copies_and_resource_forks_and_works_without_val(tmp_path):
   root = tmp_path / 'downloads/chest_xray'
   rng = np.random.default_rng(0)
   names = [*(f'train/PNEUMONIA/person{i}_{"bacteria" if i % 2 else "virus"}_{i}.jpeg' for i in range(12)),
@@ -279,7 +230,7 @@ def test_kermany_ignores_the_second_copy_and_resource_forks_and_may_lack_val(tmp
   assert records['train/NORMAL/IM-0001-0001']['label_mask'].tolist() == [True, True, True]
 
 
-def test_kermany_as_mendeley_names_it(tmp_path):
+def test_kermany_with_the_names_of_mendeley(tmp_path):
   names = [f'{split}/{"NORMAL" if germ == "NORMAL" else "PNEUMONIA"}/{germ}-{1000 + i}-000{int(split == "test")}.jpeg'
            for i, germ in enumerate(('NORMAL', 'BACTERIA', 'VIRUS') * 4) for split in ('train', 'test')]
   for name in names:
@@ -355,7 +306,7 @@ def test_too_much_bad_input_fails_and_leaves_nothing_that_looks_prepared(tmp_pat
   root = write_nih(tmp_path)
   for path in sorted((root / 'images_001/images').iterdir())[:3]:
     spoil(path)
-  with pytest.raises(dataset.TooManyRejects, match='3 of 40 are bad'):
+  with pytest.raises(dataset.TooManyRejects, match='3 of 40 items are bad'):
     build.prepare('nih_chest_xray', tmp_path, tmp_path / 'data')
   assert not list((tmp_path / 'data').rglob('*record*'))
   assert len(read_all(build.prepare('nih_chest_xray', tmp_path, tmp_path / 'data', tolerated=0.2))) == 37
@@ -375,9 +326,9 @@ def test_an_interrupted_build_leaves_nothing_that_looks_prepared(tmp_path, monke
   assert len(read_all(build.prepare('nih_chest_xray', tmp_path, tmp_path / 'data'))) == 40
 
 
-# Finding archives, and telling them apart
+# Finding archives, and detecting changes
 
-def test_a_missing_archive_is_an_error_that_says_where_what_and_whence(tmp_path):
+def test_the_error_for_a_missing_archive_names_folder_layout_and_download(tmp_path):
   with pytest.raises(downloads.ArchiveMissing) as caught:
     build.prepare('mura', tmp_path, tmp_path / 'data')
   assert caught.value.dataset == 'mura'
@@ -385,27 +336,27 @@ def test_a_missing_archive_is_an_error_that_says_where_what_and_whence(tmp_path)
     assert part in str(caught.value)
 
 
-def test_all_missing_archives_are_told_at_once(tmp_path, capsys):
+def test_all_missing_archives_are_reported_together(tmp_path, capsys):
   write_nih(tmp_path)
   absent = set(build.NAMES) - {'nih_chest_xray'}
-  assert {error.dataset for error in build.missing(build.NAMES, tmp_path)} == absent
+  assert {error.dataset for error in build.find_missing(build.NAMES, tmp_path)} == absent
   assert build.main(['all', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]) == 2
   printed = capsys.readouterr().err.strip().split('\n')
   assert {line.split(':')[0] for line in printed} == absent
 
 
-def test_an_archive_is_found_below_other_folders_but_not_in_crowds(tmp_path, monkeypatch):
+def test_an_archive_is_found_below_other_folders_but_not_in_folders_full_of_files(tmp_path, monkeypatch):
   root = write_nih(tmp_path / 'all/xrays')
   spec = build.load('nih_chest_xray').ARCHIVE
-  assert downloads.find(spec, tmp_path) == root
-  monkeypatch.setattr(downloads, 'CROWD', 3)
+  assert downloads.find_root(spec, tmp_path) == root
+  monkeypatch.setattr(downloads, 'MAX_FOLDER', 3)
   for i in range(5):
     (tmp_path / f'{i}.png').touch()
   with pytest.raises(downloads.ArchiveMissing):
-    downloads.find(spec, tmp_path)
+    downloads.find_root(spec, tmp_path)
 
 
-def test_the_same_archive_elsewhere_is_not_built_again_and_another_is_refused(tmp_path):
+def test_the_same_archive_in_another_folder_is_not_built_again_and_a_changed_one_is_refused(tmp_path):
   root = write_nih(tmp_path / 'one')
   write_nih(tmp_path / 'two')
   path = build.prepare('nih_chest_xray', tmp_path / 'one', tmp_path / 'data')
@@ -430,10 +381,10 @@ def test_the_command_prints_what_it_prepared(tmp_path, capsys):
 
 # Real radiographs
 
-@pytest.mark.skipif(not REAL.exists(), reason='the real subsets lie beside the checkout on some machines only')
+@pytest.mark.skipif(not XRAYS.exists(), reason='needs the real subsets beside the checkout')
 @pytest.mark.parametrize('name, images, positive', [('nih_chest_xray', 95, 60), ('kermany_pneumonia', 1754, 1020)])
 def test_real_subsets_are_prepared_whole(name, images, positive, tmp_path):
-  path = build.prepare(name, REAL, tmp_path)
+  path = build.prepare(name, XRAYS, tmp_path)
   finding = [title.lower() for title in build.read_metadata(path)['findings']].index('pneumonia')
   records = read_all(path)
   assert len(records) == images and not read_rejects(path)

@@ -1,4 +1,4 @@
-"""Chest archives: against what the phantoms drew, with the quirks of the real ones, on the real subset of the lungs."""
+"""Chest builders: against the phantoms, with the quirks of the real archives, and on the real lung subset."""
 
 import collections
 import math
@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import PHANTOMS
 from tests.support import dicoms
-from tests.tfds_builders.test_builders import REAL, match_truth, read_all, read_rejects
+from tests.support.archives import match_truth, read_all, read_rejects
+from tests.support.paths import XRAYS
 from tfds_builders import build, phantoms
 from tfds_builders.common import dataset, nlm_tuberculosis
 
@@ -39,7 +40,7 @@ def test_labels_sex_and_age_are_those_drawn(name, prepared):
 
 
 @pytest.mark.parametrize('name, without', [('shenzhen_cxr', (5, 7)), ('montgomery_cxr', None), ('lung_masks', (7, 8))])
-def test_lungs_are_those_drawn_and_where_nobody_drew_nothing_is_annotated(name, without, prepared):
+def test_lungs_are_those_drawn_and_images_without_a_mask_are_not_annotated(name, without, prepared):
   path = build.locate(name, prepared)
   assert build.read_metadata(path)['mask'] == ['background', 'lung']
   undrawn = 0
@@ -56,7 +57,7 @@ def test_lungs_are_those_drawn_and_where_nobody_drew_nothing_is_annotated(name, 
   assert bool(undrawn) == bool(without) and not read_rejects(path)
 
 
-def test_the_lungs_of_the_phantoms_are_darker_than_what_is_about_them():
+def test_the_lungs_of_the_phantoms_are_darker_than_their_surroundings():
   for _, radiograph in phantoms.render('montgomery_cxr', **{**PHANTOMS, 'images': 6}):
     lungs = radiograph.masks['lung_left'] | radiograph.masks['lung_right']
     columns = np.flatnonzero(lungs.any(0))
@@ -73,13 +74,13 @@ def test_the_lungs_of_the_phantoms_are_darker_than_what_is_about_them():
   ('female', 'F', math.nan),
   ("Patient's Sex: F \nPatient's Age: 027Y\nnormal", 'F', 27), ("Patient's Sex: M\nPatient's Age: 006M\n", 'M', 0.5),
   ("Patient's Sex: O\nPatient's Age: \n12 nodules", '', math.nan), ('', '', math.nan), ('male 450yrs', 'M', math.nan)])
-def test_readings_are_understood_whoever_wrote_them(text, sex, age):
-  read = nlm_tuberculosis.read_reading(b'\xef\xbb\xbf' + text.encode())
+def test_clinical_readings_are_parsed_in_all_spellings(text, sex, age):
+  read = nlm_tuberculosis.parse_reading(b'\xef\xbb\xbf' + text.encode())
   assert read['sex'] == sex
   assert read['age'] == pytest.approx(age, nan_ok=True)
 
 
-def test_shenzhen_as_kaggle_doubles_it(tmp_path):
+def test_shenzhen_with_the_nested_folders_of_kaggle(tmp_path):
   """Double folders, a second copy, no masks, a file of another name, one reading that is not there."""
   top = tmp_path / 'shenzhen_cxr/ChinaSet_AllFiles/ChinaSet_AllFiles'
   names = [f'CHNCXR_{i + 1 if i < 15 else i + 312:04d}_{int(i >= 15)}' for i in range(30)]
@@ -93,14 +94,14 @@ def test_shenzhen_as_kaggle_doubles_it(tmp_path):
   path = build.prepare('shenzhen_cxr', tmp_path, tmp_path / 'data')
   records = read_all(path)
   assert set(records) == set(names) and sum(record['present'][0] for record in records.values()) == 15
-  assert read_rejects(path) == {('', 'file that is no image of this archive')}
+  assert read_rejects(path) == {('', 'not an image of this archive')}
   assert build.read_metadata(path)['left_out'] == {
     'second copy of an image': 30, 'lung mask: not in the archive, image kept': 30}
   assert records[names[0]]['sex'] == '' and math.isnan(records[names[0]]['age'])
   assert records[names[1]]['sex'] == 'M' and records[names[1]]['age'] == 45
 
 
-def test_montgomery_joins_the_lungs_and_does_not_trust_one_alone(tmp_path):
+def test_montgomery_merges_both_lungs_and_rejects_a_single_one(tmp_path):
   left, right = np.zeros((2, 40, 60), np.uint8)
   left[5:30, 35:50], right[5:30, 10:25] = 255, 1
   right = right[::2, ::2]  # a mask of another size
@@ -125,36 +126,36 @@ def test_montgomery_joins_the_lungs_and_does_not_trust_one_alone(tmp_path):
   assert (records['MCUCXR_0001_0']['mask'] == dataset.UNANNOTATED).all()
 
 
-def test_the_lung_set_is_read_once_and_only_pairs_are_split_by_the_paper_rule(archives, prepared):
+def test_lung_masks_skips_copies_and_the_paper_rule_uses_only_images_with_a_mask(archives, prepared):
   path = build.locate('lung_masks', prepared)
   copies = len(list((archives / 'lung_masks/Lung Segmentation/test').iterdir()))
   assert build.read_metadata(path)['left_out'] == {
     'copy of an image in test': copies, 'lung mask: not in the archive, image kept': copies}
   root = archives / 'lung_masks'
   listed = {file.relative_to(root).as_posix(): 1 for file in root.glob('Lung Segmentation/*/*.*')}
-  entries, _, _ = build.load('lung_masks').read(root, listed)
-  assert sum(entry.group is None for entry in entries) == copies > 0
-  assert sum(entry.group == '' for entry in entries) == PHANTOMS['images'] - copies
+  entries, _, _ = build.load('lung_masks').read_archive(root, listed)
+  assert sum(entry.paper_group is None for entry in entries) == copies > 0
+  assert sum(entry.paper_group == '' for entry in entries) == PHANTOMS['images'] - copies
 
 
-def test_the_sets_of_the_nlm_are_not_taken_for_one_another(archives):
-  roots = {name: build.archives.find(build.load(name).ARCHIVE, archives) for name in NLM}
+def test_the_nlm_archives_are_not_confused_with_each_other(archives):
+  roots = {name: build.archives.find_root(build.load(name).ARCHIVE, archives) for name in NLM}
   for name, root in roots.items():
     assert root.relative_to(archives).parts[0] == name
   with pytest.raises(build.archives.ArchiveMissing):
-    build.archives.find(build.load('shenzhen_cxr').ARCHIVE, archives / 'lung_masks')
+    build.archives.find_root(build.load('shenzhen_cxr').ARCHIVE, archives / 'lung_masks')
   with pytest.raises(build.archives.ArchiveMissing):
-    build.archives.find(build.load('montgomery_cxr').ARCHIVE, archives / 'lung_masks')
+    build.archives.find_root(build.load('montgomery_cxr').ARCHIVE, archives / 'lung_masks')
 
 
-@pytest.mark.skipif(not REAL.exists(), reason='the real subsets lie beside the checkout on some machines only')
+@pytest.mark.skipif(not XRAYS.exists(), reason='needs the real subsets beside the checkout')
 def test_the_real_lungs_are_prepared_whole(tmp_path):
-  path = build.prepare('lung_masks', REAL, tmp_path)
+  path = build.prepare('lung_masks', XRAYS, tmp_path)
   records = read_all(path)
   assert len(records) == 127 and not read_rejects(path) and not build.read_metadata(path)['left_out']
   assert sum(image_id.startswith('MCU') for image_id in records) == 13
   assert all(record['present'][0] == float(image_id.endswith('_1')) for image_id, record in records.items())
-  drawn = {path.stem.removesuffix('_mask'): path for path in REAL.glob('*/Lung Segmentation/masks/*.png')}
+  drawn = {path.stem.removesuffix('_mask'): path for path in XRAYS.glob('*/Lung Segmentation/masks/*.png')}
   for image_id, record in records.items():
     lung = record['mask'][..., 0]
     assert record['mask'].shape == record['image'].shape and set(np.unique(lung)) == {0, 1}
@@ -183,7 +184,7 @@ def test_indiana_findings_are_those_drawn_and_unknown_where_nothing_was_indexed(
   assert build.read_metadata(path)['left_out'] == {'report without image': 1}
 
 
-def test_indiana_is_the_same_from_its_dicom_archive(archives, prepared, tmp_path):
+def test_indiana_gives_the_same_records_from_dicom(archives, prepared, tmp_path):
   for folder in ('ecgen-radiology', 'NLMCXR_dcm'):
     shutil.copytree(archives / 'indiana_cxr' / folder, tmp_path / 'archives/indiana_cxr' / folder)
   ours = read_all(build.prepare('indiana_cxr', tmp_path / 'archives', tmp_path / 'data'))
@@ -226,7 +227,7 @@ def test_indiana_quirks(tmp_path):
   path = build.prepare('indiana_cxr', tmp_path, tmp_path / 'data', tolerated=0.1)
   records, names = read_all(path), build.read_metadata(path)['findings']
   assert len(records) == 63
-  assert read_rejects(path) == {('CXR3_IM-0003-2001', 'image of a report is not there'), ('', 'image without report'),
+  assert read_rejects(path) == {('CXR3_IM-0003-2001', 'report without its image'), ('', 'image without report'),
                                 ('', 'unreadable XML'), ('', 'XML with a document type')}
 
   def stated(name):
@@ -241,7 +242,7 @@ def test_indiana_quirks(tmp_path):
 
 # Kermany, Mendeley's names
 
-def test_kermany_says_the_same_in_mendeleys_layout(archives, prepared, tmp_path):
+def test_kermany_gives_the_same_records_in_the_layout_of_mendeley(archives, prepared, tmp_path):
   """The phantom archive renamed as Mendeley packs it: no val, names that begin with the germ."""
   kaggle, germs = read_all(build.locate('kermany_pneumonia', prepared)), {}
   for path, radiograph in phantoms.render('kermany_pneumonia', **PHANTOMS):

@@ -1,4 +1,4 @@
-"""Somebody's own radiographs: a table and a folder become a dataset like any other."""
+"""Custom datasets: a table and a folder of images become a dataset like any other."""
 
 import json
 import math
@@ -12,38 +12,16 @@ import PIL.Image
 import pytest
 
 from mtpret_jax.data.sources import open_source
+from tests.support.archives import edit, list_objects, read_all, read_rejects, write_clinic
 from tests.support.paths import ROOT
-from tests.tfds_builders.test_builders import list_objects, read_all, read_rejects
 from tfds_builders import build, inspect
 from tfds_builders.common import archives as downloads
 from tfds_builders.common import dataset
 from tfds_builders.custom import custom
 
-HEAD = 'image,patient,view,sex,age,fracture,cast,split'
 
-
-def write_clinic(folder, name='clinic', patients=12, head=HEAD, row=None):
-  """Two images a patient, 20 x 30; every third patient has a fracture, the second image of which nobody looked at."""
-  root = folder / name
-  (root / 'images/a').mkdir(parents=True)
-  rng, lines = np.random.default_rng(0), [head]
-  for i in range(2 * patients):
-    PIL.Image.fromarray(rng.integers(0, 255, (20, 30), np.uint8)).save(root / f'images/a/{i}.png')
-    fracture = '' if i % 6 == 1 else int(i % 6 == 0)
-    split = 'test' if i < 4 else ''
-    lines.append(row(i) if row else f'a/{i}.png,p{i // 2},frontal,female,{40 + i % 80},{fracture},0,{split}')
-  (root / 'labels.csv').write_text('\n'.join(lines) + '\n')
-  return root
-
-
-def edit(path, old, new):
-  text = path.read_text()
-  assert old in text
-  path.write_text(text.replace(old, new, 1))
-
-
-def refuse(folder, name='clinic'):
-  """The one line with which the command refuses to build it."""
+def run_refused(folder, name='clinic'):
+  """The error line of the command, which must fail with one line."""
   command = [sys.executable, '-m', 'tfds_builders.build', name, '--archives', folder, '--data_dir', folder / 'data']
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode in (1, 2)
@@ -67,14 +45,14 @@ def test_a_table_and_a_folder_become_a_dataset_of_that_name(tmp_path):
     assert records[f'a/{2 * patient}']['split'] == records[f'a/{2 * patient + 1}']['split']
 
 
-def test_its_own_split_is_the_official_one(tmp_path):
+def test_the_split_column_is_the_official_split(tmp_path):
   write_clinic(tmp_path)
   build.prepare('clinic', tmp_path, tmp_path / 'data')
   source = open_source('clinic', tmp_path / 'data', '256', 'test', 'official')
   assert {source.records[i]['image_id'] for i in range(len(source))} == {b'a/0', b'a/1', b'a/2', b'a/3'}
 
 
-def test_several_own_archives_lie_side_by_side(tmp_path):
+def test_several_custom_datasets_live_side_by_side(tmp_path):
   write_clinic(tmp_path)
   write_clinic(tmp_path, 'ward', head='image,patient,value (mm)', row=lambda i: f'a/{i}.png,p{i},{i / 2}')
   for name in ('clinic', 'ward', 'clinic'):
@@ -86,7 +64,7 @@ def test_several_own_archives_lie_side_by_side(tmp_path):
     f'a/{i}': [i / 2] for i in range(24)}
 
 
-def test_masks_and_boxes_come_along(tmp_path):
+def test_masks_and_boxes_are_read(tmp_path):
   root = write_clinic(tmp_path)
   (root / 'masks/a').mkdir(parents=True)
   mask = np.zeros((20, 30), np.uint8)
@@ -108,7 +86,7 @@ def test_masks_and_boxes_come_along(tmp_path):
   assert sum(seen.table['mask of foreground'].values()) == sum(seen.table['box of break'].values()) == 1
 
 
-def test_masks_of_several_classes_are_numbers_with_names(tmp_path):
+def test_masks_of_several_classes_hold_class_indices(tmp_path):
   root = write_clinic(tmp_path, patients=15)
   (root / 'masks/a').mkdir(parents=True)
   (root / 'classes.txt').write_text('background\nulna\nradius\n')
@@ -130,7 +108,7 @@ def test_images_without_any_label_are_enough_for_stage_1(tmp_path):
   assert len(records) == 24 and 'present' not in records['a/0'] and math.isnan(records['a/0']['age'])
 
 
-def test_what_does_not_fit_is_listed(tmp_path):
+def test_bad_rows_and_files_are_listed_in_rejects(tmp_path):
   root = write_clinic(tmp_path, patients=60)
   (root / 'images/a/5.png').unlink()
   PIL.Image.fromarray(np.zeros((9, 9), np.uint8)).save(root / 'images/stray.png')
@@ -143,21 +121,21 @@ def test_what_does_not_fit_is_listed(tmp_path):
 
 
 @pytest.mark.parametrize('old, new, complaint', [
-  ('image,patient,', 'image,person,', "has no column 'patient' (whoever is in two rows"),
+  ('image,patient,', 'image,person,', "has no column 'patient' (all images of a patient must be in one split"),
   ('image,', 'file,', "has no column 'image'"),
-  ('cast', 'fracture', "one name twice: ['fracture']"),
+  ('cast', 'fracture', "every column needs a name of its own, see ['fracture']"),
   ('a/0.png,p0,frontal,female,40,1,', 'a/0.png,p0,frontal,female,40,yes,',
-   "line 2: fracture is 'yes': write 1, 0, or nothing where it is not known"),
+   "line 2: fracture is 'yes': write 1, 0, or nothing if unknown"),
   ('female,41', 'female,old', "line 3: age is 'old': write a number"),
   ('female,41', f'female,{"9" * 5000}', f"line 3: age is '{'9' * 80}'... of 5000 characters: write a number"),
   ('female,41', 'female,1e308', "line 3: age is '1e308': write a number from 0 to 120"),
   ('p0,frontal,female,40,1,', f'p0,frontal,female,40,{"9" * 5000},', f"fracture is '{'9' * 80}'... of 5000 characters"),
   ('female,42', 'x,42', "line 4: sex is 'x': write F, M or nothing"),
   (',0,test', ',0,holdout', "line 2: split is 'holdout': write train, validation, test or nothing")])
-def test_a_mistake_in_the_table_is_one_line_that_says_where(old, new, complaint, tmp_path):
+def test_a_mistake_in_the_table_is_an_error_of_one_line_that_says_where(old, new, complaint, tmp_path):
   root = write_clinic(tmp_path)
   edit(root / 'labels.csv', old, new)
-  with pytest.raises(custom.Mistake) as caught:
+  with pytest.raises(custom.InvalidDataset) as caught:
     build.prepare('clinic', tmp_path, tmp_path / 'data')
   assert complaint in str(caught.value) and 'labels.csv' in str(caught.value) and '\n' not in str(caught.value)
 
@@ -165,28 +143,28 @@ def test_a_mistake_in_the_table_is_one_line_that_says_where(old, new, complaint,
 @pytest.mark.parametrize('cell', ['1e39', '-1e10', 'nan', '', 'two'])
 def test_a_value_that_no_record_can_hold_is_a_mistake(cell):
   row = {'image': '0.png', 'patient': 'p', 'value (mm)': cell}
-  with pytest.raises(custom.Mistake, match=r'line 2: value \(mm\) is .*: write a number from -1000000000 to'):
+  with pytest.raises(custom.InvalidDataset, match=r'line 2: value \(mm\) is .*: write a number from -1000000000 to'):
     custom.read_row(row, '0.png', pathlib.Path('0.png'), 'labels.csv line 2')
   for good in ('-2.5', '0', '1e9'):  # a T-score is below 0
     entry = custom.read_row(row | {'value (mm)': good}, '0.png', pathlib.Path('0.png'), 'labels.csv line 2')
     assert entry.fields['value'] == [float(good)]
 
 
-def test_the_command_answers_mistakes_in_one_line(tmp_path):
+def test_the_command_reports_mistakes_in_one_line(tmp_path):
   root = write_clinic(tmp_path)
   (root / 'boxes.json').write_text('[1, 2]')
-  assert 'boxes.json is no COCO file' in refuse(tmp_path)
-  line = refuse(tmp_path, 'klinic')
+  assert 'boxes.json is not a COCO file' in run_refused(tmp_path)
+  line = run_refused(tmp_path, 'klinic')
   assert "unknown dataset 'klinic'" in line and 'klinic/labels.csv' in line
 
 
-def test_a_name_that_is_no_name_is_refused(tmp_path):
+def test_a_name_with_other_characters_is_refused(tmp_path):
   write_clinic(tmp_path, 'My-Clinic')
   with pytest.raises(downloads.ArchiveMissing, match='small letters'):
     build.prepare('My-Clinic', tmp_path, tmp_path / 'data')
 
 
-def test_another_table_is_noticed_and_a_table_gone_is_no_fault(tmp_path):
+def test_a_changed_table_is_noticed_and_a_deleted_one_is_fine(tmp_path):
   root = write_clinic(tmp_path)
   path = build.prepare('clinic', tmp_path, tmp_path / 'data')
   edit(root / 'labels.csv', 'female,41', 'female,51')
@@ -196,20 +174,21 @@ def test_another_table_is_noticed_and_a_table_gone_is_no_fault(tmp_path):
   assert build.prepare('clinic', tmp_path, tmp_path / 'data') == path
 
 
-def train_on(tmp_path, *flags):
-  command = [sys.executable, '-m', 'mtpret_jax.main', '--config=configs/pretrain.py:smoke',
+def pretrain(tmp_path, *flags):
+  """The command of a small stage 1; its step is one that other tests have compiled."""
+  command = [sys.executable, '-m', 'tests.support.small_runs', '--config=tests/support/small_runs.py:pretrain',
              f'--config.data.dir={tmp_path / "data"}', f'--config.workdir={tmp_path / "run"}', *flags]
-  return subprocess.run(command, cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, capture_output=True, text=True)
+  return subprocess.run(command, cwd=ROOT, env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+                        capture_output=True, text=True)
 
 
-def test_a_run_pretrains_on_an_own_archive(tmp_path):
+def test_a_run_pretrains_on_a_custom_dataset(tmp_path):
   write_clinic(tmp_path, patients=24)
-  done = train_on(tmp_path, f'--config.data.archives={tmp_path}', "--config.data.datasets=('clinic',)",
-                  '--config.steps=2')
+  done = pretrain(tmp_path, f'--config.data.archives={tmp_path}', "--config.data.datasets=('clinic',)")
   assert done.returncode == 0, done.stderr
   assert 'clinic' in done.stdout and (tmp_path / 'run/results.json').exists()
 
 
-def test_a_run_on_a_name_that_nobody_has_is_refused(tmp_path):
-  done = train_on(tmp_path, "--config.data.datasets=('klinic',)")
+def test_a_run_on_an_unknown_dataset_is_refused(tmp_path):
+  done = pretrain(tmp_path, "--config.data.datasets=('klinic',)")
   assert done.returncode == 2 and "unknown dataset 'klinic'" in done.stderr and 'Traceback' not in done.stderr

@@ -1,4 +1,4 @@
-"""The DICOM reader against pydicom's own VOI functions, known pixels, and files with something wrong."""
+"""The DICOM reader against pydicom's own VOI functions, known pixels, and damaged files."""
 
 import io
 
@@ -65,7 +65,7 @@ def test_a_voi_table_goes_before_a_window(kind, tmp_path):
 
 
 @pytest.mark.parametrize('centre, width', [(60000, 10), (0, 0), (2000, 1)])
-def test_a_window_that_shows_next_to_nothing_is_passed_by(centre, width, tmp_path):
+def test_a_window_that_saturates_nearly_everything_is_ignored(centre, width, tmp_path):
   stored = dicoms.ramp()
   grey = read(dicoms.make(stored, WindowCenter=centre, WindowWidth=width), tmp_path)
   np.testing.assert_array_equal(grey, images.scale(stored))
@@ -76,7 +76,7 @@ def test_8_bits_without_a_window_stay_as_they_are(tmp_path):
   np.testing.assert_array_equal(read(dicoms.make(stored, 8), tmp_path), stored)
 
 
-def test_padding_is_black_and_does_not_squeeze_the_rest(tmp_path):
+def test_padding_is_black_and_does_not_influence_the_scale(tmp_path):
   stored = dicoms.ramp(low=-500, high=500, kind=np.int16)
   padded = stored.copy()
   padded[:, 40:] = -32000
@@ -85,7 +85,7 @@ def test_padding_is_black_and_does_not_squeeze_the_rest(tmp_path):
   np.testing.assert_array_equal(grey[:, :40], 255 - images.scale(stored[:, :40]))
 
 
-def test_bits_above_those_stored_are_no_values(tmp_path):
+def test_bits_above_bits_stored_are_ignored(tmp_path):
   """Old files keep an overlay there."""
   stored = dicoms.ramp()
   drawn = stored.copy()
@@ -117,7 +117,7 @@ def test_a_dicom_file_is_stored_as_a_reduced_png(tmp_path):
   assert shape == (20, 30) and PIL.Image.open(io.BytesIO(stored)).format == 'PNG'
 
 
-# Something wrong
+# Damaged and unsupported files
 
 @pytest.mark.parametrize('how', ['raw', 'rle', 'jpeg lossless', 'jpeg-ls', 'jpeg 2000'])
 @pytest.mark.parametrize('share', [0.3, 0.6, 0.9, 0.98])
@@ -150,7 +150,7 @@ def test_a_stream_of_another_size_than_the_header_says_is_refused_before_it_is_d
 @pytest.mark.parametrize('elements, reason', [
   (dict(NumberOfFrames=2), 'several frames: 2'), (dict(PhotometricInterpretation='PALETTE COLOR'), 'PALETTE COLOR'),
   (dict(Rows=400), 'unreadable DICOM'), (dict(BitsAllocated=13), 'unreadable DICOM')])
-def test_what_cannot_be_one_grey_image_is_unreadable(elements, reason, tmp_path):
+def test_unsupported_dicom_files_are_unreadable(elements, reason, tmp_path):
   with pytest.raises(images.Unreadable, match=reason):
     read(dicoms.make(dicoms.ramp(), **elements), tmp_path)
 
@@ -172,7 +172,7 @@ def test_a_deflated_file_is_refused_and_not_inflated(tmp_path):
 # Real radiographs
 
 @pytest.mark.skipif(not REAL.exists(), reason='the real files lie beside the checkout on some machines only')
-def test_real_files_show_one_picture_whatever_compressed_it():
+def test_real_files_decode_equally_with_every_compression():
   grey = {path.stem: images.read(path) for path in REAL.glob('*.dcm') if path.stem != 'RG3_JPLY'}
   assert {name: image.shape for name, image in grey.items() if name < 'RG3'} == {
     'RG1_J2KI': (1955, 1841), 'RG2_J2KI': (2140, 1760)}

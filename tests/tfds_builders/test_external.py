@@ -33,7 +33,7 @@ def test_the_lineage_reaches_back_over_all_runs(second_run):
 def test_a_task_whose_images_an_earlier_run_saw_is_not_external(second_run):
   config = get_config('covid')
   config.update(init='mtpret', init_from=str(second_run))
-  with pytest.raises(ConfigError, match='covid19_radiography is no external task after pretraining on nih_chest_xray.*'
+  with pytest.raises(ConfigError, match='covid19_radiography is not external after pretraining on nih_chest_xray.*'
                                         '--config.tasks.covid.external=False'):
     prepare_data.check_external(config, list_pretraining_datasets(config))
   config.tasks.covid.external = False

@@ -20,14 +20,14 @@ def save(folder, image, kind='PNG', **options):
 
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'BMP'])
 @pytest.mark.parametrize('share', [0.02, 0.5, 0.98])
-def test_a_truncated_file_is_unreadable_and_not_half_an_image(tmp_path, kind, share):
+def test_a_truncated_file_is_unreadable(tmp_path, kind, share):
   path = save(tmp_path, GREY, kind)
   path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
   with pytest.raises(images.Unreadable):
     images.read(path)
 
 
-def test_what_is_no_image_is_unreadable(tmp_path):
+def test_a_file_that_is_not_an_image_is_unreadable(tmp_path):
   (tmp_path / 'x.png').write_bytes(b'<html>please log in</html>')
   for path in (tmp_path / 'x.png', tmp_path / 'absent.png'):
     with pytest.raises(images.Unreadable):
@@ -51,27 +51,27 @@ def test_grey_stored_as_colour_keeps_its_grey(tmp_path, mode, kind):
   np.testing.assert_array_equal(images.read(save(tmp_path, PIL.Image.fromarray(GREY).convert(mode), kind)), GREY)
 
 
-def test_16_bits_are_scaled_between_percentiles_and_not_cut_to_their_low_byte(tmp_path):
+def test_16_bits_are_scaled_between_percentiles_not_truncated(tmp_path):
   deep = np.linspace(1000, 9000, 90 * 120).reshape(90, 120).astype(np.uint16)
   grey = images.read(save(tmp_path, deep))
   assert grey.dtype == np.uint8 and grey.min() == 0 and grey.max() == 255
   assert (np.diff(grey.ravel().astype(int)) >= 0).all()
 
 
-def test_a_large_one_channel_png_is_taken_over_byte_by_byte(tmp_path):
+def test_a_large_one_channel_png_keeps_its_bytes(tmp_path):
   large = np.tile(GREY, (3, 3))
   path = save(tmp_path, large)
   assert images.read_stored(path, 512) == (path.read_bytes(), large.shape)
 
 
-def test_a_small_image_is_stored_uncompressed_and_as_it_was(tmp_path):
+def test_a_small_image_is_stored_uncompressed_with_equal_pixels(tmp_path):
   stored, shape = images.read_stored(save(tmp_path, GREY), 256)
   assert shape == GREY.shape and len(stored) > GREY.size
   np.testing.assert_array_equal(np.asarray(PIL.Image.open(io.BytesIO(stored))), GREY)
 
 
 @pytest.mark.parametrize('kept', [False, True])
-def test_grey_jpeg_reads_back_as_it_was_whether_kept_or_made_png(tmp_path, kept):
+def test_a_grey_jpeg_reads_back_equally_as_jpeg_and_as_png(tmp_path, kept):
   path = save(tmp_path, GREY, 'JPEG')
   stored, _ = images.read_stored(path, keep_jpeg=kept)
   assert stored.startswith(b'\xff\xd8' if kept else b'\x89PNG')

@@ -1,4 +1,4 @@
-"""What the inspection says and draws, against what the phantoms rendered."""
+"""The table and the contact sheet of a dataset, against what the phantoms rendered."""
 
 import collections
 import re
@@ -8,12 +8,9 @@ import PIL.Image
 import pytest
 
 from tests.conftest import PHANTOMS
-from tests.tfds_builders.test_builders import match_truth, read_all
-from tests.tfds_builders.test_split_rules import flip_bit
+from tests.support.archives import SPLITS, flip_bit, match_truth, read_all
 from tfds_builders import build, inspect, phantoms
 from tfds_builders.common import contact_sheet, index
-
-SPLITS = ('train', 'validation', 'test')
 
 
 def count_truth(name, prepared, read):
@@ -25,7 +22,7 @@ def count_truth(name, prepared, read):
   return table
 
 
-def look(name, prepared, capsys, *flags):
+def run_inspect(name, prepared, capsys, *flags):
   assert inspect.main([name, '--data_dir', str(prepared), *map(str, flags)]) == 0
   return capsys.readouterr().out
 
@@ -36,7 +33,7 @@ def find_row(printed, title):
 
 
 def test_findings_and_boxes_are_counted_as_rendered(prepared, capsys):
-  printed = look('nih_chest_xray', prepared, capsys)
+  printed = run_inspect('nih_chest_xray', prepared, capsys)
   kinds = build.read_metadata(build.locate('nih_chest_xray', prepared))['box_classes']
   truth = count_truth('nih_chest_xray', prepared, lambda seen: [
     'images', *seen.findings, *{f'box of {kind}' for kind, *_ in seen.boxes if kind in kinds}])
@@ -50,24 +47,24 @@ def test_values_are_those_rendered(prepared, capsys):
   ages = collections.defaultdict(list)
   for record, radiograph in match_truth('rsna_bone_age', read_all(build.locate('rsna_bone_age', prepared))):
     ages[record['split']].append(round(radiograph.value))
-  printed = look('rsna_bone_age', prepared, capsys)
+  printed = run_inspect('rsna_bone_age', prepared, capsys)
   for months in ages.values():
     assert f'{np.median(months):g} ({min(months)}-{max(months)})' in printed
 
 
-def test_masks_sizes_rules_and_rejects_are_told(prepared, capsys):
-  printed = look('panoramic_dental', prepared, capsys)
+def test_masks_sizes_split_rules_and_rejects_are_printed(prepared, capsys):
+  printed = run_inspect('panoramic_dental', prepared, capsys)
   assert sum(find_row(printed, 'mask of mandible')) == PHANTOMS['images']
   heights = [seen.image.shape[0] for _, seen in phantoms.render('panoramic_dental', **PHANTOMS)]
   assert f'height in pixels, median (range): {np.median(heights):g} ({min(heights)}-{max(heights)})' in printed
   assert find_row(printed, 'images by rule paper') == [20, 2, 2]
-  rejects = look('rsna_bone_age', prepared, capsys)
+  rejects = run_inspect('rsna_bone_age', prepared, capsys)
   assert re.search(r'left out: \d+ test image without bone age', rejects)
 
 
 @pytest.mark.parametrize('name', build.NAMES)
-def test_every_dataset_has_a_sheet_of_as_many_pictures_as_asked(name, prepared, tmp_path, capsys):
-  assert '7 pictures' in look(name, prepared, capsys, '--sheet', tmp_path / 'sheet.png', '--images', 7)
+def test_every_dataset_has_a_sheet_with_the_requested_number_of_images(name, prepared, tmp_path, capsys):
+  assert '7 images drawn' in run_inspect(name, prepared, capsys, '--sheet', tmp_path / 'sheet.png', '--images', 7)
   with PIL.Image.open(tmp_path / 'sheet.png') as picture:
     pixels = np.asarray(picture.convert('RGB'))
   assert pixels.shape[1] == contact_sheet.COLUMNS * (contact_sheet.SIDE + contact_sheet.GAP)
@@ -80,7 +77,7 @@ def test_a_sheet_shows_every_label_that_there_is(prepared):
   path = build.locate('nih_chest_xray', prepared)
   seen, chosen = inspect.survey(path, 24)
   about = build.read_metadata(path)
-  shown = set().union(*(inspect.label(record, about) for _, record in chosen))
+  shown = set().union(*(inspect.list_labels(record, about) for _, record in chosen))
   assert len({record['image_id'] for _, record in chosen}) == len(chosen) == 24
   assert {name for name in about['findings'] if name in seen.table} <= shown
 
@@ -91,7 +88,7 @@ def test_boxes_are_drawn_where_they_were_rendered(prepared):
   _, chosen = inspect.survey(path, 24)
   for split, record in chosen:
     stem = record['image_id'].decode()
-    radiograph, = [seen for shot, seen in phantoms.render('nih_chest_xray', **PHANTOMS) if stem in shot]
+    radiograph, = [seen for image_path, seen in phantoms.render('nih_chest_xray', **PHANTOMS) if stem in image_path]
     boxes = [box for box in radiograph.boxes if box[0] in about['box_classes']]
     if len(boxes) != 1:  # two may hide each other's edges
       continue
@@ -113,8 +110,8 @@ def test_masks_tint_what_was_rendered_and_nothing_else(prepared):
     stem = record['image_id'].decode()
     if stem in ('22', '110'):  # torn drawings: all around is unannotated
       continue
-    radiograph, = [seen for shot, seen in phantoms.render('panoramic_dental', **PHANTOMS)
-                   if shot.endswith(f'/{stem}.png')]
+    radiograph, = [seen for image_path, seen in phantoms.render('panoramic_dental', **PHANTOMS)
+                   if image_path.endswith(f'/{stem}.png')]
     tile = np.asarray(contact_sheet.draw_tile(split, record, about)).astype(int)
     shape = tuple(round(side * contact_sheet.SIDE / max(radiograph.image.shape)) for side in radiograph.image.shape)
     tinted = np.ptp(tile[:shape[0], :shape[1]], axis=-1) > 0
@@ -122,7 +119,7 @@ def test_masks_tint_what_was_rendered_and_nothing_else(prepared):
     assert (tinted & rendered).sum() / (tinted | rendered).sum() > 0.97
 
 
-def test_captions_say_what_is_known_and_keep_the_end_of_long_names(prepared):
+def test_captions_state_labels_and_keep_the_end_of_long_names(prepared):
   path = build.locate('mura', prepared)
   _, chosen = inspect.survey(path, 3)
   about = build.read_metadata(path)
@@ -134,17 +131,17 @@ def test_captions_say_what_is_known_and_keep_the_end_of_long_names(prepared):
     assert pen.textlength(short, contact_sheet.FONT) <= contact_sheet.SIDE and image.endswith(short.removeprefix('...'))
 
 
-def test_verify_passes_sound_records_and_names_damaged_ones(archives, tmp_path, capsys):
+def test_verify_accepts_intact_records_and_names_damaged_ones(archives, tmp_path, capsys):
   path = build.prepare('panoramic_dental', archives, tmp_path)
-  assert 'every record is as it was written' in look('panoramic_dental', tmp_path, capsys, '--verify')
+  assert 'every record is intact' in run_inspect('panoramic_dental', tmp_path, capsys, '--verify')
   flip_bit(path, 'test')
   assert inspect.main(['panoramic_dental', '--data_dir', str(tmp_path), '--verify']) == 1
-  told = capsys.readouterr().err
-  assert '1 damaged' in told and '--overwrite' in told
-  assert any(f'test {row["position"]} {row["image_id"]}' in told for row in index.read(path) if row['split'] == 'test')
+  error = capsys.readouterr().err
+  assert '1 damaged' in error and '--overwrite' in error
+  assert any(f'test {row["position"]} {row["image_id"]}' in error for row in index.read(path) if row['split'] == 'test')
 
 
-def test_what_is_not_prepared_is_one_line(tmp_path, capsys):
+def test_a_dataset_that_is_not_prepared_is_an_error_of_one_line(tmp_path, capsys):
   assert inspect.main(['mura', '--data_dir', str(tmp_path)]) == 2
-  told = capsys.readouterr().err.strip()
-  assert 'mura is not prepared' in told and '\n' not in told
+  error = capsys.readouterr().err.strip()
+  assert 'mura is not prepared' in error and '\n' not in error

@@ -1,4 +1,4 @@
-"""The same radiograph in two places is found, and a task whose images were seen is not called external."""
+"""Leakage: the same radiograph in two places is found, and a task on pretraining images is not external."""
 
 import csv
 import itertools
@@ -12,8 +12,6 @@ from tests.conftest import PHANTOMS
 from tests.support.paths import XRAYS
 from tfds_builders import build, leakage, phantoms
 from tfds_builders.common import fingerprints
-
-REAL = XRAYS
 
 
 def window(image, low, high):
@@ -38,7 +36,7 @@ def render(name='nih_chest_xray', images=30):
 
 
 def write_own(folder, name, images):
-  """An own archive of {file name: image}, each of another patient."""
+  """A prepared custom dataset of {file name: image}, one patient per image."""
   (folder / name / 'images').mkdir(parents=True)
   for file, image in images.items():
     cv2.imwrite(str(folder / name / 'images' / file), image)
@@ -51,9 +49,9 @@ def run(capsys, folder, *names, flags=()):
   return capsys.readouterr().out
 
 
-# The prints
+# Fingerprints
 
-def test_near_hashes_are_those_that_comparing_each_with_each_finds(monkeypatch):
+def test_near_hashes_are_those_that_brute_force_finds(monkeypatch):
   monkeypatch.setattr(fingerprints, 'BLOCK', 500)  # many blocks
   rng = np.random.default_rng(0)
   one = rng.integers(0, 2**63, 300, np.uint64)
@@ -61,7 +59,7 @@ def test_near_hashes_are_those_that_comparing_each_with_each_finds(monkeypatch):
   other = np.concatenate([np.tile(one, 3) ^ np.array(flips, np.uint64), np.zeros(200, np.uint64)])  # a crowded bucket
   one = np.concatenate([one, np.zeros(5, np.uint64)])
   expected = np.nonzero(np.bitwise_count(one[:, None] ^ other[None]) <= fingerprints.RADIUS)
-  found = fingerprints.find_near(one, other)
+  found = fingerprints.find_near_hashes(one, other)
   np.testing.assert_array_equal(found, expected)
   assert len(found[0]) > 1500
 
@@ -72,7 +70,7 @@ def test_a_hundred_thousand_images_are_compared_and_every_planted_pair_is_found(
   places = rng.permutation(100_000)[:200]
   for place in places:
     other[place] = one[place] ^ np.uint64(sum(1 << int(bit) for bit in rng.permutation(64)[:7]))
-  first, second = fingerprints.find_near(one, other)
+  first, second = fingerprints.find_near_hashes(one, other)
   assert set(places.tolist()) <= set(first[first == second].tolist())
 
 
@@ -80,18 +78,20 @@ def test_a_hundred_thousand_images_are_compared_and_every_planted_pair_is_found(
 @pytest.mark.parametrize('name', ['nih_chest_xray', 'mura', 'panoramic_dental'])
 def test_a_changed_copy_is_the_same_image_and_another_patients_is_not(name, change):
   images = render(name)
-  prints, copies = ([fingerprints.take(image) for image in pile] for pile in (images, map(CHANGES[change], images)))
-  one, other = ((np.array([print_[0] for print_ in pile]), np.stack([print_[1] for print_ in pile]))
-                for pile in (prints, copies))
-  first, second, correlation = fingerprints.find_same(one, other)
+  prints, copies = ([fingerprints.fingerprint(image) for image in some]
+                    for some in (images, map(CHANGES[change], images)))
+  one, other = ((np.array([print_[0] for print_ in some]), np.stack([print_[1] for print_ in some]))
+                for some in (prints, copies))
+  first, second, correlation = fingerprints.find_matches(one, other)
   assert first.tolist() == second.tolist() == list(range(len(images)))
   assert correlation.min() > 0.96
 
 
-def test_flat_images_are_like_nothing():
-  hashes, pixels = zip(*(fingerprints.take(np.full((40, 50), grey, np.uint8)) for grey in (0, 9, 255)), strict=True)
+def test_flat_images_match_nothing():
+  flat = (np.full((40, 50), grey, np.uint8) for grey in (0, 9, 255))
+  hashes, pixels = zip(*map(fingerprints.fingerprint, flat), strict=True)
   flat = np.array(hashes), np.stack(pixels)
-  assert [len(found) for found in fingerprints.find_same(flat, flat)] == [0, 0, 0]
+  assert [len(found) for found in fingerprints.find_matches(flat, flat)] == [0, 0, 0]
 
 
 # Datasets
@@ -104,88 +104,89 @@ def test_copies_in_another_dataset_are_found_and_listed(tmp_path, capsys):
   printed = run(capsys, tmp_path, 'one', 'two', flags=['--pairs', str(tmp_path / 'pairs.csv')])
   row, = [line.split() for line in printed.split('\n') if line.startswith('one ') and ' two ' in line]
   assert row[:6] == ['one', 'two', '3', 'of', '12', '3'] and '= copy' in ' '.join(row)
-  assert 'two: 0 pairs of images are alike' in printed
+  assert 'two: 0 pairs of similar images' in printed
   with open(tmp_path / 'pairs.csv', newline='') as file:
-    pairs = {(pair['image_id1'], pair['image_id2'], pair['alike']) for pair in csv.DictReader(file)}
+    pairs = {(pair['image_id1'], pair['image_id2'], pair['similar']) for pair in csv.DictReader(file)}
   assert pairs == {(f'{i}', f'copy{i}', '1') for i in (2, 7, 11)}
 
 
 def test_copies_under_another_patients_name_are_found_across_splits(tmp_path, capsys):
   images = render()
   write_own(tmp_path, 'one', {f'{i}{copy}.png': image for i, image in enumerate(images[:12]) for copy in ('', 'again')})
-  prints = leakage.take_prints('one', tmp_path / 'data')
+  prints = leakage.load_fingerprints('one', tmp_path / 'data')
   ids = [row['image_id'] for row in prints.rows]
-  pairs = {frozenset((ids[pair.i], ids[pair.j])) for pair in leakage.compare(prints, prints)}
+  pairs = {frozenset((ids[pair.i], ids[pair.j])) for pair in leakage.find_pairs(prints, prints)}
   assert pairs == {frozenset((f'{i}', f'{i}again')) for i in range(12)}
   split = {row['image_id']: row['split'] for row in prints.rows}
   across = sum(split[f'{i}'] != split[f'{i}again'] for i in range(12))
   printed = run(capsys, tmp_path, 'one')
-  assert across and f'one: 12 pairs of images are alike, {across} of them in two splits' in printed
+  assert across and f'one: 12 pairs of similar images, {across} of them across splits' in printed
 
 
-def test_telling_names_are_found_whatever_the_pixels_and_others_are_not(tmp_path):
+def test_equal_distinctive_names_are_found_whatever_the_pixels_and_short_names_are_not(tmp_path):
   images = render()
   names = ['CHNCXR_0001_0', 'CHNCXR_0002_0', 'image1', 'front.left']
   write_own(tmp_path, 'one', {f'{name}.png': image for name, image in zip(names, images[:4], strict=True)})
   write_own(tmp_path, 'two', {f'{name}.png': image for name, image in zip(names, images[4:8], strict=True)})
-  one, two = (leakage.take_prints(name, tmp_path / 'data') for name in ('one', 'two'))
-  pairs = leakage.compare(one, two)
-  assert {(one.rows[pair.i]['image_id'], two.rows[pair.j]['image_id'], pair.alike, pair.named) for pair in pairs} == {
-    (name, name, False, True) for name in names[:2]}
+  one, two = (leakage.load_fingerprints(name, tmp_path / 'data') for name in ('one', 'two'))
+  pairs = leakage.find_pairs(one, two)
+  found = {(one.rows[pair.i]['image_id'], two.rows[pair.j]['image_id'], pair.similar, pair.same_name)
+           for pair in pairs}
+  assert found == {(name, name, False, True) for name in names[:2]}
 
 
-def test_prints_are_taken_once_and_again_after_a_new_build(tmp_path, monkeypatch):
+def test_fingerprints_are_computed_once_and_again_after_a_new_build(tmp_path, monkeypatch):
   images = render()
   write_own(tmp_path, 'one', {f'{i}.png': image for i, image in enumerate(images[:5])})
-  first = leakage.take_prints('one', tmp_path / 'data')
+  first = leakage.load_fingerprints('one', tmp_path / 'data')
   with monkeypatch.context() as patch:
-    patch.setattr(fingerprints, 'take', lambda image: pytest.fail('taken again'))
-    np.testing.assert_array_equal(leakage.take_prints('one', tmp_path / 'data').hashes, first.hashes)
+    patch.setattr(fingerprints, 'fingerprint', lambda image: pytest.fail('computed again'))
+    np.testing.assert_array_equal(leakage.load_fingerprints('one', tmp_path / 'data').hashes, first.hashes)
   cv2.imwrite(str(tmp_path / 'one/images/0.png'), images[9])
   build.prepare('one', tmp_path, tmp_path / 'data', overwrite=True)
-  again = leakage.take_prints('one', tmp_path / 'data')
+  again = leakage.load_fingerprints('one', tmp_path / 'data')
   changed = {row['image_id'] for row, old, new in zip(again.rows, first.hashes, again.hashes, strict=True)
              if old != new}
   assert changed == {'0'}
 
 
-def test_every_image_of_a_prepared_archive_has_a_print_that_is_its_own(prepared):
-  prints = leakage.take_prints('mura', prepared)
+def test_the_fingerprint_of_a_record_is_that_of_the_rendered_image(prepared):
+  prints = leakage.load_fingerprints('mura', prepared)
   assert len(prints.hashes) == len(prints.rows) == PHANTOMS['images']
   images = {pathlib.PurePath(path).with_suffix('').as_posix(): radiograph.image
             for path, radiograph in phantoms.render('mura', **PHANTOMS)}
   for row, taken in zip(prints.rows, prints.hashes, strict=True):
     image, = [image for path, image in images.items() if f'/{path}'.endswith(f'/{row["image_id"]}')]
-    assert fingerprints.take(image)[0] == taken
+    assert fingerprints.fingerprint(image)[0] == taken
 
 
-def test_what_is_not_prepared_is_one_line(tmp_path, capsys):
+def test_a_dataset_that_is_not_prepared_is_an_error_of_one_line(tmp_path, capsys):
   assert leakage.main(['mura', '--data_dir', str(tmp_path)]) == 2
-  told = capsys.readouterr().err.strip()
-  assert 'mura' in told and '\n' not in told
+  error = capsys.readouterr().err.strip()
+  assert 'mura' in error and '\n' not in error
 
 
-# What is known of the archives
+# Known overlaps between archives
 
 @pytest.mark.parametrize('task, pretrained, reason', [
   ('lung_masks', 'shenzhen_cxr', 'all 662 CHNCXR images'),
   ('montgomery_cxr', 'lung_masks', 'all 138 MCUCXR images'),
-  ('covid19_radiography', 'kermany_pneumonia', '1,345 of Viral Pneumonia'),
-  ('covid19_radiography', 'nih_chest_xray', 'rsna_pneumonia has of nih_chest_xray'),
-  ('siim_pneumothorax', 'rsna_pneumonia', 'siim_pneumothorax has of nih_chest_xray'),
+  ('covid19_radiography', 'kermany_pneumonia', '1,345 images of Viral Pneumonia'),
+  ('covid19_radiography', 'nih_chest_xray', 'rsna_pneumonia took all 29,684 images from nih_chest_xray'),
+  ('siim_pneumothorax', 'rsna_pneumonia', 'siim_pneumothorax took all images from nih_chest_xray'),
   ('mura', 'mura', 'it is the same dataset')])
-def test_a_task_whose_images_were_seen_is_not_external(task, pretrained, reason):
+def test_a_task_on_pretraining_images_is_not_external(task, pretrained, reason):
   with pytest.raises(leakage.NotExternal) as caught:
-    leakage.refuse_external(task, ['rsna_bone_age', pretrained])
+    leakage.check_external(task, ['rsna_bone_age', pretrained])
   assert reason in str(caught.value) and f'pretraining on {pretrained}' in str(caught.value)
   assert '\n' not in str(caught.value)
 
 
-def test_archives_that_share_nothing_that_is_known_pass():
-  leakage.refuse_external('vinbigdata_cxr', ['nih_chest_xray', 'mura', 'lung_masks', 'tbx11k', 'indiana_cxr'])
-  leakage.refuse_external('shenzhen_cxr', ['montgomery_cxr'])
-  for one, other in itertools.permutations(leakage.HOLDS, 2):
-    assert bool(leakage.explain(one, other)) == bool(leakage.explain(other, one))
+def test_archives_without_known_overlap_pass():
+  leakage.check_external('vinbigdata_cxr', ['nih_chest_xray', 'mura', 'lung_masks', 'tbx11k', 'indiana_cxr'])
+  leakage.check_external('shenzhen_cxr', ['montgomery_cxr'])
+  for one, other in itertools.permutations(leakage.KNOWN_OVERLAPS, 2):
+    assert bool(leakage.explain_overlap(one, other)) == bool(leakage.explain_overlap(other, one))
 
 
 def test_a_task_is_not_external_if_its_images_are_found_in_the_pretraining(tmp_path):
@@ -193,20 +194,20 @@ def test_a_task_is_not_external_if_its_images_are_found_in_the_pretraining(tmp_p
   write_own(tmp_path, 'seen', {f'{i}.png': image for i, image in enumerate(images[:8])})
   write_own(tmp_path, 'clean', {f'{i}.png': image for i, image in enumerate(images[8:14])})
   write_own(tmp_path, 'mixed', {f'{i}.png': CHANGES['JPEG'](image) for i, image in enumerate(images[7:14])})
-  leakage.refuse_external('mixed', ['seen'])  # nothing known
-  leakage.refuse_external('clean', ['seen'], tmp_path / 'data')
-  with pytest.raises(leakage.NotExternal, match='1 of its 7 images are there, too, such as 0 = 7'):
-    leakage.refuse_external('mixed', ['seen'], tmp_path / 'data')
+  leakage.check_external('mixed', ['seen'])  # nothing known
+  leakage.check_external('clean', ['seen'], tmp_path / 'data')
+  with pytest.raises(leakage.NotExternal, match='1 of its 7 images are also in seen, for example 0 = 7'):
+    leakage.check_external('mixed', ['seen'], tmp_path / 'data')
 
 
 # Real radiographs
 
-@pytest.mark.skipif(not REAL.exists(), reason='the real subsets lie beside the checkout on some machines only')
-def test_the_doubles_known_in_kermanys_archive_are_found_and_no_others(tmp_path):
-  build.prepare('kermany_pneumonia', REAL, tmp_path)
-  prints = leakage.take_prints('kermany_pneumonia', tmp_path)
+@pytest.mark.skipif(not XRAYS.exists(), reason='needs the real subsets beside the checkout')
+def test_the_known_duplicates_in_kermany_are_found_and_no_others(tmp_path):
+  build.prepare('kermany_pneumonia', XRAYS, tmp_path)
+  prints = leakage.load_fingerprints('kermany_pneumonia', tmp_path)
   stems = [row['image_id'].rsplit('/', 1)[-1] for row in prints.rows]
-  pairs = {tuple(sorted((stems[pair.i], stems[pair.j]))) for pair in leakage.compare(prints, prints)}
+  pairs = {tuple(sorted((stems[pair.i], stems[pair.j]))) for pair in leakage.find_pairs(prints, prints)}
   assert pairs == {
     ('NORMAL2-IM-0095-0001', 'NORMAL2-IM-0096-0001'), ('NORMAL2-IM-0173-0001-0001', 'NORMAL2-IM-0173-0001-0002'),
     ('NORMAL2-IM-0246-0001-0001', 'NORMAL2-IM-0246-0001-0002'), ('person128_bacteria_606', 'person128_bacteria_607'),

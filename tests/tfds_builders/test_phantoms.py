@@ -12,9 +12,9 @@ from tfds_builders import phantoms
 from tfds_builders.phantoms import studies, writing
 from tfds_builders.phantoms.archives import nih_chest_xray
 from tfds_builders.phantoms.chest_findings import FINDINGS
-from tfds_builders.phantoms.film import Film, ellipsoid, tube
+from tfds_builders.phantoms.exposure import Exposure
 from tfds_builders.phantoms.physics import Vendor
-from tfds_builders.phantoms.shot import Shot
+from tfds_builders.phantoms.scene import Scene, ellipsoid, tube
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
          'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr')
@@ -28,8 +28,8 @@ def written(tmp_path_factory):
   return {name: phantoms.write(name, root, 24, size=64) for name in NAMES}
 
 
-def chest(*asked, patient=3, turn=0, size=128, vendor=QUIET, seed=0):
-  return studies.take_chest(seed, 'test', Shot('', patient, turn, asked), size, vendor)
+def chest(*requested, patient=3, turn=0, size=128, vendor=QUIET, seed=0):
+  return studies.render_chest(seed, 'test', Exposure('', patient, turn, requested), size, vendor)
 
 
 def same(a, b):
@@ -39,28 +39,28 @@ def same(a, b):
 # physics
 
 def test_chord_through_the_middle_of_a_ball_is_its_diameter():
-  film = Film(10, 8, 20)
-  film.add('bone', ellipsoid(film, 1, -1, 2, 2, 2))
-  assert film['bone'].max() == pytest.approx(4, rel=1e-3)
-  volume = film['bone'].sum() / film.scale ** 2
+  scene = Scene(10, 8, 20)
+  scene.add('bone', ellipsoid(scene, 1, -1, 2, 2, 2))
+  assert scene['bone'].max() == pytest.approx(4, rel=1e-3)
+  volume = scene['bone'].sum() / scene.scale ** 2
   assert volume == pytest.approx(4 / 3 * np.pi * 8, rel=5e-3)
 
 
-def test_a_long_tube_done_in_runs_equals_the_nearest_of_all_its_segments():
-  film = Film(12, 9, 10)
+def test_a_long_tube_drawn_in_runs_equals_the_union_of_its_segments():
+  scene = Scene(12, 9, 10)
   path = np.stack([np.linspace(-5, 5, 11), 2 * np.sin(np.linspace(0, 5, 11))], 1)
-  window, depth = tube(film, path, 0.7)
-  x, y = np.meshgrid(film.x_W, film.y_H)
-  distance = np.full(film.shape, np.inf)
+  window, depth = tube(scene, path, 0.7)
+  x, y = np.meshgrid(scene.x_W, scene.y_H)
+  distance = np.full(scene.shape, np.inf)
   for a, b in zip(path[:-1], path[1:], strict=True):
     t = np.clip(((x - a[0]) * (b - a)[0] + (y - a[1]) * (b - a)[1]) / ((b - a) ** 2).sum(), 0, 1)
     distance = np.minimum(distance, np.hypot(x - a[0] - t * (b - a)[0], y - a[1] - t * (b - a)[1]))
-  np.testing.assert_allclose(np.maximum(film.spread((window, depth)), 0), np.maximum(0.7 - distance, 0), atol=1e-5)
+  np.testing.assert_allclose(np.maximum(scene.to_full((window, depth)), 0), np.maximum(0.7 - distance, 0), atol=1e-5)
 
 
 def test_bone_is_brighter_than_flesh_and_flesh_than_air():
-  hand = studies.take_hand(0, 'test', Shot('', 1, 0), 128, QUIET).image
-  knee = studies.take_knee(0, 'test', Shot('', 1, 0, ('0',)), 128, QUIET).image
+  hand = studies.render_hand(0, 'test', Exposure('', 1, 0), 128, QUIET).image
+  knee = studies.render_knee(0, 'test', Exposure('', 1, 0, ('0',)), 128, QUIET).image
   assert np.percentile(hand, 10) < 40 and hand.max() > 200
   assert knee[30:40, 50:78].mean() > knee[50:80, 2:8].mean() + 40
 
@@ -75,7 +75,7 @@ def test_the_same_seed_renders_the_same_bits_and_another_seed_others(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_the_count_does_not_change_an_image(name):
+def test_the_number_of_images_does_not_change_an_image(name):
   few, many = list(phantoms.render(name, 2, 64)), list(phantoms.render(name, 4, 64))
   for (path, one), (path_too, two) in zip(few, many, strict=False):
     assert path == path_too and same(one, two)
@@ -92,7 +92,7 @@ def test_processes_do_not_change_an_image(tmp_path):
 
 def test_every_image_has_its_own_path():
   for name in NAMES:
-    paths = [shot.path for shot in writing.plan(name, 400, 0)]
+    paths = [exposure.path for exposure in writing.plan(name, 400, 0)]
     assert len(set(paths)) == 400
 
 
@@ -114,7 +114,7 @@ def test_a_patient_keeps_the_anatomy():
   assert np.mean(np.array(own) > np.array(strange)) >= 0.85 and np.mean(own) > np.mean(strange)
 
 
-def test_no_patient_stands_in_two_lists(written):
+def test_no_patient_is_in_both_split_lists(written):
   root = written['nih_chest_xray']
   lists = [(root / name).read_text().split() for name in ('train_val_list.txt', 'test_list.txt')]
   split = [{line.split('_')[0] for line in lines} for lines in lists]
@@ -148,10 +148,10 @@ def test_boxes_enclose_what_was_drawn(finding):
 
 
 def test_a_large_heart_is_more_than_half_as_wide_as_the_chest():
-  def ratio(*asked):
+  def ratio(*requested):
     values = []
     for patient in range(6):
-      masks = chest(*asked, patient=patient, size=96).masks
+      masks = chest(*requested, patient=patient, size=96).masks
       lungs = np.flatnonzero((masks['lung_left'] | masks['lung_right']).any(0))
       heart = np.flatnonzero(masks['heart'].any(0))
       values.append(np.ptp(heart) / np.ptp(lungs))
@@ -165,7 +165,7 @@ def test_every_label_has_a_drawing():
       assert bool(seen.findings) == bool(seen.boxes)
 
 
-def test_the_mean_grey_does_not_tell_who_is_ill():
+def test_the_mean_grey_does_not_reveal_the_label():
   for name in ('nih_chest_xray', 'kermany_pneumonia', 'mura'):
     seen = [radiograph for _, radiograph in phantoms.render(name, 120, 48, seed=2)]
     ill, well = ([r.image.mean() for r in seen if bool(r.findings) == kind] for kind in (True, False))
@@ -174,21 +174,21 @@ def test_the_mean_grey_does_not_tell_who_is_ill():
 
 
 def test_about_half_of_the_chests_show_nothing_and_all_findings_occur():
-  shots = writing.plan('nih_chest_xray', 2000, 0)
-  assert 0.35 < np.mean([not shot.asked for shot in shots]) < 0.65
-  assert {finding for shot in shots for finding in shot.asked} == set(FINDINGS)
+  exposures = writing.plan('nih_chest_xray', 2000, 0)
+  assert 0.35 < np.mean([not exposure.requested for exposure in exposures]) < 0.65
+  assert {finding for exposure in exposures for finding in exposure.requested} == set(FINDINGS)
 
 
 def test_growth_plates_close_with_age():
-  from tfds_builders.phantoms.hand import mature
-  gaps, shares = zip(*[mature({'months': m, 'fuse': 0}) for m in (12, 60, 120, 200)], strict=True)
+  from tfds_builders.phantoms.hand import growth_stage
+  gaps, shares = zip(*[growth_stage({'months': m, 'fuse': 0}) for m in (12, 60, 120, 200)], strict=True)
   assert list(gaps) == sorted(gaps, reverse=True) and gaps[-1] == 0
   assert list(shares) == sorted(shares) and shares[0] == 0
 
 
 def test_the_joint_space_narrows_with_the_grade():
-  from tfds_builders.phantoms.knee import grow_knee, joint_space
-  knee = grow_knee(np.random.default_rng(0))
+  from tfds_builders.phantoms.knee import joint_space, sample_knee
+  knee = sample_knee(np.random.default_rng(0))
   widths = [min(joint_space(knee, grade)) for grade in range(5)]
   assert widths == sorted(widths, reverse=True) and widths[4] < 0.3 * widths[0]
 
@@ -215,14 +215,14 @@ def test_nih_layout(written):
   assert sum(Image.open(path).mode == 'RGBA' for path in root.rglob('*.png')) == 1
 
 
-def test_nih_boxes_stand_in_the_1024_frame(written):
+def test_nih_boxes_are_in_pixels_of_1024(written):
   table = read(written['nih_chest_xray'] / 'BBox_List_2017.csv')[1:]
   rows = {(row[0], row[1]): [float(v) for v in row[2:6]] for row in table}
   found = 0
   for path, seen in phantoms.render('nih_chest_xray', 24, 64):
     for finding, *box in seen.boxes:
       key = (path.rsplit('/', 1)[1], 'Infiltrate' if finding == 'Infiltration' else finding)
-      if finding in nih_chest_xray.NIH_BOXED:
+      if finding in nih_chest_xray.BOXED:
         assert rows[key] == [16 * v for v in box]
         found += 1
   assert found == len(rows) > 3
@@ -297,7 +297,7 @@ def test_what_is_written_is_what_is_rendered(name, written):
 
 # writing
 
-def test_a_finished_archive_is_left_alone_and_other_arguments_replace_it(tmp_path):
+def test_a_complete_archive_is_kept_and_other_arguments_replace_it(tmp_path):
   root = phantoms.write('rsna_bone_age', tmp_path, 2, size=64)
   time = (root / '.phantom.json').stat().st_mtime_ns
   phantoms.write('rsna_bone_age', tmp_path, 2, size=64)
@@ -308,12 +308,14 @@ def test_a_finished_archive_is_left_alone_and_other_arguments_replace_it(tmp_pat
 
 
 def test_an_interrupted_write_leaves_no_archive_and_the_next_one_completes(tmp_path, monkeypatch):
-  real = writing.take
-  monkeypatch.setattr(writing, 'take', lambda name, shot, *a: 1 / 0 if shot.patient else real(name, shot, *a))
+  render = writing.render_exposure
+  monkeypatch.setattr(
+    writing, 'render_exposure',
+    lambda name, exposure, *rest: 1 / 0 if exposure.patient else render(name, exposure, *rest))
   with pytest.raises(ZeroDivisionError):
     phantoms.write('rsna_bone_age', tmp_path, 3, size=64)
   assert not (tmp_path / 'rsna_bone_age').exists()
-  monkeypatch.setattr(writing, 'take', real)
+  monkeypatch.setattr(writing, 'render_exposure', render)
   root = phantoms.write('rsna_bone_age', tmp_path, 3, size=64)
   assert len(list(root.rglob('*.png'))) == 3 and [p.name for p in tmp_path.iterdir()] == ['rsna_bone_age']
 
@@ -321,11 +323,11 @@ def test_an_interrupted_write_leaves_no_archive_and_the_next_one_completes(tmp_p
 def test_a_real_archive_is_never_overwritten(tmp_path):
   (tmp_path / 'mura').mkdir()
   (tmp_path / 'mura' / 'precious.png').write_bytes(b'x')
-  with pytest.raises(FileExistsError, match='no phantom'):
+  with pytest.raises(FileExistsError, match='not a phantom archive'):
     phantoms.write('mura', tmp_path, 1, size=64)
   assert (tmp_path / 'mura' / 'precious.png').read_bytes() == b'x'
 
 
 def test_an_unknown_archive_lists_the_choices():
-  with pytest.raises(ValueError, match='have .*kermany_pneumonia, .*mura'):
+  with pytest.raises(ValueError, match='choose from .*kermany_pneumonia, .*mura'):
     list(phantoms.render('chexpert', 1))

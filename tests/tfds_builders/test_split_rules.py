@@ -1,4 +1,4 @@
-"""The three rules of who is trained on: MUSCLE's published counts, the archives' own splits, and views over records."""
+"""The three split rules: MUSCLE's published counts, the archives' own splits, and views of the stored records."""
 
 import collections
 import csv
@@ -10,16 +10,16 @@ import time
 from concurrent import futures
 
 import pytest
+from ml_collections import ConfigDict
 
 from mtpret_jax.data import pipeline
 from mtpret_jax.data.sources import MissingSplit, open_source
-from tests.data.test_pipeline import make_config
+from tests.support.archives import SPLITS, flip_bit
 from tests.support.paths import ROOT
 from tfds_builders import build
 from tfds_builders.common import archives as downloads
 from tfds_builders.common import dataset, index, splits
 
-SPLITS = ('train', 'validation', 'test')
 KERMANY = {'train/NORMAL': 1341, 'train/PNEUMONIA': 3875, 'val/NORMAL': 8, 'val/PNEUMONIA': 8,
            'test/NORMAL': 234, 'test/PNEUMONIA': 390}  # images in each folder of the Kaggle archive
 MURA = {  # images of MURA v1.1: train positive, train negative, valid positive, valid negative
@@ -45,43 +45,44 @@ def list_mura():
             strict=True) for i in range(images)}
 
 
-# The counts that MUSCLE prints; of MURA's test its table says 3,997, but its totals need 3,995.
+# The counts that MUSCLE prints. Its table gives 3,997 test images for MURA, but its totals need 3,995.
 @pytest.mark.parametrize('name, listed, published', [
   ('kermany_pneumonia', list_kermany(), (4686, 585, 585)), ('mura', list_mura(), (32013, 3997, 3995))])
 def test_the_paper_rule_gives_the_published_counts_from_the_lists_of_files(name, listed, published):
-  entries, rejects, _ = build.load(name).read(pathlib.Path('archive'), listed)
+  entries, rejects, _ = build.load(name).read_archive(pathlib.Path('archive'), listed)
   assert not rejects and len(entries) == sum(published)
-  assert count(splits.split_by_paper((entry.image_id, entry.group) for entry in entries)) == published
+  assert count(splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries)) == published
 
 
 @pytest.mark.parametrize('images, published', [(896, (718, 89, 89)), (800, (640, 80, 80))])
 def test_the_paper_rule_gives_the_published_counts_of_one_group(images, published):
-  """896 are the image files of the lung set (of which 704 have a mask), 800 the images of TBX11K with tuberculosis."""
+  """896 is the number of image files of the lung set, of which 704 have a mask; 800 TBX11K images show tuberculosis."""
   assert count(splits.split_by_paper((f'{i}', '') for i in range(images))) == published
 
 
 def test_the_paper_rule_takes_the_images_of_tbx11k_with_tuberculosis_only(archives):
   module = build.load('tbx11k')
-  root = downloads.find(module.ARCHIVE, archives)
-  entries, *_ = module.read(root, downloads.list_files(module.ARCHIVE, root))
-  sides = splits.split_by_paper((entry.image_id, entry.group) for entry in entries)
+  root = downloads.find_root(module.ARCHIVE, archives)
+  entries, *_ = module.read_archive(root, downloads.list_files(module.ARCHIVE, root))
+  sides = splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries)
   assert {entry.image_id for entry in entries if entry.path.parent.name == 'tb'} == set(sides) != set()
   for name, split in (('train', 'train'), ('val', 'validation')):
     listed = {line.split('/')[1][:-4] for line in (root / f'lists/TBX11K_{name}.txt').read_text().split()}
-    assert listed & {entry.image_id for entry in entries if entry.official} == {
-      entry.image_id for entry in entries if entry.official == split}
+    assert listed & {entry.image_id for entry in entries if entry.official_split} == {
+      entry.image_id for entry in entries if entry.official_split == split}
 
 
-def test_the_paper_rule_does_not_depend_on_the_order_of_files_and_leaves_out_what_the_papers_did():
+def test_the_paper_rule_does_not_depend_on_the_order_of_files_and_leaves_out_what_the_paper_did():
   pairs = [(f'image{i}', 'ab'[i % 2]) for i in range(60)]
   sides = splits.split_by_paper([*pairs, ('healthy', None)])
   assert sides == splits.split_by_paper(pairs[::-1]) and 'healthy' not in sides
   assert sides != splits.split_by_paper(pairs, seed=1)
 
 
-def test_the_official_split_is_the_archives():
+def test_the_official_split_is_that_of_the_archive():
   def official(name, listed):
-    return collections.Counter(entry.official for entry in build.load(name).read(pathlib.Path('archive'), listed)[0])
+    entries, *_ = build.load(name).read_archive(pathlib.Path('archive'), listed)
+    return collections.Counter(entry.official_split for entry in entries)
   assert official('kermany_pneumonia', list_kermany()) == {'train': 5216, 'validation': 16, 'test': 624}
   assert official('mura', list_mura()) == {'train': 36808, 'validation': 3197}
 
@@ -94,7 +95,7 @@ def test_the_official_split_of_nih_is_that_of_its_lists(archives, prepared):
 
 
 @pytest.mark.parametrize('name', build.NAMES)
-def test_each_split_of_a_rule_is_a_view_of_just_its_images(name, prepared):
+def test_each_split_of_a_rule_is_a_view_of_exactly_its_images(name, prepared):
   with open(build.locate(name, prepared) / 'index.csv', newline='') as file:
     rows = list(csv.DictReader(file))
   for rule in ('paper', 'official'):
@@ -106,14 +107,15 @@ def test_each_split_of_a_rule_is_a_view_of_just_its_images(name, prepared):
 
 
 def test_a_view_is_shuffled_and_batched_like_a_stored_split_and_has_another_fingerprint(prepared):
-  config = make_config()
-  config.batch = 8
+  config = ConfigDict(dict(
+    seed=0, batch=8, moco=dict(group=4, shuffle_groups=2),
+    data=dict(size=8, weights='by_images', stored_size='256', threads=2, workers=0, prefetch=2)))
   one, other = ([open_source('kermany_pneumonia', prepared, '256', 'train', rule)] for rule in ('patient', 'paper'))
   assert pipeline.make_moco_batches(other, config)[3][1]['query'].shape == (8, 8, 8, 1)
   assert pipeline.fingerprint(one, config) != pipeline.fingerprint(other, config)
 
 
-def test_a_rule_that_leaves_a_split_empty_says_which_there_are(prepared):
+def test_an_empty_split_is_an_error_that_names_the_splits_with_images(prepared):
   with pytest.raises(MissingSplit, match='no validation images by the rule .official., only test and train'):
     open_source('nih_chest_xray', prepared, '256', 'validation', 'official')
   with pytest.raises(MissingSplit, match='panoramic_dental has no test images by the rule .official. at all'):
@@ -132,10 +134,10 @@ def test_the_rule_of_a_run_is_checked_before_it_trains(rule, complaint, prepared
   assert done.returncode == 2 and complaint in done.stderr and 'Traceback' not in done.stderr
 
 
-# Reading ahead
+# Prefetch
 
-def test_images_are_made_in_order_and_only_so_far_ahead(monkeypatch):
-  monkeypatch.setattr(dataset, 'AHEAD', 6)
+def test_images_are_made_in_order_and_prefetch_is_bounded(monkeypatch):
+  monkeypatch.setattr(dataset, 'PREFETCH', 6)
   begun, taken = [], []
 
   def make(entry):
@@ -144,7 +146,7 @@ def test_images_are_made_in_order_and_only_so_far_ahead(monkeypatch):
     return -entry
 
   with futures.ThreadPoolExecutor(3) as pool:
-    for entry, record in dataset.make_ahead(pool, make, range(40)):
+    for entry, record in dataset.map_with_prefetch(pool, make, range(40)):
       taken.append((entry, record))
       assert len(begun) - len(taken) < 6
   assert taken == [(entry, -entry) for entry in range(40)] and len(begun) == 40
@@ -152,7 +154,7 @@ def test_images_are_made_in_order_and_only_so_far_ahead(monkeypatch):
 
 # The index, and damage
 
-def test_the_index_lists_every_record_where_it_lies(prepared):
+def test_the_index_lists_every_record_at_its_position(prepared):
   path = build.locate('mura', prepared)
   rows = index.read(path)
   for split in SPLITS:
@@ -160,14 +162,6 @@ def test_the_index_lists_every_record_where_it_lies(prepared):
     there = [row for row in rows if row['split'] == split]
     assert [row['position'] for row in there] == list(range(len(source)))
     assert [row['image_id'] for row in there] == [source.records[i]['image_id'].decode() for i in range(len(source))]
-
-
-def flip_bit(path, split):
-  """Flips one bit amid the stored records, which are compressed and padded with zeros at the end."""
-  file, = path.glob(f'*{split}.array_record*')
-  raw = bytearray(file.read_bytes())
-  raw[raw.index(bytes(1024)) // 2] ^= 4
-  file.write_bytes(raw)
 
 
 def test_a_flipped_bit_of_a_stored_image_is_found(archives, tmp_path):
@@ -184,10 +178,10 @@ def test_records_of_another_build_are_found(archives, prepared, tmp_path):
   path = build.prepare('panoramic_dental', archives, tmp_path)
   rows = index.read(path)
   (path / index.NAME).write_text((path / index.NAME).read_text().replace(rows[5]['sha256'], rows[4]['sha256']))
-  assert index.find_damage(path) == [f'{rows[5]["split"]} 5 {rows[5]["image_id"]}: not what was written']
+  assert index.find_damage(path) == [f'{rows[5]["split"]} 5 {rows[5]["image_id"]}: differs from what was written']
 
 
-def test_a_build_stopped_before_its_index_is_done_again(archives, tmp_path, monkeypatch):
+def test_a_build_interrupted_before_its_index_is_repeated(archives, tmp_path, monkeypatch):
   def stop(*_):
     raise KeyboardInterrupt
   monkeypatch.setattr(index, 'digest', stop)
@@ -199,7 +193,7 @@ def test_a_build_stopped_before_its_index_is_done_again(archives, tmp_path, monk
   assert index.find_damage(build.prepare('panoramic_dental', archives, tmp_path)) == []
 
 
-def test_a_command_that_was_stopped_goes_on_with_the_next_dataset(archives, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_command_continues_with_the_next_dataset(archives, tmp_path, monkeypatch, capsys):
   command = ['panoramic_dental', 'mura', '--archives', str(archives), '--data_dir', str(tmp_path)]
   prepare = build.prepare
 
@@ -215,4 +209,4 @@ def test_a_command_that_was_stopped_goes_on_with_the_next_dataset(archives, tmp_
   done = (build.locate('panoramic_dental', tmp_path) / index.NAME).stat().st_mtime_ns
   assert build.main(command) == 0
   assert (build.locate('panoramic_dental', tmp_path) / index.NAME).stat().st_mtime_ns == done
-  assert 'prepared before' in capsys.readouterr().out and build.is_prepared(build.locate('mura', tmp_path))
+  assert 'already prepared' in capsys.readouterr().out and build.is_prepared(build.locate('mura', tmp_path))

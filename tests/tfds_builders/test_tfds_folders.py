@@ -11,8 +11,8 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_metadata
 
+from tests.support.archives import read_all
 from tests.support.paths import ROOT
-from tests.tfds_builders.test_builders import read_all
 from tfds_builders import build
 
 TASK_OF = {'present': 'image-classification', 'mask': 'semantic-segmentation', 'objects': 'object-detection'}
@@ -31,7 +31,7 @@ def test_tags_are_tfds_s_and_name_the_tasks_of_the_annotations(name, prepared):
 @pytest.mark.parametrize('name', build.NAMES)
 def test_prepared_datasets_carry_description_and_citation(name, prepared):
   info = tfds.builder_from_directory(build.locate(name, prepared)).info
-  assert '**Get it**' in info.description and '**Put it**' in info.description
+  assert all(part in info.description for part in ('## Download', '**Licence**', '## Layout', '## Records'))
   for entry in re.split(r'\n(?=@)', info.citation.strip()):
     assert re.match(r'@\w+\{[^,\s]+,\n', entry) and entry.count('{') == entry.count('}')
     assert {'title', 'author', 'year'} <= set(re.findall(r'^ *(\w+) = ', entry, re.MULTILINE))

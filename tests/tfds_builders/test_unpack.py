@@ -1,4 +1,4 @@
-"""Unpacking: archives as they are downloaded, and archives that mean harm."""
+"""Unpacking: archives as they are downloaded, and malicious ones."""
 
 import io
 import os
@@ -69,7 +69,7 @@ def refuse(path, folder, words):
 
 
 @pytest.mark.parametrize('name', ['Set-1.0.zip', 'Set-1.0.tar', 'Set-1.0.tar.gz', 'Set-1.0.tgz', 'Set-1.0.ZIP'])
-def test_what_was_packed_comes_out_without_the_junk(name, tmp_path):
+def test_unpacking_gives_the_packed_files_without_junk(name, tmp_path):
   path = pack(tmp_path / name.replace('ZIP', 'zip'), {**FILES, **JUNK}).rename(tmp_path / name)
   target = unpack.unpack(path, tmp_path / 'archives')
   assert target == tmp_path / 'archives/Set-1.0'
@@ -77,7 +77,7 @@ def test_what_was_packed_comes_out_without_the_junk(name, tmp_path):
   assert [entry.name for entry in target.parent.iterdir()] == ['Set-1.0']
 
 
-def test_names_of_windows_become_folders(tmp_path):
+def test_backslashes_in_names_become_folders(tmp_path):
   target = unpack.unpack(pack(tmp_path / 'set.zip', {'set\\deep\\a.txt': b'x'}, ()), tmp_path / 'archives')
   assert list_files(target) == {'set/deep/a.txt': b'x'}
 
@@ -119,7 +119,7 @@ def test_size_and_count_have_limits_whatever_the_ratio(name, ending, tmp_path, m
   refuse(pack(tmp_path / f'set.{ending}', FILES), tmp_path / 'archives', 'more than')
 
 
-def test_a_zip_that_lies_about_its_sizes_is_refused(tmp_path, monkeypatch):
+def test_a_zip_with_false_sizes_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(unpack, 'SMALL', 2**20)
   path = pack(tmp_path / 'liar.zip', {'zeros': bytes(2**23)}, ())
   path.write_bytes(path.read_bytes().replace((2**23).to_bytes(4, 'little'), (5).to_bytes(4, 'little')))
@@ -128,7 +128,7 @@ def test_a_zip_that_lies_about_its_sizes_is_refused(tmp_path, monkeypatch):
   refuse(path, tmp_path / 'archives', 'damaged|more than')
 
 
-def test_a_tar_header_without_end_is_refused_before_it_is_read(tmp_path):
+def test_a_huge_tar_header_is_refused_before_it_is_read(tmp_path):
   """tarfile takes a long name whole into memory."""
   entry = tarfile.TarInfo('././@LongLink')
   entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 2**26
@@ -140,21 +140,21 @@ def test_a_tar_header_without_end_is_refused_before_it_is_read(tmp_path):
 
 @pytest.mark.parametrize('ending', ['zip', 'tar', 'tar.gz'])
 @pytest.mark.parametrize('share', [0, 0.3, 0.7])
-def test_a_download_that_broke_off_is_refused(ending, share, tmp_path):
+def test_a_truncated_download_is_refused(ending, share, tmp_path):
   path = pack(tmp_path / f'set.{ending}', {f'{i}.bin': os.urandom(5000) for i in range(9)})
   path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
   refuse(path, tmp_path / 'archives', 'damaged')
 
 
 @pytest.mark.parametrize('spoil', [lambda raw: raw[:3 * 1024], lambda raw: raw[:3072] + b'?' + raw[3073:]])
-def test_a_tar_is_not_at_its_end_where_a_header_is_absent_or_damaged(spoil, tmp_path):
+def test_a_missing_or_damaged_tar_header_is_not_taken_for_the_end(spoil, tmp_path):
   path = pack(tmp_path / 'set.tar', {f'{i}.bin': os.urandom(512) for i in range(9)}, ())  # 1024 bytes each
   path.write_bytes(spoil(path.read_bytes()))
-  refuse(path, tmp_path / 'archives', 'broken off after 3,072 bytes')
+  refuse(path, tmp_path / 'archives', 'truncated after 3,072 bytes')
 
 
 @pytest.mark.parametrize('place', [-5, 40])
-def test_a_tar_gz_of_another_checksum_is_refused(place, tmp_path):
+def test_a_tar_gz_with_a_wrong_checksum_is_refused(place, tmp_path):
   path = pack(tmp_path / 'set.tgz', {'a.bin': os.urandom(5000)}, ())
   raw = bytearray(path.read_bytes())
   raw[place] ^= 1
@@ -181,31 +181,31 @@ def test_an_encrypted_zip_is_refused(tmp_path):
 
 @pytest.mark.filterwarnings('ignore:Duplicate name')
 @pytest.mark.parametrize('second', ['set/a.png', 'set/a.png/b', 'set/./a.png'])
-def test_two_entries_of_one_name_are_refused(second, tmp_path):
+def test_two_entries_with_the_same_name_are_refused(second, tmp_path):
   path = tmp_path / 'set.zip'
   with zipfile.ZipFile(path, 'w') as file:
     file.writestr('set/a.png', b'first')
     file.writestr(second, b'second')
-  refuse(path, tmp_path / 'archives', 'two entries of one name')
+  refuse(path, tmp_path / 'archives', 'two entries with the same name')
 
 
 @pytest.mark.parametrize('name, data', [
   ('set.rar', b'Rar!'), ('set.zip', b'<html>please log in</html>'), ('.zip', b'PK'), ('...zip', b'PK')])
-def test_what_is_no_archive_is_refused(name, data, tmp_path):
+def test_a_file_that_is_not_an_archive_is_refused(name, data, tmp_path):
   (tmp_path / name).write_bytes(data)
-  refuse(tmp_path / name, tmp_path / 'archives', 'not named like|damaged')
+  refuse(tmp_path / name, tmp_path / 'archives', 'must end in|damaged')
 
 
-def test_what_is_unpacked_already_is_not_touched(tmp_path):
+def test_an_existing_folder_is_not_touched(tmp_path):
   path = pack(tmp_path / 'set.zip', FILES)
   target = unpack.unpack(path, tmp_path / 'archives')
   (target / 'mine.txt').write_text('mine')
-  with pytest.raises(unpack.Refused, match='is there already'):
+  with pytest.raises(unpack.Refused, match='already exists'):
     unpack.unpack(path, tmp_path / 'archives')
   assert list_files(target) == {**FILES, 'mine.txt': b'mine'}
 
 
-def test_an_interrupted_run_leaves_nothing_and_a_killed_one_nothing_that_looks_finished(tmp_path, monkeypatch):
+def test_an_interrupted_run_leaves_nothing_and_a_killed_one_nothing_that_looks_complete(tmp_path, monkeypatch):
   path, folder = pack(tmp_path / 'set.tgz', FILES), tmp_path / 'archives'
 
   def interrupt(*_):
@@ -225,12 +225,12 @@ def test_an_interrupted_run_leaves_nothing_and_a_killed_one_nothing_that_looks_f
   assert [entry.name for entry in folder.iterdir()] == ['set']
 
 
-def test_the_command_goes_on_after_a_refusal_and_names_archives_inside(tmp_path, capsys):
+def test_the_command_continues_after_a_refusal_and_names_inner_archives(tmp_path, capsys):
   bad = pack(tmp_path / 'bad.zip', {'../evil': b'evil'}, ())
   good = pack(tmp_path / 'good.zip', {'inner.zip': b'PK'}, ())
   assert unpack.main([str(bad), str(good), '--archives', str(tmp_path / 'archives')]) == 1
   out, err = capsys.readouterr()
-  assert out.split('\n')[0] == str(tmp_path / 'archives/good') and 'in turn: ' in out and 'inner.zip' in out
+  assert out.split('\n')[0] == str(tmp_path / 'archives/good') and 'unpack it too: ' in out and 'inner.zip' in out
   assert len(err.strip().split('\n')) == 1 and 'leads out' in err
 
 
@@ -248,6 +248,6 @@ def test_builders_find_what_was_unpacked(name, packed, archives, tmp_path):
     pack(tmp_path / file, {path.relative_to(base).as_posix(): path.read_bytes()
                            for path in sorted(top.rglob('*')) if path.is_file()}, ())
     unpack.unpack(tmp_path / file, tmp_path / 'archives' / name)
-  root = build.archives.find(build.load(name).ARCHIVE, tmp_path / 'archives')
-  entries, rejects, _ = build.load(name).read(root, build.archives.list_files(build.load(name).ARCHIVE, root))
+  root = build.archives.find_root(build.load(name).ARCHIVE, tmp_path / 'archives')
+  entries, rejects, _ = build.load(name).read_archive(root, build.archives.list_files(build.load(name).ARCHIVE, root))
   assert len(entries) == PHANTOMS['images'] and not rejects

@@ -1,4 +1,4 @@
-"""Downloads as they lie on disk: find an archive, list its files, tell two apart."""
+"""Downloaded archives on disk: finds them, lists their files, reads their tables and fingerprints them."""
 import collections
 import csv
 import dataclasses
@@ -8,80 +8,85 @@ import os
 import pathlib
 import re
 import stat
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
-DEPTH = 3  # folders below --archives that are searched
-CROWD = 2000  # a folder with more entries holds images and is not searched: 100,000 names take seconds on a network
-TABLES = ('.csv', '.json', '.xml', '.txt')  # ends of the names of files whose contents are labels
-JUNK = ('__MACOSX', '.ipynb_checkpoints')  # and whatever starts with a dot: .DS_Store, ._image1.png
+MAX_DEPTH = 3  # folder levels below --archives that are searched
+MAX_FOLDER = 2000  # larger folders hold images and are not searched: listing 100,000 names takes seconds on a network
+TABLES = ('.csv', '.json', '.xml', '.txt')  # suffixes of files that hold labels
+JUNK = ('__MACOSX', '.ipynb_checkpoints')  # ignored, as is every name with a leading dot: .DS_Store, ._image1.png
 
-# Control characters, ends of lines, and bytes of no encoding, as Python has them in names of files.
+# Control characters, line ends, and the surrogates by which Python represents undecodable bytes in file names.
 GARBLED = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-  """What a public archive looks like.
+  """What a public archive looks like on disk.
 
   Attributes:
     name: of the builder.
-    marker: glob, relative to the archive's root, that no other archive matches; or a tuple of such, of which any.
-    files: globs of what at the root belongs to the archive; folders with all that is in them.
-    layout: the expected tree, in words or lines.
-    download: where to get it, and under which terms.
+    marker: glob, relative to the archive's root, that matches in no other archive. Of a tuple of globs, any may match.
+    files: globs of the files and folders at the root that belong to the archive; folders count with their contents.
+    layout: the expected tree, in words.
+    download: where to get the archive, and its terms.
   """
   name: str
-  marker: str | tuple
-  files: tuple
+  marker: str | tuple[str, ...]
+  files: tuple[str, ...]
   layout: str
   download: str
 
-  def explain(self):
-    return (f'Download {self.download} Unpack it below <archives>/{self.name} (python -m tfds_builders.unpack; or '
-            f'anywhere up to {DEPTH} folders below <archives>), so that there lies: {self.layout}')
+  def instructions(self) -> str:
+    """How to get the archive and where to put it, in one line."""
+    return (f'Download {self.download} Unpack it below <archives>/{self.name} with python -m tfds_builders.unpack '
+            f'(anywhere up to {MAX_DEPTH} folders below <archives> works). Expected layout: {self.layout}')
 
 
 class ArchiveMissing(FileNotFoundError):
-  """No archive of a dataset where it was looked for; `dataset` is its name."""
+  """A dataset's archive was not found; `dataset` is its name."""
 
-  def __init__(self, archive, looked):
+  def __init__(self, archive: Archive, searched: Sequence[pathlib.Path]) -> None:
     self.dataset = archive.name
-    super().__init__(f'{archive.name}: no {" or ".join(list_markers(archive))} in {" or ".join(map(str, looked))} '
-                     f'nor up to {DEPTH} folders below. {archive.explain()}')
+    super().__init__(f'{archive.name}: no {" or ".join(list_markers(archive))} in {" or ".join(map(str, searched))} '
+                     f'or up to {MAX_DEPTH} folders below. {archive.instructions()}')
 
 
-def list_markers(archive):
+def list_markers(archive: Archive) -> tuple[str, ...]:
   return (archive.marker,) if isinstance(archive.marker, str) else archive.marker
 
 
-def find(archive, archives):
-  """Root of an archive: the outermost folder with its marker, below `archives`/<name> first, then below `archives`.
+def find_root(archive: Archive, archives_dir: str | os.PathLike[str]) -> pathlib.Path:
+  """The root of an archive: the outermost folder that holds its marker.
+
+  Searches `archives_dir`/<name> first, then all of `archives_dir`.
 
   Raises:
-    ArchiveMissing: the message names the folders looked in, the layout, the source and where to put it.
+    ArchiveMissing: the message names the folders searched, the layout, the download and where to put it.
   """
-  archives = pathlib.Path(archives).expanduser().absolute()
-  looked = [archives / archive.name, archives]
-  for start in looked:
-    for folder in walk(start):
+  archives_dir = pathlib.Path(archives_dir).expanduser().absolute()
+  searched = [archives_dir / archive.name, archives_dir]
+  for top in searched:
+    for folder in walk_folders(top):
       if any(next(folder.glob(marker), None) for marker in list_markers(archive)):
         return folder
-  raise ArchiveMissing(archive, looked)
+  raise ArchiveMissing(archive, searched)
 
 
-def walk(start):
-  """Yields `start` and the folders below it, nearest first, sorted; passes by junk and crowds."""
-  queue = collections.deque([(pathlib.Path(start), 0)])
+def walk_folders(top: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """Yields `top` and the folders below it, breadth first and sorted, without junk and folders full of images."""
+  queue = collections.deque([(pathlib.Path(top), 0)])
   while queue:
     folder, depth = queue.popleft()
     if not folder.is_dir():
       continue
     yield folder
-    if depth == DEPTH:
+    if depth == MAX_DEPTH:
       continue
-    below = []
+    below: list[tuple[pathlib.Path, int]] = []
     with os.scandir(folder) as entries:
       for count, entry in enumerate(entries):
-        if count > CROWD:
+        if count > MAX_FOLDER:
           below = []
           break
         if entry.is_dir() and not is_junk(entry.name):
@@ -89,32 +94,32 @@ def walk(start):
     queue.extend(sorted(below))
 
 
-def is_junk(name):
+def is_junk(name: str) -> bool:
   return name.startswith('.') or name in JUNK
 
 
-def list_files(archive, root):
-  """All files of an archive; links are followed, since images often lie on another disk.
+def list_files(archive: Archive, root: pathlib.Path) -> dict[str, int]:
+  """All files of an archive. Links are followed, since images often lie on another disk.
 
   Returns:
-    {path relative to root with forward slashes: size in bytes}, sorted by path, without junk. A link to nothing is
-    listed, with size 0: whoever reads it will say so.
+    {path relative to root, with forward slashes: size in bytes}, sorted by path, without junk. A dangling link is
+    listed with size 0; reading it fails later and rejects the image.
 
   Raises:
-    OSError: a folder that cannot be listed.
-    ValueError: a link to a folder above itself; a pipe or device, which could be read for ever.
+    OSError: a folder cannot be listed.
+    ValueError: a link to a parent folder, a pipe or a device; reading those might never end.
   """
-  listed = {}
+  files = {}
   for pattern in archive.files:
     for top in root.glob(pattern):
       for path in list_below(top) if top.is_dir() else [top]:
-        listed[path.relative_to(root).as_posix()] = measure(path)
-  return dict(sorted(listed.items()))
+        files[path.relative_to(root).as_posix()] = file_size(path)
+  return dict(sorted(files.items()))
 
 
-def list_below(top):
-  """Yields the paths of all files in a folder and the folders below it, without junk."""
-  for folder, folders, names in os.walk(top, onerror=fail, followlinks=True):
+def list_below(top: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields the paths of all files below a folder, without junk."""
+  for folder, folders, names in os.walk(top, onerror=reraise, followlinks=True):
     folders[:] = [name for name in folders if not is_junk(name)]
     here = pathlib.Path(folder).resolve()
     for link in [path for name in folders if (path := pathlib.Path(folder, name)).is_symlink()]:
@@ -123,12 +128,12 @@ def list_below(top):
     yield from (pathlib.Path(folder, name) for name in names if not is_junk(name))
 
 
-def fail(error):
+def reraise(error: OSError) -> NoReturn:
   raise error
 
 
-def measure(path):
-  """Size of a file in bytes, 0 where a link leads nowhere; raises ValueError for what is no file."""
+def file_size(path: pathlib.Path) -> int:
+  """Size of a file in bytes, 0 for a dangling link; raises ValueError for a pipe or device."""
   try:
     state = path.stat()
   except OSError:
@@ -138,45 +143,47 @@ def measure(path):
   return state.st_size
 
 
-def fingerprint(root, listed):
-  """Tells one archive from another wherever it lies.
+def fingerprint(root: pathlib.Path, files: dict[str, int]) -> dict[str, Any]:
+  """Identifies the contents of an archive, wherever it lies.
 
-  Covers the names and sizes of all files and the contents of the tables; the pixels are not read (45 GB in NIH's).
+  Covers the names and sizes of all files and the contents of the tables. Pixels are not read: NIH has 45 GB of them.
 
   Returns:
     {'sha256': str, 'files': int}
   """
   sha = hashlib.sha256()
-  for path, size in listed.items():
-    sha.update(f'{path}\0{size}\n'.encode('utf-8', 'surrogateescape'))  # as the bytes of the name are
+  for path, size in files.items():
+    sha.update(f'{path}\0{size}\n'.encode('utf-8', 'surrogateescape'))  # gives back the bytes of the name on disk
     if path.endswith(TABLES):
       sha.update((root / path).read_bytes())
-  return {'sha256': sha.hexdigest(), 'files': len(listed)}
+  return {'sha256': sha.hexdigest(), 'files': len(files)}
 
 
-def escape(text):
-  """A text in one line of characters that can be stored."""
-  return GARBLED.sub(lambda one: one[0].encode('unicode_escape').decode(), text)
+def escape(text: str) -> str:
+  """The text on one line, with control characters and undecodable bytes escaped."""
+  return GARBLED.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
 
 
-def read_table(path, columns):
-  """Rows of a CSV file.
+def read_table(path: pathlib.Path, columns: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+  """Reads a CSV file with a header.
 
   Args:
+    path: of the file.
     columns: names that the header must have.
 
   Returns:
-    [{column: cell}, ...], [reason, ...] of the rows left out since they have another number of cells than the header:
-    in such a row nobody knows which cell is which.
+    [{column: cell}, ...] and [reason, ...] of the rows that were left out. A row with another number of cells than
+    the header is left out, since its cells cannot be matched to columns.
 
   Raises:
-    ValueError: not such a table; a column in `columns` that is not there, or twice.
+    ValueError: not a CSV file, or a required column is missing or repeated.
   """
-  numbered = list(number_rows(path))
+  numbered = list(numbered_rows(path))
   _, header = numbered[0] if numbered else (0, [])
   absent = [name for name in columns if header.count(name) != 1]
   if absent:
-    raise ValueError(f'{path} does not have once each of {absent}, but {header}: is it the table as downloaded?'[:1000])
+    raise ValueError(f'{path} must have each of these columns once: {absent}. Its header is {header}. Is it the table '
+                     'as downloaded?'[:1000])
   rows, ragged = [], []
   for line, row in numbered[1:]:
     if len(row) == len(header):
@@ -186,14 +193,16 @@ def read_table(path, columns):
   return rows, ragged
 
 
-def read_rows(path):
-  """Rows of a CSV file without (or with a useless) header, as lists of str; raises ValueError."""
-  return [row for _, row in number_rows(path)]
+def read_rows(path: pathlib.Path) -> list[list[str]]:
+  """All rows of a CSV file, header included if there is one, as lists of cells; raises ValueError."""
+  return [row for _, row in numbered_rows(path)]
 
 
-def number_rows(path):
-  """Yields (number of the line, cells) of the rows of a CSV file that are not empty. Where its first line has no comma,
-  cells may be parted by semicolons or tabs, as spreadsheets save them in half of Europe."""
+def numbered_rows(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
+  """Yields (line number, cells) of the non-empty rows of a CSV file.
+
+  If the first line has no comma, semicolons or tabs may separate the cells: European spreadsheets save them so.
+  """
   text = read_text(path)
   head = text.lstrip('\r\n').splitlines()[:1]
   delimiter = next((mark for mark in ',;\t' if head and mark in head[0]), ',')
@@ -201,13 +210,13 @@ def number_rows(path):
   try:
     yield from ((table.line_num, row) for row in table if row)
   except csv.Error as error:
-    raise ValueError(f'{path} line {table.line_num} is no row of a table: {error}') from error
+    raise ValueError(f'{path} line {table.line_num} is not a valid CSV row: {error}') from error
 
 
-def read_text(path):
-  """A text file in UTF-8, with or without a mark at its start; line ends as they are. Raises ValueError, OSError."""
-  measure(path)  # a pipe or device could be read for ever
+def read_text(path: pathlib.Path) -> str:
+  """A UTF-8 text file, with or without a byte order mark; line ends stay as they are. Raises ValueError, OSError."""
+  file_size(path)  # reading a pipe or device might never end
   try:
     return path.read_bytes().decode('utf-8-sig')
   except UnicodeDecodeError as error:
-    raise ValueError(f'{path} is no text in UTF-8: {error.reason} at byte {error.start}') from error
+    raise ValueError(f'{path} is not UTF-8 text: {error.reason} at byte {error.start}') from error

@@ -1,52 +1,61 @@
-"""Records made by the workers of an Apache Beam runner, for archives that one machine reads too slowly.
+"""Makes records on the workers of an Apache Beam runner, for archives that one machine reads too slowly.
 
-The machine that starts the build reads the tables and lists the files, as always; the workers read and reduce the
-images and write the records. All of them see the archive and the data_dir under the same paths. What is prepared is
-what the ordinary build prepares: same records in the same order, same rejects.
+The machine that starts the build reads the tables and lists the files, as in an ordinary build. The workers read and
+resize the images and write the records. All machines must see the archive and the data_dir under the same paths. The
+result is that of the ordinary build: same records, same order, same rejects.
 """
 import dataclasses
 import json
 import pathlib
 import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
+import tensorflow_datasets as tfds
 
 from tfds_builders.common import dataset, images
 
-PART = 256  # entries that a worker takes at once
+PART = 256  # entries per work item
 REJECTS = 'rejects'
 
 
-def spread(builder_class):
-  """A builder class like the one given, whose records are made and written by the workers of a Beam runner."""
+def use_workers(builder_class: type[tfds.core.GeneratorBasedBuilder]) -> type[tfds.core.GeneratorBasedBuilder]:
+  """A builder class like the given one, whose records are made and written by the workers of a Beam runner."""
 
-  class Builder(builder_class, skip_registration=True):
+  class Builder(builder_class, skip_registration=True):  # type: ignore[valid-type, misc, call-arg]
     __doc__ = builder_class.__doc__
 
-    def _generate_examples(self, split, root, entries):
+    def _generate_examples(
+        self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> beam.PTransform:
       return make_records(self, split, root, entries)
 
-    def _process_pipeline_result(self, pipeline_result):
+    def _process_pipeline_result(self, pipeline_result: Any) -> None:
       collect_rejects(self)
 
   Builder.name, Builder.pkg_dir_path = builder_class.name, builder_class._get_pkg_dir_path()
-  Builder.__module__ = builder_class.__module__  # part of what is prepared; set late, so that TFDS counts one builder
+  # The module is part of what is stored. It is set afterwards so that TFDS counts one builder, not two.
+  Builder.__module__ = builder_class.__module__
   return Builder
 
 
-def make_records(builder, split, root, entries):
-  """PTransform to (image_id, record) of the entries that can be read; the others are written beside the records.
+def make_records(
+    builder: tfds.core.GeneratorBasedBuilder, split: str, root: pathlib.Path,
+    entries: Sequence[dataset.Entry]) -> beam.PTransform:
+  """PTransform that gives (image_id, record) of the readable entries and writes the rejects beside the records.
 
-  The entries reach the workers as files and not inside the pipeline, whose size some runners limit (Dataflow: 20 MB).
+  Entries reach the workers as files, not inside the pipeline: some runners limit its size (Dataflow: 20 MB).
   """
   folder = pathlib.Path(builder.data_dir)
   parts = [write_part(folder / f'{split}.{start}.entries', entries[start:start + PART])
            for start in range(0, len(entries), PART)]
-  return MakeRecords(parts, root, folder / f'{split}.{REJECTS}', dataset.fix_record(builder))
+  return MakeRecords(parts, root, folder / f'{split}.{REJECTS}', dataset.record_maker(builder))
 
 
 @beam.ptransform_fn
-def MakeRecords(pipeline, parts, root, rejects, make):
+def MakeRecords(
+    pipeline: Any, parts: Sequence[str], root: pathlib.Path, rejects: pathlib.Path,
+    make: Callable[[dataset.Entry], Any]) -> Any:
   made = (pipeline
           | 'Parts' >> beam.Create(parts)
           | 'Deal' >> beam.Reshuffle()
@@ -55,13 +64,13 @@ def MakeRecords(pipeline, parts, root, rejects, make):
   return made.records
 
 
-def write_part(path, entries):
+def write_part(path: pathlib.Path, entries: Sequence[dataset.Entry]) -> str:
   path.write_bytes(pickle.dumps(entries))
   return str(path)
 
 
-def make_part(path, root, make):
-  """Yields (image_id, record), or Reject for the output REJECTS, of the entries in a file."""
+def make_part(path: str, root: pathlib.Path, make: Callable[[dataset.Entry], Any]) -> Iterator[Any]:
+  """Yields (image_id, record) of the entries in a file; unreadable ones go to the output REJECTS."""
   for entry in pickle.loads(pathlib.Path(path).read_bytes()):
     record = make(entry)
     if isinstance(record, images.Unreadable):
@@ -71,15 +80,15 @@ def make_part(path, root, make):
       yield entry.image_id, record
 
 
-def write_rejects(rejects, path):
+def write_rejects(rejects: list, path: pathlib.Path) -> None:
   path.write_text(json.dumps(rejects), encoding='utf-8')
 
 
-def collect_rejects(builder):
-  """Adds what the workers could not read to the builder's rejects, and removes the files that went to and fro.
+def collect_rejects(builder: tfds.core.GeneratorBasedBuilder) -> None:
+  """Adds the workers' rejects to the builder's and removes the temporary files.
 
   Raises:
-    common.TooManyRejects: unlike the ordinary build, only when all images were read.
+    dataset.TooManyRejects: only after all images were read; the ordinary build stops as soon as it is certain.
   """
   folder = pathlib.Path(builder.data_dir)
   for path in sorted(folder.glob(f'*.{REJECTS}')):
@@ -87,5 +96,5 @@ def collect_rejects(builder):
     path.unlink()
   for path in folder.glob('*.entries'):
     path.unlink()
-  dataset.account(builder)
+  dataset.check_rejects(builder)
   dataset.write_rejects(builder)

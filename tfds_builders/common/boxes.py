@@ -1,22 +1,30 @@
-"""Boxes as archives state them, into boxes as records hold them."""
+"""Reads COCO and VOC files, and converts their boxes from pixels to the relative boxes of records."""
 import collections
 import json
 import math
+import pathlib
+from collections.abc import Container, Sequence
 from xml.etree import ElementTree
 
 from tfds_builders.common import archives
 
-VOC_SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
+VOC_COORDINATES = ('xmin', 'ymin', 'xmax', 'ymax')
+
+Box = tuple[str, float, float, float, float]  # (class_name, y0, x0, y1, x1), from 0 to 1
 
 
-def place_box(kind, x0, y0, x1, y1, width, height):
-  """A box in the pixels of an image of width x height, as a record has it.
+def place_box(
+    class_name: str, x0: float, y0: float, x1: float, y1: float, width: float,
+    height: float) -> tuple[Box | None, str | None]:
+  """Converts a box from pixels of a width x height image to a record's relative box, clipped to the image.
 
   Args:
-    x0, y0, x1, y1: left, upper, right and lower border; a border beyond the image is moved to the image's.
+    class_name: of the box.
+    x0, y0, x1, y1: left, top, right and bottom edge in pixels.
+    width, height: of the image in pixels.
 
   Returns:
-    ((kind, y0, x0, y1, x1), None) with sides from 0 to 1, or (None, reason) where no box remains.
+    ((class_name, y0, x0, y1, x1), None) with coordinates from 0 to 1, or (None, reason) if no box remains.
   """
   if not (0 < width < math.inf and 0 < height < math.inf):
     return None, 'box of an image without size'
@@ -26,103 +34,119 @@ def place_box(kind, x0, y0, x1, y1, width, height):
   y0, y1 = (min(max(y / height, 0.0), 1.0) for y in (y0, y1))
   if x0 >= x1 or y0 >= y1:
     return None, 'box outside the image'
-  return (kind, y0, x0, y1, x1), None
+  return (class_name, y0, x0, y1, x1), None
 
 
-def read_coco(path, kinds):
-  """Boxes of a COCO file: `images`, `annotations` with (x, y, width, height) in pixels, `categories`.
+def read_coco(
+    path: pathlib.Path, box_classes: Container[str]) -> tuple[dict[str, list[Box]], list[tuple[str, str]]]:
+  """Reads the boxes of a COCO file: `images`, `categories`, and `annotations` with (x, y, width, height) in pixels.
 
   Args:
-    kinds: names of categories that are kept.
+    path: of the JSON file.
+    box_classes: names of the categories to keep.
 
   Returns:
-    {file_name: [(kind, y0, x0, y1, x1), ...]} of all images in the file, also those without a box,
-    [(file_name, reason), ...] of what was refused; file_name is '' where the annotation names no image.
+    {file_name: [(class_name, y0, x0, y1, x1), ...]} of all images in the file, also those without a box, and
+    [(file_name, reason), ...] of the rejected boxes; file_name is '' if the annotation's image is not in the file.
 
   Raises:
-    ValueError: no such file.
+    ValueError: not such a file.
   """
   try:
     coco = json.loads(archives.read_text(path))
-    names = {category['id']: category['name'] for category in coco['categories']}
-    images = {image['id']: (as_text(image['file_name']), float(image['width']), float(image['height']))
+    category_names: dict = {category['id']: category['name'] for category in coco['categories']}
+    images = {image['id']: (require_str(image['file_name']), float(image['width']), float(image['height']))
               for image in coco['images']}
-    marks = []
-    for mark in coco['annotations']:
-      x, y, wide, high = map(float, mark['bbox'])
-      hash((mark['image_id'], mark['category_id']))
-      marks.append((mark['image_id'], mark['category_id'], x, y, x + wide, y + high))
+    annotations = []
+    for annotation in coco['annotations']:
+      x, y, width, height = map(float, annotation['bbox'])
+      hash((annotation['image_id'], annotation['category_id']))
+      annotations.append((annotation['image_id'], annotation['category_id'], x, y, x + width, y + height))
   except (ValueError, KeyError, TypeError, OverflowError, AttributeError, RecursionError) as error:
-    raise ValueError(f'{path} is no COCO file with boxes: {type(error).__name__} {error}'[:1000]) from error
-  boxes = {name: [] for name, _, _ in images.values()}
+    raise ValueError(f'{path} is not a COCO file with boxes: {type(error).__name__} {error}'[:1000]) from error
+  boxes: dict[str, list[Box]] = {name: [] for name, _, _ in images.values()}
   counts = collections.Counter(image['id'] for image in coco['images'])
-  refused = [(images[number][0], 'duplicate image id in the table') for number, count in counts.items() if count > 1]
-  for number, category, *sides in marks:
-    name, width, height = images.get(number, ('', 1, 1))
-    kind = names.get(category)
+  rejected = [(images[image_id][0], 'duplicate image id in the table')
+              for image_id, count in counts.items() if count > 1]
+  for image_id, category_id, x0, y0, x1, y1 in annotations:
+    name, image_width, image_height = images.get(image_id, ('', 1, 1))
+    class_name = category_names.get(category_id, '')
     if not name:
-      refused.append(('', f'box without image: {number}'))
-    elif kind not in kinds:
-      refused.append((name, f'unknown kind of box: {kind or category}'))
+      rejected.append(('', f'box without image: {image_id}'))
+    elif class_name not in box_classes:
+      rejected.append((name, f'unknown box class: {class_name or category_id}'))
     else:
-      box, reason = place_box(kind, *sides, width, height)
+      box, reason = place_box(class_name, x0, y0, x1, y1, image_width, image_height)
       boxes[name] += [box] if box else []
-      refused += [(name, reason)] if reason else []
-  return boxes, refused
+      rejected += [(name, reason)] if reason else []
+  return boxes, rejected
 
 
-def as_text(name):
+def require_str(name: object) -> str:
   if not isinstance(name, str):
-    raise TypeError(f'{name!r} is no name of a file')
+    raise TypeError(f'{name!r} is not a file name')
   return name
 
 
-def parse_xml(raw):
+def parse_xml(raw: bytes) -> ElementTree.Element:
   """Root element of an XML file.
 
   Raises:
-    ValueError: no XML, or with a document type: none of the archives has one, and its entities may grow without limit.
+    ValueError: not XML, or XML with a document type. No archive has one, and its entities can expand without limit.
   """
   try:
-    return ElementTree.fromstring(raw, ElementTree.XMLParser(target=Plain()))
+    return ElementTree.fromstring(raw, ElementTree.XMLParser(target=RejectDoctype()))
   except (ElementTree.ParseError, LookupError) as error:
     raise ValueError(f'unreadable XML: {error}') from error
 
 
-class Plain(ElementTree.TreeBuilder):
-  """Builds the tree of a document without a document type."""
+class RejectDoctype(ElementTree.TreeBuilder):
+  """Builds the element tree and refuses a document type."""
 
-  def doctype(self, name, public, system):
+  def doctype(self, name: str, public: str, system: str) -> None:
     raise ValueError('XML with a document type')
 
 
-def read_voc(path, kinds):
-  """Boxes of a VOC file, the XML of one image, in the frame that the file itself states.
+def read_voc(path: pathlib.Path, box_classes: Container[str]) -> tuple[list[Box], list[str]]:
+  """Reads the boxes of a VOC file, which describes one image. Boxes are in pixels of the size that the file states.
 
   Returns:
-    [(kind, y0, x0, y1, x1), ...], [reason, ...] of what was refused
+    [(class_name, y0, x0, y1, x1), ...] and [reason, ...] of the rejected boxes.
 
   Raises:
-    ValueError: no such file.
+    ValueError: not such a file.
   """
   try:
     tree = parse_xml(path.read_bytes())
-    width, height = (int(tree.findtext(f'size/{side}')) for side in ('width', 'height'))
-    marks = [(mark.findtext('name'), *(float(mark.findtext(f'bndbox/{side}')) for side in VOC_SIDES))
-             for mark in tree.iter('object')]
+    width, height = (int(read_child(tree, f'size/{side}')) for side in ('width', 'height'))
+    annotations = [(annotation.findtext('name', ''), [float(read_child(annotation, f'bndbox/{coordinate}'))
+                                                      for coordinate in VOC_COORDINATES])
+                   for annotation in tree.iter('object')]
   except (ValueError, TypeError, OverflowError) as error:
-    raise ValueError(f'{path} is no VOC file: {type(error).__name__} {error}'[:1000]) from error
-  boxes, refused = [], []
-  for kind, *sides in marks:
-    box, reason = place_box(kind, *sides, width, height) if kind in kinds else (None, f'unknown kind of box: {kind}')
+    raise ValueError(f'{path} is not a VOC file: {type(error).__name__} {error}'[:1000]) from error
+  boxes: list[Box] = []
+  rejected = []
+  for class_name, (x0, y0, x1, y1) in annotations:
+    box: Box | None = None
+    reason: str | None = f'unknown box class: {class_name}'
+    if class_name in box_classes:
+      box, reason = place_box(class_name, x0, y0, x1, y1, width, height)
     boxes += [box] if box else []
-    refused += [reason] if reason else []
-  return boxes, refused
+    rejected += [reason] if reason else []
+  return boxes, rejected
 
 
-def find_overlap(one, other):
-  """Intersection over union of two boxes (y0, x0, y1, x1) that have an area."""
-  high, wide = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
-  shared = max(high, 0) * max(wide, 0)
+def read_child(element: ElementTree.Element, path: str) -> str:
+  """Text of an element below this one; raises ValueError if it is missing."""
+  text = element.findtext(path)
+  if text is None:
+    raise ValueError(f'no {path}')
+  return text
+
+
+def compute_iou(one: Sequence[float], other: Sequence[float]) -> float:
+  """Intersection over union of two boxes (y0, x0, y1, x1) with an area."""
+  height, width = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+  intersection = max(height, 0) * max(width, 0)
   areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-  return shared / (sum(areas) - shared)
+  return intersection / (sum(areas) - intersection)

@@ -1,4 +1,4 @@
-"""What all builders share: the one record schema, and the way from a list of images to records."""
+"""The record schema that all builders share, and the way from a list of images to stored records."""
 import collections
 import csv
 import dataclasses
@@ -7,8 +7,9 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -17,91 +18,119 @@ import tqdm
 from tfds_builders.common import archives, images, splits
 
 VERSION = tfds.core.Version('1.0.0')
-SIZES = {'256': 256, '512': 512, 'original': None}  # builder config: pixels of the longer side at most
+SIZES: dict[str, int | None] = {'256': 256, '512': 512, 'original': None}  # config name -> longer side at most, pixels
 CONFIGS = [  # the first is the default
   tfds.core.BuilderConfig(name='256', description='longer side at most 256 pixels'),
   tfds.core.BuilderConfig(name='512', description='longer side at most 512 pixels'),
   tfds.core.BuilderConfig(name='original', description='pixels as in the archive'),
 ]
-TOLERATED = 0.05  # share of an archive that may be bad before a build fails
+TOLERATED = 0.05  # fraction of an archive that may be rejected before the build fails
 UNKNOWN_AGE = math.nan
-UNANNOTATED = 255  # in masks
-LINE = 300  # characters of a text in a record or reject
-WORKERS = min(32, os.cpu_count() or 1)  # threads that decode; Pillow, OpenCV and zlib let go of the interpreter lock
-AHEAD = 4 * WORKERS  # images read ahead; bounds what waits in memory
+UNANNOTATED = 255  # mask value of pixels that nobody annotated
+MAX_TEXT = 300  # characters of a text field in a record or reject
+WORKERS = min(32, os.cpu_count() or 1)  # decoding threads; Pillow, OpenCV and zlib release the GIL
+PREFETCH = 4 * WORKERS  # images decoded ahead; limits memory
 
 log = logging.getLogger(__name__)
 
 
 class TooManyRejects(ValueError):
-  """More of an archive is bad than is tolerated."""
+  """A larger fraction of the archive is bad than is tolerated."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One image of an archive, before its pixels are read.
+  """One image of an archive with its labels, before its pixels are read.
 
   Attributes:
-    image_id: unique in the dataset.
-    patient: unique in the archive; the source is put before it in records.
+    image_id: unique within the dataset.
+    patient: unique within the archive. The record prefixes it with the dataset's name.
     path: of the image file.
-    stratum: label the splits are balanced by.
-    fields: further fields of the record: study, part, view, sex, age, present, known, value.
-    mask: reads the HW uint8 mask; any size, brought to the image's. Where others of the dataset have one and this
-      image has none, nothing of it is annotated.
-    objects: ((kind, y0, x0, y1, x1), ...), the box relative to the image.
-    group: class within which the rule `paper` splits; None if the papers left the image out.
-    official: 'train', 'validation' or 'test' as the archive itself splits, '' where it does not.
+    stratum: the label that the patient split is stratified by.
+    fields: further record fields: study, part, view, sex, age, present, label_mask, value.
+    mask: function that reads the HW uint8 mask. The mask may have any size; it is resized to the image. None means
+      that no pixel is annotated, if other images of the dataset have masks.
+    objects: ((class_name, y0, x0, y1, x1), ...) with coordinates from 0 to 1.
+    paper_group: the class within which the split rule `paper` draws. None excludes the image, as the paper did.
+    official_split: 'train', 'validation' or 'test' as the archive itself splits; '' if it does not.
   """
   image_id: str
   patient: str
   path: pathlib.Path
   stratum: str = ''
-  fields: dict = dataclasses.field(default_factory=dict)
-  mask: Callable | None = None
+  fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+  mask: Callable[[], np.ndarray] | None = None
   objects: tuple = ()
-  group: str | None = ''
-  official: str = ''
+  paper_group: str | None = ''
+  official_split: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class Reject:
-  """Something of an archive that did not become part of a record; the reason is counted up to its first colon.
+  """Something in an archive that did not become part of a record.
 
-  What cannot be printed is escaped and what is longer than LINE cut: names and cells of an archive may hold anything.
+  Rejects are counted by the text of `reason` before its first colon. All three texts may come from the archive, so
+  control characters are escaped and each text is cut to MAX_TEXT characters.
   """
   image_id: str
   path: str
   reason: str
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for name, text in dataclasses.asdict(self).items():
-      object.__setattr__(self, name, archives.escape(text)[:LINE])
+      object.__setattr__(self, name, archives.escape(text)[:MAX_TEXT])
 
 
-def describe(builder, homepage, findings=(), value=None, mask=(), box_classes=(), relation='independent', **notes):
-  """DatasetInfo of a builder: the fields every record has, and those of the annotations this dataset has.
+# What a builder reads from an archive: entries, rejects, {reason: images left out on purpose}.
+Contents = tuple[list[Entry], list[Reject], dict[str, int]]
+
+
+def dataset_info(
+    builder: tfds.core.DatasetBuilder, homepage: str, findings: Sequence[str] = (),
+    value: Mapping[str, str] | None = None, mask: Sequence[str] = (), box_classes: Sequence[str] = (),
+    relation: str = 'independent', **notes: Any) -> tfds.core.DatasetInfo:
+  """DatasetInfo of a builder, which defines the record schema.
+
+  Every record has these fields:
 
   | field | type | meaning |
   |---|---|---|
-  | image | HW1 uint8, PNG | one grey channel |
-  | image_id, patient, study | text | patient and study begin with the source; study is '' where unknown |
-  | source, part, view | text | dataset; part of the body; projection, '' where unknown |
-  | sex, age | text, float32 | 'F', 'M' or ''; years, NaN where unknown |
-  | present, known | (T,) float32, (T,) bool | T findings, 0 or 1; present is 0 where it is not known |
-  | value | (1,) float32 | |
-  | mask | HW1 uint8, PNG | 0 background, 1... classes, 255 not annotated |
-  | objects | list of {box, kind} | box (y0, x0, y1, x1) in 0-1; TFDS reads it as {'box': [...], 'class_id': [...]} |
+  | `image` | (H, W, 1) uint8, PNG | one grey channel, bone bright |
+  | `image_id` | text | unique within the dataset |
+  | `patient` | text | `<source>:<patient>`; all images of one patient share it |
+  | `study` | text | `<source>:<study>`; '' if unknown |
+  | `source` | text | name of the dataset |
+  | `part` | text | body part, such as 'chest' or 'hand'; '' if unknown |
+  | `view` | text | projection, such as 'PA'; '' if unknown |
+  | `sex` | text | 'F', 'M' or '' |
+  | `age` | float32 | years; NaN if unknown |
+
+  A record also has the fields of the annotations that its dataset has:
+
+  | field | type | meaning | in datasets with |
+  |---|---|---|---|
+  | `present` | (T,) float32 | 1 if finding t is present, else 0; 0 if unknown | `findings` |
+  | `label_mask` | (T,) bool | whether the label of finding t is known | `findings` |
+  | `value` | (1,) float32 | regression target, in the unit given in the metadata | `value` |
+  | `mask` | (H, W, 1) uint8, PNG | 0 is background, 1, 2, ... are classes, 255 is not annotated | `mask` |
+  | `objects` | sequence of `{box, class_id}` | `box` is (y0, x0, y1, x1), from 0 to 1 | `box_classes` |
+
+  TFDS reads `objects` back as `{'box': (N, 4) float32, 'class_id': (N,) int64}`.
 
   Args:
+    builder: the TFDS builder.
+    homepage: URL of the archive.
     findings: names of the T findings.
-    value: {'name': str, 'unit': str}.
-    mask: names of the classes of a mask from 0 on.
-    box_classes: names of the classes of boxes.
-    relation: of the findings: 'independent', any may be present; 'exclusive', exactly one is; 'ordinal', exactly one
-      is, and their order means more and more.
-    notes: further entries of the metadata, which has `findings`, `relation`, `value`, `mask`, `box_classes`, `size` and
-      `split` whether used or not, and after a build `archive`, `rejects` and `left_out`.
+    value: {'name': str, 'unit': str} of the regression target.
+    mask: names of the mask classes, background first.
+    box_classes: names of the box classes; `class_id` indexes them.
+    relation: of the findings. 'independent': any number may be present. 'exclusive': exactly one is present.
+      'ordinal': exactly one is present, and they are listed from least to most severe.
+    notes: further metadata entries.
+
+  Returns:
+    The metadata always has `findings`, `relation`, `value`, `mask`, `box_classes`, `size` and `split`, empty where
+    unused. After the build it also has `archive`, `rejects` and `left_out`.
   """
   features = tfds.features
   fields = {
@@ -123,126 +152,151 @@ def describe(builder, homepage, findings=(), value=None, mask=(), box_classes=()
     features=features.FeaturesDict(fields), homepage=homepage,
     metadata=tfds.core.MetadataDict(
       findings=list(findings), relation=relation, value=dict(value or {}), mask=list(mask),
-      box_classes=list(box_classes),
-      size=builder.builder_config.name, split={'rule': splits.RULE, 'seed': splits.SEED}, **notes))
+      box_classes=list(box_classes), size=builder.builder_config.name,
+      split={'rule': splits.PATIENT_RULE, 'seed': splits.SEED}, **notes))
 
 
-def generate(builder, archive, manual_dir, read):
-  """The split generators of a builder.
+def split_generators(
+    builder: tfds.core.GeneratorBasedBuilder, archive: archives.Archive, manual_dir: str | os.PathLike[str],
+    read_archive: Callable[[pathlib.Path, dict[str, int]], Contents]) -> dict[str, Any]:
+  """Reads the tables of an archive, splits its images by patient and returns TFDS's split generators.
 
   Args:
-    read: function (root, {relative path: bytes}) -> (entries, rejects, {reason: number left out}).
+    builder: the TFDS builder.
+    archive: what the archive looks like on disk.
+    manual_dir: folder that holds the archives.
+    read_archive: function (root, {relative path: bytes}) -> (entries, rejects, {reason: images left out}).
 
   Returns:
     {'train': examples, 'validation': examples, 'test': examples}
+
+  Raises:
+    archives.ArchiveMissing: no such archive below `manual_dir`.
+    TooManyRejects: too many rejects already in the tables.
+    ValueError: a split would be empty.
   """
-  root = archives.find(archive, manual_dir)
-  listed = archives.list_files(archive, root)
-  entries, rejects, left_out = read(root, listed)
-  builder.info.metadata.update(archive=archives.fingerprint(root, listed), left_out=left_out)
+  root = archives.find_root(archive, manual_dir)
+  files = archives.list_files(archive, root)
+  entries, rejects, left_out = read_archive(root, files)
+  builder.info.metadata.update(archive=archives.fingerprint(root, files), left_out=left_out)
   entries, garbled = drop_garbled(entries)
-  entries, twice = drop_doubles(entries)
-  builder.rejects = [*rejects, *garbled, *twice]
+  entries, duplicates = drop_duplicates(entries)
+  builder.rejects = [*rejects, *garbled, *duplicates]
   builder.total = len(entries) + len(builder.rejects)
-  account(builder)
-  side = splits.split_by_patient((entry.patient, entry.stratum) for entry in entries)
-  builder.rules = {
-    'paper': splits.split_by_paper((entry.image_id, entry.group) for entry in entries),
-    'official': {entry.image_id: entry.official for entry in entries if entry.official}}
-  dealt = {split: [entry for entry in entries if side[entry.patient] == split] for split in splits.SHARES}
-  empty = [split for split in dealt if not dealt[split]]
+  check_rejects(builder)
+  split_of = splits.split_by_patient((entry.patient, entry.stratum) for entry in entries)
+  builder.split_rules = {
+    'paper': splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries),
+    'official': {entry.image_id: entry.official_split for entry in entries if entry.official_split}}
+  by_split = {split: [entry for entry in entries if split_of[entry.patient] == split] for split in splits.FRACTIONS}
+  empty = [split for split in by_split if not by_split[split]]
   if empty:
-    raise ValueError(f'{builder.name}: {len(entries)} images of {len(side)} patients in {root} leave {empty} empty; '
-                     'a split by patient needs three patients at least')
-  return {split: builder._generate_examples(split, root, dealt[split]) for split in dealt}
+    raise ValueError(f'{builder.name}: {root} holds {len(entries)} images of {len(split_of)} patients, which leaves '
+                     f'{empty} empty. A split by patient needs at least three patients.')
+  return {split: builder._generate_examples(split, root, by_split[split]) for split in by_split}
 
 
-def drop_garbled(entries):
-  """Keeps the entries whose texts are one line each, and that name an image and a patient."""
+def drop_garbled(entries: Iterable[Entry]) -> tuple[list[Entry], list[Reject]]:
+  """Rejects entries without an image or patient name, and those whose texts are too long or not one line each."""
   good, garbled = [], []
   for entry in entries:
     texts = [entry.image_id, entry.patient, *(text for text in entry.fields.values() if isinstance(text, str))]
     if not entry.image_id.strip() or not entry.patient.strip():
-      garbled.append(Reject(entry.image_id, entry.path.name, 'no name of the image or patient'))
-    elif any(archives.GARBLED.search(text) or len(text) > LINE for text in texts):
-      garbled.append(Reject(entry.image_id, entry.path.name, 'text with control characters or without end'))
+      garbled.append(Reject(entry.image_id, entry.path.name, 'empty image or patient name'))
+    elif any(archives.GARBLED.search(text) or len(text) > MAX_TEXT for text in texts):
+      garbled.append(Reject(entry.image_id, entry.path.name, 'text with control characters or too long'))
     else:
       good.append(entry)
   return good, garbled
 
 
-def drop_doubles(entries):
-  """Keeps the first entry of each image_id; the others become rejects."""
-  first, twice = {}, []
+def drop_duplicates(entries: Iterable[Entry]) -> tuple[list[Entry], list[Reject]]:
+  """Keeps the first entry of each image_id and rejects the others."""
+  first: dict[str, Entry] = {}
+  duplicates = []
   for entry in entries:
     if first.setdefault(entry.image_id, entry) is not entry:
-      twice.append(Reject(entry.image_id, entry.path.name, 'duplicate image_id'))
-  return list(first.values()), twice
+      duplicates.append(Reject(entry.image_id, entry.path.name, 'duplicate image_id'))
+  return list(first.values()), duplicates
 
 
-def records(builder, split, root, entries):
-  """Yields (image_id, record) of the entries that can be read; the others are added to the builder's rejects."""
-  make, bad = fix_record(builder), 0
+def generate_records(
+    builder: tfds.core.GeneratorBasedBuilder, split: str, root: pathlib.Path,
+    entries: Sequence[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields (image_id, record) of the readable entries; adds the others to `builder.rejects` and writes rejects.csv.
+
+  Raises:
+    TooManyRejects: more than the tolerated fraction of the archive is bad, or no image of this split can be read.
+  """
+  make, unreadable = record_maker(builder), 0
   title = f'{builder.name} {split}'
   with (futures.ThreadPoolExecutor(WORKERS) as pool,
         tqdm.tqdm(total=len(entries), desc=title, unit=' images', disable=None, leave=False) as bar):
-    for entry, record in make_ahead(pool, make, entries):
+    for entry, record in map_with_prefetch(pool, make, entries):
       bar.update()
       if isinstance(record, images.Unreadable):
         path = entry.path.relative_to(root).as_posix()
         builder.rejects.append(Reject(entry.image_id, path, str(record)))
-        account(builder)
-        bad += 1
+        check_rejects(builder)
+        unreadable += 1
       else:
         yield entry.image_id, record
-  if bad == len(entries):  # TFDS would fail, too, but not say why
-    raise TooManyRejects(f'{title}: none of its {bad} images in {root} can be read; newest: {builder.rejects[-1]}')
+  if unreadable == len(entries):  # TFDS would fail too, but without the reason
+    raise TooManyRejects(
+      f'{title}: none of its {unreadable} images in {root} can be read; last: {builder.rejects[-1]}')
   write_rejects(builder)
 
 
-def fix_record(builder):
-  """make_record with all but the entry fixed by the builder; pickles, so that it may go to other processes."""
+def record_maker(builder: tfds.core.GeneratorBasedBuilder) -> Callable[[Entry], dict[str, Any] | images.Unreadable]:
+  """make_record for one builder, with only the entry left to pass. It pickles, so other processes can run it."""
   features = builder.info.features
   return functools.partial(make_record, source=builder.name, size=builder.builder_config.name,
-                           masked='mask' in features, boxed='objects' in features)
+                           has_mask='mask' in features, has_boxes='objects' in features)
 
 
-def make_ahead(pool, make, entries):
-  """Yields (entry, make(entry)) in order; the threads are at work on the next AHEAD, however slow a single one is."""
-  waiting = collections.deque()
+def map_with_prefetch(
+    pool: futures.Executor, make: Callable[[Entry], Any],
+    entries: Iterable[Entry]) -> Iterator[tuple[Entry, Any]]:
+  """Yields (entry, make(entry)) in order, while the pool works on the next PREFETCH entries."""
+  waiting: collections.deque = collections.deque()
   for entry in entries:
     waiting.append((entry, pool.submit(make, entry)))
-    if len(waiting) == AHEAD:
+    if len(waiting) == PREFETCH:
       entry, record = waiting.popleft()
       yield entry, record.result()
   for entry, record in waiting:
     yield entry, record.result()
 
 
-def make_record(entry, source, size, masked, boxed):
-  """One entry to one record as the schema has it; gives back, not raises, Unreadable."""
+def make_record(
+    entry: Entry, source: str, size: str, has_mask: bool, has_boxes: bool) -> dict[str, Any] | images.Unreadable:
+  """The record of one entry, as `dataset_info` describes it. Returns, not raises, Unreadable."""
   try:
     image, shape = images.read_stored(entry.path, SIZES[size], keep_jpeg=size == 'original')
     record = {
       'image': image, 'image_id': entry.image_id, 'patient': f'{source}:{entry.patient}', 'study': '',
       'source': source, 'part': '', 'view': '', 'sex': '', 'age': UNKNOWN_AGE, **entry.fields,
     }
-    if masked:
+    if has_mask:
       mask = entry.mask() if entry.mask else np.full((1, 1), UNANNOTATED, np.uint8)
       record['mask'] = images.encode(images.fit_mask(mask, shape))
   except images.Unreadable as error:
     return error
   if record['study']:
     record['study'] = f'{source}:{record["study"]}'
-  if boxed:
+  if has_boxes:
     record['objects'] = [
-      {'box': tfds.features.BBox(ymin=y0, xmin=x0, ymax=y1, xmax=x1), 'class_id': kind}
-      for kind, y0, x0, y1, x1 in entry.objects]
+      {'box': tfds.features.BBox(ymin=y0, xmin=x0, ymax=y1, xmax=x1), 'class_id': class_name}
+      for class_name, y0, x0, y1, x1 in entry.objects]
   return record
 
 
-def account(builder):
-  """Logs the newest reject, keeps the count by reason in the metadata, and stops the build at too many."""
+def check_rejects(builder: tfds.core.GeneratorBasedBuilder) -> None:
+  """Counts the rejects by reason in the metadata and logs the last one.
+
+  Raises:
+    TooManyRejects: more than the tolerated fraction.
+  """
   rejects = builder.rejects
   counts = dict(collections.Counter(reject.reason.split(':')[0] for reject in rejects))
   builder.info.metadata['rejects'] = counts
@@ -250,14 +304,14 @@ def account(builder):
   if len(rejects) > tolerated * builder.total:
     some = '; '.join(f'{reject.path or reject.image_id}: {reject.reason}' for reject in rejects[:3])
     raise TooManyRejects(
-      f'{builder.name}: {len(rejects)} of {builder.total} are bad {counts}, more than the tolerated share of '
-      f'{tolerated}. First: {some}. Complete the archive, or build what there is with --tolerated')
+      f'{builder.name}: {len(rejects)} of {builder.total} items are bad {counts}, more than the tolerated fraction '
+      f'{tolerated}. First: {some}. Complete the archive, or accept the loss with --tolerated FRACTION')
   if rejects:
-    log.warning('%s: %d bad so far, newest: %s', builder.name, len(rejects), rejects[-1])
+    log.warning('%s: %d rejected so far, last: %s', builder.name, len(rejects), rejects[-1])
 
 
-def write_rejects(builder):
-  """Lists the rejects in rejects.csv beside the records, in the unfinished folder until TFDS renames it."""
+def write_rejects(builder: tfds.core.GeneratorBasedBuilder) -> None:
+  """Writes rejects.csv beside the records. TFDS renames the unfinished folder with it at the end."""
   with open(pathlib.Path(builder.data_dir, 'rejects.csv'), 'w', newline='', encoding='utf-8') as file:
     table = csv.writer(file)
     table.writerow(['image_id', 'path', 'reason'])

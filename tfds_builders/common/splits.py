@@ -1,43 +1,46 @@
-"""Who is trained on and who is tested, by three rules, the same on every machine and in every order of files.
+"""Assigns images to train, validation and test, by three split rules. The result depends on names only.
 
-Records are stored by the first rule; the others are lists of images beside them (`tfds_builders.common.index`).
+It is therefore the same on every machine and in every order of the files. Records are stored by the rule `patient`;
+the other rules are lists of images beside the records (`tfds_builders.common.index`).
 
-| rule | what |
+| rule | what it does |
 |---|---|
 | patient | ours, and the one to report: no patient is in two splits |
-| paper | MUSCLE's, recovered from its counts: by image, so that patients are in several splits |
-| official | the archive's own, where it has one and its labels are public |
+| paper | MUSCLE's, inferred from its counts: splits by image, so a patient may be in several splits |
+| official | the archive's own, if it has one with public labels |
 """
 import collections
 import hashlib
+from collections.abc import Iterable
 
 RULES = ('patient', 'paper', 'official')
 SEED = 0
-SHARES = {'train': 0.8, 'validation': 0.1, 'test': 0.1}
-RULE = ('by patient, 80/10/10, stratified by label: the patients of a stratum are ordered by '
-        'SHA-256("<seed>:<patient>"); the first tenth is test, the second tenth validation, the rest train')
+FRACTIONS = {'train': 0.8, 'validation': 0.1, 'test': 0.1}
+PATIENT_RULE = (
+  'by patient, 80/10/10, stratified by label: the patients of a stratum are ordered by SHA-256("<seed>:<patient>"); '
+  'the first tenth is test, the second tenth validation, the rest train')
 
 
-def split_by_patient(pairs, seed=SEED):
-  """Gives each patient one split.
+def split_by_patient(pairs: Iterable[tuple[str, str]], seed: int = SEED) -> dict[str, str]:
+  """Assigns each patient to one split, stratified.
 
-  Pairs may come in any order and a patient any number of times. A patient's stratum is the set of all strata met
-  with it. Strata of fewer than three patients are thrown together into one. A stratum of n patients gives
-  round(n / 10), but at least one, to test and to validation where n is 3 or more; with fewer, all go to train.
-  Since the order is a hash, more patients in the archive move only those near the two borders.
+  A patient's stratum is the set of strata of all of the patient's images. Strata with fewer than three patients are
+  merged into one. A stratum of n >= 3 patients gives max(1, round(n / 10)) patients to test and as many to
+  validation; a smaller one gives all to train. The order is a hash, so adding patients to the archive moves only
+  those near the two cuts.
 
   Args:
-    pairs: iterable of (patient, stratum), both str.
-    seed: int, part of the hash.
+    pairs: (patient, stratum), in any order; a patient may occur any number of times.
+    seed: part of the hash.
 
   Returns:
     {patient: 'train' | 'validation' | 'test'}
   """
-  met = collections.defaultdict(set)
+  strata_of = collections.defaultdict(set)
   for patient, stratum in pairs:
-    met[patient].add(stratum)
+    strata_of[patient].add(stratum)
   strata = collections.defaultdict(list)
-  for patient, names in met.items():
+  for patient, names in strata_of.items():
     strata['+'.join(sorted(names))].append(patient)
   for name in [name for name, patients in strata.items() if len(patients) < 3 and name != 'rest']:
     strata['rest'] += strata.pop(name)
@@ -45,29 +48,29 @@ def split_by_patient(pairs, seed=SEED):
   splits = {}
   for patients in strata.values():
     patients = sorted(patients, key=lambda patient: hashlib.sha256(f'{seed}:{patient}'.encode()).digest())
-    test = cut(len(patients), SHARES['test'])
-    validation = test + cut(len(patients), SHARES['validation'])
-    splits.update({patient: 'test' if place < test else 'validation' if place < validation else 'train'
-                   for place, patient in enumerate(patients)})
+    test = split_size(len(patients), FRACTIONS['test'])
+    validation = test + split_size(len(patients), FRACTIONS['validation'])
+    splits.update({patient: 'test' if rank < test else 'validation' if rank < validation else 'train'
+                   for rank, patient in enumerate(patients)})
   return splits
 
 
-def cut(patients, share):
-  """How many of a stratum's patients a share of it is: rounded half up, at least one of three."""
-  return max(1, int(patients * share + 0.5)) if patients >= 3 else 0
+def split_size(patients: int, fraction: float) -> int:
+  """How many patients of a stratum a split gets: rounded half up, and at least one of three or more."""
+  return max(1, int(patients * fraction + 0.5)) if patients >= 3 else 0
 
 
-def split_by_paper(pairs, seed=SEED):
-  """Gives each image one split, by the rule that MUSCLE's counts follow.
+def split_by_paper(pairs: Iterable[tuple[str, str | None]], seed: int = SEED) -> dict[str, str]:
+  """Assigns each image to one split, by the rule that reproduces MUSCLE's counts.
 
-  The archive's own splits are merged; of the n images of each group (a class; in MURA a class of a part of the body)
-  floor(n / 10) are test, floor((n - test) / 9) validation, the rest train. This gives all the counts that MUSCLE
-  prints for its labelled sets. Which image goes where is not published: here the images of a group are ordered by
-  SHA-256("<seed>:paper:<image_id>").
+  The archive's own splits are merged. A group is a class, or in MURA a class of one body part. Of the n images of a
+  group, floor(n / 10) are test, floor((n - test) / 9) are validation, and the rest are train. This reproduces every
+  count that MUSCLE prints for its labelled datasets. MUSCLE does not publish which image goes where; here the images
+  of a group are ordered by SHA-256("<seed>:paper:<image_id>").
 
   Args:
-    pairs: iterable of (image_id, group); a group of None is not in the split.
-    seed: int, part of the hash.
+    pairs: (image_id, group); an image whose group is None is in no split.
+    seed: part of the hash.
 
   Returns:
     {image_id: 'train' | 'validation' | 'test'}
@@ -81,6 +84,6 @@ def split_by_paper(pairs, seed=SEED):
     images = sorted(images, key=lambda image: hashlib.sha256(f'{seed}:paper:{image}'.encode()).digest())
     test = len(images) // 10
     validation = test + (len(images) - test) // 9
-    splits.update({image: 'test' if place < test else 'validation' if place < validation else 'train'
-                   for place, image in enumerate(images)})
+    splits.update({image: 'test' if rank < test else 'validation' if rank < validation else 'train'
+                   for rank, image in enumerate(images)})
   return splits

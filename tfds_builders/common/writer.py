@@ -1,4 +1,7 @@
-"""One record is the same bytes in whichever process it is written."""
+"""Writes a record as the same bytes in every process, so that rebuilding an archive gives the same SHA-256s."""
+import os
+from collections.abc import Iterable
+
 from tensorflow_datasets.core import writer
 from tensorflow_datasets.proto import tf_example_pb2
 
@@ -6,14 +9,14 @@ from tensorflow_datasets.proto import tf_example_pb2
 class SortedWriter(writer.ExampleWriter):
   """Writes records with their fields sorted by name.
 
-  TFDS writes the fields of a record in the order of a hash table, which is another in each process (4.9.10,
-  core/example_serializer.py), so that builds of one archive would differ in every record's SHA-256.
+  TFDS writes the fields of a record in hash table order (4.9.10, core/example_serializer.py). That order differs from
+  process to process, and with it the bytes of every record.
   """
 
-  def write(self, path, examples):
+  def write(self, path: os.PathLike, examples: Iterable[tuple]) -> object:
     return super().write(path, ((key, sort_fields(raw)) for key, raw in examples))
 
 
-def sort_fields(raw):
-  """Bytes of a tf.train.Example to those of the same with sorted fields."""
+def sort_fields(raw: bytes) -> bytes:
+  """Serialises a tf.train.Example again, with its fields sorted."""
   return tf_example_pb2.Example.FromString(raw).SerializeToString(deterministic=True)

@@ -1,22 +1,26 @@
-"""COVID-19 Radiography Database: chest radiographs of four classes, with lung masks drawn by a model."""
+"""COVID-19 Radiography Database: chest X-rays of four classes, with lung masks made by a model."""
 import functools
+import pathlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from tfds_builders.common import archives, dataset, images
 
 CLASSES = ('COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia')
 FOLDERS = {name.lower(): name for name in CLASSES}  # the first release and some copies write NORMAL
-# The present release has <class>/images/<name>.png and <class>/masks/<name>.png, the first one <class>/<name>.png.
-PATH = re.compile(r'(?P<folder>[^/]+)/((?P<kind>images|masks)/)?(?P<stem>[^/]+)\.png', re.IGNORECASE)
+# The current release has <class>/images/<name>.png and <class>/masks/<name>.png; the first has <class>/<name>.png.
+PATH = re.compile(r'(?P<folder>[^/]+)/((?P<content>images|masks)/)?(?P<stem>[^/]+)\.png', re.IGNORECASE)
 
 ARCHIVE = archives.Archive(
   name='covid19_radiography', marker='Viral Pneumonia',
   files=('COVID', 'Lung_Opacity', 'LUNG_OPACITY', 'Normal', 'NORMAL', 'Viral Pneumonia'),
   layout='COVID-19_Radiography_Dataset/{COVID,Lung_Opacity,Normal,Viral Pneumonia}/{images,masks}/*.png '
          '(the first release: {COVID,NORMAL,Viral Pneumonia}/*.png).',
-  download='Kaggle tawsifurrahman/covid19-radiography-database (terms: see there, and those of its sources).')
+  download='Kaggle tawsifurrahman/covid19-radiography-database (its terms, and those of its sources, apply).')
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -24,41 +28,45 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   VERSION = dataset.VERSION
   BUILDER_CONFIGS = dataset.CONFIGS
-  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions()
 
-  def _info(self):
-    return dataset.describe(
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset.dataset_info(
       self, homepage='https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database', findings=CLASSES,
       relation='exclusive', mask=('background', 'lung'))
 
-  def _split_generators(self, dl_manager):
-    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
-  def _generate_examples(self, split, root, entries):
-    yield from dataset.records(self, split, root, entries)
+  def _generate_examples(
+      self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
+    yield from dataset.generate_records(self, split, root, entries)
 
 
-def read(root, listed):
-  """Entries, rejects and what was left out; the folder states the class, the name is all that is known of a patient."""
-  pictures, masks, rejects = {}, {}, []
-  for path in listed:
+def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
+  """Entries, rejects and counts of what is left out. The folder gives the class; each file counts as one patient."""
+  pictures: dict[tuple[str, str], str] = {}
+  masks: dict[tuple[str, str], str] = {}
+  rejects = []
+  for path in files:
     match = PATH.fullmatch(path)
     name = FOLDERS.get(match['folder'].lower()) if match else None
-    if not name:
-      rejects.append(dataset.Reject('', path, 'file that is no image of this archive'))
+    if not match or not name:
+      rejects.append(dataset.Reject('', path, 'not an image of this archive'))
     else:
-      (masks if (match['kind'] or '').lower() == 'masks' else pictures)[name, match['stem']] = path
+      (masks if (match['content'] or '').lower() == 'masks' else pictures)[name, match['stem']] = path
   rejects += [dataset.Reject(stem, masks[name, stem], 'mask without image')
               for name, stem in masks if (name, stem) not in pictures]
   entries = [
     dataset.Entry(
-      image_id=stem, patient=stem, path=root / path, stratum=name, group=name,
+      image_id=stem, patient=stem, path=root / path, stratum=name, paper_group=name,
       mask=functools.partial(read_lungs, root / masks[name, stem]) if (name, stem) in masks else None,
-      fields={'part': 'chest', 'label_mask': [True] * len(CLASSES), 'present': [float(name == other) for other in CLASSES]})
+      fields={'part': 'chest', 'label_mask': [True] * len(CLASSES),
+              'present': [float(name == other) for other in CLASSES]})
     for (name, stem), path in pictures.items()]
   return entries, rejects, {}
 
 
-def read_lungs(path):
-  """HW uint8, 1 on the lungs; the files are black and white, in one channel or three equal ones."""
-  return (images.read(path) > 0).astype('uint8')
+def read_lungs(path: pathlib.Path) -> np.ndarray:
+  """HW uint8, 1 on the lungs. The files are black and white, with one channel or three equal ones."""
+  return (images.read(path) > 0).astype(np.uint8)

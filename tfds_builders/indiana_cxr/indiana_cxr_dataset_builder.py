@@ -1,12 +1,16 @@
-"""Indiana University (Open-i): chest radiographs with reports, indexed by hand with MeSH headings."""
+"""Indiana University (Open-i): chest X-rays with reports, which people indexed with MeSH headings."""
 import collections
+import pathlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from tfds_builders.common import archives, boxes, dataset
 
-# Which headings (their part before the first '/') state a finding. The names are ChestX-ray14's where it has one.
+# {finding: MeSH headings that state it}. A heading also matches with anything after a '/', such as a location.
+# Findings that ChestX-ray14 has too are named as there.
 HEADINGS = {
   'Atelectasis': ('pulmonary atelectasis',),
   'Cardiomegaly': ('cardiomegaly',),
@@ -28,15 +32,16 @@ HEADINGS = {
   'Fracture': ('fractures, bone',),
 }
 FINDINGS = ('Abnormal', *HEADINGS)
-SILENT = {'no indexing', 'technical quality of image unsatisfactory'}  # headings that say nothing of the chest
+UNINFORMATIVE = {'no indexing', 'technical quality of image unsatisfactory'}  # headings that state no finding
 REPORT = re.compile(r'(?:NLMCXR_reports/)?ecgen-radiology/[^/]+\.xml')
-ID = re.compile(r'(?:CXR)?(\d+)(?:_\d+)?_(IM(?:-\d+)+)')  # CXR1_1_IM-0001-3001 among the PNGs, 1_IM-0001-3001 in DICOM
+# CXR1_1_IM-0001-3001 among the PNGs is 1_IM-0001-3001 among the DICOM files.
+ID = re.compile(r'(?:CXR)?(\d+)(?:_\d+)?_(IM(?:-\d+)+)')
 
 ARCHIVE = archives.Archive(
   name='indiana_cxr', marker=('ecgen-radiology', 'NLMCXR_reports/ecgen-radiology'),
   files=('ecgen-radiology', 'NLMCXR_reports', 'NLMCXR_png', 'NLMCXR_dcm', 'CXR*.png'),
   layout='ecgen-radiology/*.xml (or NLMCXR_reports/ecgen-radiology/*.xml) and NLMCXR_png/CXR*.png or '
-         'NLMCXR_dcm/*/*.dcm (where both are, the PNGs are read).',
+         'NLMCXR_dcm/*/*.dcm (the PNG is read if an image has both).',
   download='NLMCXR_reports.tgz and NLMCXR_png.tgz (or NLMCXR_dcm.tgz) from https://openi.nlm.nih.gov/faq#collection '
            '(CC BY-NC-ND 4.0).')
 
@@ -46,82 +51,87 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   VERSION = dataset.VERSION
   BUILDER_CONFIGS = dataset.CONFIGS
-  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions()
 
-  def _info(self):
-    return dataset.describe(self, homepage='https://openi.nlm.nih.gov/faq#collection', findings=FINDINGS)
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset.dataset_info(self, homepage='https://openi.nlm.nih.gov/faq#collection', findings=FINDINGS)
 
-  def _split_generators(self, dl_manager):
-    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
-  def _generate_examples(self, split, root, entries):
-    yield from dataset.records(self, split, root, entries)
+  def _generate_examples(
+      self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
+    yield from dataset.generate_records(self, split, root, entries)
 
 
-def read(root, listed):
-  """Entries, rejects and what was left out: reports name their images; an image of no report is rejected."""
-  files, rejects = find_images(listed)
-  entries, left_out, named = [], collections.Counter(), set()
-  for path in listed:
+def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
+  """Entries, rejects and counts of what is left out. Reports name their images; other images are rejected."""
+  pictures, rejects = find_images(files)
+  left_out: collections.Counter = collections.Counter()
+  entries, named = [], set()
+  for path in files:
     if not REPORT.fullmatch(path):
       continue
     try:
-      report, headings, pictures = read_report((root / path).read_bytes())
+      report, headings, names = read_report((root / path).read_bytes())
     except ValueError as error:
       rejects.append(dataset.Reject('', path, str(error)))
       continue
-    left_out['report without image'] += not pictures
+    left_out['report without image'] += not names
     fields = {'part': 'chest', 'study': report, **find_findings(headings)}
-    for name in pictures:
+    for name in names:
       key = normalise(name)
       named.add(key)
-      if key not in files:
-        rejects.append(dataset.Reject(name, path, 'image of a report is not there'))
+      if key not in pictures:
+        rejects.append(dataset.Reject(name, path, 'report without its image'))
       else:
-        entries.append(dataset.Entry(image_id=name, patient=report, path=root / files[key], fields=fields,
+        entries.append(dataset.Entry(image_id=name, patient=report, path=root / pictures[key], fields=fields,
                                     stratum=('abnormal' if fields['present'][0] else 'normal')
                                     if fields['label_mask'][0] else 'not indexed'))
-  rejects += [dataset.Reject('', path, 'image without report') for key, path in files.items() if key not in named]
+  rejects += [dataset.Reject('', path, 'image without report') for key, path in pictures.items() if key not in named]
   return entries, rejects, {reason: count for reason, count in left_out.items() if count}
 
 
-def find_images(listed):
-  """{(number of the report, rest of the name): path}, a PNG before a DICOM file, and rejects."""
-  files, rejects = {}, []
-  for path in sorted(listed, key=lambda path: path.endswith('.dcm')):
+def find_images(
+    files: Mapping[str, int]) -> tuple[dict[tuple[str, ...], str], list[dataset.Reject]]:
+  """{(report number, rest of the name): path} and rejects; a PNG takes precedence over a DICOM file."""
+  pictures: dict[tuple[str, ...], str] = {}
+  rejects = []
+  for path in sorted(files, key=lambda path: path.endswith('.dcm')):
     if REPORT.fullmatch(path):
       continue
     key = normalise(path.rsplit('/', 1)[-1].rsplit('.', 1)[0])
     if key is None or not path.endswith(('.png', '.dcm')):
-      rejects.append(dataset.Reject('', path, 'file that is no image of this archive'))
+      rejects.append(dataset.Reject('', path, 'not an image of this archive'))
     else:
-      files.setdefault(key, path)
-  return files, rejects
+      pictures.setdefault(key, path)
+  return pictures, rejects
 
 
-def normalise(name):
-  """What a PNG, its DICOM file and the report's id of it have in common; None if it is no such name."""
+def normalise(name: str) -> tuple[str, ...] | None:
+  """The key that an image's PNG name, DICOM name and id in the report share; None if the name does not fit."""
   match = ID.fullmatch(name)
-  return match and match.groups()
+  return match.groups() if match else None
 
 
-def read_report(raw):
-  """The report's id, its headings in small letters, and the ids of its images; raises ValueError."""
+def read_report(raw: bytes) -> tuple[str, set[str], list[str]]:
+  """The report's id, its headings in lower case, and the ids of its images; raises ValueError."""
   tree = boxes.parse_xml(raw)
   number = tree.find('uId')
-  pictures = [picture.get('id') for picture in tree.iter('parentImage')]
-  if number is None or not number.get('id') or not all(map(normalise, filter(None, pictures))) or None in pictures:
-    raise ValueError('report without its number, or with images of other names')
+  names = [picture.get('id') or '' for picture in tree.iter('parentImage')]
+  report = number.get('id') if number is not None else None
+  if not report or not all(map(normalise, names)):
+    raise ValueError('report without its number, or with other image names')
   headings = {(heading.text or '').strip().lower() for heading in tree.iterfind('.//MeSH/major')} - {''}
-  return number.get('id'), headings, list(dict.fromkeys(pictures))
+  return report, headings, list(dict.fromkeys(names))
 
 
-def find_findings(headings):
-  """`present` and `label_mask` of FINDINGS: what is not among the headings is absent, unless nothing was indexed."""
-  spoken = headings - SILENT
-  if not spoken:
+def find_findings(headings: set[str]) -> dict[str, list]:
+  """`present` and `label_mask` of FINDINGS. A finding without a heading is absent, unless nothing was indexed."""
+  informative = headings - UNINFORMATIVE
+  if not informative:
     return {'present': [0.0] * len(FINDINGS), 'label_mask': [False] * len(FINDINGS)}
-  stated = [spoken != {'normal'}]
-  stated += [any(heading == word or heading.startswith(f'{word}/') for heading in spoken for word in words)
-             for words in HEADINGS.values()]
-  return {'present': [float(one) for one in stated], 'label_mask': [True] * len(FINDINGS)}
+  present = [informative != {'normal'}]
+  present += [any(heading == word or heading.startswith(f'{word}/') for heading in informative for word in words)
+              for words in HEADINGS.values()]
+  return {'present': [float(one) for one in present], 'label_mask': [True] * len(FINDINGS)}

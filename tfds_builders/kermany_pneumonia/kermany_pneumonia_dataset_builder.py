@@ -1,11 +1,14 @@
-"""Kermany: chest radiographs of children, normal or with bacterial or viral pneumonia."""
+"""Kermany pneumonia: chest X-rays of children, normal or with bacterial or viral pneumonia."""
+import pathlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from tfds_builders.common import archives, dataset
 
-FINDINGS = ('pneumonia', 'bacteria', 'virus')  # the first is the task; the others the germ, where the name has it
+FINDINGS = ('pneumonia', 'bacteria', 'virus')  # the first is the paper's task; the germ is known from some names
 NAMES = (  # Kaggle pneumonia, Kaggle normal, Mendeley
   re.compile(r'(?P<patient>person\d+)_(?P<germ>bacteria|virus)_\d+'),
   re.compile(r'(?P<patient>(NORMAL2-)?IM-\d+)-[\d-]+'),
@@ -25,37 +28,38 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   VERSION = dataset.VERSION
   BUILDER_CONFIGS = dataset.CONFIGS
-  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions()
 
-  def _info(self):
-    return dataset.describe(self, homepage='https://data.mendeley.com/datasets/rscbjbr9sj', findings=FINDINGS)
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset.dataset_info(self, homepage='https://data.mendeley.com/datasets/rscbjbr9sj', findings=FINDINGS)
 
-  def _split_generators(self, dl_manager):
-    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
-  def _generate_examples(self, split, root, entries):
-    yield from dataset.records(self, split, root, entries)
+  def _generate_examples(
+      self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
+    yield from dataset.generate_records(self, split, root, entries)
 
 
-def read(root, listed):
-  """Entries, rejects and what was left out: the folder states the disease, the file name patient and germ."""
+def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
+  """Entries, rejects and counts of what is left out. The folder gives the label, the file name patient and germ."""
   entries, rejects = [], []
-  for path in listed:
+  for path in files:
     parts = re.fullmatch(r'(train|val|test)/(NORMAL|PNEUMONIA)/([^/]+)\.(?:jpe?g|png)', path, re.IGNORECASE)
     if not parts:
-      rejects.append(dataset.Reject('', path, 'file that is no image of this archive'))
+      rejects.append(dataset.Reject('', path, 'not an image of this archive'))
       continue
     label, stem = parts[2].lower(), parts[3]
     ill = label == 'pneumonia'
-    named = next(filter(None, (pattern.fullmatch(stem) for pattern in NAMES)), None)
-    named = named.groupdict() if named else {'patient': stem}
-    germ = (named.get('germ') or '').lower() if ill else ''
+    match = next(filter(None, (pattern.fullmatch(stem) for pattern in NAMES)), None)
+    name = match.groupdict() if match else {'patient': stem}
+    germ = (name.get('germ') or '').lower() if ill else ''
     entries.append(dataset.Entry(
-      image_id=path.rsplit('.', 1)[0], patient=named['patient'], path=root / path,
-      stratum=germ or label, group=label,
-      official={'val': 'validation'}.get(parts[1].lower(), parts[1].lower()),
+      image_id=path.rsplit('.', 1)[0], patient=name['patient'], path=root / path,
+      stratum=germ or label, paper_group=label,
+      official_split={'val': 'validation'}.get(parts[1].lower(), parts[1].lower()),
       fields={'part': 'chest',
               'present': [float(ill), float(germ == 'bacteria'), float(germ == 'virus')],
-              # Who has no pneumonia has neither kind of it; who has one has it of one germ, if the name says which.
+              # A normal image has neither germ. With pneumonia, the germ is known only if the file name states it.
               'label_mask': [True, not ill or bool(germ), not ill or bool(germ)]}))
   return entries, rejects, {}

@@ -1,5 +1,8 @@
-"""Chest Xray Masks and Labels: the Montgomery and Shenzhen images with the lungs drawn, in one folder."""
+"""Chest Xray Masks and Labels: the Montgomery and Shenzhen chest X-rays with lung masks, in one folder."""
 import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -18,24 +21,25 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   VERSION = dataset.VERSION
   BUILDER_CONFIGS = dataset.CONFIGS
-  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions()
 
-  def _info(self):
-    return dataset.describe(
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset.dataset_info(
       self, homepage='https://www.kaggle.com/datasets/nikhilpandey360/chest-xray-masks-and-labels',
       findings=nlm_tuberculosis.FINDINGS, mask=nlm_tuberculosis.CLASSES)
 
-  def _split_generators(self, dl_manager):
-    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
-  def _generate_examples(self, split, root, entries):
-    yield from dataset.records(self, split, root, entries)
+  def _generate_examples(
+      self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
+    yield from dataset.generate_records(self, split, root, entries)
 
 
-def read(root, listed):
-  """Entries, rejects and what was left out: the folder test, which holds copies of the images without a mask."""
-  masks, _ = nlm_tuberculosis.pick(listed, rf'Lung Segmentation/masks/{nlm_tuberculosis.NAME}(?:_mask)?\.png')
-  entries, rejects, left_out = nlm_tuberculosis.make_entries(root, listed, nlm_tuberculosis.join(masks))
-  entries = [dataclasses.replace(entry, group='' if entry.image_id in masks else None) for entry in entries]
-  copies = sum(path.startswith('Lung Segmentation/test/') for path in listed)
+def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
+  """Entries, rejects and counts of what is left out: the folder test, which holds copies of images without a mask."""
+  masks, _ = nlm_tuberculosis.find_files(files, rf'Lung Segmentation/masks/{nlm_tuberculosis.NAME}(?:_mask)?\.png')
+  entries, rejects, left_out = nlm_tuberculosis.make_entries(root, files, nlm_tuberculosis.merge(masks))
+  entries = [dataclasses.replace(entry, paper_group='' if entry.image_id in masks else None) for entry in entries]
+  copies = sum(path.startswith('Lung Segmentation/test/') for path in files)
   return entries, rejects, {**left_out, **({'copy of an image in test': copies} if copies else {})}

@@ -1,5 +1,8 @@
-"""MURA: radiographs of seven parts of the arm, each study normal or abnormal."""
+"""MURA: X-rays of seven parts of the arm; each study is normal or abnormal."""
+import pathlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -16,7 +19,7 @@ ARCHIVE = archives.Archive(
   layout='MURA-v1.1/{train,valid}/XR_*/patient*/study*_{positive,negative}/image*.png, '
          'MURA-v1.1/train_image_paths.csv, MURA-v1.1/valid_image_paths.csv.',
   download='MURA-v1.1.zip from https://stanfordmlgroup.github.io/competitions/mura/ after registration (Stanford '
-           'Dataset Research Use Agreement: non-commercial, not to be passed on).')
+           'Dataset Research Use Agreement: non-commercial, no redistribution).')
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -24,36 +27,38 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   VERSION = dataset.VERSION
   BUILDER_CONFIGS = dataset.CONFIGS
-  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions()
 
-  def _info(self):
-    return dataset.describe(
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset.dataset_info(
       self, homepage='https://stanfordmlgroup.github.io/competitions/mura/', findings=('abnormal',))
 
-  def _split_generators(self, dl_manager):
-    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
-  def _generate_examples(self, split, root, entries):
-    yield from dataset.records(self, split, root, entries)
+  def _generate_examples(
+      self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
+    yield from dataset.generate_records(self, split, root, entries)
 
 
-def read(root, listed):
-  """Entries, rejects and what was left out: the path states all; the lists of paths tell what should be there."""
+def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
+  """Entries, rejects and counts of what is left out. Paths give all labels; the CSV files list what should exist."""
   entries, rejects = [], []
-  lists = [path for path in listed if path.endswith('.csv')]
-  tabled = {row[0].split('/', 1)[-1] for table in lists for row in archives.read_rows(root / table)}
-  for path in [path for path in listed if path not in lists]:
+  lists = [path for path in files if path.endswith('.csv')]
+  in_tables = {row[0].split('/', 1)[-1] for table in lists for row in archives.read_rows(root / table)}
+  for path in [path for path in files if path not in lists]:
     match = PATH.fullmatch(path)
     if not match:
-      rejects.append(dataset.Reject('', path, 'file that is no image of this archive'))
-    elif lists and path not in tabled:
+      rejects.append(dataset.Reject('', path, 'not an image of this archive'))
+    elif lists and path not in in_tables:
       rejects.append(dataset.Reject(path[:-4], path, 'image without row'))
     else:
       part = match['part'].lower()
       entries.append(dataset.Entry(
         image_id=path[:-4], patient=match['patient'], path=root / path, stratum=f'{part} {match["label"]}',
-        group=f'{part} {match["label"]}', official=OFFICIAL[match['folder']],
+        paper_group=f'{part} {match["label"]}', official_split=OFFICIAL[match['folder']],
         fields={'part': part, 'study': path.rsplit('/', 1)[0], 'label_mask': [True],
                 'present': [float(match['label'] == 'positive')]}))
-  rejects += [dataset.Reject(path[:-4], path or lists[0], 'row without image') for path in sorted(tabled - set(listed))]
+  rejects += [dataset.Reject(path[:-4], path or lists[0], 'row without image')
+              for path in sorted(in_tables - set(files))]
   return entries, rejects, {}

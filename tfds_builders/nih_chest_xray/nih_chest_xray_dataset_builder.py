@@ -1,7 +1,10 @@
-"""NIH ChestX-ray14: chest radiographs with 14 findings read from reports, and some boxes."""
+"""NIH ChestX-ray14: chest X-rays with 14 findings mined from reports, and boxes on a few images."""
 import collections
 import math
+import pathlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -9,14 +12,14 @@ from tfds_builders.common import archives, boxes, dataset
 
 FINDINGS = ('Atelectasis', 'Cardiomegaly', 'Effusion', 'Infiltration', 'Mass', 'Nodule', 'Pneumonia', 'Pneumothorax',
             'Consolidation', 'Edema', 'Emphysema', 'Fibrosis', 'Pleural_Thickening', 'Hernia')
-KINDS = FINDINGS[:8]  # of boxes
-# Rarest first, as counted in the whole archive: a patient is balanced by the rarest finding of all the images.
+BOX_CLASSES = FINDINGS[:8]
+# Rarest first in the whole archive. A patient's stratum is the rarest finding on any of the patient's images.
 RAREST = ('Hernia', 'Pneumonia', 'Fibrosis', 'Edema', 'Emphysema', 'Cardiomegaly', 'Pleural_Thickening',
           'Consolidation', 'Pneumothorax', 'Mass', 'Nodule', 'Atelectasis', 'Effusion', 'Infiltration')
-FRAME = 1024  # pixels of the square that the box list counts in, whatever the size of the files
+FRAME = 1024  # boxes are in pixels of a 1024 x 1024 image, whatever the size of the files
 OFFICIAL = {'train_val_list.txt': 'train', 'test_list.txt': 'test'}
 SEXES, VIEWS = ('F', 'M'), ('PA', 'AP')
-OLDEST = 120  # years; the table of 2017 has ages up to 414
+MAX_AGE = 120  # years; the table of 2017 has ages up to 414
 
 ARCHIVE = archives.Archive(
   name='nih_chest_xray', marker='Data_Entry_2017*.csv',
@@ -31,37 +34,40 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   VERSION = dataset.VERSION
   BUILDER_CONFIGS = dataset.CONFIGS
-  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions()
 
-  def _info(self):
-    return dataset.describe(
-      self, homepage='https://nihcc.app.box.com/v/ChestXray-NIHCC', findings=FINDINGS, box_classes=KINDS,
-      boxes='on some 880 images only: no object on another image means that nobody drew, not that nothing is there')
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset.dataset_info(
+      self, homepage='https://nihcc.app.box.com/v/ChestXray-NIHCC', findings=FINDINGS, box_classes=BOX_CLASSES,
+      boxes='on about 880 images only; an image without objects was not annotated, it may still show findings')
 
-  def _split_generators(self, dl_manager):
-    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
-  def _generate_examples(self, split, root, entries):
-    yield from dataset.records(self, split, root, entries)
+  def _generate_examples(
+      self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
+    yield from dataset.generate_records(self, split, root, entries)
 
 
-def read(root, listed):
-  """Entries, rejects and what was left out, from the two tables and the names of the images."""
-  rejects, images = [], {}
-  for path in listed:
+def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
+  """Entries, rejects and counts of what is left out, from the two tables and the image names."""
+  rejects: list[dataset.Reject] = []
+  images: dict[str, str] = {}
+  for path in files:
     if path.endswith('.png'):
       name = path.rsplit('/', 1)[-1]
       if images.setdefault(name, path) != path:
         rejects.append(dataset.Reject(name[:-4], path, 'duplicate image_id'))
-  tables = [path for path in listed if re.fullmatch(r'Data_Entry_2017[^/]*\.csv', path)]
+  tables = [path for path in files if re.fullmatch(r'Data_Entry_2017[^/]*\.csv', path)]
   if not tables:
-    raise ValueError(f'{root} has a Data_Entry_2017*.csv that is no file')
+    raise ValueError(f'{root}/Data_Entry_2017*.csv is a folder, not the table: download the table again')
   rows, ragged = archives.read_table(root / tables[0], (
     'Image Index', 'Finding Labels', 'Patient ID', 'Patient Age', 'Patient Gender', 'View Position'))
-  drawn, bad_boxes = read_boxes(root, listed, {row['Image Index'] for row in rows})
+  boxes_of, bad_boxes = read_boxes(root, files, {row['Image Index'] for row in rows})
   rejects += bad_boxes + [dataset.Reject('', tables[0], reason) for reason in ragged]
 
-  stated, good = collections.defaultdict(set), []
+  findings_of: dict[str, set[str]] = collections.defaultdict(set)
+  good = []
   for row in rows:
     name, labels = row['Image Index'], set(row['Finding Labels'].split('|')) - {'No Finding'}
     if name not in images:
@@ -69,68 +75,76 @@ def read(root, listed):
     elif not row['Finding Labels'] or not labels <= set(FINDINGS):
       rejects.append(dataset.Reject(name[:-4], images[name], f'unknown finding: {sorted(labels - set(FINDINGS))}'))
     else:
-      stated[row['Patient ID']] |= labels
+      findings_of[row['Patient ID']] |= labels
       good.append((name, labels, row))
-  tabled = {row['Image Index'] for row in rows}
-  rejects += [dataset.Reject(name[:-4], images[name], 'image without row') for name in images if name not in tabled]
+  in_table = {row['Image Index'] for row in rows}
+  rejects += [dataset.Reject(name[:-4], images[name], 'image without row') for name in images if name not in in_table]
   strata = {patient: next((name for name in RAREST if name in labels), 'No Finding')
-            for patient, labels in stated.items()}
-  official = {name: OFFICIAL[path] for path in OFFICIAL if path in listed
+            for patient, labels in findings_of.items()}
+  official = {name: OFFICIAL[path] for path in OFFICIAL if path in files
               for name in archives.read_text(root / path).split()}
   entries = [
     dataset.Entry(
       image_id=name[:-4], patient=row['Patient ID'], path=root / images[name], stratum=strata[row['Patient ID']],
-      objects=tuple(drawn[name]), official=official.get(name, ''),
-      fields={'part': 'chest', 'view': keep(row['View Position'], VIEWS), 'sex': keep(row['Patient Gender'], SEXES),
-              'age': read_age(row['Patient Age']), 'label_mask': [True] * len(FINDINGS),
-              'present': [float(finding in labels) for finding in FINDINGS]})
+      objects=tuple(boxes_of[name]), official_split=official.get(name, ''),
+      fields={'part': 'chest', 'view': keep_known(row['View Position'], VIEWS),
+              'sex': keep_known(row['Patient Gender'], SEXES), 'age': read_age(row['Patient Age']),
+              'label_mask': [True] * len(FINDINGS), 'present': [float(finding in labels) for finding in FINDINGS]})
     for name, labels, row in good]
   return entries, rejects, {}
 
 
-def read_boxes(root, listed, tabled):
-  """Boxes by file name.
+def read_boxes(
+    root: pathlib.Path, files: Mapping[str, int],
+    in_table: set[str]) -> tuple[dict[str, list[boxes.Box]], list[dataset.Reject]]:
+  """Reads the box list.
 
-  The header names the last four of six columns in one unquoted cell with commas, so columns go by position.
+  Its header names the last four columns in one unquoted cell with commas, so columns are taken by position.
+
+  Args:
+    root: of the archive.
+    files: {relative path: bytes}.
+    in_table: file names of the images in the label table.
 
   Returns:
-    {file name: [(kind, y0, x0, y1, x1)]} relative to the image, rejects
+    {file name: [(class_name, y0, x0, y1, x1), ...]} and rejects.
   """
-  found, rejects = collections.defaultdict(list), []
-  for table in [path for path in listed if path.startswith('BBox_List_2017')]:
-    for name, kind, *numbers in map(fill, archives.read_rows(root / table)[1:]):
-      kind = {'Infiltrate': 'Infiltration'}.get(kind, kind)
+  found: dict[str, list[boxes.Box]] = collections.defaultdict(list)
+  rejects = []
+  for table in [path for path in files if path.startswith('BBox_List_2017')]:
+    for name, class_name, *numbers in map(pad_row, archives.read_rows(root / table)[1:]):
+      class_name = {'Infiltrate': 'Infiltration'}.get(class_name, class_name)
       x, y, width, height = map(read_number, numbers[:4])
-      box, reason = boxes.place_box(kind, x, y, x + width, y + height, FRAME, FRAME)
-      if kind not in KINDS:
-        reason = f'unknown kind of box: {kind}'
-      elif box and name not in tabled:
+      box, reason = boxes.place_box(class_name, x, y, x + width, y + height, FRAME, FRAME)
+      if class_name not in BOX_CLASSES:
+        reason = f'unknown box class: {class_name}'
+      elif box and name not in in_table:
         reason = 'box without image'
       if reason:
         rejects.append(dataset.Reject(name[:-4], table, reason))
       else:
-        found[name].append(box)
+        found[name] += [box] if box else []
   return found, rejects
 
 
-def read_age(text):
-  """Years from '58', '058Y' or '006M'; NaN where unreadable or beyond belief."""
+def read_age(text: str) -> float:
+  """Years from '58', '058Y' or '006M'; NaN if unreadable or above MAX_AGE."""
   match = re.fullmatch(r'(\d{1,5})([YMD]?)', text.strip())
   years = int(match[1]) / {'': 1, 'Y': 1, 'M': 12, 'D': 365.25}[match[2]] if match else dataset.UNKNOWN_AGE
-  return years if years <= OLDEST else dataset.UNKNOWN_AGE
+  return years if years <= MAX_AGE else dataset.UNKNOWN_AGE
 
 
-def keep(cell, words):
-  """A cell that is one of the words, else ''."""
-  return cell if cell in words else ''
+def keep_known(cell: str, known: Sequence[str]) -> str:
+  """The cell if it is a known value, else ''."""
+  return cell if cell in known else ''
 
 
-def fill(row):
-  """A row of the box list with six cells at least."""
+def pad_row(row: list[str]) -> list[str]:
+  """A row of the box list with at least six cells."""
   return [*row, *[''] * (6 - len(row))]
 
 
-def read_number(cell):
+def read_number(cell: str) -> float:
   try:
     return float(cell)
   except ValueError:

@@ -1,6 +1,9 @@
-"""Panoramic dental radiographs with the mandible drawn by an expert."""
+"""Panoramic dental X-rays with the mandible outlined by an expert."""
 import functools
+import pathlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -8,7 +11,7 @@ import tensorflow_datasets as tfds
 from tfds_builders.common import archives, dataset, images
 
 CLASSES = ('background', 'mandible')
-TORN = ('22', '110')  # drawings that lost parts: what is there is mandible, of the rest nobody knows
+INCOMPLETE = ('22', '110')  # segmentations that lost parts; pixels outside what is left count as not annotated
 
 ARCHIVE = archives.Archive(
   name='panoramic_dental', marker='Segmentation1',
@@ -22,35 +25,40 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   VERSION = dataset.VERSION
   BUILDER_CONFIGS = dataset.CONFIGS
-  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions()
 
-  def _info(self):
-    return dataset.describe(self, homepage='https://data.mendeley.com/datasets/hxt48yk462', mask=CLASSES)
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset.dataset_info(self, homepage='https://data.mendeley.com/datasets/hxt48yk462', mask=CLASSES)
 
-  def _split_generators(self, dl_manager):
-    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
-  def _generate_examples(self, split, root, entries):
-    yield from dataset.records(self, split, root, entries)
+  def _generate_examples(
+      self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
+    yield from dataset.generate_records(self, split, root, entries)
 
 
-def read(root, listed):
-  """Entries, rejects and what was left out; the number of an image is all that is known of its patient."""
-  pictures, drawings = ({match[1]: path for path in listed if (match := re.fullmatch(rf'{folder}/(\d+)\.png', path))}
-                        for folder in ('Images', 'Segmentation1'))
-  rejects = [dataset.Reject(name, pictures[name], 'image without segmentation') for name in pictures.keys() - drawings]
-  rejects += [dataset.Reject(name, drawings[name], 'segmentation without image') for name in drawings.keys() - pictures]
+def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
+  """Entries, rejects and counts of what is left out. Each image counts as one patient."""
+  pictures, segmentations = (
+    {match[1]: path for path in files if (match := re.fullmatch(rf'{folder}/(\d+)\.png', path))}
+    for folder in ('Images', 'Segmentation1'))
+  rejects = [dataset.Reject(name, pictures[name], 'image without segmentation')
+             for name in pictures.keys() - segmentations]
+  rejects += [dataset.Reject(name, segmentations[name], 'segmentation without image')
+              for name in segmentations.keys() - pictures]
   entries = [
     dataset.Entry(image_id=name, patient=name, path=root / pictures[name], fields={'part': 'jaw'},
-                 mask=functools.partial(read_mandible, root / drawings[name], torn=name in TORN))
-    for name in sorted(pictures.keys() & drawings, key=int)]
+                 mask=functools.partial(read_mandible, root / segmentations[name], incomplete=name in INCOMPLETE))
+    for name in sorted(pictures.keys() & segmentations, key=int)]
   return entries, rejects, {}
 
 
-def read_mandible(path, torn=False):
-  """HW uint8, 1 on the mandible and 0, or 255 in a torn drawing, elsewhere.
+def read_mandible(path: pathlib.Path, incomplete: bool = False) -> np.ndarray:
+  """HW uint8, 1 on the mandible; elsewhere 0, or 255 if the segmentation is incomplete.
 
-  A drawing is the image with all but the mandible blanked to one grey.
+  A segmentation file is the image with everything but the mandible blanked to one grey value.
   """
-  drawing = images.read(path)
-  return np.where(drawing != drawing[0, 0], np.uint8(1), np.uint8(dataset.UNANNOTATED if torn else 0))
+  segmentation = images.read(path)
+  background = np.uint8(dataset.UNANNOTATED if incomplete else 0)
+  return np.where(segmentation != segmentation[0, 0], np.uint8(1), background)

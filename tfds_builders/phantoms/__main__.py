@@ -1,39 +1,43 @@
-"""python -m tfds_builders.phantoms --archives=DIR writes miniature archives; --sheet shows them, --bench times them."""
+"""Writes miniature archives of phantom radiographs, draws a contact sheet of them, or times the rendering.
+
+    python -m tfds_builders.phantoms --archives DIR
+"""
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from tfds_builders.phantoms import ARCHIVES, render, write
+from tfds_builders.phantoms import ARCHIVES, Radiograph, render, write
 
 
-def main():
-  parser = argparse.ArgumentParser(prog='python -m tfds_builders.phantoms', description=__doc__)
+def main() -> None:
+  parser = argparse.ArgumentParser(prog='python -m tfds_builders.phantoms', description=(__doc__ or '').split('\n')[0])
   parser.add_argument('--archives', help='folder to write the archives into')
   parser.add_argument('--names', nargs='+', default=list(ARCHIVES), choices=list(ARCHIVES), metavar='NAME',
-                      help=f'which archives (default: all): {", ".join(ARCHIVES)}')
-  parser.add_argument('--images', type=int, default=200, help='images of each archive')
-  parser.add_argument('--size', type=int, default=256, help='pixels on the longer side')
-  parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--sheet', help='write a labelled contact sheet to this PNG')
-  parser.add_argument('--bench', action='store_true', help='print images/s of each anatomy on one core')
-  asked = parser.parse_args()
-  if not (asked.archives or asked.sheet or asked.bench):
-    parser.error('nothing to do: give --archives, --sheet or --bench')
-  names = asked.names
-  if asked.bench:
-    bench(names, asked.size)
-  if asked.sheet:
-    Image.fromarray(sheet(names, asked.size, asked.seed)).save(asked.sheet)
-  for name in names if asked.archives else ():
-    print(write(name, asked.archives, asked.images, asked.size, asked.seed))
+                      help=f'archives (default: all): {", ".join(ARCHIVES)}')
+  parser.add_argument('--images', type=int, default=200, help='images per archive (default: %(default)s)')
+  parser.add_argument('--size', type=int, default=256, help='longer side in pixels (default: %(default)s)')
+  parser.add_argument('--seed', type=int, default=0, help='seed of all random numbers (default: %(default)s)')
+  parser.add_argument('--sheet', help='PNG file for a labelled contact sheet')
+  parser.add_argument('--bench', action='store_true', help='print images per second on one core')
+  flags = parser.parse_args()
+  if not (flags.archives or flags.sheet or flags.bench):
+    parser.error('give at least one of --archives, --sheet and --bench')
+  names = flags.names
+  if flags.bench:
+    bench(names, flags.size)
+  if flags.sheet:
+    Image.fromarray(sheet(names, flags.size, flags.seed)).save(flags.sheet)
+  for name in names if flags.archives else ():
+    print(write(name, flags.archives, flags.images, flags.size, flags.seed))
 
 
-def bench(names, size, images=20):
-  """The best of five runs, in processor time: other work on the machine only ever makes it slower."""
+def bench(names: Sequence[str], size: int, images: int = 20) -> None:
+  """Prints the best of five runs in CPU time: other load on the machine can only slow a run down."""
   cv2.setNumThreads(1)
   for name in names:
     best = 0.0
@@ -45,8 +49,8 @@ def bench(names, size, images=20):
     print(f'{name}: {best:.0f} images/s at {size} pixels on one core')
 
 
-def sheet(names, size, seed, columns=7, rows=2):
-  """Pictures of each archive with their labels below; boxes are drawn in."""
+def sheet(names: Sequence[str], size: int, seed: int, columns: int = 7, rows: int = 2) -> np.ndarray:
+  """(H, W, 3) uint8: images of each archive with boxes drawn in and labels below."""
   lines = []
   for name in names:
     tiles = [tile(radiograph, size) for _, radiograph in render(name, columns * rows, size, seed)]
@@ -54,14 +58,15 @@ def sheet(names, size, seed, columns=7, rows=2):
   return np.vstack(lines)
 
 
-def tile(radiograph, size):
+def tile(radiograph: Radiograph, size: int) -> np.ndarray:
+  """One image with boxes and its labels below."""
   grey = radiograph.image
   canvas = np.zeros((size + 16, size, 3), np.uint8)
-  fit = min(size / max(grey.shape), 1)
-  picture = cv2.resize(grey, None, fx=fit, fy=fit, interpolation=cv2.INTER_AREA)
+  zoom = min(size / max(grey.shape), 1)
+  picture = cv2.resize(grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
   canvas[:picture.shape[0], :picture.shape[1]] = picture[..., None]
   for _, x, y, w, h in radiograph.boxes:
-    corners = [round(v * fit) for v in (x, y, x + w, y + h)]
+    corners = [round(v * zoom) for v in (x, y, x + w, y + h)]
     cv2.rectangle(canvas, tuple(corners[:2]), tuple(corners[2:]), (255, 90, 60), 1)
   words = ', '.join(sorted(radiograph.findings)) or radiograph.part.lower()
   words += f' {radiograph.value:.0f} months' if radiograph.value is not None else ''

@@ -1,23 +1,22 @@
-"""The chest, seen from the front: one patient's anatomy, and its drawing onto a film.
+"""The chest from the front: samples a patient's anatomy and draws it into a scene.
 
-Everything is in cm of an adult; a child is the same film with shorter rays and other proportions. The patient's
-right is on the left of the film, side -1.
+Lengths are in cm of an adult. A child is drawn at the same size, with other proportions; `acquire` shortens its rays.
 """
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
 from tfds_builders.phantoms.chest_findings import PAINT, reshape
-from tfds_builders.phantoms.film import Film, clouds, ellipsoid, solid, tube
-from tfds_builders.phantoms.room import MARGIN
+from tfds_builders.phantoms.scene import Scene, clouds, ellipsoid, solid, tube
+from tfds_builders.phantoms.thorax import SIDES, Chest
 from tfds_builders.phantoms.thorax_bones import draw_airways, draw_belly, draw_girdle, draw_ribs, draw_spine
 
-FIELD = 32.0  # cm, of an adult
-SIDES = {'right': -1, 'left': 1}
 
-
-def grow_chest(rng, child=False):
-  """The numbers that make this patient: the same for all of his or her images."""
+def sample_chest(rng: np.random.Generator, child: bool = False) -> dict[str, Any]:
+  """Samples a patient's anatomy, which all of the patient's images share."""
   n, u = rng.normal, rng.uniform
   woman = bool(rng.random() < 0.44)
   habitus = float(np.clip(n(0, 1), -2, 2))  # from long and narrow to short and wide
@@ -51,91 +50,55 @@ def grow_chest(rng, child=False):
   )
 
 
-class Chest:
-  """A film in the making, with what the findings need to know about it."""
-
-  def __init__(self, body, scale, rng):
-    self.body, self.rng = body, rng
-    self.film = Film(FIELD * MARGIN, FIELD * MARGIN, scale, (0, 0.6))
-    self.masks = {}
-    self.lung = {}
-
-  @property
-  def scale(self):
-    return self.film.scale
-
-  def edges(self, side):
-    """Medial and lateral border of a lung, per row, and the height along it from 0 (apex) to 1 (sulcus)."""
-    body, index = self.body, 0 if side < 0 else 1
-    apex, sulcus = body['apex'][index], body['dome'][index] + 4.2
-    t = (self.film.y_H - apex) / (sulcus - apex)
-    sway = np.array(body['sway'][index * 4 : index * 4 + 4])
-    lateral = np.array([0.30, 0.45, 0.57, 0.74, 0.88, 0.97, 1.0, 0.985]) * body['half']
-    lateral[3:7] += sway
-    medial = np.array([0.27, 0.18, 0.17, 0.16, 0.16, 0.17, 0.19, 0.22]) * body['half']
-    knots = [0, 0.03, 0.1, 0.25, 0.45, 0.7, 0.9, 1]
-    return side * np.interp(t, knots, medial), side * np.interp(t, knots, lateral), t
-
-  def dome(self, side):
-    """Height of the diaphragm's upper surface, per column."""
-    body, index = self.body, 0 if side < 0 else 1
-    u = (self.film.x_W * side - 0.42 * body['half']) / body['half']
-    fall = np.where(u > 0, 11 * u * u + 12 * np.maximum(u - 0.38, 0) ** 2, 6 * u * u)
-    return (body['dome'][index] + body['bulge'] * fall).astype(np.float32)
-
-  def spine_x(self, y):
-    return self.body['curve'] * np.sin(np.asarray(y) / 9) + self.body['twist']
-
-
-def draw_trunk(chest):
-  """Soft tissue: trunk, neck, shoulders, arms, breasts."""
-  film, body, y = chest.film, chest.body, chest.film.y_H
+def draw_trunk(chest: Chest) -> None:
+  """Draws soft tissue: trunk, neck, shoulders, arms, breasts."""
+  scene, body, y = chest.scene, chest.body, chest.scene.y_H
   wall = body['half'] + 1.0 + body['fat']
   neck = 5.6 if body['child'] else 5.2
   top = -15.5 - body['shoulder']
   knots = [top - 4, top - 1.5, top + 1.5, top + 4, -5, 5, 20]
   half = np.interp(y, knots, [neck, neck + 1.5, wall + 1, wall + 4, wall + 1.5, wall, wall + 0.4]).astype(np.float32)
   deep = np.interp(y, [-22, -15, -10, 0, 8, 20], [11, 12, 17, 20.5, 21.5, 22.5]) + 1.5 * body['fat']
-  u = np.abs(film.x_W[None] / half[:, None])
-  film['soft'] += deep[:, None].astype(np.float32) * np.sqrt(np.maximum(1 - u * u * u, 0))
+  u = np.abs(scene.x_W[None] / half[:, None])
+  scene['soft'] += deep[:, None].astype(np.float32) * np.sqrt(np.maximum(1 - u * u * u, 0))
   for side in (-1, 1):
     out = body['arms'] * 5
     shoulder, elbow = (side * (wall + 1.2), top + 6.0), (side * (wall + 4.5 + out), 14 - 3 * out)
-    window, depth = solid(tube(film, [shoulder, elbow], [4.6, 3.6]), 4.0)
-    np.maximum(film['soft'][window], depth, out=film['soft'][window])
+    window, depth = solid(tube(scene, [shoulder, elbow], [4.6, 3.6]), 4.0)
+    np.maximum(scene['soft'][window], depth, out=scene['soft'][window])
     if body['breast']:
       size, y0 = 5 + 0.8 * body['breast'], body['breast_y']
-      window, depth = ellipsoid(film, side * (0.55 * body['half'] + 0.4), y0, size, size * 0.95, body['breast'])
-      sag = np.clip((film.y_H[window[0]] - y0 + size) / size, 0, 1)[:, None]  # thickest below
-      film.add('soft', (window, depth * sag))
+      window, depth = ellipsoid(scene, side * (0.55 * body['half'] + 0.4), y0, size, size * 0.95, body['breast'])
+      sag = np.clip((scene.y_H[window[0]] - y0 + size) / size, 0, 1)[:, None]  # thickest below
+      scene.add('soft', (window, depth * sag))
 
 
-def draw_lungs(chest):
-  """Air between the borders, deep in the middle; below the dome a little lung shows behind the belly."""
-  film, body = chest.film, chest.body
+def draw_lungs(chest: Chest) -> None:
+  """Draws the air of the lungs. A little lung behind the abdomen is visible below the diaphragm."""
+  scene, body = chest.scene, chest.body
   for name, side in SIDES.items():
     medial, lateral, t = chest.edges(side)
-    air, inside = np.zeros(film.shape, np.float32), np.zeros(film.shape, bool)
+    air, inside = np.zeros(scene.shape, np.float32), np.zeros(scene.shape, bool)
     low = body['dome'][side > 0]
     x0, x1 = sorted((medial[np.abs(medial).argmin()], lateral[np.abs(lateral).argmax()]))
-    window = film.window(x0, x1, body['apex'][side > 0], low + 5)
+    window = scene.window(x0, x1, body['apex'][side > 0], low + 5)
     medial, lateral, t = (v[window[0]].astype(np.float32)[:, None] for v in (medial, lateral, t))
-    u = np.abs((film.x_W[window[1]] - (medial + lateral) / 2) / ((lateral - medial) / 2))
+    u = np.abs((scene.x_W[window[1]] - (medial + lateral) / 2) / ((lateral - medial) / 2))
     round_off = np.sqrt(np.maximum(1 - u * u * u, 0))
     deep = body['air'] * np.interp(t, [0, 0.04, 0.15, 0.35, 0.6, 1], [0, 6, 12, 17.5, 19.5, 19]).astype(np.float32)
-    below = chest.dome(side)[window[1]] - film.y_H[window[0]][:, None]
+    below = chest.dome(side)[window[1]] - scene.y_H[window[0]][:, None]
     reach = np.sqrt(np.clip(below / 1.2, 0, 1)) * 0.9 + np.clip(0.1 + below / 30, 0, 0.1) * (t < 1.05)
     air[window] = deep * (t >= 0) * round_off * reach
     inside[window] = (below > 0) & (u < 1) & (t >= 0)
     chest.lung[name], chest.masks[f'lung_{name}'] = air, inside
 
 
-def draw_heart(chest):
-  """Heart and great vessels push lung aside. The silhouette's width over the chest's is the cardiothoracic ratio."""
-  film, body = chest.film, chest.body
+def draw_heart(chest: Chest) -> None:
+  """Draws heart and great vessels, which displace lung. `ctr` is the cardiothoracic ratio, heart to chest width."""
+  scene, body = chest.scene, chest.body
   wide, low = body['ctr'] * 2 * body['half'], body['dome'][1] + 0.6
   knob, tilt = body['knob'], body['tilt'] / 90
-  y = film.y_H
+  y = scene.y_H
   right = np.interp(
     y, [-14, -10, -6, -2.5, low - 8, low - 5, low - 2.5, low + 0.5, low + 2],
     [1.6, 1.9, 2.2, 2.5, 0.25 * wide, 0.325 * wide, 0.34 * wide, 0.30 * wide, 0.12 * wide],
@@ -149,11 +112,11 @@ def draw_heart(chest):
     ],
   )
   right, left = (
-    cv2.GaussianBlur(v.astype(np.float32)[:, None], (1, 0), 0, sigmaY=0.75 * film.scale) for v in (right, left)
+    cv2.GaussianBlur(v.astype(np.float32)[:, None], (1, 0), 0, sigmaY=0.75 * scene.scale) for v in (right, left)
   )
   x = chest.spine_x(y)[:, None].astype(np.float32)
   deep = np.interp(y, [-12, -5, -1, low - 5, low, low + 3], [4, 6, 7, 11, 11, 5]).astype(np.float32)[:, None]
-  offset = film.x_W[None] - x
+  offset = scene.x_W[None] - x
   u = np.where(offset > 0, offset / left, -offset / right)
   u *= u
   shadow = 1.5 * deep * np.sqrt(np.maximum(1 - u * u, 0))
@@ -162,9 +125,9 @@ def draw_heart(chest):
     np.maximum(lung - shadow, 0.05 * lung, out=lung)
 
 
-def draw_vessels(chest, rng):
-  """Arteries branch from each hilum to the periphery and narrow at each fork; fine texture lies between them."""
-  film, body, segments, widths = chest.film, chest.body, [], []
+def draw_vessels(chest: Chest, rng: np.random.Generator) -> None:
+  """Draws arteries that branch from each hilum and narrow at each fork, and fine texture between them."""
+  scene, body, segments, widths = chest.scene, chest.body, [], []
   for side in (-1, 1):
     root = np.array([side * 2.9 + chest.spine_x(0), -0.6 - 0.3 * (side > 0)])
     tips, heading = np.repeat(root[None], 9, 0), np.linspace(-1.35, 1.45, 9) + rng.normal(0, 0.12, 9)
@@ -182,38 +145,48 @@ def draw_vessels(chest, rng):
         (np.repeat(width, 2) * rng.uniform(0.6, 0.82, len(keep)))[keep],
         (np.repeat(length, 2) * 0.8)[keep],
       )
-  web = film.strands(np.concatenate(segments).astype(np.float32), np.concatenate(widths).astype(np.float32))
-  web = 4.4 * cv2.GaussianBlur(web, (0, 0), 0.12 * film.scale)
-  web += clouds(rng, film.shape, 26, 2) * np.float32(0.4 * body['lung_grain'])
+  web = scene.strands(np.concatenate(segments).astype(np.float32), np.concatenate(widths).astype(np.float32))
+  web = 4.4 * cv2.GaussianBlur(web, (0, 0), 0.12 * scene.scale)
+  web += clouds(rng, scene.shape, 26, 2) * np.float32(0.4 * body['lung_grain'])
   for side, lung in zip((-1, 1), chest.lung.values(), strict=True):
-    window, hilum = ellipsoid(film, side * 3.4 + chest.spine_x(0), -0.4, 1.5, 2.6, 1.0)
+    window, hilum = ellipsoid(scene, side * 3.4 + float(chest.spine_x(0)), -0.4, 1.5, 2.6, 1.0)
     lung[window] -= np.minimum(lung[window], hilum)
     lung -= np.minimum(lung * np.float32(1 / 6), 1) * np.minimum(web, lung)
 
 
-def draw_chest(body, scale, dice, findings=(), severity=None):
-  """A film of this body with these findings, and the regions that show them.
+def draw_chest(
+    body: dict[str, Any], scale: float, make_rng: Callable[..., np.random.Generator], findings: Sequence[str],
+    severity: Mapping[str, float]) -> tuple[Scene, dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Draws a chest with findings.
 
-  dice(word) must give the patient's own generator for that word, so that bones, vessels and the place of a finding
-  are the same in each of the patient's images.
+  Args:
+    body: from `sample_chest`.
+    scale: pixels per cm.
+    make_rng: gives the patient's generator for a word, so bones, vessels and the site of a finding are the same in all
+      of the patient's images.
+    findings: names of the findings to draw.
+    severity: {finding: 0 to 1}.
+
+  Returns:
+    The scene, {anatomy: bool array}, {finding: bool array of the pixels that visibly changed}.
   """
   body = reshape(body, findings, severity)
-  chest = Chest(body, scale, dice)
+  chest = Chest(body, scale)
   draw_trunk(chest)
   draw_lungs(chest)
   draw_heart(chest)
   chest.full = {name: lung.copy() for name, lung in chest.lung.items()}
-  draw_vessels(chest, dice('vessels'))
+  draw_vessels(chest, make_rng('vessels'))
   regions = {
-    finding: PAINT[finding](chest, dice(finding), severity[finding]) for finding in findings if finding in PAINT
+    finding: PAINT[finding](chest, make_rng(finding), severity[finding]) for finding in findings if finding in PAINT
   }
   if 'Cardiomegaly' in findings:
     regions['Cardiomegaly'] = chest.masks['heart']
   for lung in chest.lung.values():
-    chest.film['lung'] += lung
+    chest.scene['lung'] += lung
   draw_spine(chest)
-  draw_ribs(chest, dice('ribs'))
+  draw_ribs(chest, make_rng('ribs'))
   draw_girdle(chest)
   draw_airways(chest)
-  draw_belly(chest, dice('belly'))
-  return chest.film, chest.masks, regions
+  draw_belly(chest, make_rng('belly'))
+  return chest.scene, chest.masks, regions

@@ -1,28 +1,33 @@
-"""The hand and wrist, palm on the cassette, from an infant's to a grown-up's."""
+"""The hand and wrist from the palm side, from infant to adult."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from tfds_builders.phantoms.bones import break_bone, eat_bone, long_bone, pebble, roughen, screw_plate
-from tfds_builders.phantoms.film import Film, blade, ellipsoid, solid, tube
-from tfds_builders.phantoms.room import MARGIN
+from tfds_builders.phantoms.acquisition import MARGIN
+from tfds_builders.phantoms.bones import draw_fracture, draw_hardware, draw_lesion, draw_small_bone, long_bone, roughen
+from tfds_builders.phantoms.scene import Patch, Point, Scene, ellipsoid, slab, solid, tube
 
-# base of the metacarpal (x, y), direction in degrees from upright, lengths of its bones, radius of the shafts
+# Per ray: base of the metacarpal (x, y), direction in degrees from vertical, lengths of its bones, shaft radius.
 RAYS = (
   ((-2.3, 3.1), -46, (4.2, 3.0, 2.3), 0.48), ((-1.45, 1.5), -13, (6.3, 3.9, 2.4, 1.75), 0.45),
   ((-0.35, 1.25), -2, (6.1, 4.4, 2.9, 1.85), 0.45), ((0.75, 1.45), 8, (5.5, 4.1, 2.75, 1.85), 0.41),
   ((1.75, 1.9), 19, (5.0, 3.2, 1.95, 1.6), 0.38),
 )
-# x, y, half axes and the month in which the bone appears in a boy (after Greulich and Pyle)
+# x, y, semi-axes, and the month in which the bone appears in a boy (after Greulich and Pyle).
 CARPALS = (
   (-0.25, 2.6, 0.72, 0.95, 3), (0.95, 2.75, 0.66, 0.85, 4), (1.75, 3.75, 0.55, 0.52, 26), (0.35, 4.15, 0.62, 0.6, 44),
   (-1.1, 3.85, 0.62, 0.85, 62), (-1.3, 2.45, 0.48, 0.5, 58), (-2.05, 2.75, 0.55, 0.6, 56), (2.1, 3.3, 0.36, 0.4, 118),
 )
 
 
-def grow_hand(rng, months=240.0):
-  """The patient's own hand: proportions, bone density, spread of the fingers. months: skeletal age of a boy.
+def sample_hand(rng: np.random.Generator, months: float = 240.0) -> dict[str, Any]:
+  """Samples a patient's hand: proportions, bone density, spread of the fingers.
 
-  A small child's bones are short, thin and faint in plump fingers; how much so is drawn by eye.
+  Args:
+    rng: the patient's generator.
+    months: skeletal age of a boy. Small children have short, thin, faint bones in thick fingers; how much is by eye.
   """
   n, u = rng.normal, rng.uniform
   young = np.interp(months, [6, 60, 204], [1, 0.6, 0])
@@ -34,17 +39,22 @@ def grow_hand(rng, months=240.0):
   )
 
 
-def mature(hand):
-  """Width of the growth plates in cm, and the share of its final width that an epiphysis has reached."""
+def growth_stage(hand: dict[str, Any]) -> tuple[float, float]:
+  """Width of the growth plates in cm, and the fraction of its final width that an epiphysis has reached."""
   months = hand['months'] + hand['fuse']
   gap = np.interp(months, [12, 60, 120, 170, 198], [0.42, 0.32, 0.22, 0.1, 0])
   share = np.interp(months, [14, 22, 60, 120, 160], [0, 0.3, 0.6, 0.95, 1.08])
   return float(gap), float(share)
 
 
-def growing_bone(film, hand, base, tip, shaft, plate):
-  """A long bone with its growth plate at the base (0), the tip (1) or nowhere (None)."""
-  gap, share = mature(hand)
+def growing_bone(
+    scene: Scene, hand: dict[str, Any], base: Point, tip: Point, shaft: float,
+    plate: int | None) -> tuple[np.ndarray, np.ndarray]:
+  """Draws the epiphysis of a long bone, if it is still growing, and returns the ends of the shaft that remains.
+
+  plate: growth plate at the base (0), the tip (1) or nowhere (None).
+  """
+  gap, share = growth_stage(hand)
   base, tip = np.asarray(base), np.asarray(tip)
   along = (tip - base) / np.linalg.norm(tip - base)
   cap = 0.42 * shaft
@@ -53,22 +63,35 @@ def growing_bone(film, hand, base, tip, shaft, plate):
     end, sign = (base, 1) if plate == 0 else (tip, -1)
     if share > 0:
       x, y = end + sign * along * cap
-      turn = np.arctan2(along[1], along[0]) + np.pi / 2
-      film.add('bone', ellipsoid(film, x, y, 1.38 * shaft * share, cap, shaft * 0.8, turn), 0.55 * hand['dense'])
+      rotation = np.arctan2(along[1], along[0]) + np.pi / 2
+      scene.add('bone', ellipsoid(scene, x, y, 1.38 * shaft * share, cap, shaft * 0.8, rotation), 0.55 * hand['dense'])
     base, tip = (base + trim, tip) if plate == 0 else (base, tip - trim)
   return base, tip
 
 
-def draw_hand(hand, scale, dice, asked=(), severity=0.5, centre=(0.0, -1.0), field=22.0, target=None):
-  """A film of `field` cm a side about `centre`, and the regions of what is abnormal.
+def draw_hand(
+    hand: dict[str, Any], scale: float, make_rng: Callable[..., np.random.Generator], requested: Sequence[str] = (),
+    severity: float = 0.5, centre: tuple[float, float] = (0.0, -1.0), field: float = 22.0,
+    target: tuple[int, int] | None = None) -> tuple[Scene, dict[str, np.ndarray]]:
+  """Draws a hand.
 
-  asked: of fracture, hardware, lesion.  target: (ray, bone) that is affected; ray 5 is the radius.
+  Args:
+    hand: from `sample_hand`.
+    scale: pixels per cm.
+    make_rng: gives the patient's generator for a word.
+    requested: any of fracture, hardware, lesion.
+    severity: 0 to 1.
+    centre, field: centre and size of the visible square, in cm.
+    target: (ray, bone) that is abnormal; ray 5 is the radius.
+
+  Returns:
+    The scene, {abnormality: bool array}.
   """
-  film = Film(field * MARGIN, field * MARGIN, scale, centre)
-  regions, flesh, site = {}, np.zeros(film.shape, np.float32), dice('site')
-  rng = dice('bones')
+  scene = Scene(field * MARGIN, field * MARGIN, scale, centre)
+  regions, flesh, site_rng = {}, np.zeros(scene.shape, np.float32), make_rng('site')
+  rng = make_rng('bones')
 
-  def cover(patch):
+  def cover(patch: Patch) -> None:
     np.maximum(flesh[patch[0]], patch[1], out=flesh[patch[0]])
 
   for i, (root, angle, lengths, radius) in enumerate(RAYS):
@@ -81,22 +104,22 @@ def draw_hand(hand, scale, dice, asked=(), severity=0.5, centre=(0.0, -1.0), fie
       base, tip = at + way * 0.1, at + way * (length - 0.1)
       plate = 1 if j == 0 and i else 0
       ends = (1.5, 1.45 if j < len(lengths) - 1 else 1.05)
-      a, b = growing_bone(film, hand, base, tip, shaft, plate)
+      a, b = growing_bone(scene, hand, base, tip, shaft, plate)
       look = dict(cortex=hand['cortex'], dense=hand['dense'], fill=0.3)
-      hit = asked if (i, j) == target else ()
+      hit = requested if (i, j) == target else ()
       if 'fracture' in hit:
-        regions['fracture'], end = break_bone(film, a, b, shaft, ends, site, severity, **look)
+        regions['fracture'], end = draw_fracture(scene, a, b, shaft, ends, site_rng, severity, **look)
         at = at + (end - b)
       else:
-        long_bone(film, a, b, shaft, ends, **look)
+        long_bone(scene, a, b, shaft, ends, **look)
       if 'lesion' in hit:
-        regions['lesion'] = eat_bone(film, a, b, shaft, site, severity)
+        regions['lesion'] = draw_lesion(scene, a, b, shaft, site_rng, severity)
       if 'hardware' in hit:
-        regions['hardware'] = screw_plate(film, a, b, shaft, site)
+        regions['hardware'] = draw_hardware(scene, a, b, shaft, site_rng)
       if j or not i:
         skin = shaft * 1.5 + 0.32 * hand['flesh']
         cover(
-          solid(tube(film, [at - way * 0.3, at + way * (length + (0.25 if j == len(lengths) - 1 else 0))], skin), skin)
+          solid(tube(scene, [at - way * 0.3, at + way * (length + (0.25 if j == len(lengths) - 1 else 0))], skin), skin)
         )
       at = at + way * length
       heading += np.deg2rad(rng.normal(0, 1.5))
@@ -105,36 +128,38 @@ def draw_hand(hand, scale, dice, asked=(), severity=0.5, centre=(0.0, -1.0), fie
     [(-3.2, 1.5), (-2.6, -4.6), (-0.4, -5.6), (1.6, -4.6), (3.2, -2.6), (3.1, 2.5), (2.8, 5), (-2.6, 5)]
   ) * (w * (0.95 + 0.08 * hand['flesh']), 1)
   for patch in (
-    solid(blade(film, palm), 1.5),
-    solid(tube(film, [(0, 4), (0.1, 8), (0.2, 20)], [2.7 * w, 2.6 * w, 3.4 * w]), 2.8),
+    solid(slab(scene, palm), 1.5),
+    solid(tube(scene, [(0, 4), (0.1, 8), (0.2, 20)], [2.7 * w, 2.6 * w, 3.4 * w]), 2.8),
   ):
     cover(patch)
-  film['soft'] += flesh
-  for (x, y, a, b, month), late in zip(CARPALS, hand['onset'], strict=True):
+  scene['soft'] += flesh
+  for (x, y, half_x, half_y, month), late in zip(CARPALS, hand['onset'], strict=True):
     grown = (hand['months'] - month * 1.0 - late) / 75
     if grown > 0:
       size = min(0.34 + 0.66 * grown, 1)
-      pebble(film, x * w, y, a * size * w, b * size, rng, 0.75 * hand['dense'])
-  regions |= draw_forearm_ends(film, hand, rng, asked if target and target[0] == 5 else (), site, severity)
-  roughen(film, rng)
-  return film, {name: film.spread(patch) > 0 for name, patch in regions.items()}
+      draw_small_bone(scene, x * w, y, half_x * size * w, half_y * size, rng, 0.75 * hand['dense'])
+  regions |= draw_forearm_ends(scene, hand, rng, requested if target and target[0] == 5 else (), site_rng, severity)
+  roughen(scene, rng)
+  return scene, {name: scene.to_full(patch) > 0 for name, patch in regions.items()}
 
 
-def draw_forearm_ends(film, hand, rng, asked, site, severity):
-  """The far ends of radius and ulna, with their growth plates; the radius may be abnormal."""
+def draw_forearm_ends(
+    scene: Scene, hand: dict[str, Any], rng: np.random.Generator, requested: Sequence[str],
+    site_rng: np.random.Generator, severity: float) -> dict[str, Patch]:
+  """Draws the distal ends of radius and ulna with their growth plates; the radius may be abnormal."""
   w, regions = hand['width'], {}
   for x, top, shaft, ends in ((-0.95 * w, 4.95, 0.72, 1.75), (1.55 * w, 5.35 + hand['ulna'], 0.5, 1.35)):
-    hit = asked if x < 0 else ()
+    hit = requested if x < 0 else ()
     late = dict(hand, months=hand['months'] - (6 if x < 0 else 40))
-    a, b = growing_bone(film, late, (x, top), (x * 1.02 + 0.1, 13.0), shaft * 1.3, 0)
+    a, b = growing_bone(scene, late, (x, top), (x * 1.02 + 0.1, 13.0), shaft * 1.3, 0)
     look = dict(cortex=0.26, fill=0.3, dense=0.8 * hand['dense'])
     if 'fracture' in hit:
-      regions['fracture'], _ = break_bone(film, a, b, shaft, (ends, 1), site, severity, (0, 0.6), **look)
+      regions['fracture'], _ = draw_fracture(scene, a, b, shaft, (ends, 1), site_rng, severity, (0, 0.6), **look)
     else:
-      long_bone(film, a, b, shaft, (ends, 1), **look)
-    long_bone(film, b - (0, 0.5), b + (0, 8), shaft, (1, 1), **look)
+      long_bone(scene, a, b, shaft, (ends, 1), **look)
+    long_bone(scene, b - (0, 0.5), b + (0, 8), shaft, (1, 1), **look)
     if 'lesion' in hit:
-      regions['lesion'] = eat_bone(film, a, a + (b - a) * 0.6, shaft * 1.2, site, severity)
+      regions['lesion'] = draw_lesion(scene, a, a + (b - a) * 0.6, shaft * 1.2, site_rng, severity)
     if 'hardware' in hit:
-      regions['hardware'] = screw_plate(film, a, a + (b - a) * 0.8, shaft, site)
+      regions['hardware'] = draw_hardware(scene, a, a + (b - a) * 0.8, shaft, site_rng)
   return regions

@@ -1,13 +1,16 @@
-"""The arm from shoulder to wrist, seen through a window at each of its parts."""
+"""The arm from shoulder to wrist. Each body part is a window on the whole arm."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from tfds_builders.phantoms.bones import break_bone, eat_bone, long_bone, pebble, roughen, screw_plate
-from tfds_builders.phantoms.film import Film, blade, ellipsoid, hollow, solid, tube
-from tfds_builders.phantoms.room import MARGIN
+from tfds_builders.phantoms.acquisition import MARGIN
+from tfds_builders.phantoms.bones import draw_fracture, draw_hardware, draw_lesion, draw_small_bone, long_bone, roughen
+from tfds_builders.phantoms.scene import Patch, Point, Scene, ellipsoid, hollow, slab, solid, tube
 
-# part -> centre of the window and its size in cm; the shoulder joint is at (0, 0), the arm hangs down
-WINDOWS = {
+# {part: (centre, size) of the window in cm}. The shoulder joint is at (0, 0), and the arm hangs down.
+WINDOWS: dict[str, tuple[tuple[float, float], float]] = {
   'SHOULDER': ((-2.5, 3.0), 21), 'HUMERUS': ((0.5, 14.5), 36), 'ELBOW': ((1.2, 30.5), 18),
   'FOREARM': ((1.5, 42.0), 33),
 }
@@ -17,7 +20,8 @@ BONES = {
 }
 
 
-def grow_arm(rng):
+def sample_arm(rng: np.random.Generator) -> dict[str, Any]:
+  """Samples a patient's arm."""
   n, u = rng.normal, rng.uniform
   return dict(
     shaft=1.05 + n(0, 0.1), dense=u(0.8, 1.2), flesh=u(0.8, 1.4), bend=np.deg2rad(n(0, 7)), cortex=u(0.28, 0.45),
@@ -26,11 +30,12 @@ def grow_arm(rng):
   )
 
 
-def place_bones(arm):
-  """Ends, shaft radius and flare of each long bone."""
+def place_bones(arm: dict[str, Any]) -> dict[str, tuple]:
+  """{bone: (one end, other end, shaft radius, flare of both ends)} of the long bones."""
   elbow = np.array([0.6 + arm['carry'], 30.0 * arm['long']])
-  turn = arm['bend'] - arm['carry']
-  rotate = lambda x, y: elbow + np.array([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)])  # noqa: E731
+  rotation = arm['bend'] - arm['carry']
+  cos, sin = np.cos(rotation), np.sin(rotation)
+  rotate = lambda x, y: elbow + np.array([x * cos - y * sin, x * sin + y * cos])  # noqa: E731
   s = arm['shaft']
   return {
     'humerus': ((0.1, 0.3), tuple(elbow - (0, 0.9)), s, (1.75, 1.55)),
@@ -40,11 +45,12 @@ def place_bones(arm):
   }
 
 
-def draw_flesh(film, arm, bones):
+def draw_flesh(scene: Scene, arm: dict[str, Any], bones: dict[str, tuple]) -> None:
+  """Draws the soft tissue of arm and trunk."""
   f = arm['flesh']
   elbow, wrist = np.array(bones['humerus'][1]), np.array(bones['radius'][1])
   wrist = (wrist + bones['ulna'][1]) / 2
-  flesh = np.zeros(film.shape, np.float32)
+  flesh = np.zeros(scene.shape, np.float32)
   limbs = [
     ([(0, -0.5), (0.4, 10), elbow], np.array([5.2, 4.4, 3.9]) * f**0.5, 4.4),
     (
@@ -53,57 +59,59 @@ def draw_flesh(film, arm, bones):
     ),
   ]
   for path, radius, depth in limbs:
-    window, thick = solid(tube(film, path, radius), depth)
+    window, thick = solid(tube(scene, path, radius), depth)
     np.maximum(flesh[window], thick, out=flesh[window])
   trunk = [(-26, -7), (-10, -6.5), (-4, -5.0), (1.5, -4.6), (4, -2), (3.6, 2), (-4, 6), (-5, 20), (-5, 60), (-26, 60)]
-  window, depth = blade(film, trunk)
-  np.maximum(flesh[window], 11 * np.sqrt(np.clip(depth / 8, 0, 1)), out=flesh[window])
-  film['soft'] += flesh
+  window, inside = slab(scene, trunk)
+  np.maximum(flesh[window], 11 * np.sqrt(np.clip(inside / 8, 0, 1)), out=flesh[window])
+  scene['soft'] += flesh
 
 
-def draw_shoulder(film, arm, rng):
-  """Head of the humerus against the socket, shoulder blade, ribs behind it and the lung."""
+def draw_shoulder(scene: Scene, arm: dict[str, Any], rng: np.random.Generator) -> None:
+  """Draws the humeral head in its socket, the shoulder blade, the ribs behind it and the lung."""
   dense = arm['dense']
-  film.add('bone', hollow(ellipsoid_depth(film, -0.45, 0.1, 2.35), 1.9, 0.12, 0.38), dense * 0.8)
-  film.add('bone', hollow(ellipsoid_depth(film, 1.35, 1.0, 1.25), 1.0, 0.12, 0.3), dense * 0.6)
+  scene.add('bone', hollow(ellipsoid_depth(scene, -0.45, 0.1, 2.35), 1.9, 0.12, 0.38), dense * 0.8)
+  scene.add('bone', hollow(ellipsoid_depth(scene, 1.35, 1.0, 1.25), 1.0, 0.12, 0.3), dense * 0.6)
   blade_rim = [
     (-3.2, -1.9), (-2.75, 0.2), (-3.0, 2.6), (-5, 7), (-7.2, 13), (-8.6, 14), (-9.3, 8), (-10, 0), (-8.6, -2.4),
     (-5, -2.0),
   ]
-  film.add('bone', hollow(blade(film, blade_rim), 0.55, 0.14, 0.2), dense)
-  film.add(
+  scene.add('bone', hollow(slab(scene, blade_rim), 0.55, 0.14, 0.2), dense)
+  scene.add(
     'bone',
-    hollow(tube(film, [(-8.5, -0.6), (-3.2, -3.0), (1.0, -3.0), (1.8, -2.4)], [0.35, 0.6, 0.85, 0.6]), 0.7, 0.14, 0.3),
+    hollow(tube(scene, [(-8.5, -0.6), (-3.2, -3.0), (1.0, -3.0), (1.8, -2.4)], [0.35, 0.6, 0.85, 0.6]), 0.7, 0.14, 0.3),
     dense,
   )
-  film.add(
-    'bone', hollow(tube(film, [(-3.6, -1.2), (-2.5, -2.0), (-1.3, -0.9)], [0.75, 0.6, 0.45]), 0.6, 0.13, 0.3), dense
+  scene.add(
+    'bone', hollow(tube(scene, [(-3.6, -1.2), (-2.5, -2.0), (-1.3, -0.9)], [0.75, 0.6, 0.45]), 0.6, 0.13, 0.3), dense
   )
-  lung = blade(film, [(-9, -4), (-6.7, -1), (-5.7, 5), (-5.2, 14), (-5.2, 40), (-30, 40), (-30, -6), (-14, -7)])
-  film.add('lung', (lung[0], 8 * np.sqrt(np.clip(lung[1] / 7, 0, 1))))
+  lung = slab(scene, [(-9, -4), (-6.7, -1), (-5.7, 5), (-5.2, 14), (-5.2, 40), (-30, 40), (-30, -6), (-14, -7)])
+  scene.add('lung', (lung[0], 8 * np.sqrt(np.clip(lung[1] / 7, 0, 1))))
   for i in range(6):
     y = -4.5 + 2.9 * i
     path = [
       (-22, y - 2), (-14, y - 1.2), (-8.5 + 0.35 * i, y + 0.6), (-6.2 + 0.2 * i, y + 2.4), (-8, y + 4.3),
       (-13, y + 5.5),
     ]
-    film.add('bone', hollow(tube(film, path, [0.6, 0.6, 0.55, 0.5, 0.5, 0.55]), 0.55, 0.14, 0.25), dense)
+    scene.add('bone', hollow(tube(scene, path, [0.6, 0.6, 0.55, 0.5, 0.5, 0.55]), 0.55, 0.14, 0.25), dense)
 
 
-def ellipsoid_depth(film, x, y, r):
-  window, chord = ellipsoid(film, x, y, r, r, r)
+def ellipsoid_depth(scene: Scene, x: float, y: float, r: float) -> Patch:
+  """Depth below the surface of a sphere, in cm."""
+  window, chord = ellipsoid(scene, x, y, r, r, r)
   return window, r - np.sqrt(np.maximum(r * r - chord * chord / 4, 0))
 
 
-def draw_elbow(film, arm, bones, rng):
-  """Condyles of the humerus, the olecranon behind them and its fossa."""
+def draw_elbow(scene: Scene, arm: dict[str, Any], bones: dict[str, tuple], rng: np.random.Generator) -> None:
+  """Draws the condyles of the humerus, the olecranon behind them and its fossa."""
   x, y = bones['humerus'][1]
   dense = arm['dense'] * 0.8
-  film.add(
+  scene.add(
     'bone',
     hollow(
       tube(
-        film, [(x - 2.1, y - 0.9), (x - 0.7, y + 0.4), (x + 1.2, y + 0.45), (x + 2.0, y - 0.6)], [0.55, 0.95, 0.95, 0.6]
+        scene, [(x - 2.1, y - 0.9), (x - 0.7, y + 0.4), (x + 1.2, y + 0.45), (x + 2.0, y - 0.6)],
+        [0.55, 0.95, 0.95, 0.6]
       ),
       0.95,
       0.12,
@@ -111,53 +119,55 @@ def draw_elbow(film, arm, bones, rng):
     ),
     dense,
   )
-  window, chord = ellipsoid(film, x - 0.1, y - 1.2, 1.0, 0.75, 1)
-  film['bone'][window] *= 1 - 0.35 * np.clip(chord, 0, 1)
-  film.add(
-    'bone', hollow(tube(film, [(x - 0.8, y - 1.4), (x - 0.9, y + 2)], [0.85, 0.8]), 0.8, 0.15, 0.35), dense * 0.8
+  window, chord = ellipsoid(scene, x - 0.1, y - 1.2, 1.0, 0.75, 1)
+  scene['bone'][window] *= 1 - 0.35 * np.clip(chord, 0, 1)
+  scene.add(
+    'bone', hollow(tube(scene, [(x - 0.8, y - 1.4), (x - 0.9, y + 2)], [0.85, 0.8]), 0.8, 0.15, 0.35), dense * 0.8
   )
 
 
-def in_view(a, b, centre, field):
-  """The span of the line from a to b, in parts of its length, that lies well within the window."""
+def visible_span(a: Point, b: Point, centre: tuple[float, float], field: float) -> tuple[float, float]:
+  """The part of the line from a to b that is well inside the window, as two fractions of its length."""
   t = np.linspace(0, 1, 41)
   points = np.asarray(a) + t[:, None] * (np.asarray(b) - np.asarray(a))
   seen = t[(np.abs(points - centre) < 0.42 * field).all(1)]
   return (float(seen[0]), float(seen[-1])) if len(seen) else (0.0, 1.0)
 
 
-def draw_arm(arm, part, scale, dice, asked=(), severity=0.5):
-  """A film of one part of the arm and the regions of what is abnormal in it."""
+def draw_arm(
+    arm: dict[str, Any], part: str, scale: float, make_rng: Callable[..., np.random.Generator],
+    requested: Sequence[str] = (), severity: float = 0.5) -> tuple[Scene, dict[str, np.ndarray]]:
+  """Draws one part of the arm; returns the scene and {abnormality: bool array}."""
   centre, field = WINDOWS[part]
-  film = Film(field * MARGIN, field * MARGIN, scale, centre)
-  rng, site = dice('bones'), dice('site')
+  scene = Scene(field * MARGIN, field * MARGIN, scale, centre)
+  rng, site_rng = make_rng('bones'), make_rng('site')
   bones = place_bones(arm)
-  draw_flesh(film, arm, bones)
+  draw_flesh(scene, arm, bones)
   regions = {}
-  hit = str(site.choice(BONES[part])) if asked else None
+  hit = str(site_rng.choice(BONES[part])) if requested else None
   for name, (a, b, shaft, ends) in bones.items():
     look = dict(cortex=arm['cortex'], dense=arm['dense'], fill=0.24, bow=arm['bow'] * (3 if name == 'clavicle' else 1))
-    span = in_view(a, b, centre, field)
-    if name == hit and 'fracture' in asked:
-      regions['fracture'], _ = break_bone(film, a, b, shaft, ends, site, severity, span, **look)
+    span = visible_span(a, b, centre, field)
+    if name == hit and 'fracture' in requested:
+      regions['fracture'], _ = draw_fracture(scene, a, b, shaft, ends, site_rng, severity, span, **look)
     else:
-      long_bone(film, a, b, shaft, ends, **look)
+      long_bone(scene, a, b, shaft, ends, **look)
     if name == hit:
       a, b = np.asarray(a), np.asarray(b)
       a, b = a + (b - a) * span[0], a + (b - a) * span[1]
-      if 'lesion' in asked:
-        regions['lesion'] = eat_bone(film, a, b, shaft, site, severity)
-      if 'hardware' in asked:
-        regions['hardware'] = screw_plate(film, a, b, shaft, site)
+      if 'lesion' in requested:
+        regions['lesion'] = draw_lesion(scene, a, b, shaft, site_rng, severity)
+      if 'hardware' in requested:
+        regions['hardware'] = draw_hardware(scene, a, b, shaft, site_rng)
   if part in ('SHOULDER', 'HUMERUS'):
-    draw_shoulder(film, arm, rng)
+    draw_shoulder(scene, arm, rng)
   if part != 'SHOULDER':
-    draw_elbow(film, arm, bones, rng)
+    draw_elbow(scene, arm, bones, rng)
   if part == 'FOREARM':
     (x, y), dense = (np.array(bones['radius'][1]) + bones['ulna'][1]) / 2, arm['dense'] * 0.7
     for i, j in ((-1.3, 1.1), (0, 1.0), (1.3, 1.2), (-1.4, 2.4), (-0.1, 2.5), (1.2, 2.4), (2.3, 2.9)):
-      pebble(film, x + i, y + j, 0.68, 0.68, rng, dense)
+      draw_small_bone(scene, x + i, y + j, 0.68, 0.68, rng, dense)
     for i, lean in enumerate((-0.5, -0.14, 0.0, 0.12, 0.26)):
-      long_bone(film, (x + 2 - i, y + 3.3), (x + 2 - i - 9 * lean, y + 9), 0.38, dense=dense)
-  roughen(film, rng)
-  return film, {name: film.spread(patch) > 0 for name, patch in regions.items()}
+      long_bone(scene, (x + 2 - i, y + 3.3), (x + 2 - i - 9 * lean, y + 9), 0.38, dense=dense)
+  roughen(scene, rng)
+  return scene, {name: scene.to_full(patch) > 0 for name, patch in regions.items()}

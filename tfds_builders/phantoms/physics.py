@@ -1,23 +1,33 @@
-"""From thickness to grey: attenuation, scatter, blur, quantum noise, and what each vendor makes of it."""
+"""From tissue thickness to grey values: attenuation, scatter, blur, quantum noise, and the vendor's display."""
 
 import dataclasses
 
 import cv2
 import numpy as np
 
+from tfds_builders.phantoms.scene import Scene
+
 # Linear attenuation in 1/cm at an effective energy of about 60 keV (a filtered 100 kV beam), after the NIST tables;
-# lung is soft tissue at a quarter of its density, metal is titanium to steel.
+# lung is soft tissue at a quarter of its density, metal is between titanium and steel.
 ATTENUATION = {'gas': 0.0, 'lung': 0.05, 'fat': 0.18, 'soft': 0.205, 'bone': 0.55, 'metal': 4.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Vendor:
-  """One maker's detector and display, the domain shift between archives.
+  """One vendor's detector and display: the domain shift between archives.
 
-  photons: per pixel in the open beam at 256 pixels a side.  scatter: scattered over primary behind the patient.
-  blur: sigma in pixels at 256.  gain: steepness of the display curve.  detail: strength of edge enhancement, over
-  `reach` of the frame.  mark: size of the lead letter in parts of the frame, 0 for none.  shutter: chance that
-  collimation shows, and `rim` its grey.
+  Attributes:
+    photons: per pixel in the open beam, for an image of 256 x 256 pixels.
+    scatter: ratio of scattered to primary radiation behind the patient.
+    blur: sigma in pixels, for an image of 256 x 256 pixels.
+    gain: steepness of the display curve.
+    gamma: exponent of the display curve.
+    detail: strength of edge enhancement.
+    reach: sigma of edge enhancement, as a fraction of the image height.
+    mark: size of the lead marker as a fraction of the image, 0 for none.
+    shutter: probability that collimation is visible.
+    rim: grey value outside the collimated field.
+    low, high: percentiles of the image that are displayed as black and white.
   """
 
   photons: float = 3e4
@@ -34,17 +44,17 @@ class Vendor:
   high: float = 99.6
 
 
-def integrate(film):
-  """Line integrals of attenuation. Lung, gas, bone and metal lie within the soft tissue and take its place."""
+def integrate(scene: Scene) -> np.ndarray:
+  """Line integrals of attenuation. Lung, gas and bone replace soft tissue; metal adds to it."""
   soft = ATTENUATION['soft']
-  lines = soft * film['soft']
+  lines = soft * scene['soft']
   for tissue in ('lung', 'gas', 'bone'):
-    lines += (ATTENUATION[tissue] - soft) * film[tissue]
-  return np.maximum(lines, 0) + ATTENUATION['metal'] * film['metal']
+    lines += (ATTENUATION[tissue] - soft) * scene[tissue]
+  return np.maximum(lines, 0) + ATTENUATION['metal'] * scene['metal']
 
 
-def expose(lines_HW, vendor, rng):
-  """Detected signal behind these line integrals (Beer-Lambert), as photons per pixel."""
+def expose(lines_HW: np.ndarray, vendor: Vendor, rng: np.random.Generator) -> np.ndarray:
+  """Detected photons per pixel behind these line integrals (Beer-Lambert)."""
   rows, columns = lines_HW.shape
   dose = vendor.photons * rng.uniform(0.6, 1.6) * (256 / max(rows, columns)) ** 2
   heel = 1 + rng.uniform(-0.12, 0.12) * np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
@@ -56,12 +66,12 @@ def expose(lines_HW, vendor, rng):
   signal = primary + np.float32(vendor.scatter * rng.uniform(0.7, 1.3)) * haze
   signal = cv2.GaussianBlur(signal, (0, 0), max(vendor.blur * max(rows, columns) / 256, 0.3))
   count = np.maximum(signal * np.float32(dose), 1)
-  # Poisson in its normal limit: exact enough above some 20 photons, and eight times as fast.
+  # Normal approximation of Poisson noise: accurate above about 20 photons, and eight times as fast.
   return np.maximum(count + np.sqrt(count) * rng.standard_normal(count.shape, np.float32), 1)
 
 
-def develop(count_HW, vendor, rng):
-  """Log conversion, edge enhancement and the display curve: (H, W) uint8 with bone bright, 1 to 255."""
+def develop(count_HW: np.ndarray, vendor: Vendor, rng: np.random.Generator) -> np.ndarray:
+  """Logarithm, edge enhancement and display curve: (H, W) uint8 from 1 to 255, bone bright."""
   density = -np.log(count_HW)
   if vendor.detail:
     sigma = max(vendor.reach * count_HW.shape[0], 0.8)

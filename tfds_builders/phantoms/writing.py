@@ -1,4 +1,4 @@
-"""Rendering in order, in one process or many, and the writing of a whole archive at once or not at all."""
+"""Renders the images of an archive, in one process or several, and writes whole archives atomically."""
 
 import concurrent.futures
 import dataclasses
@@ -9,14 +9,16 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 import tqdm
 
 from tfds_builders.phantoms.archives import find_archive
+from tfds_builders.phantoms.exposure import Exposure, Radiograph
 
-FORMAT = 3  # raise it when the pictures or the layout change: archives of another format are rendered again
+FORMAT = 3  # increase it when pixels or layout change: archives of another format are then rendered again
 STAMP = '.phantom.json'
 README = """{name}: phantom radiographs.
 
@@ -28,63 +30,82 @@ images {images}, size {size}, seed {seed}; written by python -m tfds_builders.ph
 """
 
 
-def plan(name, images, seed):
+def plan(name: str, images: int, seed: int) -> list[Exposure]:
+  """The first exposures of an archive."""
   return list(itertools.islice(find_archive(name).plan(seed), images))
 
 
-def take(name, shot, size, seed):
+def render_exposure(name: str, exposure: Exposure, size: int, seed: int) -> Radiograph:
   archive = find_archive(name)
-  return archive.take(seed, name, shot, size, archive.vendor)
+  return archive.render(seed, name, exposure, size, archive.vendor)
 
 
-def render(name, images, size=256, seed=0):
-  """Yields (path below the archive's root, Radiograph) of the very images that `write` writes, in the same order."""
-  for shot in plan(name, images, seed):
-    yield shot.path, take(name, shot, size, seed)
+def render(name: str, images: int, size: int = 256, seed: int = 0) -> Iterator[tuple[str, Radiograph]]:
+  """Yields (path below the archive's root, Radiograph): the images that `write` writes, in the same order."""
+  for exposure in plan(name, images, seed):
+    yield exposure.path, render_exposure(name, exposure, size, seed)
 
 
-def take_and_save(name, size, seed, root, shot):
-  """One image's files; returns its Radiograph with the pixels left out, for the tables."""
-  radiograph = take(name, shot, size, seed)
-  find_archive(name).save(pathlib.Path(root), shot, radiograph)
+def render_and_save(name: str, size: int, seed: int, root: str, exposure: Exposure) -> Radiograph:
+  """Writes the files of one image; returns its Radiograph without pixels, for the tables."""
+  radiograph = render_exposure(name, exposure, size, seed)
+  find_archive(name).save(pathlib.Path(root), exposure, radiograph)
   empty = np.broadcast_to(np.uint8(0), radiograph.image.shape[:2])
   return dataclasses.replace(radiograph, image=empty, masks={})
 
 
-def write(name, archives, images, size=256, seed=0, processes=None):
-  """Writes the archive `<archives>/<name>` and returns its path; does nothing where it stands finished already.
+def write(
+    name: str, archives: str | os.PathLike[str], images: int, size: int = 256, seed: int = 0,
+    processes: int | None = None) -> pathlib.Path:
+  """Writes the phantom archive <archives>/<name>. Does nothing if it is complete already.
 
-  It is built under another name and put in place last, so an interrupted run leaves no half archive. A folder that
-  this program did not write is never touched. processes: all cores if None and there are more than 64 images.
+  The archive is written under a hidden name and renamed at the end, so an interrupted run leaves no partial archive.
+
+  Args:
+    name: of the archive.
+    archives: folder of the archives.
+    images: how many.
+    size: longer side in pixels.
+    seed: of all random numbers.
+    processes: None uses one process up to 64 images, else all cores.
+
+  Returns:
+    Path of the archive.
+
+  Raises:
+    FileExistsError: the folder holds files that this program did not write; they are never touched.
+    ValueError: unknown name.
   """
-  shots, archives = plan(name, images, seed), pathlib.Path(archives)
-  root, half = archives / name, archives / f'.{name}.part'
+  exposures, archives = plan(name, images, seed), pathlib.Path(archives)
+  root, partial = archives / name, archives / f'.{name}.part'
   stamp = json.dumps(dict(name=name, images=images, size=size, seed=seed, format=FORMAT))
   if root.exists():
     if not (root / STAMP).exists():
-      raise FileExistsError(f'{root} holds an archive that is no phantom; choose another folder for the phantoms')
+      raise FileExistsError(f'{root} is not a phantom archive and will not be overwritten; choose another folder')
     if (root / STAMP).read_text() == stamp:
       return root
-  if half.exists():
-    shutil.rmtree(half)
-  half.mkdir(parents=True)
-  job = functools.partial(take_and_save, name, size, seed, str(half))
+  if partial.exists():
+    shutil.rmtree(partial)
+  partial.mkdir(parents=True)
+  job = functools.partial(render_and_save, name, size, seed, str(partial))
   processes = processes or ((os.cpu_count() or 1) if images > 64 else 1)
-  seen = list(tqdm.tqdm(run(job, shots, processes), total=len(shots), desc=f'phantoms {name}', unit='image'))
-  find_archive(name).index(half, list(zip(shots, seen, strict=True)))
-  (half / 'README.txt').write_text(README.format(name=name, images=images, size=size, seed=seed))
-  (half / STAMP).write_text(stamp)
+  jobs = tqdm.tqdm(run(job, exposures, processes), total=len(exposures), desc=f'phantoms {name}', unit='image')
+  radiographs = list(jobs)
+  find_archive(name).write_tables(partial, list(zip(exposures, radiographs, strict=True)))
+  (partial / 'README.txt').write_text(README.format(name=name, images=images, size=size, seed=seed))
+  (partial / STAMP).write_text(stamp)
   if root.exists():
     shutil.rmtree(root)
-  half.rename(root)
+  partial.rename(root)
   return root
 
 
-def run(job, shots, processes):
-  """Results in order. Processes are spawned, never forked: the caller may hold a running JAX."""
+def run(
+    job: Callable[[Exposure], Radiograph], exposures: Sequence[Exposure], processes: int) -> Iterator[Radiograph]:
+  """Yields results in order. Processes are spawned, not forked, since forking a process that runs JAX can deadlock."""
   if processes == 1:
-    yield from map(job, shots)
+    yield from map(job, exposures)
     return
   context = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(processes, context, cv2.setNumThreads, (1,)) as pool:
-    yield from pool.map(job, shots, chunksize=8)
+    yield from pool.map(job, exposures, chunksize=8)

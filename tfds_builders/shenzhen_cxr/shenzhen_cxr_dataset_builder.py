@@ -1,4 +1,8 @@
-"""Shenzhen (China Set): chest radiographs with and without tuberculosis, the lungs drawn on most."""
+"""Shenzhen (China Set): chest X-rays with and without tuberculosis, most with a lung mask."""
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import tensorflow_datasets as tfds
 
 from tfds_builders.common import archives, dataset, nlm_tuberculosis
@@ -6,9 +10,9 @@ from tfds_builders.common import archives, dataset, nlm_tuberculosis
 ARCHIVE = archives.Archive(
   name='shenzhen_cxr', marker='ChinaSet_AllFiles/**/CXR_png',
   files=('ChinaSet_AllFiles', 'mask'),
-  layout='ChinaSet_AllFiles/CXR_png/*.png, ChinaSet_AllFiles/ClinicalReadings/*.txt and, for the lungs, '
-         'mask/CHNCXR_*_mask.png beside ChinaSet_AllFiles (folders may be doubled).',
-  download='ChinaSet_AllFiles.zip from https://openi.nlm.nih.gov/faq#collection (terms of the NLM: no '
+  layout='ChinaSet_AllFiles/CXR_png/*.png, ChinaSet_AllFiles/ClinicalReadings/*.txt and, for lung masks, '
+         'mask/CHNCXR_*_mask.png beside ChinaSet_AllFiles (a folder may contain itself again).',
+  download='ChinaSet_AllFiles.zip from https://openi.nlm.nih.gov/faq#collection (NLM terms: no '
            'redistribution) and the masks from https://data.mendeley.com/datasets/8gf9vpkhgy or Kaggle '
            'yoctoman/shcxr-lung-mask (CC BY-NC-SA 4.0).')
 
@@ -18,20 +22,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   VERSION = dataset.VERSION
   BUILDER_CONFIGS = dataset.CONFIGS
-  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions()
 
-  def _info(self):
-    return dataset.describe(self, homepage='https://openi.nlm.nih.gov/faq#collection',
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset.dataset_info(self, homepage='https://openi.nlm.nih.gov/faq#collection',
                             findings=nlm_tuberculosis.FINDINGS, mask=nlm_tuberculosis.CLASSES)
 
-  def _split_generators(self, dl_manager):
-    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
-  def _generate_examples(self, split, root, entries):
-    yield from dataset.records(self, split, root, entries)
+  def _generate_examples(
+      self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
+    yield from dataset.generate_records(self, split, root, entries)
 
 
-def read(root, listed):
-  """Entries, rejects and what was left out; see `nlm`."""
-  masks, _ = nlm_tuberculosis.pick(listed, rf'(?:.*/)?{nlm_tuberculosis.NAME}_mask\.png')
-  return nlm_tuberculosis.make_entries(root, listed, nlm_tuberculosis.join(masks))
+def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
+  """Entries, rejects and counts of what is left out; see `nlm_tuberculosis.make_entries`."""
+  masks, _ = nlm_tuberculosis.find_files(files, rf'(?:.*/)?{nlm_tuberculosis.NAME}_mask\.png')
+  return nlm_tuberculosis.make_entries(root, files, nlm_tuberculosis.merge(masks))

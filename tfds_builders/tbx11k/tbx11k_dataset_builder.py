@@ -1,14 +1,17 @@
-"""TBX11K: chest radiographs of healthy, otherwise ill and tuberculous people, with boxes about the tuberculosis."""
+"""TBX11K: chest X-rays, healthy, with tuberculosis or with another disease, with boxes around tuberculosis."""
+import pathlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from tfds_builders.common import archives, boxes, dataset
 
-KINDS = ('ActiveTuberculosis', 'ObsoletePulmonaryTuberculosis')
+BOX_CLASSES = ('ActiveTuberculosis', 'ObsoletePulmonaryTuberculosis')
 FINDINGS = ('tuberculosis', 'active', 'latent', 'other disease')
-PICTURE = re.compile(r'imgs/((?:health|sick|tb)/[^/]+\.png)')
-TABLES = ('TBX11K_train', 'TBX11K_val', 'TBX11K_trainval')  # the third repeats the others, and may be there alone
+IMAGE = re.compile(r'imgs/((?:health|sick|tb)/[^/]+\.png)')
+TABLES = ('TBX11K_train', 'TBX11K_val', 'TBX11K_trainval')  # the third repeats the first two; it may be the only one
 
 ARCHIVE = archives.Archive(
   name='tbx11k', marker='imgs/tb',
@@ -24,86 +27,94 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   VERSION = dataset.VERSION
   BUILDER_CONFIGS = dataset.CONFIGS
-  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.explain()
+  MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions()
 
-  def _info(self):
-    return dataset.describe(self, homepage='https://mmcheng.net/tb/', findings=FINDINGS, box_classes=KINDS,
-                           boxes='on all images with tuberculosis but one; the others have none by definition')
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset.dataset_info(self, homepage='https://mmcheng.net/tb/', findings=FINDINGS, box_classes=BOX_CLASSES,
+                           boxes='on all images with tuberculosis but one; no other image has any')
 
-  def _split_generators(self, dl_manager):
-    return dataset.generate(self, ARCHIVE, dl_manager.manual_dir, read)
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
-  def _generate_examples(self, split, root, entries):
-    yield from dataset.records(self, split, root, entries)
+  def _generate_examples(
+      self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
+    yield from dataset.generate_records(self, split, root, entries)
 
 
-def read(root, listed):
-  """Entries, rejects and what was left out: the hidden test images, and those of other archives."""
-  pictures = {match[1]: path for path in listed if (match := PICTURE.fullmatch(path))}
-  tables = [path for name in TABLES if (path := f'annotations/json/{name}.json') in listed]
-  table, rejects = read_tables(root, tables) if tables else read_lists(root, listed, pictures)
-  sides = read_sides(root, listed)
+def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
+  """Entries, rejects and counts of what is left out: unlabelled test images, and images of other archives."""
+  pictures = {match[1]: path for path in files if (match := IMAGE.fullmatch(path))}
+  tables = [path for name in TABLES if (path := f'annotations/json/{name}.json') in files]
+  table, rejects = read_tables(root, tables) if tables else read_lists(root, files, pictures)
+  official = read_official(root, files)
   entries = []
-  for name, marks in table.items():
-    if name in pictures and marks is not None:
-      entries.append(make_entry(root / pictures[name], name, marks, sides.get(name, '')))
+  for name, objects in table.items():
+    if name in pictures and objects is not None:
+      entries.append(make_entry(root / pictures[name], name, objects, official.get(name, '')))
     elif name not in pictures:
       rejects.append(dataset.Reject(stem(name), name or 'annotations', 'row without image'))
   rejects += [dataset.Reject(stem(name), pictures[name], 'image without row') for name in pictures if name not in table]
-  left_out = {'test image without label': sum(path.startswith('imgs/test/') for path in listed),
-              'image of another archive (imgs/extra)': sum(path.startswith('imgs/extra/') for path in listed)}
+  left_out = {'test image without label': sum(path.startswith('imgs/test/') for path in files),
+              'image of another archive (imgs/extra)': sum(path.startswith('imgs/extra/') for path in files)}
   known = ('imgs/test/', 'imgs/extra/', 'annotations/', 'lists/')
-  rejects += [dataset.Reject('', path, 'file that is no image of this archive') for path in listed
-              if not path.startswith(known) and not PICTURE.fullmatch(path)]
+  rejects += [dataset.Reject('', path, 'not an image of this archive') for path in files
+              if not path.startswith(known) and not IMAGE.fullmatch(path)]
   return entries, rejects, {reason: count for reason, count in left_out.items() if count}
 
 
-def make_entry(path, name, marks, official):
-  """The folder says ill or not, the boxes which kind of tuberculosis; one that nobody boxed is of unknown kind."""
-  folder, kinds = name.split('/')[0], {kind for kind, *_ in marks}
-  ill, told = folder == 'tb', folder != 'tb' or bool(marks)
-  present = [ill, KINDS[0] in kinds, KINDS[1] in kinds, folder == 'sick']
+def make_entry(
+    path: pathlib.Path, name: str, objects: Sequence[boxes.Box], official_split: str) -> dataset.Entry:
+  """The folder says whether there is tuberculosis, the boxes whether it is active or latent; unknown without a box."""
+  folder, classes = name.split('/')[0], {class_name for class_name, *_ in objects}
+  ill, known = folder == 'tb', folder != 'tb' or bool(objects)
+  present = [ill, BOX_CLASSES[0] in classes, BOX_CLASSES[1] in classes, folder == 'sick']
   return dataset.Entry(
-    image_id=stem(name), patient=stem(name), path=path, objects=tuple(marks),
-    stratum=' '.join([folder, *sorted(kinds)]), group='' if ill else None, official=official,
-    # Whether someone with tuberculosis has another disease, too, is not stated.
-    fields={'part': 'chest', 'present': [float(yes) for yes in present], 'label_mask': [True, told, told, not ill]})
+    image_id=stem(name), patient=stem(name), path=path, objects=tuple(objects),
+    stratum=' '.join([folder, *sorted(classes)]), paper_group='' if ill else None, official_split=official_split,
+    # The archive does not state whether a patient with tuberculosis also has another disease.
+    fields={'part': 'chest', 'present': [float(yes) for yes in present], 'label_mask': [True, known, known, not ill]})
 
 
-def read_sides(root, listed):
+def read_official(root: pathlib.Path, files: Mapping[str, int]) -> dict[str, str]:
   """{file_name: 'train' | 'validation'} from the archive's lists."""
   lists = {f'lists/{TABLES[0]}.txt': 'train', f'lists/{TABLES[1]}.txt': 'validation'}
-  return {name: side for path, side in lists.items() if path in listed
+  return {name: split for path, split in lists.items() if path in files
           for name in archives.read_text(root / path).split()}
 
 
-def read_tables(root, tables):
-  """{file_name: boxes}, rejects from the JSON tables, whose boxes are in the frame of the images."""
-  found, rejects = {}, []
+def read_tables(
+    root: pathlib.Path, tables: Sequence[str]) -> tuple[dict[str, list[boxes.Box] | None], list[dataset.Reject]]:
+  """{file_name: boxes} and rejects from the JSON tables. Their boxes are in pixels of the images."""
+  found: dict[str, list[boxes.Box] | None] = {}
+  rejects = []
   for path in tables:
-    boxed, refused = boxes.read_coco(root / path, KINDS)
-    rejects += [dataset.Reject(stem(name), path, reason) for name, reason in refused if name not in found]
-    found = {**boxed, **found}
+    boxes_of, rejected = boxes.read_coco(root / path, BOX_CLASSES)
+    rejects += [dataset.Reject(stem(name), path, reason) for name, reason in rejected if name not in found]
+    found = {**boxes_of, **found}
   return found, rejects
 
 
-def read_lists(root, listed, pictures):
-  """{file_name: boxes}, rejects from the lists and the XML files; None for boxes that cannot be read."""
-  sheets = {stem(path): path for path in listed if path.startswith('annotations/xml/') and path.endswith('.xml')}
+def read_lists(
+    root: pathlib.Path, files: Mapping[str, int],
+    pictures: Mapping[str, str]) -> tuple[dict[str, list[boxes.Box] | None], list[dataset.Reject]]:
+  """{file_name: boxes} and rejects from the lists and the XML files; None if the XML is unreadable."""
+  sheets = {stem(path): path for path in files if path.startswith('annotations/xml/') and path.endswith('.xml')}
   if not sheets:
     raise ValueError(f'{root} has neither annotations/json/{TABLES[0]}.json nor annotations/xml/*.xml: no boxes')
-  lists = [path for path in listed if path in [f'lists/{name}.txt' for name in TABLES]]
+  lists = [path for path in files if path in [f'lists/{name}.txt' for name in TABLES]]
   names = dict.fromkeys(line for path in lists for line in archives.read_text(root / path).split())
-  found, rejects = {}, []
+  found: dict[str, list[boxes.Box] | None] = {}
+  rejects = []
   for name in names or pictures:
     sheet = sheets.get(stem(name))
     try:
-      found[name], refused = boxes.read_voc(root / sheet, KINDS) if sheet else ([], [])
+      found[name], rejected = boxes.read_voc(root / sheet, BOX_CLASSES) if sheet else ([], [])
     except ValueError as error:
-      found[name], refused = None, [f'unreadable XML: {error}']
-    rejects += [dataset.Reject(stem(name), sheet, reason) for reason in refused]
+      found[name], rejected = None, [f'unreadable XML: {error}']
+    rejects += [dataset.Reject(stem(name), sheet or '', reason) for reason in rejected]
   return found, rejects
 
 
-def stem(path):
+def stem(path: str) -> str:
+  """File name without folder and suffix."""
   return path.rsplit('/', 1)[-1].rsplit('.', 1)[0]

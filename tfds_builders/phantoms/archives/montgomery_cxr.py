@@ -1,44 +1,46 @@
-"""The Montgomery County set in miniature: a mask for each lung."""
+"""Montgomery County in miniature, with a mask per lung."""
 
 import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
 
+from tfds_builders.phantoms.exposure import Exposure, Radiograph, seeded_rng
 from tfds_builders.phantoms.layout import Archive, save_mask, save_png
-from tfds_builders.phantoms.lungs import ask, take_lungs
 from tfds_builders.phantoms.physics import Vendor
-from tfds_builders.phantoms.shot import Shot, dice
+from tfds_builders.phantoms.tuberculosis import choose_findings, render_lungs
 
 
-def plan(seed):
-  """Numbers have gaps."""
+def plan(seed: int) -> Iterator[Exposure]:
+  """The numbers in the names have gaps."""
   for patient in itertools.count():
-    ill, age = int(patient % 7 in (1, 4, 6)), int(dice(seed, 'montgomery plan', patient).integers(4, 90))
+    ill, age = int(patient % 7 in (1, 4, 6)), int(seeded_rng(seed, 'montgomery plan', patient).integers(4, 90))
     name = f'MCUCXR_{patient + patient // 6 * 2 + 1:04d}_{ill}'
-    yield Shot(f'MontgomerySet/CXR_png/{name}.png', patient, 0, ask(seed, 'montgomery', patient, ill), age=age)
+    requested = choose_findings(seed, 'montgomery', patient, ill)
+    yield Exposure(f'MontgomerySet/CXR_png/{name}.png', patient, 0, requested, age=age)
 
 
-def take_film(seed, name, shot, size, vendor):
-  """The films are 4020 x 4892, upright or lying."""
+def render_view(seed: int, name: str, exposure: Exposure, size: int, vendor: Vendor) -> Radiograph:
+  """The aspect ratio is that of 4020 x 4892, portrait or landscape."""
   short = round(size * 4020 / 4892)
-  return take_lungs(seed, name, shot, size, vendor, (size, short) if shot.patient % 3 == 1 else (short, size))
+  return render_lungs(seed, name, exposure, size, vendor, (size, short) if exposure.patient % 3 == 1 else (short, size))
 
 
-def save(root, shot, radiograph):
-  save_png(root, shot, radiograph)
+def save(root: pathlib.Path, exposure: Exposure, radiograph: Radiograph) -> None:
+  save_png(root, exposure, radiograph)
   for side in ('left', 'right'):
-    name = shot.path.rsplit('/', 1)[1]
-    save_mask(root / f'MontgomerySet/ManualMask/{side}Mask/{name}', radiograph, f'lung_{side}')
+    save_mask(root / f'MontgomerySet/ManualMask/{side}Mask/{exposure.file_name}', radiograph, f'lung_{side}')
 
 
-def index(root, pairs):
+def write_tables(root: pathlib.Path, pairs: Sequence[tuple[Exposure, Radiograph]]) -> None:
   folder = root / 'MontgomerySet/ClinicalReadings'
   folder.mkdir()
-  for shot, seen in pairs:
-    finding = 'Cavitary infiltrate in the upper lobe' if seen.findings else 'normal'
-    reading = f"Patient's Sex: {seen.sex} \nPatient's Age: {seen.age:03d}Y\n{finding}"
-    (folder / shot.path.rsplit('/', 1)[1].replace('.png', '.txt')).write_text(reading)
+  for exposure, radiograph in pairs:
+    finding = 'Cavitary infiltrate in the upper lobe' if radiograph.findings else 'normal'
+    reading = f"Patient's Sex: {radiograph.sex} \nPatient's Age: {radiograph.age:03d}Y\n{finding}"
+    (folder / f'{exposure.stem}.txt').write_text(reading)
 
 
 ARCHIVE = Archive(
   Vendor(gain=1.1, gamma=0.9, detail=0.3, mark=0.05, shutter=0.4, photons=2.5e4, low=1, high=99.7),
-  plan, take_film, save, index,
+  plan, render_view, save, write_tables,
 )

@@ -1,40 +1,43 @@
-"""The Shenzhen set in miniature, with the lung masks that others drew of most of it."""
+"""Shenzhen in miniature, with the separately published lung masks."""
 
 import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
 
+from tfds_builders.phantoms.exposure import Exposure, Radiograph, seeded_rng
 from tfds_builders.phantoms.layout import Archive, save_mask, save_png
-from tfds_builders.phantoms.lungs import ask, read_out, take_lungs
 from tfds_builders.phantoms.physics import Vendor
-from tfds_builders.phantoms.shot import Shot, dice
+from tfds_builders.phantoms.tuberculosis import choose_findings, render_lungs, write_reading
 
 
-def plan(seed):
+def plan(seed: int) -> Iterator[Exposure]:
   """Numbers 1 to 326 are normal, 327 to 662 have tuberculosis."""
   for patient in itertools.count():
-    ill, age = patient % 2, int(dice(seed, 'shenzhen plan', patient).integers(15, 80))
+    ill, age = patient % 2, int(seeded_rng(seed, 'shenzhen plan', patient).integers(15, 80))
     name = f'CHNCXR_{(327 if ill else 1) + patient // 2:04d}_{ill}'
-    yield Shot(f'ChinaSet_AllFiles/CXR_png/{name}.png', patient, 0, ask(seed, 'shenzhen', patient, ill), age=age)
+    requested = choose_findings(seed, 'shenzhen', patient, ill)
+    yield Exposure(f'ChinaSet_AllFiles/CXR_png/{name}.png', patient, 0, requested, age=age)
 
 
-def save(root, shot, radiograph):
-  """Grey stored as colour, or with a palette; one patient in seven has no mask."""
-  save_png(root, shot, radiograph, 'P' if shot.patient % 3 == 1 else 'RGB')
-  if shot.patient % 7 != 5:
-    stem = shot.path.rsplit('/', 1)[1][:-4]
+def save(root: pathlib.Path, exposure: Exposure, radiograph: Radiograph) -> None:
+  """Images are RGB or have a palette, but show grey. One patient in seven has no mask."""
+  save_png(root, exposure, radiograph, 'P' if exposure.patient % 3 == 1 else 'RGB')
+  if exposure.patient % 7 != 5:
+    stem = exposure.stem
     save_mask(root / f'mask/mask/{stem}_mask.png', radiograph, 'lung_left', 'lung_right')
 
 
-def index(root, pairs):
+def write_tables(root: pathlib.Path, pairs: Sequence[tuple[Exposure, Radiograph]]) -> None:
   folder = root / 'ChinaSet_AllFiles/ClinicalReadings'
   folder.mkdir()
-  for shot, seen in pairs:
-    finding = 'secondary PTB in the upper field' if seen.findings else 'normal'
-    reading = read_out(seen.sex, seen.age, shot.patient) + finding
-    (folder / shot.path.rsplit('/', 1)[1].replace('.png', '.txt')).write_text(reading)
+  for exposure, radiograph in pairs:
+    finding = 'secondary PTB in the upper field' if radiograph.findings else 'normal'
+    reading = write_reading(radiograph.sex, radiograph.age, exposure.patient) + finding
+    (folder / f'{exposure.stem}.txt').write_text(reading)
   (root / 'ChinaSet_AllFiles/NLM-ChinaCXRSet-ReadMe.docx').write_bytes(b'PK')
 
 
 ARCHIVE = Archive(
   Vendor(gain=1.25, gamma=0.8, detail=0.6, reach=0.05, mark=0.05, shutter=0.15, photons=4e4, low=0.5, high=99.8),
-  plan, take_lungs, save, index,
+  plan, render_lungs, save, write_tables,
 )
