@@ -27,7 +27,7 @@ def save_steps(workdir, steps, keep=2, retries=0):
 
 
 def resume(workdir):
-  """The step that is resumed from, 0 where there is nothing."""
+  """The step that a run resumes from; 0 if there is no checkpoint."""
   with checkpoint.open_checkpoints(workdir, 2) as checkpoints:
     state = checkpoint.restore(checkpoints, make_state(0), {'seed': 0})
     np.testing.assert_array_equal(state['weights'], make_state(int(state['step']))['weights'])
@@ -44,7 +44,7 @@ def test_the_newest_are_kept_each_with_its_manifest(tmp_path):
   assert resume(tmp_path) == 4
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, caplog):
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, caplog):
   save_steps(tmp_path, [3, 6])
   broken = largest(tmp_path / 'checkpoints/6')
   flip(broken, 12_345)
@@ -56,7 +56,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, caplo
   assert int(checkpoint.read_state(tmp_path)[0]['step']) == 3
 
 
-def test_nothing_whole_is_refused_and_not_begun_anew(tmp_path):
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_not_started_again(tmp_path):
   save_steps(tmp_path, [3, 6])
   flip(largest(tmp_path / 'checkpoints/6'), 99)
   checksums.manifest_path(tmp_path / 'checkpoints/3').unlink()
@@ -66,7 +66,7 @@ def test_nothing_whole_is_refused_and_not_begun_anew(tmp_path):
     assert '\n' not in str(told.value)
 
 
-def test_a_whole_folder_that_no_run_has_saved_is_refused_and_named(tmp_path):
+def test_a_folder_with_right_checksums_that_is_no_checkpoint_is_refused_and_named(tmp_path):
   save_steps(tmp_path, [3])
   (tmp_path / 'checkpoints/3/_CHECKPOINT_METADATA').write_text('{"custom_metadata": []}')
   checksums.write_manifest(tmp_path / 'checkpoints/3')
@@ -83,7 +83,7 @@ def test_something_else_in_place_of_the_checkpoints_is_refused_and_named(make, t
     save_steps(tmp_path, [3])
 
 
-def test_a_damaged_step_is_written_anew_when_the_run_comes_to_it_again(tmp_path):
+def test_a_damaged_step_is_replaced_when_the_run_reaches_it_again(tmp_path):
   save_steps(tmp_path, [3, 6])
   flip(largest(tmp_path / 'checkpoints/6'), 99)
   save_steps(tmp_path, [6])
@@ -103,7 +103,7 @@ def test_a_save_that_was_killed_before_its_manifest_is_no_checkpoint(tmp_path):
   assert not list(checkpoints.iterdir())
 
 
-def test_a_deletion_that_was_killed_is_ended_and_not_taken_for_damage(tmp_path, caplog):
+def test_an_interrupted_deletion_is_finished_and_not_taken_for_damage(tmp_path, caplog):
   save_steps(tmp_path, [3, 6])
   checkpoints = tmp_path / 'checkpoints'
   (checkpoints / '3.incomplete').touch()
@@ -138,7 +138,7 @@ def fail_writes(monkeypatch, times):
   monkeypatch.setattr(checksums, 'write_manifest', write_or_fail)
 
 
-def test_a_save_that_fails_is_told_and_tried_again(tmp_path, monkeypatch, caplog):
+def test_a_failed_save_is_reported_and_repeated(tmp_path, monkeypatch, caplog):
   save_steps(tmp_path, [1])
   fail_writes(monkeypatch, times=2)
   pauses = []
@@ -175,7 +175,7 @@ FULL_DISK = '''
 
 
 @pytest.mark.skipif(not hasattr(resource, 'RLIMIT_FSIZE'), reason='no limits on files here')
-def test_a_disk_that_takes_no_more_ends_the_run_with_one_line_and_the_checkpoint_before_it(tmp_path):
+def test_a_full_disk_ends_the_run_with_one_line_and_leaves_the_checkpoint_before(tmp_path):
   program = subprocess.run([sys.executable, '-c', textwrap.dedent(FULL_DISK), str(tmp_path)], capture_output=True,
                            text=True, check=True)
   told, resumed = program.stdout.splitlines()

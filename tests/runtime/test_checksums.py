@@ -1,4 +1,4 @@
-"""A folder is what it was, or it is said which file is not."""
+"""A manifest names every file of a folder that was changed, lost or added."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def test_every_bit_of_the_manifest_counts(folder):
     assert checksums.find_damage(folder), f'{length} bytes of the manifest'
 
 
-def test_truncated_missing_and_foreign_files_are_told_apart(folder):
+def test_truncated_missing_and_foreign_files_are_distinguished(folder):
   with open(folder / 'metadata', 'r+b') as file:
     file.truncate(1)
   (folder / 'state/empty').unlink()
@@ -57,7 +57,7 @@ def test_a_folder_without_its_manifest_is_not_trusted(folder):
   assert 'no manifest 400.sha256' in checksums.find_damage(folder)
 
 
-def test_a_pipe_or_device_in_place_of_a_file_is_told_and_not_read(folder):
+def test_a_pipe_or_device_in_place_of_a_file_is_reported_and_not_read(folder):
   (folder / 'metadata').unlink()
   (folder / 'metadata').symlink_to('/dev/zero')
   assert checksums.find_damage(folder) == 'metadata is flipped or truncated'
@@ -68,7 +68,7 @@ def test_a_pipe_or_device_in_place_of_a_file_is_told_and_not_read(folder):
   assert checksums.find_damage(folder) == 'its manifest 400.sha256 is not a file'
 
 
-def test_a_manifest_is_not_taken_for_another_folders(folder):
+def test_the_manifest_of_another_folder_is_not_accepted(folder):
   shutil.copytree(folder, folder.with_name('200'))
   (folder.with_name('200') / 'metadata').write_text('[]')
   checksums.write_manifest(folder.with_name('200'))

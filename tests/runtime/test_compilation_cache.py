@@ -1,5 +1,4 @@
-"""What was compiled is found again, by the processors that can run it."""
-
+"""Compiled steps are cached per instruction set: a program for another one would crash."""
 
 import jax
 import pytest
@@ -14,7 +13,7 @@ def cache():
   jax.config.update('jax_compilation_cache_dir', before)
 
 
-def test_the_cache_lies_in_the_users_cache_folder(cache, tmp_path, monkeypatch):
+def test_the_cache_is_in_the_users_cache_folder(cache, tmp_path, monkeypatch):
   cache(None)
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   compilation_cache.enable_cache()
@@ -27,7 +26,7 @@ def test_a_folder_that_the_user_names_is_kept(cache, tmp_path):
   assert jax.config.jax_compilation_cache_dir == str(tmp_path)
 
 
-def test_processors_with_other_instructions_have_another_folder(tmp_path, monkeypatch):
+def test_processors_with_another_instruction_set_have_another_folder(tmp_path, monkeypatch):
   monkeypatch.setattr(compilation_cache, 'CPUINFO', tmp_path / 'cpuinfo')
   names = []
   for able in ('fpu sse avx', 'fpu sse avx', 'fpu sse'):

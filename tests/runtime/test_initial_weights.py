@@ -102,7 +102,7 @@ def test_a_folder_or_file_that_is_not_there_is_refused(one_task, tmp_path):
 
 
 @pytest.mark.parametrize('fields, said', [
-  (dict(init='scratch', init_from='a.safetensors'), 'takes nothing from init_from'),
+  (dict(init='scratch', init_from='a.safetensors'), 'does not use init_from'),
   (dict(init='imagenet', init_from=''), 'needs --config.init_from'),
   (dict(init='xavier'), "unknown init 'xavier'; have scratch, imagenet, moco, md_moco, muscle--, mtpret, other")])
 def test_init_and_init_from_belong_together(fields, said, one_task):

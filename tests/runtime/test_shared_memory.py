@@ -1,4 +1,4 @@
-"""Batches that processes hand over must fit where they do."""
+"""The batches of worker processes must fit into shared memory."""
 
 import shutil
 import types
@@ -12,12 +12,12 @@ from mtpret_jax.runtime import shared_memory
 
 @pytest.fixture
 def leave(monkeypatch, tmp_path):
-  """leave(bytes): so many are free."""
+  """leave(bytes): leaves so many free."""
   monkeypatch.setattr(shared_memory, 'SHARED', tmp_path)
   return lambda free: monkeypatch.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=free))
 
 
-def test_stage_1_has_two_copies_of_its_images(leave):
+def test_stage_1_needs_two_copies_of_its_images(leave):
   config = pretrain.get_config('mtpret11')
   needed = 4 * config.data.workers * 2 * 256 * 256 ** 2
   leave(needed)
@@ -28,7 +28,7 @@ def test_stage_1_has_two_copies_of_its_images(leave):
   shared_memory.check_shared_memory(config, processes=2)
 
 
-def test_stage_2_has_its_largest_task_and_joint_ones_all(leave):
+def test_stage_2_needs_its_largest_task_and_joint_steps_need_all(leave):
   config = continual.get_config()
   config.data.workers = 2
   sizes = {name: task_config.batch * task_config.size ** 2 for name, task_config in config.tasks.items()}
@@ -42,7 +42,7 @@ def test_stage_2_has_its_largest_task_and_joint_ones_all(leave):
       shared_memory.check_shared_memory(config)
 
 
-def test_without_workers_or_such_a_place_there_is_nothing_to_check(leave, monkeypatch, tmp_path):
+def test_nothing_is_checked_without_workers_or_without_shared_memory(leave, monkeypatch, tmp_path):
   leave(0)
   shared_memory.check_shared_memory(pretrain.get_config())
   monkeypatch.setattr(shared_memory, 'SHARED', tmp_path / 'none')
