@@ -4,8 +4,7 @@ What makes XLA slow here when it is left alone:
 
 - It fuses the batch norm and ReLU before a kernel gradient into that gradient's transposition, and computes them again
   for each pixel.
-- The images' gradient at stride 2 multiplies by zeros, and so does any convolution of a small map, by its padding.
-- A convolution with one input channel, or to a map of 2 x 2 pixels, has a tenth of the speed of a matrix product.
+- A convolution of a small map mostly multiplies by its padding, and has a fraction of the speed of a matrix product.
 
 docs/performance.md has what each formulation gains.
 
@@ -25,9 +24,7 @@ from mtpret_jax.cpu import winograd
 
 SMALL_MAP = 4       # rows; the convolution of such a map, and the gradient of its images, go tap by tap
 TINY_MAP = 2        # rows of the output; the kernel's gradient goes tap by tap, too
-NEIGHBOURS = 4      # outputs in a row that a convolution with one input channel computes at once
 MIN_CHANNELS = 128  # from which Winograd's form of the kernel's gradient is faster
-MAX_PIXELS = 2048   # summed over at once, so that they stay in a core's cache
 
 
 def convolve_on_devices(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
@@ -65,10 +62,6 @@ def find_mesh(images_BHWC: jax.Array) -> AbstractMesh | None:
 
 def convolve(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
   """The convolution of the images on one device, in the fastest formulation for its shape."""
-  if kernel_hwCD.shape[:2] == (1, 1):
-    return images_BHWC[:, ::stride, ::stride] @ kernel_hwCD[0, 0]
-  if is_grey(images_BHWC, stride, dilation):
-    return convolve_grey(images_BHWC, kernel_hwCD, stride)
   if images_BHWC.shape[1] <= SMALL_MAP:
     return convolve_taps(images_BHWC, kernel_hwCD, stride, dilation)
   if kernel_hwCD.shape[:2] == (3, 3) and stride == dilation == 1 and winograd.suits(images_BHWC, kernel_hwCD.shape[-1]):
@@ -79,21 +72,17 @@ def convolve(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilati
 def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_BhwD: jax.Array, stride: int,
                       dilation: int) -> tuple[jax.Array, jax.Array]:
   """The gradients with respect to the images and to the kernel, on one device."""
-  arrays, height = (images_BHWC, kernel_hwCD, gradient_BhwD), gradient_BhwD.shape[1]
-  if kernel_hwCD.shape[:2] == (1, 1):
-    return images_gradient_1x1(*arrays, stride), kernel_gradient_1x1(*arrays, stride)
-  if is_grey(images_BHWC, stride, dilation):
-    return images_gradient_directly(*arrays, stride), kernel_gradient_grey(*arrays, stride)
+  height = gradient_BhwD.shape[1]
   simple = dilation == 1 and stride <= 2 and all(side % stride == 0 for side in images_BHWC.shape[1:3])
   if kernel_hwCD.shape[:2] != (3, 3) or height <= TINY_MAP or not simple:
-    return jax.vjp(lambda images, kernel: convolve(images, kernel, stride, dilation), *arrays[:2])[1](gradient_BhwD)
-  if height <= SMALL_MAP:
-    by_images = images_gradient_taps(*arrays, stride)
-  elif stride == 1:
-    by_images = images_gradient_rotated(*arrays)
+    return jax.vjp(lambda images, kernel: convolve(images, kernel, stride, dilation), images_BHWC, kernel_hwCD)[1](
+      gradient_BhwD)
+  if stride == 1 and height > SMALL_MAP:
+    by_images = images_gradient_rotated(gradient_BhwD, kernel_hwCD)
   else:
-    by_images = images_gradient_by_parity(*arrays)
-  return by_images, kernel_gradient_3x3(*arrays, stride)
+    way = convolve_taps if height <= SMALL_MAP else convolve_directly
+    by_images = jax.vjp(lambda images: way(images, kernel_hwCD, stride, 1), images_BHWC)[1](gradient_BhwD)[0]
+  return by_images, kernel_gradient_3x3(images_BHWC, gradient_BhwD, stride)
 
 
 def count_results(images_BHWC: jax.Array, stride: int) -> tuple[int, int]:
@@ -138,131 +127,19 @@ def convolve_taps(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, d
   return total_BhwD.astype(images_BHWC.dtype)
 
 
-# one input channel: the stem
-
-
-def is_grey(images_BHWC: jax.Array, stride: int, dilation: int) -> bool:
-  """Whether `convolve_grey` can compute this convolution."""
-  return images_BHWC.shape[-1] == 1 and dilation == 1 and count_results(images_BHWC, stride)[1] % NEIGHBOURS == 0
-
-
-def convolve_grey(images_BHW1: jax.Array, kernel_hw1D: jax.Array, stride: int) -> jax.Array:
-  """Computes `NEIGHBOURS` outputs in a row at once: the stretch of pixels that they depend on serves as the channels of
-  an ordinary convolution, which a single channel would not fill."""
-  out_BhvD = multiply(cut_stretches(images_BHW1, kernel_hw1D, stride), spread_kernel(kernel_hw1D, stride),
-                      (stride, 1), 'VALID')
-  return out_BhvD.reshape(len(images_BHW1), *count_results(images_BHW1, stride), kernel_hw1D.shape[-1])
-
-
-def count_steps(kernel_hw1D: jax.Array, stride: int) -> tuple[int, int]:
-  """(columns from the start of a stretch to that of the next, length of a stretch in such steps)."""
-  step = stride * NEIGHBOURS
-  return step, -(-(stride * (NEIGHBOURS - 1) + kernel_hw1D.shape[1]) // step)
-
-
-def cut_stretches(images_BHW1: jax.Array, kernel_hw1D: jax.Array, stride: int) -> jax.Array:
-  """(B, H + padding, w / NEIGHBOURS, columns of a stretch)"""
-  batch, _, width, _ = images_BHW1.shape
-  step, steps = count_steps(kernel_hw1D, stride)
-  stretches = count_results(images_BHW1, stride)[1] // NEIGHBOURS
-  up, left = (pad for pad, _ in find_padding(kernel_hw1D, 1))
-  right = (stretches + steps - 1) * step - width - left
-  padding = ((0, 0, 0), (up, up, 0), (left, right, 0))
-  blocks = jax.lax.pad(images_BHW1[..., 0], jnp.zeros((), images_BHW1.dtype), padding)
-  blocks = blocks.reshape(batch, blocks.shape[1], -1, step)
-  return jnp.concatenate([blocks[:, :, at:at + stretches] for at in range(steps)], axis=-1)
-
-
-def spread_kernel(kernel_hw1D: jax.Array, stride: int) -> jax.Array:
-  """(h, 1, columns of a stretch, NEIGHBOURS x D): the kernel at each neighbour's place in the stretch."""
-  rows, columns, _, out = kernel_hw1D.shape
-  step, steps = count_steps(kernel_hw1D, stride)
-  places = [jnp.pad(kernel_hw1D[:, :, 0], ((0, 0), (stride * at, step * steps - columns - stride * at), (0, 0)))
-            for at in range(NEIGHBOURS)]
-  return jnp.stack(places, axis=2).reshape(rows, 1, step * steps, NEIGHBOURS * out)
-
-
-def kernel_gradient_grey(images_BHW1: jax.Array, kernel_hw1D: jax.Array, gradient_BhwD: jax.Array,
-                         stride: int) -> jax.Array:
-  """The gradient of the spread kernel as one matrix product, gathered into that of the kernel."""
-  rows, height = kernel_hw1D.shape[0], gradient_BhwD.shape[1]
-  stretches = cut_stretches(images_BHW1, kernel_hw1D, stride)
-  windows = jnp.stack([stretches[:, row:row + stride * (height - 1) + 1:stride] for row in range(rows)], axis=3)
-  columns = rows * stretches.shape[-1]
-  by_spread = sum_pixels(windows.reshape(*windows.shape[:3], columns),
-                         gradient_BhwD.reshape(*windows.shape[:3], -1))
-  spread, gather = jax.vjp(lambda kernel: spread_kernel(kernel, stride), kernel_hw1D)
-  return gather(by_spread.reshape(spread.shape))[0]
-
-
-def images_gradient_directly(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_BhwD: jax.Array,
-                             stride: int) -> jax.Array:
-  return jax.vjp(lambda images: convolve_directly(images, kernel_hwCD, stride, 1), images_BHWC)[1](gradient_BhwD)[0]
-
-
-# 1 x 1 kernels
-
-
-def images_gradient_1x1(images_BHWC: jax.Array, kernel_11CD: jax.Array, gradient_BhwD: jax.Array,
-                        stride: int) -> jax.Array:
-  kept = gradient_BhwD @ kernel_11CD[0, 0].T
-  spaces = [(0, size - stride * (count - 1) - 1, stride - 1)
-            for size, count in zip(images_BHWC.shape[1:3], kept.shape[1:3], strict=True)]
-  return jax.lax.pad(kept, jnp.zeros((), kept.dtype), ((0, 0, 0), *spaces, (0, 0, 0)))
-
-
-def kernel_gradient_1x1(images_BHWC: jax.Array, kernel_11CD: jax.Array, gradient_BhwD: jax.Array,
-                        stride: int) -> jax.Array:
-  return sum_pixels(images_BHWC[:, ::stride, ::stride], gradient_BhwD)[None, None]
-
-
-def sum_pixels(one_BHWC: jax.Array, other_BHWD: jax.Array) -> jax.Array:
-  """The sum over all pixels of each product of two channels: (C, D). Long sums take a few rows of the map at a time,
-  which stay in the cache."""
-  batch, height, width, channels = one_BHWC.shape
-  rows = max(MAX_PIXELS // (batch * width), 1)
-  while height % rows:
-    rows -= 1
-
-  def add(at: jax.Array, total_CD: jax.Array) -> jax.Array:
-    one, other = (jax.lax.dynamic_slice_in_dim(images, at * rows, rows, axis=1) for images in (one_BHWC, other_BHWD))
-    return total_CD + winograd.contract(one, other)
-
-  if height == rows:
-    return winograd.contract(one_BHWC, other_BHWD)
-  total_CD = jnp.zeros((channels, other_BHWD.shape[-1]), one_BHWC.dtype)
-  return jax.lax.fori_loop(0, height // rows, add, total_CD)
-
-
 # 3 x 3 kernels
 
 
-def images_gradient_taps(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_BhwD: jax.Array,
-                         stride: int) -> jax.Array:
-  return jax.vjp(lambda images: convolve_taps(images, kernel_hwCD, stride, 1), images_BHWC)[1](gradient_BhwD)[0]
-
-
-def images_gradient_rotated(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_BhwD: jax.Array) -> jax.Array:
+def images_gradient_rotated(gradient_BhwD: jax.Array, kernel_hwCD: jax.Array) -> jax.Array:
   """At stride 1: the convolution of the gradient with the kernel rotated by 180 degrees."""
   if winograd.suits(gradient_BhwD, kernel_hwCD.shape[2]):
     return winograd.images_gradient(gradient_BhwD, kernel_hwCD)
   return convolve_directly(gradient_BhwD, jnp.flip(kernel_hwCD, (0, 1)).swapaxes(2, 3), 1, 1)
 
 
-def images_gradient_by_parity(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_BhwD: jax.Array) -> jax.Array:
-  """At stride 2: pixels in even and in odd rows and columns meet different taps. So each quarter of the pixels has a
-  convolution of its own, with 1, 2, 2 and 4 taps, and nothing is multiplied by the zeros between strided pixels."""
-  kernel_hwDC = kernel_hwCD.swapaxes(2, 3)
-  taps = (slice(1, 2), slice(2, None, -2))  # even: the middle one; odd: the last, then the first
-  quarters = [multiply(gradient_BhwD, kernel_hwDC[taps[row], taps[column]], (1, 1), ((0, row), (0, column)))
-              for row, column in itertools.product((0, 1), (0, 1))]
-  pairs = [jnp.stack(quarters[at:at + 2], axis=3) for at in (0, 2)]
-  return jnp.stack(pairs, axis=2).reshape(images_BHWC.shape)
-
-
-def kernel_gradient_3x3(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_BhwD: jax.Array,
-                        stride: int) -> jax.Array:
-  if stride == 1 and min(kernel_hwCD.shape[2:]) >= MIN_CHANNELS and winograd.suits(images_BHWC, kernel_hwCD.shape[-1]):
+def kernel_gradient_3x3(images_BHWC: jax.Array, gradient_BhwD: jax.Array, stride: int) -> jax.Array:
+  channels, out = images_BHWC.shape[-1], gradient_BhwD.shape[-1]
+  if stride == 1 and min(channels, out) >= MIN_CHANNELS and winograd.suits(images_BHWC, out):
     return winograd.kernel_gradient(images_BHWC, gradient_BhwD)
   return kernel_gradient_transposed(images_BHWC, gradient_BhwD, stride)
 

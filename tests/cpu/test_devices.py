@@ -70,7 +70,7 @@ def test_a_number_of_devices_in_the_environment_wins(given, devices):
 
 
 @pytest.mark.parametrize('cores, single', [(1, False), (4, True), (8, True), (9, False)])
-def test_operations_are_split_over_threads_unless_every_core_is_a_device(cores, single, monkeypatch):
+def test_the_order_of_operations_saves_memory_where_every_core_is_a_device(cores, single, monkeypatch):
   monkeypatch.setattr('mtpret_jax.cpu.devices.cpu_count', lambda: cores)
   assert jax.device_count() == 8
-  assert (compiler.choose_options().get('xla_cpu_multi_thread_eigen') is False) == single
+  assert ('xla_cpu_scheduler_type' in compiler.choose_options()) == single

@@ -60,6 +60,7 @@ def test_the_command_imports_nothing_for_cpus_on_another_backend(platform, impor
 
 def test_install_replaces_every_operation_that_has_a_formulation_for_cpus(monkeypatch):
   monkeypatch.setattr(backend, 'OVERRIDES', {})
+  monkeypatch.setattr('mtpret_jax.cpu.devices.cpu_count', lambda: 2)  # and eight devices
   device = jax.devices()[0]
   step.choose_options.cache_clear()
   assert backend.find('convolve', sum) is sum and step.choose_options(device) == {}
@@ -67,5 +68,5 @@ def test_install_replaces_every_operation_that_has_a_formulation_for_cpus(monkey
   step.choose_options.cache_clear()
   assert backend.find('convolve', sum) is conv.convolve_on_devices
   assert backend.find('convolution_gradients', sum) is conv.gradients_on_devices
-  assert 'xla_cpu_experimental_ynn_fusion_type' in step.choose_options(device)
+  assert 'xla_cpu_scheduler_type' in step.choose_options(device)
   assert jax.device_count() == 8  # only `can_share` makes devices
