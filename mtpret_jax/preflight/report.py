@@ -188,20 +188,21 @@ def describe_cost(config: ConfigDict, task: str, pod: Pod, cost: StepCost | None
   rate = images / seconds[bound]
   counts = collections.Counter(operation for operation, _ in cost.collectives)
   sizes = {operation: sum(size for other, size in cost.collectives if other == operation) for operation in counts}
+  times = ', '.join(f'{resource} takes {value * 1000:.1f} ms' for resource, value in seconds.items())
   memory = ' + '.join(f'{kind} {format_bytes(size)}' for kind, size in cost.memory.items() if kind != 'aliased')
-  accessed = (f'; {format_bytes(cost.bytes_accessed)} bytes accessed, on-chip memory included (compiler)'
+  accessed = (f'; the compiler counts {format_bytes(cost.bytes_accessed)} accessed, on-chip memory included'
               if cost.bytes_accessed else '')
-  source = 'compiler' if cost.bytes_accessed else 'convolutions and matrix products, counted in the program'
+  source = ('counted by the compiler' if cost.bytes_accessed else
+            'convolutions and matrix products, counted in the program')
   return [
-    f'HBM per chip    {format_bytes(cost.peak_memory)} of {hbm}: {memory} - outputs that reuse arguments '
-    f'{format_bytes(cost.memory["aliased"])} (compiler)',
-    f'FLOPs per chip  {cost.flops / 1e12:.3f} TFLOP ({source})',
-    f'HBM traffic     {format_bytes(cost.hbm_bytes)} read and written per chip (counted in the compiled program)'
+    f'HBM per chip    {format_bytes(cost.peak_memory)} of {hbm}: {memory} - aliased '
+    f'{format_bytes(cost.memory["aliased"])}, the donated state',
+    f'FLOPs per chip  {cost.flops / 1e12:.3f} TFLOP a step, {source}',
+    f'HBM traffic     {format_bytes(cost.hbm_bytes)} read and written per chip, counted in the compiled program'
     f'{accessed}',
-    'collectives     ' + (', '.join(f'{count} {operation}, {format_bytes(sizes[operation])} in total'
+    'collectives     ' + (', '.join(f'{count} {operation} ({format_bytes(sizes[operation])} per chip)'
                                     for operation, count in counts.items()) or 'none'),
-    f'bound by        {bound}: a step takes at least {seconds[bound] * 1000:.1f} ms (' + ', '.join(
-      f'{resource} {value * 1000:.1f} ms' for resource, value in seconds.items()) + ' at the published peaks)',
+    f'bound by        {bound}: a step takes at least {seconds[bound] * 1000:.1f} ms; at the published peaks {times}',
     f'throughput      at most {rate:,.0f} images/s, {rate / chips:,.0f} per chip',
     f'compiled in {cost.compile_seconds:.0f} s; nothing was run',
   ]

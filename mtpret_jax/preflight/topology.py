@@ -65,8 +65,7 @@ def list_tpus(name: str, shape: str) -> Sequence[jax.Device]:
   if not re.fullmatch(r'[0-9]{1,4}(x[0-9]{1,4}){1,2}', shape):
     raise ConfigError(f'--pod={name} has no shape: give its sides in chips, such as v5e:4x4 or v5p:2x2x4')
   if not importlib.util.find_spec('libtpu'):
-    raise ConfigError(f'--pod={name} needs libtpu, but no TPU: pip install -r benchmarks/requirements.txt, or '
-                      f'pip install libtpu')
+    raise ConfigError(f'--pod={name} needs libtpu, but no TPU: pip install "jax[tpu]"')
   for field, value in LIBTPU_SETTINGS.items():
     os.environ.setdefault(field, value)
   try:

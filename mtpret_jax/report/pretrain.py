@@ -70,11 +70,11 @@ def describe_change(row: Mapping[str, Any]) -> str:
   images).'"""
   (before, _), (after, _), (change, interval) = (row['linear'][title] for title in ('before', 'after', 'change'))
   digits = count_digits(row)
-  unclear = interval is None or interval[0] <= 0 <= interval[1]
-  verb = 'rises' if change > 0 else 'falls' if change < 0 else 'stays'
-  doubt = '; the interval of the change includes 0' if unclear else ''
-  return (f'Linear-probe {row["metric"]} on {row["dataset"]} {verb} from {before:.{digits}f} to {after:.{digits}f} '
-          f'({row["train"]:,} training and {row["validation"]:,} validation images{doubt}).')
+  verb = 'rises' if change > 0 else 'falls'
+  moves = f'{verb} from {before:.{digits}f} to {after:.{digits}f}' if change else f'stays at {after:.{digits}f}'
+  doubt = '; the interval of the change includes 0' if interval and interval[0] <= 0 <= interval[1] else ''
+  return (f'Linear-probe {row["metric"]} on {row["dataset"]} {moves} ({row["train"]:,} training and '
+          f'{row["validation"]:,} validation images{doubt}).')
 
 
 def format_change(row: Mapping[str, Any], kind: str, title: str) -> str:

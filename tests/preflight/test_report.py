@@ -105,8 +105,8 @@ def test_the_cost_is_printed_per_chip(pretrain, monkeypatch, capsys):
   printed = capsys.readouterr().out
   for line in ("pretrain, step 'moco' on here:8: 8 chips, 4 images per chip",
                'HBM per chip    0.10 GB of 1 GB: arguments 0.10 GB', 'FLOPs per chip  0.002 TFLOP',
-               'HBM traffic     4.00 GB read and written per chip', 'collectives     2 all-reduce, 5.00 MB in total',
-               'bound by        HBM: a step takes at least 40.0 ms (compute 2.0 ms, HBM 40.0 ms, network',
+               'HBM traffic     4.00 GB read and written per chip', 'collectives     2 all-reduce (5.00 MB per chip)',
+               'bound by        HBM: a step takes at least 40.0 ms; at the published peaks compute takes 2.0 ms, HBM',
                'throughput      at most 800 images/s, 100 per chip',
                'largest batch   about 896 images per chip, 7,168 in all', 'nothing was run'):
     assert line in printed

@@ -1,0 +1,39 @@
+"""The printed probe scores of stage 1."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from mtpret_jax.report.pretrain import describe_change, describe_scores
+
+
+def make_row(metric='AUROC', before=0.824, after=0.934, change=(0.07, 0.15)):
+  scores = {'before': (before, (0.7, 0.9)), 'after': (after, None), 'change': (after - before, change)}
+  return {'dataset': 'chest', 'metric': metric, 'train': 1603, 'validation': 197, 'knn': scores, 'linear': scores}
+
+
+def make_config(split):
+  return ConfigDict(dict(data=dict(archives='archives', split=split, datasets=('chest', 'teeth'))))
+
+
+@pytest.mark.parametrize('row, sentence', [
+  (make_row(), 'Linear-probe AUROC on chest rises from 0.824 to 0.934 (1,603 training and 197 validation images).'),
+  (make_row('MAE (months)', 35.42, 30.0, (-9.0, 0.5)), 'Linear-probe MAE (months) on chest falls from 35.4 to 30.0 '
+   '(1,603 training and 197 validation images; the interval of the change includes 0).'),
+  (make_row(after=0.824, change=None), 'Linear-probe AUROC on chest stays at 0.824 (1,603 training and 197 validation '
+   'images).')])
+def test_a_sentence_says_how_the_linear_probe_changes(row, sentence):
+  assert describe_change(row) == sentence
+
+
+def test_the_table_has_a_line_for_each_dataset_and_probe():
+  words = describe_scores([make_row()], make_config('patient'))
+  lines = words.splitlines()
+  assert [line.split()[:3] for line in lines if line.startswith('chest')] == [
+    ['chest', 'kNN', 'AUROC'], ['chest', 'linear', 'AUROC']]
+  assert '0.824 (0.700 to 0.900)' in words and '+0.110 (+0.070 to +0.150)' in words
+  assert 'no patient is in both splits. Data: archives in archives.' in words
+  assert lines[-1] == 'teeth has no label for a probe, so it is not scored.'
+
+
+def test_a_split_that_shares_patients_is_said_so():
+  assert 'with data.split=paper a patient may be in both splits' in describe_scores([], make_config('paper'))
