@@ -302,7 +302,7 @@ def test_a_pipe_or_device_beside_a_custom_table_is_refused_and_named(name, tmp_p
 
 
 @pytest.mark.parametrize('name, old, new, words', [
-  ('labels.csv', 'cast', 'ca\0st', r"cannot be printed: 'ca.*x00st'"),
+  ('labels.csv', 'cast', 'ca\0st', r"control characters in the column name 'ca.*x00st'"),
   ('boxes.json', '{}', '[' * 100_000, 'boxes.json is not a COCO file')])
 def test_odd_files_beside_a_custom_table_are_reported_in_one_line(name, old, new, words, tmp_path):
   root = write_clinic(tmp_path)

@@ -30,7 +30,8 @@ def test_stage_1_in_two_processes_ends_as_in_one_and_only_the_first_reports(fold
   ours, alone = (json.loads((folder / name / 'results.json').read_text()) for name in ('pretrain_2', 'pretrain_1'))
   assert [row['dataset'] for row in ours['probe']] == [row['dataset'] for row in alone['probe']]
   first, other = ((folder / f'pretrain_2.{process}').read_text() for process in (0, 1))
-  assert 'Probe on the validation split' in first and 'Probe' not in other and 'step/s' not in other
+  assert 'scored on the validation split' in first
+  assert 'validation split' not in other and 'step/s' not in other
 
 
 def test_stage_2_in_two_processes_ends_as_in_one_and_validates_alike(folder):
