@@ -60,8 +60,9 @@ class RunLog:
     began, began_bar = time.perf_counter(), time.time()
     yield
     self.since += time.perf_counter() - began
-    self.bar.start_t += time.time() - began_bar  # tqdm's clock is `time.time`
-    self.bar.last_print_t += time.time() - began_bar
+    if not self.bar.disable:  # a disabled bar (TQDM_DISABLE=1) has no clock
+      self.bar.start_t += time.time() - began_bar  # tqdm's clock is `time.time`
+      self.bar.last_print_t += time.time() - began_bar
     self.bar.set_postfix_str(self.status)
 
   def add(self, step: int, task: str, measures: Mapping[str, float] | None) -> None:

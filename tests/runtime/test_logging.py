@@ -80,3 +80,10 @@ def test_a_joint_step_has_the_images_of_all_tasks():
   config = continual.get_config()
   config.tasks = tasks.embedded(['lung', 'knee'], steps=1)
   assert batch_size(config, 'joint') == 2 * batch_size(config, 'knee') == 2 * config.tasks.knee.batch
+
+
+def test_a_disabled_bar_does_not_stop_a_run(config):
+  """As TQDM_DISABLE=1 in the environment disables it."""
+  run_log = run_logging.RunLog(config, 3, run_logging.tqdm(total=3, disable=True), None, None)
+  with run_log.compiling('moco'):
+    pass
