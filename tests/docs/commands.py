@@ -1,0 +1,87 @@
+"""The fenced commands and snippets of the docs, and how each is tested.
+
+`PROGRAMS` has a row for each program, matched by the start of the command. A command without a row fails the tests.
+
+  run     runs as written, in a folder with phantom archives (`tests/docs/test_commands.py`)
+  config  the config is loaded with the command's overrides and checked; other tests run the program
+  flags   the program parses its flags and stops; a real run takes minutes
+  skip    does not run here, for the reason given
+"""
+
+import re
+from typing import NamedTuple
+
+from tests.support.paths import ROOT
+
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
+BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)
+
+
+class Treatment(NamedTuple):
+  mode: str
+  reason: str = ''
+
+
+PROGRAMS = {
+  'python -m mtpret_jax.main': Treatment('config'),
+  'python -m mtpret_jax.preflight': Treatment('config', 'tests/preflight/ compiles for devices that are not here'),
+  'python -m tfds_builders.build nih_chest_xray vinbigdata_cxr': Treatment('skip', 'needs Apache Beam'),
+  'python -m tfds_builders': Treatment('run'),
+  'python -m benchmarks': Treatment('flags'),
+  'python -m docs.make_configs': Treatment('skip', 'tests/docs/test_configs_page.py compares what it writes'),
+  'python -m pytest': Treatment('skip', 'this is the test suite'),
+  'python -m tests.reference': Treatment('skip', 'needs PyTorch'),
+  'python3 -m venv': Treatment('skip', 'sets up an environment'),
+  '. .venv/bin/activate': Treatment('skip', 'sets up an environment'),
+  'pip install': Treatment('skip', 'downloads'),
+  'apt install': Treatment('skip', 'downloads'),
+  'tfds build': Treatment('skip', 'needs TensorFlow; tests/tfds_builders/ builds with the same classes'),
+  'pre-commit': Treatment('skip', 'needs a git checkout'),
+  'cp': Treatment('skip', 'copies files of the repository'),
+  'mv': Treatment('skip', 'copies files of the repository'),
+  'python -m tfds_builders.phantoms --names my_chest': Treatment('skip', 'the dataset is an example'),
+  'python -m tfds_builders.build my_chest': Treatment('skip', 'the dataset is an example'),
+  'python -m tfds_builders.inspect my_chest': Treatment('skip', 'the dataset is an example'),
+  'ruff check': Treatment('skip', 'CI runs it'),
+  'mypy': Treatment('skip', 'CI runs it'),
+}
+SNIPPETS = {  # page: what runs before its snippets, to shrink them
+  'docs/python-api.md': '''
+from mtpret_jax import cpu
+from mtpret_jax.models import resnet
+
+cpu.install()
+resnet.LAYERS['resnet18'] = (resnet.BasicBlock, (1, 0, 0, 0))
+''',
+}
+
+
+def find_treatment(command):
+  """The row of the longest matching program, or None."""
+  rows = [program for program in PROGRAMS if command == program or command.startswith((f'{program} ', f'{program}.'))]
+  return PROGRAMS[max(rows, key=len)] if rows else None
+
+
+def list_commands():
+  """[(page, command)] of all ```sh blocks: one command each, without comments, prompts and environment variables."""
+  return [(page.name, command) for page in PAGES for language, text in BLOCK.findall(page.read_text())
+          if language == 'sh' for command in split_commands(text)]
+
+
+def split_commands(text):
+  for line in text.replace('\\\n', ' ').splitlines():
+    for command in re.sub(r'(^|\s)# .*', '', line).split('&&'):
+      command = ' '.join(command.split()).replace('.venv/bin/python ', 'python ').replace('.venv/bin/pip ', 'pip ')
+      command = re.sub(r'^([A-Z_]+=\S+ )+', '', command)
+      if command:
+        yield command
+
+
+def list_snippets():
+  """{page: its ```python blocks, joined}."""
+  found = {}
+  for page in PAGES:
+    blocks = [text for language, text in BLOCK.findall(page.read_text()) if language == 'python']
+    if blocks:
+      found[str(page.relative_to(ROOT))] = '\n'.join(blocks)
+  return found
