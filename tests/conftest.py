@@ -2,7 +2,7 @@
 
 Every test sees eight CPU devices, and broadcasting between arrays of different rank is an error.
 
-Run the suite with `python -m pytest -n 2 --dist loadfile --no-loadscope-reorder` (pytest-xdist). All tests of a file
+`python -m pytest` runs two workers (pytest-xdist, options in pyproject.toml). All tests of a file
 then run on one worker, so module fixtures are made once, and the longest files start first. The workers share what is
 slow to make through two folders: the programs that XLA has compiled, and the data and runs of `make_once`.
 """
