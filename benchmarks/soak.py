@@ -103,7 +103,7 @@ def main() -> int:
   parser.add_argument('--folder', help='for the run and samples.csv; a temporary folder by default')
   parser.add_argument('--again', help='samples.csv of an earlier soak, to be judged')
   flags = parser.parse_args()
-  malloc.limit_arenas()  # as mtpret_jax.main does
+  malloc.restart_with_tunables()  # as mtpret_jax.main does
   if flags.again:
     print(f'soak: {judge(np.loadtxt(flags.again, delimiter=","))} of 3')
     return 0

@@ -9,7 +9,7 @@ if __name__ == '__main__':
   if backend.is_cpu():
     backend.skip_libtpu()
     from mtpret_jax.cpu import malloc
-    malloc.limit_arenas()  # before any import starts threads
+    malloc.restart_with_tunables()  # before the imports that take seconds, because it starts the program again
   from absl import flags
 
   from mtpret_jax import cli

@@ -2,7 +2,8 @@
 
 Each program ("side") is a process of its own that sleeps while another works: two thread pools in one process would
 compete for the cores. The sides take turns (ours, theirs, ours, theirs), so that other load disturbs all of them alike,
-and ratios are taken pair by pair, of wall time and of processor time.
+and ratios are taken pair by pair, of wall time and of processor time. All sides get large pages and one malloc arena
+per core, as `mtpret_jax.main` has; PyTorch gains by the pages too.
 
 If other programs run on the machine, PyTorch's threads wait for each other and its figures collapse. Set
 `OMP_WAIT_POLICY=PASSIVE` then.
@@ -18,6 +19,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from mtpret_jax.cpu import malloc
 
 TakeSteps = Callable[[int], None]
 
@@ -94,7 +97,8 @@ def compare(sides: Sequence[str], command: Sequence[str], options: argparse.Name
 
 def start_side(command: Sequence[str], side: str) -> Any:
   """A process that serves `side` and is warmed up. It compiles while nothing else runs."""
-  process = subprocess.Popen([sys.executable, '-m', *command, f'--side={side}'],
+  environment = os.environ | malloc.add_tunables(os.environ)
+  process = subprocess.Popen([sys.executable, '-m', *command, f'--side={side}'], env=environment,
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
   print(f'  {side}: {read_answer(process)}')
   return process

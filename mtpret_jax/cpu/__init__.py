@@ -1,6 +1,6 @@
 """Everything that exists only because XLA's CPU backend or glibc needs it. On TPUs and GPUs nothing here is imported.
 
-`install` is the one entry; `mtpret_jax.main` also calls `malloc.limit_arenas` before it imports jax.
+`install` is the one entry; `mtpret_jax.main` also calls `malloc.restart_with_tunables` before it imports jax.
 """
 
 from collections.abc import Callable

@@ -1,23 +1,50 @@
-"""Bounds the freed memory that glibc keeps. With another C library nothing is done.
+"""How this program gets memory from the kernel and gives it back. Linux with glibc only; elsewhere nothing is done.
 
-glibc keeps up to 64 MB of freed memory at the end of each of its arenas, and makes up to eight arenas a core. The
-threads of a checkpoint's save may take hundreds of MB from any of them. With one arena a core this stays bounded
+Large pages: a step on a CPU needs hundreds of MB of temporary memory, which glibc takes from the kernel for each step
+and gives back after it. In pages of 4 KB that is a hundred thousand page faults a step, in pages of 2 MB a few hundred
+(docs/performance.md). glibc asks for large pages only if its tunables say so when the program starts.
+
+Arenas: glibc keeps up to 64 MB of freed memory at the end of each of its arenas, and makes up to eight arenas a core.
+The threads of a checkpoint's save may take hundreds of MB from any of them. With one arena a core this stays bounded
 (docs/reliability.md). With a single arena, the cores would wait for each other's use of it.
 """
 
 import ctypes
 import os
+import pathlib
+import platform
+import sys
+from collections.abc import Mapping
 
-M_ARENA_MAX = -8  # of glibc's mallopt
+VARIABLE = 'GLIBC_TUNABLES'
+LARGE_PAGES = 'glibc.malloc.hugetlb'  # 1: madvise(MADV_HUGEPAGE) for large blocks
+ARENAS = 'glibc.malloc.arena_max'
+PAGE_POLICY = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
+MIN_GLIBC = (2, 35)  # has both tunables
 
 
-def limit_arenas(count: int | None = None) -> None:
-  """Limits glibc to `count` arenas, by default one for each core, unless the environment sets a number. Call this
-  before threads start: arenas that exist stay."""
-  if 'arena_max' in os.environ.get('GLIBC_TUNABLES', '') or 'MALLOC_ARENA_MAX' in os.environ:
-    return
-  if mallopt := getattr(ctypes.CDLL(None), 'mallopt', None):
-    mallopt(M_ARENA_MAX, count or len(os.sched_getaffinity(0)))
+def restart_with_tunables() -> None:
+  """Starts this program again, in the same process, with glibc's tunables set. Returns if they are set already or would
+  change nothing. Call this before anything slow is imported."""
+  if added := add_tunables(os.environ):
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **added})
+
+
+def add_tunables(environment: Mapping[str, str]) -> dict[str, str]:
+  """The variable to add to `environment`: what it already sets, then what is missing. {} if nothing is missing."""
+  given = environment.get(VARIABLE, '')
+  missing = [f'{name}={value}' for name, value in list_tunables().items() if name not in given]
+  return {VARIABLE: ':'.join([given] * bool(given) + missing)} if missing else {}
+
+
+def list_tunables(page_policy: pathlib.Path = PAGE_POLICY) -> dict[str, int]:
+  """{name: value} of the tunables that have an effect here. Large pages need a kernel that gives them to programs that
+  ask, and only to these; every C library but a recent glibc has neither tunable."""
+  name, version = platform.libc_ver()
+  if name != 'glibc' or tuple(map(int, version.split('.')[:2])) < MIN_GLIBC:
+    return {}
+  pages = {LARGE_PAGES: 1} if page_policy.exists() and '[madvise]' in page_policy.read_text() else {}
+  return pages | {ARENAS: len(os.sched_getaffinity(0))}
 
 
 def release_free_memory() -> None:
