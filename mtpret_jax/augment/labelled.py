@@ -1,7 +1,8 @@
-"""Random views of labelled images on the device. Mask and boxes move with the image; labels of the whole image stay.
+"""Random views of labelled images on the device. Mask and boxes move with the image; labels of the whole image are
+unchanged.
 
-The mask is resampled by two matrices per image as well, with a single one in each row: nearest neighbour without
-gathers. Class numbers are small integers, which a matrix product of any precision carries exactly.
+Like the image (`views.py`), the mask is resampled by two matrices, here with a single 1 in each row: nearest neighbour
+without gathers. Class numbers are small integers, which a matrix product of any precision carries exactly.
 
 Letters: B images, M slots for boxes, H W stored rows and columns, h w rows and columns of the view.
 """
@@ -21,8 +22,8 @@ def make_labelled_view(batch: Mapping[str, jax.Array], rng: jax.Array, config: C
   """One random view of each image, with its labels.
 
   Args:
-    batch: `image` (B, H, W, 1) uint8; optionally `mask` (B, H, W) integers from -1 to 127, and `boxes` (B, M, 4) in 0-1
-      with `class_id` (B, M), -1 in empty slots. Any other field is passed on unchanged.
+    batch: `image` (B, H, W, 1) uint8; optionally `mask` (B, H, W) int8 or int16, from -1 to 254, and `boxes` (B, M, 4)
+      in 0-1 with `class_id` (B, M), -1 in empty slots. Any other field is passed on unchanged.
     config: size, crop_area, crop_ratio, flip, jitter, brightness, contrast, min_visibility, as in
       `configs/common.py:labelled_augment`.
 
@@ -60,12 +61,13 @@ def make_labelled_plain(batch: Mapping[str, jax.Array], size: int, dtype: str) -
 
 
 def move_mask(mask_BHW: jax.Array, crop_B4: jax.Array, flip_B: jax.Array, size: int) -> jax.Array:
-  """Crops (top, left, height, width, px, inside the image), resizes by nearest neighbour, flips: (B, size, size)."""
+  """Crops to (top, left, height, width) in px, which lies inside the image; resizes by nearest neighbour; flips.
+  Returns (B, size, size) int32."""
   _, height, width = mask_BHW.shape
   rows_BhH = pick_nearest(crop_B4[:, 0], crop_B4[:, 2], height, size)
   columns_BwW = pick_nearest(crop_B4[:, 1], crop_B4[:, 3], width, size)
   columns_BwW = jnp.where(flip_B[:, None, None], columns_BwW[:, ::-1], columns_BwW)
-  # Exact although TPUs multiply in bf16: every sum has one non-zero term, a class below 256.
+  # Exact although TPUs multiply in bf16: every sum has one non-zero term, a class from -1 to 254.
   return jnp.rint(views.apply_matrices(rows_BhH, mask_BHW.astype(jnp.float32), columns_BwW)).astype(jnp.int32)
 
 

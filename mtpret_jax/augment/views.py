@@ -1,9 +1,9 @@
 """Random views of grey images on the device: MoCo v2's augmentations, seeded by the step.
 
-Crop, flip and blur are linear and separable, so all three are two small matrices per image:
-`rows_BhH @ image_BHW @ columns_BWw`. These are matrix products, where a gather would be slow on an accelerator. So the
-blur comes before the intensity jitter; the two commute except for the jitter's clipping. Saturation, hue and grey
-conversion do nothing to a grey image and are left out.
+Crop, flip and blur are linear and separable, so two small matrices per image do all three:
+`rows_BhH @ image_BHW @ columns_BwW^T`. On an accelerator, these matrix products are faster than a gather. As part of
+them, the blur comes before the intensity jitter; the two commute except for the jitter's clipping. Saturation, hue and
+grey conversion do nothing to a grey image and are left out.
 
 Letters: B images, H W stored rows and columns, h w rows and columns of the view.
 """
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-ATTEMPTS = 10  # of torchvision's RandomResizedCrop to draw a crop that fits, before it takes the whole image
+ATTEMPTS = 10  # attempts to draw a crop that fits before taking the whole image, as in torchvision's RandomResizedCrop
 
 
 def make_view(images_BHW1: jax.Array, rng: jax.Array, config: ConfigDict, dtype: str) -> jax.Array:
@@ -21,7 +21,7 @@ def make_view(images_BHW1: jax.Array, rng: jax.Array, config: ConfigDict, dtype:
   `config`: size, crop_area, crop_ratio, flip, blur, blur_sigma, jitter, brightness, contrast, as in
   `configs/common.py:moco_v2_augment`.
   """
-  # One key per source of randomness: a changed recipe for one does not change what the others draw.
+  # One key per source of randomness: changing how one is used does not change what the others draw.
   rng_crop, rng_flip, rng_blur, rng_jitter = jax.random.split(rng, 4)
   images_BHW = scale_to_unit(images_BHW1)
   batch, height, width = images_BHW.shape
@@ -30,7 +30,7 @@ def make_view(images_BHW1: jax.Array, rng: jax.Array, config: ConfigDict, dtype:
   sigma_B = draw_sigmas(rng_blur, batch, config)
   views_Bhw = resample(images_BHW, crop_B4, flip_B, sigma_B, config.size)
   views_Bhw = jitter_intensity(views_Bhw, rng_jitter, config)
-  # All of it is f32. Only the finished view is rounded to `dtype`, which is bfloat16 at full scale.
+  # The whole augmentation is computed in f32. Only the finished view is rounded to `dtype`, bfloat16 at full scale.
   return standardise(views_Bhw, images_BHW)[..., None].astype(dtype)
 
 
@@ -134,7 +134,8 @@ def make_blur(sigma: jax.Array | float, size: int) -> jax.Array:
 def jitter_intensity(views_Bhw: jax.Array, rng: jax.Array, config: ConfigDict) -> jax.Array:
   """torchvision's ColorJitter for grey images: brightness, then contrast about the view's mean, clipped to 0-1.
 
-  The probability `config.jitter` is drawn per image, as are the factors, within 1 +- `brightness` and `contrast`.
+  Each image is jittered with probability `config.jitter`, by factors of its own within 1 +- `brightness` and 1 +-
+  `contrast`.
   """
   rng_apply, rng_brightness, rng_contrast = jax.random.split(rng, 3)
   shape = (len(views_Bhw), 1, 1)

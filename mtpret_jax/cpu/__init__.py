@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def install(can_share: Callable[[int], bool] | None = None) -> None:
-  """Replaces the plain implementations by those for CPUs (`runtime/backend.py`).
+  """Replaces the plain implementations with those for CPUs (`runtime/backend.py`).
 
   With `can_share`, the processor's cores become jax devices: the largest number of them for which
   `can_share(number of devices)` is true. That must happen before jax starts its backends.

@@ -1,4 +1,4 @@
-"""What XLA is told when it compiles a step for the CPU."""
+"""The compiler options for steps on the CPU."""
 
 from mtpret_jax.cpu import devices
 
@@ -8,5 +8,5 @@ MEMORY_FIRST: dict[str, str | bool] = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_
 
 
 def choose_options() -> dict[str, str | bool]:
-  """XLA's compiler options for the devices there are."""
+  """XLA's compiler options for the devices of this process."""
   return MEMORY_FIRST if devices.has_device_per_core() else {}

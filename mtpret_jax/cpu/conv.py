@@ -1,12 +1,12 @@
 """Convolutions and their gradients in the formulations that XLA's CPU backend runs fastest.
 
-What makes XLA slow here when it is left alone:
+What makes XLA slow here by default:
 
-- It fuses the batch norm and ReLU before a kernel gradient into that gradient's transposition, and computes them again
-  for each pixel.
-- A convolution of a small map mostly multiplies by its padding, and has a fraction of the speed of a matrix product.
+- It fuses the batch norm and ReLU that feed a kernel gradient into the transposition for that gradient, and so
+  recomputes them for each pixel.
+- A convolution of a small map multiplies mostly padding, and runs at a fraction of the speed of a matrix product.
 
-docs/performance.md has what each formulation gains.
+docs/performance.md shows the speed-up of each formulation.
 
 Letters: B images, H rows, W columns, C input channels, D output channels; h w rows and columns of the kernel, or of the
 output.
@@ -22,14 +22,17 @@ from jax.sharding import PartitionSpec as P
 
 from mtpret_jax.cpu import winograd
 
-SMALL_MAP = 4       # rows; the convolution of such a map, and the gradient of its images, go tap by tap
-TINY_MAP = 2        # rows of the output; the kernel's gradient goes tap by tap, too
-MIN_CHANNELS = 128  # from which Winograd's form of the kernel's gradient is faster
+# Rows of a map, up to which the convolution and the gradient of its images are computed tap by tap.
+SMALL_MAP = 4
+# Rows of the output, up to which the gradient of the kernel is computed tap by tap as well.
+TINY_MAP = 2
+# Channels from which Winograd's form of the gradient of the kernel is faster.
+MIN_CHANNELS = 128
 
 
 def convolve_on_devices(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
-  """`convolve`, in which each device convolves its own images. Otherwise XLA would split the loops below in its own way
-  and move images between devices."""
+  """Runs `convolve` on each device's own images. Otherwise XLA would split the loops below in its own way and move
+  images between devices."""
   mesh = find_mesh(images_BHWC)
   if mesh is None:
     return convolve(images_BHWC, kernel_hwCD, stride, dilation)
@@ -40,7 +43,7 @@ def convolve_on_devices(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: 
 
 def gradients_on_devices(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_BhwD: jax.Array, stride: int,
                          dilation: int) -> tuple[jax.Array, jax.Array]:
-  """`compute_gradients`, in which each device takes its own images. The kernel's gradient is summed over devices."""
+  """Runs `compute_gradients` on each device's own images. The kernel's gradient is summed over devices."""
   mesh = find_mesh(images_BHWC)
   if mesh is None:
     return compute_gradients(images_BHWC, kernel_hwCD, gradient_BhwD, stride, dilation)
@@ -155,7 +158,7 @@ def kernel_gradient_transposed(images_BHWC: jax.Array, gradient_BhwD: jax.Array,
 
 def channels_first(images_BHWC: jax.Array) -> jax.Array:
   """(C, H, W, B), transposed in a loop over rows. The loop keeps XLA from fusing what computes the images into the
-  transposition, pixel by pixel. An optimization barrier does not: XLA removes it before the CPU backend fuses."""
+  transposition, pixel by pixel. An optimisation barrier would not help: XLA removes it before the CPU backend fuses."""
   batch, height, width, channels = images_BHWC.shape
 
   def transpose_row(row: jax.Array, out_CHWB: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
 Most operations of a training step are too short to be worth splitting over cores. Where a batch has several batch-norm
 groups, each core instead takes whole groups, as a TPU chip would. The result does not depend on the number of devices,
-except for the order in which floats are added. docs/performance.md has the gain.
+except for the order in which floats are added. docs/performance.md shows the speed-up.
 """
 
 import os

@@ -1,12 +1,13 @@
 """How this program gets memory from the kernel and gives it back. Linux with glibc only; elsewhere nothing is done.
 
 Large pages: a step on a CPU needs hundreds of MB of temporary memory, which glibc takes from the kernel for each step
-and gives back after it. In pages of 4 KB that is a hundred thousand page faults a step, in pages of 2 MB a few hundred
-(docs/performance.md). glibc asks for large pages only if its tunables say so when the program starts.
+and gives back after it. With pages of 4 KB that causes a hundred thousand page faults per step; with pages of 2 MB, a
+few hundred (docs/performance.md). glibc reads its tunables only when a program starts, so `restart_with_tunables` sets
+them and starts the program again.
 
 Arenas: glibc keeps up to 64 MB of freed memory at the end of each of its arenas, and makes up to eight arenas a core.
 The threads of a checkpoint's save may take hundreds of MB from any of them. With one arena a core this stays bounded
-(docs/reliability.md). With a single arena, the cores would wait for each other's use of it.
+(docs/reliability.md). With a single arena, the cores would contend for it.
 """
 
 import ctypes
@@ -31,15 +32,15 @@ def restart_with_tunables() -> None:
 
 
 def add_tunables(environment: Mapping[str, str]) -> dict[str, str]:
-  """The variable to add to `environment`: what it already sets, then what is missing. {} if nothing is missing."""
+  """{GLIBC_TUNABLES: its present value plus the missing tunables}, to add to `environment`; {} if none is missing."""
   given = environment.get(VARIABLE, '')
   missing = [f'{name}={value}' for name, value in list_tunables().items() if name not in given]
   return {VARIABLE: ':'.join([given] * bool(given) + missing)} if missing else {}
 
 
 def list_tunables(page_policy: pathlib.Path = PAGE_POLICY) -> dict[str, int]:
-  """{name: value} of the tunables that have an effect here. Large pages need a kernel that gives them to programs that
-  ask, and only to these; every C library but a recent glibc has neither tunable."""
+  """{name: value} of the tunables that have an effect here. Large pages need a kernel with the page policy 'madvise',
+  which gives them only to programs that ask. Only glibc 2.35 and later has both tunables."""
   name, version = platform.libc_ver()
   if name != 'glibc' or tuple(map(int, version.split('.')[:2])) < MIN_GLIBC:
     return {}

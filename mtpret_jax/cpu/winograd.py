@@ -3,7 +3,7 @@ Gray, "Fast algorithms for convolutional neural networks" (CVPR 2016).
 
 An output of 2 x 2 pixels depends on a tile of 4 x 4 input pixels; neighbouring tiles overlap by two. Tiles, kernel and
 outputs are each transformed by a small matrix from both sides. In between, 16 matrix products replace the convolution.
-Results differ from those of a direct convolution by 5e-7 of the largest.
+Results differ from those of a direct convolution by about 5e-7 of the largest value.
 
 Letters: B images, H rows, W columns, C input channels, D output channels. A *table* is a list of 4 x 4, 3 x 3 or 2 x 2
 arrays: the array at (i, j) holds pixel (i, j) of every tile, kernel or output.
@@ -23,7 +23,7 @@ KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))   # G
 RESULT = ((1, 1, 1, 0), (0, 1, -1, -1))                              # A^T
 TILES = 1024          # tiles that are computed at once, of one image or a few, so that they stay in the cores' caches
 CHANNELS = 64, 512    # with fewer or more, the transforms cost more than they save
-PRODUCTS = 2 ** 22    # input channels x output channels x tiles, below which the longer compilation does not pay
+PRODUCTS = 2 ** 22    # input channels x output channels x tiles; below this, the longer compilation does not pay off
 
 
 def suits(images_BHWC: jax.Array, out: int) -> bool:

@@ -1,8 +1,8 @@
 """Sources, mixed and shuffled -> a stream of (task, batch) that can start at any step.
 
 Everything is a random-access `grain.MapDataset`: each source is shuffled and repeated, the sources are mixed, records
-are decoded and batched, and last each process takes its share of the batches. So the batch of step n is a function of
-n. A run needs to remember only its step, and it resumes on any number of processes.
+are decoded and batched, and finally each process takes its share of the batches. So the batch of step n is a function
+of n. A run needs to remember only its step, and it resumes on any number of processes.
 
 A batch of stage 1 has `query` and `key` (B, size, size, 1) uint8 and `source` (B,) int32; see `make_moco_batches`.
 A batch of stages 2 and 3 has `image` (B, size, size, 1) uint8 and the label's fields; see `tasks/dataset.py:read_row`.
@@ -48,7 +48,7 @@ def weigh_sources(sources: Sequence[Source], weights: str) -> list[float]:
 def mix_sources(sources: Sequence[Source], weights: str, seed: int) -> grain.MapDataset:
   """An endless, shuffled dataset of (index of the source, record).
 
-  An image comes again only after all others of its source.
+  No image is repeated until all others of its source have been drawn.
   """
   parts = [shuffle_source(source.records, seed + index).map(functools.partial(add_index, index))
            for index, source in enumerate(sources)]
@@ -71,14 +71,14 @@ def read_image(size: int, indexed: tuple[int, Mapping[str, Any]]) -> dict[str, A
 
 def make_moco_batches(sources: Sequence[Source], config: ConfigDict, *, process: int = 0,
                       processes: int = 1) -> grain.MapDataset:
-  """The batches of stage 1 as ('moco', batch), one per step; of each, the rows of one process.
+  """The batches of stage 1 as ('moco', batch), one per step, each with only the rows of this process.
 
   A batch has `query` and `key` (B, size, size, 1) uint8, the same images in two orders (ShuffleBN,
   `shuffle_bn.shuffle_keys`), and `source` (B,) int32, the index of each query's dataset.
   """
   rows = config.batch // processes
-  # Every process cuts the same sequence into parts of `rows` and takes each `processes`-th part. Together they have the
-  # batch that a single process would read.
+  # Every process cuts the same sequence into parts of `rows` and takes every `processes`-th part. Together, the parts
+  # of a step are the batch that a single process would read.
   records = mix_sources(sources, config.data.weights, config.seed)
   batches = records.map(functools.partial(read_image, config.data.size)).batch(rows)
   return batches[process::processes].map(functools.partial(pair_views, config.moco))
@@ -113,7 +113,7 @@ class VisitBatches:
 
 def make_visit_batches(plan: Plan, sources: Mapping[str, Source], readers: Mapping[str, Reader], config: ConfigDict, *,
                        process: int = 0, processes: int = 1) -> grain.MapDataset:
-  """The batches of stages 2 and 3 as (task, batch), one per step of the plan; of each, the rows of one process.
+  """The batches of stages 2 and 3 as (task, batch), one per step of the plan, each with only the rows of this process.
 
   `readers[task]` makes a row of a batch from a record of `sources[task]`. A batch of a joint step has every task's
   fields as 'task/field'.
@@ -186,7 +186,7 @@ def stream(batches: grain.MapDataset, start: int, config: ConfigDict) -> Iterato
 
 def fingerprint(sources: Sequence[Source], config: ConfigDict) -> dict[str, Any]:
   """Everything that determines the state after each step, as a flat dict: the datasets, and all config fields except
-  INCIDENTAL. A run resumes only if it is unchanged."""
+  INCIDENTAL. A run resumes only if its fingerprint is unchanged."""
   datasets = {f'data.{source.name}': f'{source.version} {source.split} by {source.split_rule} {len(source)} images '
                                      f'{source.about.get("archive", {}).get("sha256", "")[:12]}'.strip()
               for source in sources}
@@ -195,8 +195,8 @@ def fingerprint(sources: Sequence[Source], config: ConfigDict) -> dict[str, Any]
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Nested fields as {'outer.inner': value}, with lists in place of tuples. 'tasks' is also the list of their names,
-  because the visits depend on their order."""
+  """Nested fields as {'outer.inner': value}, with lists in place of tuples. The key 'tasks' holds the list of task
+  names, because the visits depend on their order."""
   flat: dict[str, Any] = {}
   for name, value in fields.items():
     if isinstance(value, dict):

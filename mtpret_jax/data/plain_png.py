@@ -30,7 +30,7 @@ def read(encoded: bytes) -> np.ndarray | None:
 
 
 def join_chunks(encoded: bytes) -> bytes:
-  """The zlib stream, which is spread over IDAT chunks; empty if there are chunks of other kinds, such as notes."""
+  """The zlib stream, which is spread over IDAT chunks; empty if there are chunks of other kinds, such as text."""
   offset, parts, view = HEADER_BYTES, [], memoryview(encoded)
   while (kind := encoded[offset + 4:offset + 8]) == b'IDAT':
     length, = struct.unpack_from('>I', encoded, offset)

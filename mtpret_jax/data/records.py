@@ -16,7 +16,8 @@ UNANNOTATED = 255  # in masks as builders write them; -1 in batches
 
 
 def decode_image(encoded: bytes, size: int) -> np.ndarray:
-  """PNG or JPEG bytes -> (S, S, 1) uint8. The image is squashed to the square: padding would tell datasets apart."""
+  """PNG or JPEG bytes -> (S, S, 1) uint8. The image is stretched to a square, because padding would reveal the dataset
+  to the network."""
   pixels = decode_grey(encoded)
   if pixels.shape != (size, size):
     shrinking = pixels.shape[0] * pixels.shape[1] > size * size
@@ -25,7 +26,7 @@ def decode_image(encoded: bytes, size: int) -> np.ndarray:
 
 
 def decode_mask(encoded: bytes, size: int) -> np.ndarray:
-  """PNG bytes -> (S, S) uint8, 255 where not annotated. Squashed as `decode_image` does, by nearest neighbour."""
+  """PNG bytes -> (S, S) uint8, 255 where not annotated. Stretched as by `decode_image`, but by nearest neighbour."""
   pixels = decode_grey(encoded)
   if pixels.shape != (size, size):
     # NEAREST_EXACT samples at pixel centres, as INTER_AREA and INTER_LINEAR do; INTER_NEAREST is off by half a pixel.
@@ -39,7 +40,8 @@ def decode_grey(encoded: bytes) -> np.ndarray:
   if pixels is None:
     pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
   if pixels is None:
-    raise ValueError('a stored image does not decode: the prepared dataset is damaged; build it again with --overwrite')
+    raise ValueError('a stored image cannot be decoded, so the prepared dataset is damaged: build it again with '
+                     'python -m tfds_builders.build NAME --overwrite')
   return pixels
 
 

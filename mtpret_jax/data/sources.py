@@ -33,7 +33,7 @@ class Source:
   """One split of a prepared dataset.
 
   Attributes:
-    name: of the dataset.
+    name: the name of the dataset.
     split: train, validation or test.
     version: of the prepared dataset, such as 1.0.0.
     about: the builder's metadata of the whole dataset: names of findings, unit of the value, mask and box classes.
@@ -54,7 +54,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecords:
-  """Records reduced to their encoded image and its name. To parse all fields takes TFDS five times as long."""
+  """Records reduced to their encoded image and its name. Parsing all fields would take TFDS five times as long."""
 
   raw: Sequence[bytes]
 
@@ -125,14 +125,14 @@ def read_positions(folder: pathlib.Path, name: str, split: str, split_rule: str,
                    fraction: float) -> list[tuple[str, int]]:
   """[(stored split, position)] of the records in `split` by `split_rule`, from the builder's index.csv.
 
-  With a `fraction`, only those of the patients whose hashes come first, at least one patient.
+  With a `fraction` below 1, only the records of the patients whose hashes sort first; at least one patient.
   """
   with open(folder / 'index.csv', newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))
   chosen = [row for row in rows if (row['split'] if split_rule == 'patient' else row[split_rule]) == split]
   if not chosen:
     there = sorted({row[split_rule] for row in rows} - {''})
-    raise MissingSplit(f'{name} has no {split} images by the rule {split_rule!r}'
+    raise MissingSplit(f'{name} has no {split} images under the split rule {split_rule!r}'
                        f'{", only " + " and ".join(there) if there else " at all"}: try --config.data.split=patient')
   # Ordered by a hash, not by a random draw: the patients of 10 % are then a subset of those of 20 %.
   patients = sorted({row['patient'] for row in chosen}, key=lambda patient: hashlib.sha256(patient.encode()).digest())

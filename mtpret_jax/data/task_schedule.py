@@ -1,8 +1,9 @@
-"""The schedule of stage 2: which task at which step. A function of the step, so a run resumes from its step alone.
+"""The schedule of stage 2: which task at which step. It is a function of the step, so a run resumes from its step
+number alone.
 
 A visit is a number of steps on one task; a round visits every task. MUSCLE's "cyclic and reshuffled learning schedule"
 is `cyclic_reshuffled`; its ablation MUSCLE-- has neither the schedule nor cross-task memory, and is `sequential` here.
-That a visit has a configured number of steps is our choice; in the papers, as far as known, it is one epoch.
+The configurable length of a visit is our choice; in the papers, as far as we know, it is one epoch.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-JOINT = 'joint'  # the only task of the order of that name: each step is on all tasks at once
+JOINT = 'joint'  # an order, and the name of its only task: each step is on all tasks at once
 ORDERS = ('cyclic_reshuffled', 'cyclic', 'sequential', JOINT)
 
 
@@ -71,7 +72,7 @@ def make_plan(lengths: Mapping[str, int], rounds: int, order: str, seed: int) ->
     ValueError: unknown order.
   """
   if order not in ORDERS:
-    raise ValueError(f'unknown order {order!r}; have {", ".join(ORDERS)}')
+    raise ValueError(f'unknown order {order!r}: choose one of {", ".join(ORDERS)}')
   tasks = list(lengths)
   if order == JOINT:
     steps = max(1, round(sum(lengths.values()) / len(tasks)))

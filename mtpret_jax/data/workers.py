@@ -19,7 +19,7 @@ def set_up(*_: Any) -> None:
 
 
 def end_with_parent() -> None:
-  """Waits for the parent process and ends this one without cleaning up: nobody would read what it still has."""
+  """Waits for the parent process to end, then ends this one without cleaning up: nobody would read its batches."""
   parent = multiprocessing.parent_process()
   if parent is not None:
     parent.join()

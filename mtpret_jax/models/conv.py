@@ -1,7 +1,7 @@
 """Convolution without bias.
 
-The plain formulation here runs on TPUs and GPUs. On CPUs `mtpret_jax.cpu` replaces it by faster ones that compute the
-same sums in another order.
+The plain implementation here runs on TPUs and GPUs. On CPUs, `mtpret_jax.cpu` replaces it with faster ones, which
+compute the same sums in another order.
 
 Letters: B images, H rows, W columns, C input channels, D output channels; h w rows and columns of the kernel, or of the
 output.
@@ -55,8 +55,8 @@ def convolve(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilati
 
 
 def drop_unused_taps(kernel_hwCD: jax.Array, sides: tuple[int, ...], dilation: int) -> jax.Array:
-  """Keeps only the middle tap along an axis where all others fall into the padding for every pixel. DeepLab's dilation
-  of 36 on a map of 32 x 32 is then a 1 x 1 convolution, and costs a ninth."""
+  """Along an axis on which all other taps fall into the padding for every pixel, keeps only the middle tap. DeepLab's
+  dilation of 36 on a map of 32 x 32 is then a 1 x 1 convolution, and costs a ninth."""
   for axis, side in enumerate(sides):
     middle = kernel_hwCD.shape[axis] // 2
     if dilation >= side:
@@ -64,8 +64,8 @@ def drop_unused_taps(kernel_hwCD: jax.Array, sides: tuple[int, ...], dilation: i
   return kernel_hwCD
 
 
-# jax would derive the gradients from the formulation of the forward pass. A custom rule, because the fastest gradients
-# on CPUs have formulations of their own.
+# By default, jax derives the gradients from the forward pass. A custom rule is needed because the fastest gradients on
+# CPUs have implementations of their own.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def compute(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
   return run_on_backend('convolve', convolve_plainly, stride, dilation, images_BHWC, kernel_hwCD)
@@ -84,7 +84,7 @@ compute.defvjp(compute_forward, compute_backward)
 
 def run_on_backend(operation: str, plainly: Callable, stride: int, dilation: int, *arrays: jax.Array) -> Any:
   """Runs `plainly`, or on CPUs what is installed in its place. jax decides when it lowers the program: a program for a
-  TPU that is compiled on a CPU has the plain formulation."""
+  TPU that is compiled on a CPU has the plain implementation."""
   implementation = backend.find(operation, plainly)
   if implementation is plainly:
     return plainly(*arrays, stride, dilation)
@@ -93,8 +93,8 @@ def run_on_backend(operation: str, plainly: Callable, stride: int, dilation: int
 
 
 def convolve_plainly(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
-  """One convolution of XLA; a 1 x 1 convolution is a matrix product over the pixels. Not at stride 2, because XLA for
-  GPUs fails when it fuses the strided slice into the product (jax 0.10.2, openxla/xla issue 47381)."""
+  """A single XLA convolution. A 1 x 1 convolution at stride 1 is a matrix product over the pixels; not at stride 2,
+  because XLA for GPUs fails when it fuses the strided slice into the product (jax 0.10.2, openxla/xla issue 47381)."""
   if kernel_hwCD.shape[:2] == (1, 1) and stride == 1:
     return images_BHWC @ kernel_hwCD[0, 0]
   padding = [(dilation * (size // 2),) * 2 for size in kernel_hwCD.shape[:2]]

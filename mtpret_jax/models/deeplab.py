@@ -1,7 +1,7 @@
 """DeepLab-V3 (Chen et al. 2017, "Rethinking atrous convolution"): the head of torchvision's `deeplabv3_resnet50`.
 
-It reads the trunk's last map at output stride 8 (torchvision's choice) or 16. Batch norm is over groups as in the
-trunk, so nothing crosses devices.
+It reads the trunk's last map at output stride 8 (torchvision's choice) or 16. Batch norm is over groups, as in the
+trunk, so it needs no communication between devices.
 
 Letters: B images, H W rows and columns of the image, h w those of the map, C channels, T classes.
 """
@@ -63,7 +63,7 @@ class DeepLab(nnx.Module):
     dilations: of ASPP's 3 x 3 convolutions, px of the map. (12, 24, 36) at output stride 8, half of that at 16.
 
   `groups` is the number of batch-norm groups, None for inference. While training, a group needs two images or more,
-  because image pooling leaves one value per image to normalise. `rng` draws the dropout, None for inference.
+  because image pooling leaves one value per image to normalise. `rng` is the key for dropout, None for inference.
   """
 
   def __init__(self, channels: int, classes: int, *, width: int, dilations: Sequence[int], rngs: nnx.Rngs) -> None:
@@ -81,7 +81,7 @@ class DeepLab(nnx.Module):
 
 
 def dropout(images: jax.Array, rng: jax.Array) -> jax.Array:
-  """Sets a share DROPOUT of the values to zero and scales up the others, so that the mean stays."""
+  """Sets a share DROPOUT of the values to zero and scales up the others, so that the mean is preserved."""
   keep = jax.random.bernoulli(rng, 1 - DROPOUT, images.shape)
   return jnp.where(keep, images / (1 - DROPOUT), 0)
 

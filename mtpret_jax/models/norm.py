@@ -69,8 +69,8 @@ def group_statistics(images_BHWC: jax.Array, groups: int, shift_C: jax.Array) ->
   images are first shifted by `shift_C`, a guess of the mean: here the running mean.
   """
   def average(images_BHWC: jax.Array) -> jax.Array:
-    # Sum over pixels first, then cut into groups. To reshape the images themselves would keep XLA from fusing this with
-    # the convolution before it: a fifth more memory traffic on a TPU.
+    # Sum over pixels first, then cut into groups. Reshaping the images themselves would keep XLA from fusing this with
+    # the convolution before it, which costs a fifth more memory traffic on a TPU.
     return images_BHWC.mean((1, 2)).reshape(groups, -1, images_BHWC.shape[-1]).mean(1)
 
   shifted = images_BHWC.astype(jnp.float32) - expand_rank(shift_C, 4)

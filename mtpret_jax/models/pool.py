@@ -1,10 +1,10 @@
 """The max pool of the stem and the mean over a map.
 
-The pool has two formulations with the same result and the same gradient; each backend gets the faster one. It is not
-among the overrides for CPUs, because GPUs use the same one as CPUs.
+The pool has two formulations with the same result and the same gradient; each backend gets the faster one. The choice
+is made here and not in the overrides for CPUs, because GPUs and CPUs use the same formulation.
 
-Letters: B images, H rows, W columns, C channels; h w rows and columns of the output; a b the row and the column within
-the two rows and two columns that an output pixel is centred on.
+Letters: B images, H rows, W columns, C channels; h w rows and columns of the output; a b the row and the column (0 or
+1) within the 2 x 2 input pixels of an output pixel.
 """
 
 import functools
@@ -19,7 +19,7 @@ NO_PLACE = 9    # not a place in a window: these are numbered 0 to 8, row by row
 
 def pool_max(images_BHWC: jax.Array) -> jax.Array:
   """3 x 3 maximum at stride 2, padded by one: (B, ceil(H / 2), ceil(W / 2), C). No value may be negative (call it after
-  ReLU). Of equal pixels in a window, the first gets the gradient, as in PyTorch."""
+  ReLU). If pixels of a window are equal, the first gets the gradient, as in PyTorch."""
   return jax.lax.platform_dependent(images_BHWC, tpu=pool_windows, default=pool_pairs)
 
 
@@ -53,7 +53,8 @@ def find_largest(images_BHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def max_along(images: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-  """(the maximum of three neighbours along `axis` at stride 2, which of them it is): the first of equal ones."""
+  """(the maximum of three neighbours along `axis` at stride 2, the index of that neighbour). The first one wins a
+  tie."""
   neighbours = split_pairs(images, axis)
   largest, which = neighbours[0], jnp.zeros(neighbours[0].shape, jnp.int8)
   for place in (1, 2):

@@ -8,8 +8,8 @@ stages keep the size of the map and dilate their convolutions instead (torchvisi
 Every second pixel of such a map equals the map of the strided stage. torchvision dilates ResNet-50 only; for
 `BasicBlock`, the same rule dilates both 3 x 3 convolutions.
 
-A further ResNet is one line in LAYERS. To have it tested, add its name in `tests/reference/resnet_torch.py`, record the
-fixture and add the name in `tests/models/test_resnet.py`.
+To add another ResNet, add a line to LAYERS. To test it, add its name to `tests/reference/resnet_torch.py`, record the
+fixture with `python -m tests.reference.resnet_torch`, and add the name to `tests/models/test_resnet.py`.
 
 Letters: B images, H rows, W columns, C channels.
 """
@@ -38,7 +38,8 @@ class BlockShape:
 def shape_block(stage: int, index: int, output_stride: int) -> BlockShape:
   """The shape of block `index` of `stage`.
 
-  The first block of stages 1 to 3 halves the map. Where that would exceed `output_stride`, it doubles the dilation.
+  The first block of stages 1 to 3 (counted from 0) halves the map. Where the stride would then exceed `output_stride`,
+  the block doubles the dilation instead.
   """
   stride_in, stride_out = 2 ** max(stage + 1, 2), 2 ** (stage + 2)  # of the undilated trunk
   dilation_in, dilation_out = (max(stride // output_stride, 1) for stride in (stride_in, stride_out))
@@ -138,7 +139,7 @@ class ResNet(nnx.Module):
     block, depths = LAYERS[name]
     self.conv1 = Conv(1, 64, 7, rngs=rngs)
     self.norm1 = BatchNorm(64)
-    channels, stages = 64, []  # `channels` runs along: what the next block gets
+    channels, stages = 64, []  # `channels` is the number of channels that the next block gets
     for width, depth in zip(WIDTHS, depths, strict=True):
       blocks = []
       for _ in range(depth):

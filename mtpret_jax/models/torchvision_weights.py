@@ -1,9 +1,10 @@
-"""The trunk from and to files with torchvision's parameter names, such as torchvision's own weights or MoCo's release.
+"""Imports and exports the trunk as files with torchvision's parameter names, such as torchvision's own weights or
+MoCo's release.
 
-Our trunk differs from torchvision's in three mechanical ways: the names of parameters (`name_in_torch`), the order of a
-kernel's axes (`to_torch`, `from_torch`), and the stem, which has one grey input channel (`import_trunk`,
-`export_trunk`). The grey stem is exact: on a grey image repeated over three channels, a convolution sees the sum of its
-three kernels. Arrays in and out are NumPy's.
+Our trunk differs from torchvision's in three ways that can be converted exactly: the names of parameters
+(`name_in_torch`), the order of a kernel's axes (`to_torch`, `from_torch`), and the stem, which has one grey input
+channel (`import_trunk`, `export_trunk`). The grey stem is exact: on a grey image repeated over three channels, a
+convolution sees the sum of its three kernels. Arrays in and out are NumPy's.
 """
 
 import functools
@@ -45,7 +46,7 @@ def import_trunk(source: Path | Mapping[str, np.ndarray], name: str) -> Trees:
   channels. The classifier `fc.*` is left out.
 
   Raises:
-    ValueError: a parameter is missing, superfluous, of another shape or not finite; the message names the first one.
+    ValueError: a parameter is missing, unexpected, of the wrong shape or not finite; the message names the first one.
   """
   weights = select_encoder(source if isinstance(source, Mapping) else read(source))
   if STEM in weights and weights[STEM].ndim == 4 and weights[STEM].shape[1] == 3:
@@ -54,7 +55,7 @@ def import_trunk(source: Path | Mapping[str, np.ndarray], name: str) -> Trees:
   problem = find_mismatch(weights, params, stats)
   if problem:
     fits = [other for other in LAYERS if not find_mismatch(weights, *trunk_shapes(other))]
-    remedy = f"these are the weights of a {fits[0]}: set config.trunk='{fits[0]}'" if fits else (
+    remedy = f'these are the weights of a {fits[0]}: set --config.trunk={fits[0]}' if fits else (
       f'give the state dict of a torchvision {name}')
     raise ValueError(f'{problem}; {remedy}')
 
@@ -138,10 +139,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
       slices = {name: file.get_slice(name) for name in file.keys()}
       size = sum(math.prod(part.get_shape()) for part in slices.values())
       if 2 * size > MAX_BYTES:
-        raise ValueError(f'holds {size:,} numbers, too many for a trunk: give a file with the weights alone')
+        raise ValueError(f'it holds {size:,} numbers, too many for a trunk: give a file with only the weights')
       odd = next((name for name, part in slices.items() if part.get_dtype() not in FLOATS | INTEGERS), None)
       if odd is not None:
-        raise ValueError(f'{show(odd)} is of type {slices[odd].get_dtype()}, must be one of '
+        raise ValueError(f'{show(odd)} is of type {slices[odd].get_dtype()}, but must be one of '
                          f'{", ".join(sorted(FLOATS))}')
       return {name: file.get_tensor(name) for name, part in slices.items() if part.get_dtype() in FLOATS}
   # A hostile file raises errors of safetensors or NumPy, or a Rust panic, which is not an Exception.
@@ -157,9 +158,12 @@ def select_encoder(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   queries = [prefix for prefix in prefixes if prefix.endswith('encoder_q.')]
   if len(prefixes) > 1 and len(queries) == 1:
     prefixes = queries
-  if len(prefixes) != 1:
-    raise ValueError(f'{len(prefixes)} encoders in the file (parameters that end in {LANDMARK}: prefixes '
-                     f'{show(prefixes)}), must be one, or one that ends in encoder_q.: remove the others')
+  if not prefixes:
+    raise ValueError(f'the file has no encoder, because no parameter name ends in {LANDMARK}: give the state dict of a '
+                     f'torchvision ResNet')
+  if len(prefixes) > 1:
+    raise ValueError(f'the file has {len(prefixes)} encoders (names that end in {LANDMARK}, with the prefixes '
+                     f"{show(prefixes)}): keep only one, or name one of them 'encoder_q.'")
   bare = {name.removeprefix(prefixes[0]): value for name, value in weights.items() if name.startswith(prefixes[0])}
   ignored = [name for name in bare if name.startswith('fc.')]
   if ignored:
@@ -172,7 +176,7 @@ def select_encoder(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def trunk_shapes(name: str) -> Trees:
   """(params, stats) of trunk `name` as shapes; computes nothing."""
   if name not in LAYERS:
-    raise ValueError(f'unknown trunk {name!r}; have {", ".join(LAYERS)}')
+    raise ValueError(f'unknown trunk {name!r}: choose one of {", ".join(LAYERS)}')
   trunk = nnx.eval_shape(lambda: ResNet(name, rngs=nnx.Rngs(0)))
   return nnx.to_pure_dict(nnx.state(trunk, nnx.Param)), nnx.to_pure_dict(nnx.state(trunk, nnx.BatchStat))
 
@@ -185,9 +189,9 @@ def find_mismatch(weights: Mapping[str, np.ndarray], params: Mapping[str, Any], 
     if name not in weights:
       return f'{name} of shape {shape} is missing from the weights'
     if weights[name].shape != shape:
-      return f'{name} has shape {weights[name].shape}, must have {shape}'
+      return f'{name} has shape {weights[name].shape}, but must have {shape}'
   spare = next((name for name in weights if name not in expected), None)
-  return None if spare is None else f'{show(spare)[1:-1]} of shape {weights[spare].shape} has no place in the trunk'
+  return None if spare is None else f'{show(spare)[1:-1]} of shape {weights[spare].shape} does not belong to the trunk'
 
 
 def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

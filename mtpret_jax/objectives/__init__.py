@@ -1,4 +1,4 @@
-"""An objective: what a batch costs, and what it changes besides the weights.
+"""An objective: the loss of a batch, and what a step changes besides the weights.
 
     moco.py       stage 1: MD-MoCo
     multitask.py  stages 2 and 3: one trunk, a head per task, cross-task memory
@@ -21,12 +21,12 @@ Trunk = tuple[dict[str, Any], dict[str, Any]]  # (params, running statistics) of
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """What `step.py` needs to know of a stage.
+  """What `step.py` needs to know about a stage.
 
   Attributes:
     init: (rng, trunk=None) -> (params, carry), with the weights of `trunk` if given.
-    loss: (task, params, carry, batch, step, rng) -> (loss, (carry, measures)). A pure function; `rng` is new in each
-      step, the returned carry is that of the next step.
+    loss: (task, params, carry, batch, step, rng) -> (loss, (carry, measures)). A pure function. `rng` is new in each
+      step; the returned carry is the input of the next step.
     parts: {task: the parts of `params` that a step on this task updates}.
   """
 

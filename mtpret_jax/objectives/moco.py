@@ -3,13 +3,13 @@
 A query and a key are two random views of one radiograph. The query encoder learns to tell the key of its image from the
 keys of earlier batches, which are in a queue. The key encoder is a moving average of the query encoder.
 
-In one step: the key encoder moves towards the query encoder, encodes the keys, the query encoder encodes the queries,
-InfoNCE compares them, and the keys replace the oldest ones in the queue.
+In one step, the key encoder moves towards the query encoder and encodes the keys, the query encoder encodes the
+queries, InfoNCE compares the two, and the keys replace the oldest ones in the queue.
 
 Differences from facebookresearch/moco:
-- Batch norm is over groups of the batch (`models/norm.py`), and ShuffleBN is done by the host (`data/shuffle_bn.py`):
-  keys arrive in another order than their queries, and `gather_keys` puts their embeddings back.
-- `negatives='same_source'` compares with keys of the query's own dataset only. So to tell a hand from a chest, or one
+- Batch norm is over groups of the batch (`models/norm.py`), and ShuffleBN is done on the host (`data/shuffle_bn.py`):
+  keys arrive in another order than their queries, and `gather_keys` restores the order of their embeddings.
+- `negatives='same_source'` compares with keys of the query's own dataset only. So telling a hand from a chest, or one
   scanner from another, does not lower the loss.
 
 Letters: B images, K queue length, D embedding dimensions, L logits per query (1 + K).
@@ -79,7 +79,7 @@ def make_encoder(config: ConfigDict) -> tuple[Callable[[jax.Array], tuple[Params
 
 def init(config: ConfigDict, init_encoder: Callable, rng: jax.Array,
          trunk: Trunk | None = None) -> tuple[Params, Carry]:
-  """The query encoder's params, and a carry with an equal key encoder and a queue of random unit vectors."""
+  """The query encoder's params, and a carry with an identical key encoder and a queue of random unit vectors."""
   rng_encoder, rng_queue = jax.random.split(rng)
   params, stats = init_encoder(rng_encoder)
   if trunk is not None:
@@ -100,7 +100,7 @@ def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, ca
   """InfoNCE of the queries against their keys and the queue.
 
   Measures: `accuracy`, how often a query is closest to its own key; `agreement`, the mean cosine of query and key;
-  `spread` of the queries on the sphere in 0-1, which is 0 if the embedding collapses to a point.
+  `spread`, from 0 to 1, of the queries on the unit sphere; 0 if the embedding has collapsed to a point.
   """
   moco = config.moco
   groups = len(batch['query']) // moco.group  # batch-norm groups
@@ -140,7 +140,7 @@ def update_key_encoder(key_params: Params, query_params: Params, momentum: float
 
 
 def gather_keys(key_BD: jax.Array, source_B: jax.Array, moco: ConfigDict) -> tuple[jax.Array, jax.Array]:
-  """Undoes ShuffleBN: (keys in the order of their queries, sources), both on every device, which the queue needs.
+  """Undoes ShuffleBN: (keys in the order of their queries, sources). Both are on every device, as the queue needs them.
 
   Keys and sources travel as one array, so the step has one all-gather; once gathered, the reordering is local.
   """

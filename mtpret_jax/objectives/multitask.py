@@ -4,8 +4,8 @@ Stage 2 is multitask continual learning: the trunk visits one task after another
 fine-tunes the trunk on one task.
 
 Cross-task memory is an L2-SP penalty (Li, Grandvalet and Davoine 2018), `l2_sp_penalty`: it pulls the trunk towards an
-anchor, which is the trunk at the end of the previous visit. That MUSCLE's "cross-task memorization" is this penalty is
-our inference, and its strength is our choice. Heads are not pulled.
+anchor, which is the trunk at the end of the previous visit. We infer that MUSCLE's "cross-task memorization" is this
+penalty; its strength is our choice. Heads are not pulled.
 
 The trunk's weights are shared, but its running statistics are kept per task by default: a mean over hands and chests
 fits neither.
@@ -75,7 +75,7 @@ def init(config: ConfigDict, tasks: Tasks, build: Callable, rng: jax.Array,
   params, stats = ({name: part[index] for name, part in parts.items()} for index in (0, 1))
   if trunk is not None:
     params[TRUNK], stats[TRUNK] = trunk
-  # Each owner starts from the same statistics, such as those of stage 1.
+  # Each task (or all together, see `list_owners`) starts from the same statistics, such as those of stage 1.
   stats[TRUNK] = {owner: stats[TRUNK] for owner in list_owners(config, tasks)}
   carry = {'stats': stats}
   if config.memory.anchor != 'none':
@@ -130,7 +130,8 @@ def compute_task_loss(config: ConfigDict, name: str, task: TaskModel, graphs: Gr
   rng_view, rng_head = jax.random.split(rng)
   batch = labelled.make_labelled_view(batch, rng_view, task_config.augment, config.dtype)
   groups = len(batch['image']) // task_config.group
-  # Modules live inside this function only. Calling them updates their running statistics, taken out again below.
+  # The modules exist only inside this function. Calling them updates their running statistics, which are taken out
+  # below.
   trunk = nnx.merge(graphs[TRUNK], params[TRUNK], stats[TRUNK][owner])
   head = nnx.merge(graphs[name], params[name], stats[name])
   # A frozen trunk runs in inference mode, so that the head trains on the features that it will get in evaluation.
@@ -144,7 +145,7 @@ def compute_task_loss(config: ConfigDict, name: str, task: TaskModel, graphs: Gr
 
 
 def take_stats(module: nnx.Module) -> dict[str, Any]:
-  """The running statistics of a module, as it has updated them in its call."""
+  """The running statistics of a module, as updated by its call."""
   return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 
@@ -162,7 +163,7 @@ def l2_sp_penalty(trunk: dict[str, Any], anchor: dict[str, Any], strength: float
   """(strength / 2 * |trunk - anchor|^2, |trunk - anchor|), over all weights, batch-norm scales and biases included."""
   squares = jax.tree.map(lambda weight, anchor_weight: jnp.square(weight - anchor_weight).sum(), trunk, anchor)
   squared = sum(jax.tree.leaves(squares), jnp.zeros(()))
-  # The root is for the log only. To differentiate it would give NaN where trunk and anchor are equal.
+  # The root is for the log only. Differentiating it would give NaN where trunk and anchor are equal.
   return 0.5 * strength * squared, jnp.sqrt(jax.lax.stop_gradient(squared))
 
 

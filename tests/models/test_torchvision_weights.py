@@ -59,13 +59,13 @@ def test_the_query_encoder_is_taken_from_mocos_release(state_dict):
 
 
 def test_two_encoders_of_unknown_roles_are_refused(state_dict):
-  with pytest.raises(ValueError, match='2 encoders in the file'):
+  with pytest.raises(ValueError, match="the file has 2 encoders .*: keep only one, or name one of them 'encoder_q.'"):
     twice = state_dict | {f'other.{name}': value for name, value in state_dict.items()}
     torchvision_weights.import_trunk(twice, 'resnet18')
 
 
 def test_a_file_without_a_trunk_is_refused():
-  with pytest.raises(ValueError, match='0 encoders in the file'):
+  with pytest.raises(ValueError, match='the file has no encoder, .*: give the state dict of a torchvision ResNet'):
     torchvision_weights.import_trunk({'fc.weight': np.zeros((10, 512))}, 'resnet18')
 
 
@@ -78,15 +78,15 @@ def test_leaving_out_the_classifier_is_logged(state_dict, caplog):
 def test_weights_of_another_trunk_are_named_with_both_shapes_and_the_remedy(state_dict):
   with pytest.raises(ValueError) as error:
     torchvision_weights.import_trunk(state_dict, 'resnet50')
-  assert str(error.value) == ('layer1.0.conv1.weight has shape (64, 64, 3, 3), must have (64, 64, 1, 1); '
-                              "these are the weights of a resnet18: set config.trunk='resnet18'")
+  assert str(error.value) == ('layer1.0.conv1.weight has shape (64, 64, 3, 3), but must have (64, 64, 1, 1); '
+                              'these are the weights of a resnet18: set --config.trunk=resnet18')
 
 
 def test_missing_and_spare_parameters_are_named(state_dict):
   short = {name: value for name, value in state_dict.items() if name != 'layer2.0.bn1.bias'}
   with pytest.raises(ValueError, match=r'layer2\.0\.bn1\.bias of shape \(128,\) is missing'):
     torchvision_weights.import_trunk(short, 'resnet18')
-  with pytest.raises(ValueError, match=r'layer9\.x of shape \(3,\) has no place in the trunk'):
+  with pytest.raises(ValueError, match=r'layer9\.x of shape \(3,\) does not belong to the trunk'):
     torchvision_weights.import_trunk(state_dict | {'layer9.x': np.zeros(3, np.float32)}, 'resnet18')
 
 

@@ -116,14 +116,14 @@ def test_a_view_is_shuffled_and_batched_like_a_stored_split_and_has_another_fing
 
 
 def test_an_empty_split_is_an_error_that_names_the_splits_with_images(prepared):
-  with pytest.raises(MissingSplit, match='no validation images by the rule .official., only test and train'):
+  with pytest.raises(MissingSplit, match='no validation images under the split rule .official., only test and train'):
     open_source('nih_chest_xray', prepared, '256', 'validation', 'official')
-  with pytest.raises(MissingSplit, match='panoramic_dental has no test images by the rule .official. at all'):
+  with pytest.raises(MissingSplit, match='panoramic_dental has no test images under the split rule .official. at all'):
     open_source('panoramic_dental', prepared, '256', 'test', 'official')
 
 
 @pytest.mark.parametrize('rule, complaint', [
-  ('image', "unknown data.split 'image'; have patient, paper, official"),
+  ('image', "unknown data.split 'image': choose one of patient, paper, official"),
   ('official', 'nih_chest_xray has no validation images')])
 def test_the_rule_of_a_run_is_checked_before_it_trains(rule, complaint, prepared, archives, tmp_path):
   command = [sys.executable, '-m', 'mtpret_jax.main', '--config=configs/pretrain.py:smoke',

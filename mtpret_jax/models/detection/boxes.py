@@ -41,8 +41,8 @@ def to_centres_and_sides(boxes_N4: jax.Array) -> tuple[jax.Array, jax.Array]:
 def encode(boxes_N4: jax.Array, anchors_N4: jax.Array, weights: Sequence[float]) -> jax.Array:
   """Box deltas (Ren et al. 2015, section 3.1.2): the regression targets that move each anchor onto its box.
 
-  (dy, dx) is the offset of the centre in anchor sides, (dh, dw) the log of the scale; both times `weights` (wy, wx, wh,
-  ww). Not finite where a box is empty.
+  (dy, dx) is the offset of the centre in anchor sides, (dh, dw) the log of the scale; all four are multiplied by
+  `weights` (wy, wx, wh, ww). Not finite where a box is empty.
   """
   centres, sides = to_centres_and_sides(boxes_N4)
   anchor_centres, anchor_sides = to_centres_and_sides(anchors_N4)
@@ -51,7 +51,8 @@ def encode(boxes_N4: jax.Array, anchors_N4: jax.Array, weights: Sequence[float])
 
 
 def decode(deltas_N4: jax.Array, anchors_N4: jax.Array, weights: Sequence[float]) -> jax.Array:
-  """The inverse of `encode`: applies the deltas to the anchors. A box gets at most 62.5 times the anchor's sides."""
+  """The inverse of `encode`: applies the deltas to the anchors. The sides of a box are at most 62.5 times those of its
+  anchor."""
   deltas_N4 = deltas_N4 / with_rank_of(weights, deltas_N4)
   anchor_centres, anchor_sides = to_centres_and_sides(anchors_N4)
   centres = deltas_N4[..., :2] * anchor_sides + anchor_centres
@@ -71,9 +72,9 @@ def clip(boxes_N4: jax.Array, image_size: tuple[float, float]) -> jax.Array:
 
 
 def top_k(scores_N: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-  """(scores, indices) of the k highest along the last axis, best first. Of equal scores the first comes first.
+  """(scores, indices) of the k highest along the last axis, best first. In a tie, the first one comes first.
 
-  A sort instead of `jax.lax.top_k`, for which XLA gathers a batch that is sharded over devices. A sort stays local.
+  Uses a sort, which stays local. For `jax.lax.top_k`, XLA would gather a batch that is sharded over devices.
   """
   indices = jax.lax.broadcasted_iota(jnp.int32, scores_N.shape, scores_N.ndim - 1)
   descending, order = jax.lax.sort((-scores_N, indices), num_keys=1)
@@ -83,14 +84,14 @@ def top_k(scores_N: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 def nms(boxes_N4: jax.Array, scores_N: jax.Array, threshold: float) -> jax.Array:
   """Greedy non-maximum suppression: (N,) bool, True for the boxes that are kept.
 
-  A box is dropped if its IoU with a kept box of higher score exceeds `threshold`. Of equal scores the first wins. A
-  score of -inf marks an empty slot, which is never kept. Keeps the same boxes as torchvision's `nms`. No further
-  leading axes: use `jax.vmap`, also over groups of boxes that must not suppress each other, such as classes.
+  A box is dropped if its IoU with a kept box of higher score exceeds `threshold`. In a tie, the first box wins. A score
+  of -inf marks an empty slot, which is never kept. Keeps the same boxes as torchvision's `nms`. No further leading
+  axes: use `jax.vmap`, also over groups of boxes that must not suppress each other, such as classes.
 
   The textbook loop visits one box after another and would take N sequential steps. Here all boxes are decided at once
   from the previous round's decisions, until nothing changes. After k rounds the k best boxes are final, so the result
-  is the greedy one. The number of rounds is the longest chain of boxes that free each other: a handful for thousands
-  of boxes.
+  is the greedy one. The number of rounds is the length of the longest chain in which dropping one box keeps the next: a
+  handful for thousands of boxes.
   """
   # Best first: a box can then be suppressed only by boxes before it, which makes `rivals` triangular.
   scores_N, order_N = top_k(scores_N, len(scores_N))

@@ -13,8 +13,8 @@ The numbers in `config`:
   rpn_proposals_train         (proposals per level before NMS, per image after it) while training
   rpn_proposals_test          the same for inference
   rpn_nms_iou                 NMS threshold for proposals
-  rpn_match_iou               (background below, object from) this IoU with an annotated box
-  rpn_sample                  (anchors per image that enter the loss, at most so many of them positive)
+  rpn_match_iou               IoU with an annotated box: (background below this, object from this on)
+  rpn_sample                  (anchors per image that enter the loss, the maximum number of positives among them)
   roi_match_iou, roi_sample   the same for proposals
   min_score                   detections below this score are dropped
   roi_nms_iou                 NMS threshold for detections of the same class
@@ -83,7 +83,8 @@ class RoIHead(nnx.Module):
 
 
 class FasterRCNN(nnx.Module):
-  """Head for `classes` of boxes on a trunk with maps of `widths` channels at strides 4, 8, 16, 32. No batch norm.
+  """Head for boxes of `classes` classes, on a trunk with maps of `widths` channels at strides 4, 8, 16, 32. No batch
+  norm.
 
   `sample_for_loss` gives what the training loss needs, `detect` gives the detections.
   """
@@ -91,7 +92,8 @@ class FasterRCNN(nnx.Module):
   def __init__(self, widths: Sequence[int], classes: int, config: ConfigDict, *, rngs: nnx.Rngs) -> None:
     sizes_per_level = {len(sizes) for sizes in config.anchor_sizes}
     if len(sizes_per_level) != 1 or len(config.anchor_sizes) != len(widths) + 1:
-      raise ValueError(f'anchor_sizes={config.anchor_sizes} must have {len(widths) + 1} levels with equally many sizes')
+      raise ValueError(f'anchor_sizes={config.anchor_sizes} must have {len(widths) + 1} levels with the same '
+                       f'number of sizes')
     self.fpn = FeaturePyramid(widths, config.width, rngs=rngs)
     self.rpn = RPNHead(config.width, sizes_per_level.pop() * len(config.aspect_ratios), rngs=rngs)
     self.roi_head = RoIHead(config.width, config.roi_hidden, classes, rngs=rngs)
@@ -192,7 +194,7 @@ def propose(objectness_BA: jax.Array, deltas_BA4: jax.Array, anchors_A4: jax.Arr
     indices.append(pad_slots(index_BN + start, slots, 0))
   score_BLN, index_BLN = jnp.stack(scores, axis=1), jnp.stack(indices, axis=1)
 
-  # Move only these anchors: there are a few thousand of them, and a hundred thousand anchors.
+  # Move only these few thousand anchors, not all hundred thousand.
   index_BQ = index_BLN.reshape(len(index_BLN), -1)
   deltas_BQ4 = jnp.take_along_axis(deltas_BA4, index_BQ[..., None], 1)
   boxes_BQ4 = boxes.clip(boxes.decode(deltas_BQ4, anchors_A4[index_BQ], RPN_WEIGHTS), image_size)

@@ -32,7 +32,8 @@ class FeaturePyramid(nnx.Module):
 
 
 def upsample(map_BHWC: jax.Array, size: Sequence[int]) -> jax.Array:
-  """Nearest neighbour by a factor of two, cropped to `size` (twice the map's size, or one less where that is odd)."""
+  """Nearest neighbour by a factor of two, cropped to `size` (twice the size of the map, or one less if the finer map
+  has an odd size)."""
   for axis in (1, 2):
     map_BHWC = jnp.repeat(map_BHWC, 2, axis=axis)
   return map_BHWC[:, :size[0], :size[1]]

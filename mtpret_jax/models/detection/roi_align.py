@@ -39,7 +39,8 @@ def assign_levels(rois_BR4: jax.Array) -> jax.Array:
   return level_BR.astype(jnp.int32) - FIRST_LEVEL
 
 
-# Rematerialised: the intermediate product is many times larger than the result, so storing it would cost the memory.
+# Rematerialised, because the intermediate product is many times larger than the result: storing it would take too much
+# memory.
 @functools.partial(jax.checkpoint, static_argnums=(0, 1))
 def align_level(cells: int, scale: float, map_BHWC: jax.Array, rois_BR4: jax.Array, here_BR: jax.Array) -> jax.Array:
   """(B, R, P, P, C) from one level; zero for the RoIs that are not `here_BR`."""

@@ -25,8 +25,8 @@ def make_targets(
   Args:
     valid_N: False for empty slots among the candidates.
     class_M: class of each annotated box from 0, -1 in empty slots.
-    match_iou: (background below, object from) this IoU.
-    sample_size: (candidates in the sample, at most so many of them positive).
+    match_iou: IoU with an annotated box: (background below this, object from this on).
+    sample_size: (candidates in the sample, the maximum number of positives among them).
     allow_low_quality: see `match`.
     weights: of the box deltas, see `boxes.encode`.
 
@@ -53,11 +53,11 @@ def match(iou_MN: jax.Array, valid_M: jax.Array, low: float, high: float, *,
           allow_low_quality: bool) -> tuple[jax.Array, jax.Array]:
   """(label_N, match_N): whether each candidate is an object, and the index of the box it overlaps most.
 
-  A candidate is POSITIVE if that IoU is at least `high`, NEGATIVE below `low`, IGNORED in between.
+  A candidate is POSITIVE if its IoU with that box is at least `high`, NEGATIVE below `low`, IGNORED in between.
 
   `allow_low_quality` also makes the best candidates of each box POSITIVE, however small their IoU, so that every box
-  has an anchor. Unlike torchvision, a box that overlaps no candidate gets none; torchvision would give it all
-  candidates that overlap nothing.
+  has an anchor. A box that overlaps no candidate gets none; torchvision would give it all candidates that overlap
+  nothing.
   """
   iou_MN = jnp.where(valid_M[:, None], iou_MN, -1.0)  # an empty slot is never the best box
   best_N, match_N = iou_MN.max(0), iou_MN.argmax(0)

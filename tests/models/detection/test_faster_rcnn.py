@@ -225,7 +225,7 @@ def test_samples_have_as_many_of_each_as_torchvisions_sampler(objects, backgroun
 def test_anchors_that_do_not_fit_the_pyramid_are_refused():
   config = CONFIG.copy_and_resolve_references()
   config.anchor_sizes = ((32,), (64,))
-  with pytest.raises(ValueError, match=r'anchor_sizes=\(\(32,\), \(64,\)\) must have 5 levels with equally many sizes'):
+  with pytest.raises(ValueError, match=r'anchor_sizes=\(\(32,\), \(64,\)\) must have 5 levels with the same number of'):
     FasterRCNN(WIDTHS, 2, config, rngs=nnx.Rngs(0))
 
 
