@@ -1,7 +1,7 @@
 """Values that several configs share: lists of datasets, augmentation, heads.
 
-`muscle9` has the datasets of MUSCLE (Liao et al., MICCAI 2022). MTPret (2024) has eleven. The two that it added are not
-public knowledge, so the last two of `mtpret11` are assumed.
+`muscle9` has the datasets of MUSCLE (Liao et al., MICCAI 2022). MTPret (2024) has eleven datasets. Our sources
+do not name the two that it added, so the last two of `mtpret11` are assumed.
 """
 
 from ml_collections import ConfigDict
@@ -13,14 +13,16 @@ muscle9 = ('nih_chest_xray', 'shenzhen_cxr', 'montgomery_cxr', 'indiana_cxr', 'r
 
 mtpret11 = (*muscle9, 'knee_oa', 'panoramic_dental')
 
-# The datasets of MTPret's two external tasks, which its pretraining never saw. They are not public knowledge: assumed.
-# Most images of covid19_radiography also lie in archives above (see its README.md), so it is external only to a trunk
-# that was pretrained without those archives.
+# The datasets of MTPret's two external tasks; its pretraining never saw them. Our sources do not name them: these
+# are assumed. Most images of covid19_radiography are also in datasets listed above
+# (tfds_builders/covid19_radiography/README.md), so it is external only to a trunk that was pretrained without those
+# archives.
 external2 = ('covid19_radiography', 'vinbigdata_cxr')
 
 
 def phantoms() -> ConfigDict:
-  """The phantom archives of the embedded runs. Stages share the folder, so all of them must use the same values."""
+  """The phantom archives of the `embedded` variants, which need no download. All stages share `data.dir`, so they must
+  use the same values."""
   return ConfigDict(dict(
     images=2000,  # images in each phantom dataset
     size=96,      # px, longer side of a phantom image
@@ -29,15 +31,15 @@ def phantoms() -> ConfigDict:
 
 
 def moco_v2_augment(size: int) -> ConfigDict:
-  """MoCo v2's augmentation for grey images of `size` px (facebookresearch/moco, main_moco.py --aug-plus). Colour and
-  hue jitter do nothing on a grey image and are left out."""
+  """MoCo v2's augmentation for grey views of `size` px (facebookresearch/moco, main_moco.py --aug-plus). Saturation and
+  hue jitter have no effect on a grey image and are left out."""
   return ConfigDict(dict(
     size=size,                  # px, side of a view
     crop_area=(0.2, 1.0),       # range of the crop's area, as a share of the image; MoCo v2: 0.2 to 1
     crop_ratio=(3 / 4, 4 / 3),  # range of the crop's width over height; MoCo v2
     flip=0.5,                   # probability of a left-right flip; MoCo v2
     blur=0.5,                   # probability of a Gaussian blur; MoCo v2
-    # range of the blur's standard deviation, px of the view; MoCo v2 has 0.1 to 2 px at 224 px, scaling it with the
+    # range of the blur's standard deviation, in px of the view; MoCo v2: 0.1 to 2 px at 224 px; scaling it with the
     # size is assumed
     blur_sigma=(0.1 * size / 224, 2.0 * size / 224),
     jitter=0.8,                 # probability of a change of brightness and contrast; MoCo v2
@@ -48,10 +50,10 @@ def moco_v2_augment(size: int) -> ConfigDict:
 
 def labelled_augment(size: int) -> ConfigDict:
   """Augmentation for learning labels, on views of `size` px. It is milder than MoCo's, because the finding must stay in
-  the view. All values are assumed; the papers give none.
+  the view. All values are assumed; our sources give none.
 
-  A mirrored chest has its heart on the right. No label of the bundled datasets depends on the side. Set `flip=0` for
-  labels that do, such as 'left lung'.
+  A flip moves the heart to the other side, which is harmless here: no label of the bundled datasets depends on the
+  side. Set `flip=0` for labels that do, such as 'left lung'.
   """
   return ConfigDict(dict(
     size=size,                  # px, side of a view
@@ -61,43 +63,49 @@ def labelled_augment(size: int) -> ConfigDict:
     jitter=0.8,                 # probability of a change of brightness and contrast; assumed
     brightness=0.2,             # largest relative change of brightness; assumed
     contrast=0.2,               # largest relative change of contrast; assumed
-    min_visibility=0.3,         # share of a box's area that must lie in the crop, or the box is dropped; assumed
+    min_visibility=0.3,         # a box is dropped if less than this share of its area lies in the crop; assumed
   ))
 
 
 def deeplab_v3() -> ConfigDict:
   """The segmentation head with torchvision's values (`deeplabv3_resnet50`)."""
   return ConfigDict(dict(
-    output_stride=8,         # image px per px of the trunk's last map: 8, 16 or 32; torchvision: 8
+    output_stride=8,         # stride of the trunk's last feature map, in image px: 8, 16 or 32; torchvision: 8
     width=256,               # channels of the head; torchvision: 256
-    # spacing of the atrous kernels' taps, px of the map; torchvision: (12, 24, 36) at output stride 8
+    # dilation rates of the atrous convolutions, in px of the feature map; torchvision: (12, 24, 36) at output stride 8
     dilations=(12, 24, 36),
-    dice=0.0,                # weight of a soft Dice loss that is added to the cross-entropy; torchvision has none
+    dice=0.0,                # weight of a soft Dice loss that is added to the cross-entropy; torchvision: none
   ))
 
 
 def faster_rcnn(size: int) -> ConfigDict:
   """The detection head with torchvision's values (`fasterrcnn_resnet50_fpn`), for images of `size` px. torchvision's
-  anchors are 32 to 512 px on images of 800 px; scaling them with the image, to whole pixels, is our choice."""
+  anchors are 32 to 512 px on images of 800 px; scaling them with the image, to whole pixels, is assumed."""
   return ConfigDict(dict(
     width=256,                         # channels of the feature pyramid; torchvision: 256
     roi_hidden=1024,                   # channels of the RoI head's two fully connected layers; torchvision: 1024
     # sides of the anchors on each of the five pyramid levels, px; torchvision: 32 to 512 px at 800 px, scaled
     anchor_sizes=tuple((round(side * size / 800),) for side in (32, 64, 128, 256, 512)),
     aspect_ratios=(0.5, 1.0, 2.0),     # height over width of the anchors; torchvision
-    # proposals in training: at most so many per level before NMS, and per image after it; torchvision: 2000
+    # largest number of proposals in training: per level before NMS, per image after NMS; torchvision: 2000
     rpn_proposals_train=(2000, 2000),
-    rpn_proposals_test=(1000, 1000),   # the same in inference; torchvision: 1000
+    # largest number of proposals in inference: per level before NMS, per image after NMS; torchvision: 1000
+    rpn_proposals_test=(1000, 1000),
     rpn_nms_iou=0.7,                   # NMS drops a proposal that overlaps a better one by more (IoU); torchvision
-    # IoU of an anchor with its best box: below the first it is background, from the second on an object; torchvision
+    # thresholds on an anchor box's IoU with its best true box: below the first it is background, at or above the second
+    # it is an object, between them it is ignored; torchvision
     rpn_match_iou=(0.3, 0.7),
-    # anchors per image in the RPN loss, and at most so many on objects; torchvision: (256, 128)
+    # number of anchor boxes per image in the RPN loss, and the largest number of these that may lie on objects;
+    # torchvision: (256, 128)
     rpn_sample=(256, 128),
-    # IoU of a proposal with its best box: below the first it is background, from the second on an object; torchvision
+    # thresholds on a proposal's IoU with its best true box: below the first it is background, at or above the second it
+    # is an object; torchvision
     roi_match_iou=(0.5, 0.5),
-    # proposals per image in the RoI loss, and at most so many on objects; torchvision: (512, 128)
+    # number of proposals per image in the RoI loss, and the largest number of these that may lie on objects;
+    # torchvision: (512, 128)
     roi_sample=(512, 128),
-    min_score=0.05,                    # lowest score of a detection; torchvision
-    roi_nms_iou=0.5,                   # the same for detections of one class; torchvision
-    max_detections=100,                # detections per image, at most; torchvision: 100
+    min_score=0.05,                    # detections with a lower score are dropped; torchvision
+    # NMS drops a detection that overlaps a better one of the same class by more (IoU); torchvision
+    roi_nms_iou=0.5,
+    max_detections=100,                # at most this many detections per image; torchvision: 100
   ))

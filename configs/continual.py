@@ -1,14 +1,17 @@
-"""Stage 2, multitask continual learning: one trunk visits task after task, round by round. Cross-task memorisation
-pulls it towards the weights that it had before the visit.
+"""Stage 2, multitask continual learning: one trunk visits one task after another. A visit is a number of steps on one
+task; a round visits every task once. Cross-task memory pulls the trunk toward the weights that it had before the visit.
 
     python -m mtpret_jax.main --config=configs/continual.py --config.init=md_moco --config.init_from=runs/pretrain
     python -m mtpret_jax.main --config=configs/continual.py:smoke
     python -m mtpret_jax.main --config=configs/continual.py:muscle4 --config.data.archives=DIR --config.init=...
     python -m mtpret_jax.main --config=configs/continual.py:mtpret7 --config.data.archives=DIR --config.init=...
 
-MUSCLE-- is `--config.order=sequential --config.memory.anchor=none`. Ten rounds, an epoch per visit, a cosine
-learning-rate schedule per visit and the form of the memory are recalled from the papers or inferred, not read in them.
-The strength of the memory is assumed.
+MUSCLE-- is the ablation of MUSCLE without its schedule and its memory. For it, add
+`--config.order=sequential --config.memory.anchor=none`.
+
+Ten rounds, an epoch per visit, an order that is reshuffled each round and a cosine learning-rate schedule per visit are
+recalled, not verified. The form of the memory is inferred, and its strength is assumed. docs/method.md explains these
+words.
 """
 
 from collections.abc import Sequence
@@ -20,7 +23,7 @@ from configs import common, tasks
 
 def get_config(variant: str = 'embedded') -> ConfigDict:
   if variant not in VARIANTS:
-    raise ValueError(f'unknown variant {variant!r} of configs/continual.py; have {", ".join(VARIANTS)}')
+    raise ValueError(f'unknown variant {variant!r} of configs/continual.py: choose one of {", ".join(VARIANTS)}')
   config = base()
   VARIANTS[variant](config)
   return config
@@ -29,53 +32,60 @@ def get_config(variant: str = 'embedded') -> ConfigDict:
 def base() -> ConfigDict:
   return ConfigDict(dict(
     name='continual',          # label of the progress bar
-    objective='multitask',     # the kind of run; it belongs to this file, do not change it
+    objective='multitask',     # the kind of run; fixed for this file
     workdir='runs/continual',  # folder of checkpoints, metrics and results; the same command resumes the run in it
     seed=0,                    # seed of the weights, the order of images and tasks, and the augmentation
-    trunk='resnet18',          # 'resnet18', 'resnet34' or 'resnet50'; MUSCLE has 18 and 50
+    trunk='resnet18',          # 'resnet18', 'resnet34' or 'resnet50'; MUSCLE: 18 and 50
     dtype='float32',           # type of activations: 'float32' or 'bfloat16'; weights and losses stay float32
     sharding='replicated',     # 'replicated': every device holds the whole state; 'fsdp': each device holds a part
-    init='scratch',            # where the trunk starts: scratch, imagenet, moco, md_moco, muscle--, mtpret or other
+    # pretraining of the initial trunk: 'scratch', 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret' or 'other'
+    init='scratch',
     init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
     train='all',               # 'all' or 'head'; 'head' freezes the trunk
     tasks=tasks.embedded(tasks.muscle4, steps=40),
-    # order of the visits: 'cyclic_reshuffled' (a new random order each round; MUSCLE), 'cyclic' (the listed order each
-    # round), 'sequential' (all visits to a task in a row) or 'joint' (all tasks in every step)
+    # order of the visits: 'cyclic_reshuffled' (a new random order in each round; MUSCLE's schedule, details recalled),
+    # 'cyclic' (the listed order in each round), 'sequential' (all visits to a task in a row) or 'joint' (all tasks in
+    # every step)
     order='cyclic_reshuffled',
-    rounds=3,                  # visits to each task; recalled: the papers have about 10
+    rounds=3,                  # visits to each task; recalled: about 10
     memory=dict(
-      # the weights that the trunk is pulled towards: those after the 'previous_visit', those at the 'start' of the run,
-      # or 'none'; recalled
+      # the weights that the trunk is pulled toward: those after the 'previous_visit', those at the 'start' of the run,
+      # or 'none'; inferred
       anchor='previous_visit',
       l2_sp=0.01,              # strength of the pull, alpha of L2-SP; assumed
     ),
     statistics='per_task',     # running statistics of the trunk's batch norm: 'per_task' or 'shared'; assumed
     optimiser=dict(
-      kind='adamw',            # 'sgd' or 'adamw'
-      learning_rate=1e-3,      # peak in each visit; it then falls to 0 along half a cosine
-      momentum=0.9,            # momentum of SGD, or beta1 of AdamW
-      weight_decay=1e-4,       # on all weights, batch norm and biases included
-      warmup_steps=5,          # steps of linear warm-up in each visit
+      kind='adamw',            # 'sgd' or 'adamw'; assumed
+      # peak learning rate in each visit, from which it falls to 0 along half a cosine; value assumed, cosine recalled
+      learning_rate=1e-3,
+      momentum=0.9,            # momentum of SGD, or beta1 of AdamW; assumed
+      weight_decay=1e-4,       # on all weights, batch norm and biases included; assumed
+      warmup_steps=5,          # steps of linear warm-up in each visit; assumed
     ),
-    evaluate_every=0,          # steps between validations; 0 validates after every round
+    evaluate_every=0,          # steps between validations; 0 means after every round
     resamples=200,             # bootstrap resamples of patients, for the 95 % intervals
     save_every=100,            # steps between checkpoints
     log_every=10,              # steps between lines of metrics
-    keep=2,                    # newest checkpoints that are kept
-    save_retries=3,            # further tries to write a checkpoint, after 1, 5 and 25 s, ...
-    on_nonfinite='stop',       # after a step with a NaN or infinite loss or gradient: 'stop', or 'skip' its update
-    max_skips=10,              # skipped steps in a row; one more stops the run
+    keep=2,                    # number of newest checkpoints to keep
+    save_retries=3,            # number of retries when a checkpoint cannot be written, after 1, 5, 25 s, ...
+    # what to do after a step with a NaN or infinite loss or gradient: 'stop' the run, or 'skip' the update
+    on_nonfinite='stop',
+    max_skips=10,              # largest number of skipped steps in a row; one more stops the run
     data=dict(
-      datasets=(),             # filled in by the run: the datasets of the tasks
-      archives='',             # folder of the downloaded archives; '' is phantoms, which the run renders itself
+      datasets=(),             # leave empty: the run fills in the datasets of its tasks
+      archives='',             # folder of the downloaded archives; with '' the run renders phantoms
       phantoms=common.phantoms(),
       dir='data/phantoms',     # folder of the prepared datasets
       stored_size='256',       # px, longer side of prepared images: '256', '512' or 'original'
-      split='patient',         # who is in which split: 'patient', 'paper' (MUSCLE's) or 'official' (docs/datasets.md)
-      fraction=1.0,            # share of the training patients; a smaller share is contained in a larger one
-      threads=4,               # reading threads, in each process that reads
-      workers=0,               # processes that read; 0 reads in the main process, more helps on hosts with many cores
-      prefetch=8,              # batches read in advance, by each worker
+      # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's) or 'official' (docs/datasets.md)
+      split='patient',
+      # share of the training patients to use; the patients of a smaller share are a subset of those of a larger one
+      fraction=1.0,
+      threads=4,               # number of reading threads in each reader process
+      # number of reader processes; 0 reads in the main process; several help on hosts with many cores
+      workers=0,
+      prefetch=8,              # number of batches that each reader process reads in advance
     ),
   ))
 
@@ -85,7 +95,7 @@ def embedded(config: ConfigDict) -> None:
 
 
 def smoke(config: ConfigDict) -> None:
-  """One round of two steps per task, to show that everything runs. Its scores mean nothing."""
+  """One round of two steps per task, to check that everything runs. The scores mean nothing."""
   config.workdir, config.rounds, config.log_every, config.resamples = 'runs/smoke_continual', 1, 2, 10
   config.tasks = tasks.embedded(tasks.muscle4, steps=2)
   config.data.dir = 'data/smoke'
@@ -98,7 +108,7 @@ def muscle4(config: ConfigDict) -> None:
 
 
 def mtpret7(config: ConfigDict) -> None:
-  """Seven tasks, three of them assumed, at full scale."""
+  """Seven tasks, three of them assumed, at full scale: ResNet-50 at 224 and 512 px, ten rounds of an epoch per task."""
   papers_scale(config, 'mtpret7', tasks.mtpret7)
 
 

@@ -1,4 +1,4 @@
-"""Scores a run of stage 2 or 3 again, from its checkpoints.
+"""Rescores a run of stage 2 or 3 from its checkpoints.
 
     python -m mtpret_jax.main --config=configs/evaluate.py --config.run=runs/finetune/pneumonia
     python -m mtpret_jax.main --config=configs/evaluate.py --config.run=runs/continual --config.split=validation
@@ -9,13 +9,13 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
   return ConfigDict(dict(
-    objective='evaluate',  # the kind of run; it belongs to this file, do not change it
+    objective='evaluate',  # the kind of run; fixed for this file
     run='runs/finetune/pneumonia',  # workdir of the run to score
-    state='',         # 'best' by validation or 'last'; '' is 'best', or 'last' for a run with several tasks
+    state='',         # 'best' by validation or 'last'; '' means 'best', or 'last' for a run with several tasks
     split='test',     # 'train', 'validation' or 'test'
-    workdir='',       # folder of the scores and predictions; '' is RUN/SPLIT
+    workdir='',       # folder of the scores and predictions; '' means RUN/SPLIT
     resamples=1000,   # bootstrap resamples of patients, for the 95 % intervals
     data=dict(
-      dir='',         # folder of the prepared datasets; '' is the run's
+      dir='',         # folder of the prepared datasets; '' means that of the run
     ),
   ))

@@ -5,7 +5,9 @@ test split.
     python -m mtpret_jax.main --config=configs/finetune.py:lung --config.init=mtpret --config.init_from=runs/continual
     python -m mtpret_jax.main --config=configs/finetune.py:real,abnormality --config.data.archives=DIR --config.init=...
 
-Tasks: pneumonia, abnormality, lung, tuberculosis (MUSCLE's), bone_age, jaw, knee; external ones: covid, findings.
+Tasks of MUSCLE: pneumonia, abnormality, lung, tuberculosis. Others: bone_age, jaw, knee. External tasks, on datasets
+that pretraining must not have seen: covid, findings.
+
 `--config.train=head` freezes the trunk. `--config.data.fraction=0.1` learns from a tenth of the training patients.
 """
 
@@ -13,13 +15,13 @@ from ml_collections import ConfigDict
 
 from configs import continual, tasks
 
-STEPS = {'abnormality': 600, 'bone_age': 600}  # where it is not 300
+STEPS = {'abnormality': 600, 'bone_age': 600}  # training steps of the tasks that do not use the default, 300
 
 
 def get_config(variant: str = 'pneumonia') -> ConfigDict:
   *size, task = variant.split(',')
   if size and size[0] not in SIZES:
-    raise ValueError(f'unknown size {size[0]!r} of configs/finetune.py; have {", ".join(SIZES)}')
+    raise ValueError(f'unknown variant {size[0]!r} of configs/finetune.py: choose one of {", ".join(SIZES)}')
   config = continual.base()
   config.update(name='finetune', workdir=f'runs/finetune/{task}', order='cyclic', rounds=1, resamples=1000)
   config.memory.anchor = 'none'
@@ -31,14 +33,14 @@ def get_config(variant: str = 'pneumonia') -> ConfigDict:
 
 
 def smoke(config: ConfigDict, task: str) -> None:
-  """Four steps, to show that everything runs. Its scores mean nothing."""
+  """Four steps, to check that everything runs. The scores mean nothing."""
   continual.smoke(config)
   config.update(workdir=f'runs/smoke_finetune/{task}', evaluate_every=3)
   config.tasks = tasks.embedded([task], steps=4)
 
 
 def real(config: ConfigDict, task: str) -> None:
-  """Full scale: ResNet-50 at 224 or 512 px, 10,000 steps."""
+  """One task on real archives at full scale: ResNet-50 at 224 or 512 px, 10,000 steps."""
   continual.papers_scale(config, f'finetune/{task}', [task])
   config.rounds, config.evaluate_every = 1, 500
   config.tasks[task].steps = 10_000

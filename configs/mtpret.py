@@ -1,5 +1,5 @@
-"""The whole recipe on embedded data: stages 1 and 2, then stage 3 and the test scores for each of MUSCLE's four tasks.
-The same command resumes where it stopped.
+"""All three stages in one run, on phantom data: stages 1 and 2, then stage 3 and the test scores for each of MUSCLE's
+four tasks. Run the same command again to resume it.
 
     python -m mtpret_jax.main --config=configs/mtpret.py
     python -m mtpret_jax.main --config=configs/mtpret.py:smoke
@@ -16,20 +16,21 @@ DATASETS = ('kermany_pneumonia', 'mura', 'lung_masks', 'tbx11k')
 
 def get_config(variant: str = 'embedded') -> ConfigDict:
   if variant not in VARIANTS:
-    raise ValueError(f'unknown variant {variant!r} of configs/mtpret.py; have {", ".join(VARIANTS)}')
+    raise ValueError(f'unknown variant {variant!r} of configs/mtpret.py: choose one of {", ".join(VARIANTS)}')
   return VARIANTS[variant]()
 
 
 def embedded() -> ConfigDict:
-  """All stages on phantoms, ResNet-18, for two cores."""
+  """All stages on phantoms, with ResNet-18; small enough for two CPU cores."""
   stages = {'pretrain': pretrain.get_config(), 'continual': continual.get_config()}
   stages |= {task: finetune.get_config(task) for task in tasks.muscle4}
-  stages['pretrain'].steps = 1200  # half of stage 1 by itself, to take half an hour in all
+  # Half as many as stage 1 has on its own, so that all stages together take half an hour.
+  stages['pretrain'].steps = 1200
   return join(stages, 'runs/mtpret', 'data/mtpret')
 
 
 def smoke() -> ConfigDict:
-  """A few steps of every stage, to show that everything runs. Its scores mean nothing."""
+  """A few steps of every stage, to check that everything runs. The scores mean nothing."""
   stages = {'pretrain': pretrain.get_config('smoke'), 'continual': continual.get_config('smoke')}
   stages |= {task: finetune.get_config(f'smoke,{task}') for task in tasks.muscle4}
   return join(stages, 'runs/smoke_mtpret', 'data/smoke')
@@ -45,7 +46,7 @@ def join(stages: dict[str, ConfigDict], workdir: str, data: str) -> ConfigDict:
     if name in tasks.muscle4:
       stage.update(init='mtpret', init_from=f'{workdir}/continual')
   return ConfigDict(dict(
-    objective='recipe',                           # the kind of run; it belongs to this file, do not change it
+    objective='recipe',                           # the kind of run; fixed for this file
     workdir=workdir,                              # folder of the stages' workdirs
     stages=ConfigDict(stages, sort_keys=False),   # the config of each stage; they run in this order
   ))

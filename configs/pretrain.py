@@ -6,9 +6,9 @@
     python -m mtpret_jax.main --config=configs/pretrain.py:muscle9 --config.data.archives=DIR
     python -m mtpret_jax.main --config=configs/pretrain.py:mtpret11 --config.data.archives=DIR
 
-MUSCLE and MTPret do not publish the hyper-parameters of MD-MoCo. `muscle9` and `mtpret11` use those of MoCo v2
+Our sources do not give the hyper-parameters of MD-MoCo. `muscle9` and `mtpret11` use those of MoCo v2
 (facebookresearch/moco, `--mlp --aug-plus --cos`), which is an assumption. The small variants have a shorter queue, a
-lower momentum of the key encoder and larger crops.
+lower momentum of the key encoder, and crops that cover more of the image.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from configs import common
 
 def get_config(variant: str = 'embedded') -> ConfigDict:
   if variant not in VARIANTS:
-    raise ValueError(f'unknown variant {variant!r} of configs/pretrain.py; have {", ".join(VARIANTS)}')
+    raise ValueError(f'unknown variant {variant!r} of configs/pretrain.py: choose one of {", ".join(VARIANTS)}')
   config = base()
   VARIANTS[variant](config)
   return config
@@ -29,67 +29,76 @@ def get_config(variant: str = 'embedded') -> ConfigDict:
 def base() -> ConfigDict:
   return ConfigDict(dict(
     name='pretrain',           # label of the progress bar
-    objective='moco',          # the kind of run; it belongs to this file, do not change it
+    objective='moco',          # the kind of run; fixed for this file
     workdir='runs/pretrain',   # folder of checkpoints, metrics and results; the same command resumes the run in it
     seed=0,                    # seed of the weights, the order of images and the augmentation
-    trunk='resnet18',          # 'resnet18', 'resnet34' or 'resnet50'; MUSCLE has 18 and 50
+    trunk='resnet18',          # 'resnet18', 'resnet34' or 'resnet50'; MUSCLE: 18 and 50
     dtype='float32',           # type of activations: 'float32' or 'bfloat16'; weights and losses stay float32
     sharding='replicated',     # 'replicated': every device holds the whole state; 'fsdp': each device holds a part
-    init='scratch',            # where the trunk starts: scratch, imagenet, moco, md_moco, muscle--, mtpret or other
+    # pretraining of the initial trunk: 'scratch', 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret' or 'other'
+    init='scratch',
     init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
     steps=2400,                # optimiser steps; they set the length of the learning-rate schedule
-    batch=64,                  # images per step, over all devices; MoCo v2 has 256
+    batch=64,                  # images per step, over all devices; MoCo v2: 256
     save_every=400,            # steps between checkpoints
     log_every=10,              # steps between lines of metrics
-    keep=2,                    # newest checkpoints that are kept
-    save_retries=3,            # further tries to write a checkpoint, after 1, 5 and 25 s, ...
-    on_nonfinite='stop',       # after a step with a NaN or infinite loss or gradient: 'stop', or 'skip' its update
-    max_skips=10,              # skipped steps in a row; one more stops the run
+    keep=2,                    # number of newest checkpoints to keep
+    save_retries=3,            # number of retries when a checkpoint cannot be written, after 1, 5, 25 s, ...
+    # what to do after a step with a NaN or infinite loss or gradient: 'stop' the run, or 'skip' the update
+    on_nonfinite='stop',
+    max_skips=10,              # largest number of skipped steps in a row; one more stops the run
     moco=dict(
       dim=128,                 # dimensions of the embedding; MoCo v2
-      queue=512,               # keys in the queue, a multiple of `batch`; MoCo v2 has 65,536, too stale for short runs
+      # keys in the queue, a multiple of `batch`; MoCo v2: 65,536, whose oldest keys are too stale in short runs
+      queue=512,
       temperature=0.2,         # temperature of the InfoNCE loss; MoCo v2
-      momentum=0.99,           # momentum of the key encoder; MoCo v2 has 0.999, too slow for 2,400 steps
+      momentum=0.99,           # momentum of the key encoder; MoCo v2: 0.999, too slow for 2,400 steps
       group=16,                # images in a batch-norm group
-      shuffle_groups=4,        # batch-norm groups among which ShuffleBN permutes the keys; at least 2
+      shuffle_groups=4,        # number of batch-norm groups among which ShuffleBN permutes the keys; at least 2
       negatives='all',         # 'all', or 'same_source': only keys from the query's dataset
     ),
     optimiser=dict(
-      kind='sgd',              # 'sgd' or 'adamw'; MoCo v2
-      learning_rate=0.03,      # peak; it then falls to 0 along half a cosine; MoCo v2 (at batch 256)
+      kind='sgd',              # 'sgd' or 'adamw'; MoCo v2: SGD
+      # peak learning rate, from which it falls to 0 along half a cosine; MoCo v2: 0.03 at batch 256, not scaled here
+      learning_rate=0.03,
       momentum=0.9,            # momentum of SGD, or beta1 of AdamW; MoCo v2
       weight_decay=1e-4,       # on all weights, batch norm and biases included; MoCo v2
-      warmup_steps=50,         # steps of linear warm-up; MoCo v2 has none
+      warmup_steps=50,         # steps of linear warm-up; assumed; MoCo v2: none
     ),
     augment=dict(common.moco_v2_augment(32), crop_area=(0.3, 1.0)),
     data=dict(
       datasets=common.embedded,  # names of datasets; () is every dataset found in `archives`
-      archives='',             # folder of the downloaded archives; '' is phantoms, which the run renders itself
+      archives='',             # folder of the downloaded archives; with '' the run renders phantoms
       phantoms=common.phantoms(),
       dir='data/phantoms',     # folder of the prepared datasets
       stored_size='256',       # px, longer side of prepared images: '256', '512' or 'original'
-      split='patient',         # who is in which split: 'patient', 'paper' (MUSCLE's) or 'official' (docs/datasets.md)
+      # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's) or 'official' (docs/datasets.md)
+      split='patient',
       size=64,                 # px, side of the images that reach the device; `augment` crops from them
-      weights='by_images',     # share of each dataset: 'by_images', 'balanced', or a number for each, as in '2,1,1,1,1'
-      threads=4,               # reading threads, in each process that reads
-      workers=0,               # processes that read; 0 reads in the main process, more helps on hosts with many cores
-      prefetch=8,              # batches read in advance, by each worker
+      # how often each dataset is drawn: 'by_images' (in proportion to its images), 'balanced' (equally), or a number
+      # for each, as in '2,1,1,1,1'
+      weights='by_images',
+      threads=4,               # number of reading threads in each reader process
+      # number of reader processes; 0 reads in the main process; several help on hosts with many cores
+      workers=0,
+      prefetch=8,              # number of batches that each reader process reads in advance
     ),
     probe=dict(
-      images=2000,             # images of each split of each dataset, at most
+      images=2000,             # at most this many images from each split of each dataset
       neighbours=20,           # k of the k-nearest-neighbour probe
-      penalty=0.01,            # scikit-learn's C of the linear probe, the inverse of its L2 penalty
+      # C of scikit-learn for the linear probe: the inverse of the L2 penalty (smaller regularises more)
+      penalty=0.01,
       resamples=200,           # bootstrap resamples of patients, for the 95 % intervals
     ),
   ))
 
 
 def embedded(config: ConfigDict) -> None:
-  """Five phantom datasets, ResNet-18 at 32 px, for two cores."""
+  """Five phantom datasets, with ResNet-18 at 32 px; small enough for two CPU cores."""
 
 
 def smoke(config: ConfigDict) -> None:
-  """Six steps, to show that everything runs. Its scores mean nothing."""
+  """Six steps, to check that everything runs. The scores mean nothing."""
   config.steps, config.batch, config.save_every, config.log_every = 6, 32, 3, 2
   config.workdir = 'runs/smoke'
   config.data.dir = 'data/smoke'
@@ -101,7 +110,8 @@ def smoke(config: ConfigDict) -> None:
 
 
 def real(config: ConfigDict) -> None:
-  """Every archive found in `data.archives`, ResNet-18 at 64 px, 500 steps, for a small machine."""
+  """Every archive found in `data.archives`, ResNet-18 at 64 px, 500 steps, for a small machine. This is not full scale,
+  unlike `configs/finetune.py:real,TASK`."""
   config.steps, config.batch = 500, 32
   config.moco.update(queue=256, group=8)
   config.augment.update(common.moco_v2_augment(64), crop_area=(0.3, 1.0))
@@ -110,12 +120,13 @@ def real(config: ConfigDict) -> None:
 
 
 def muscle9(config: ConfigDict) -> None:
-  """MUSCLE's nine datasets at full scale: ResNet-50 at 224 px, 200 epochs; MoCo v2's values."""
+  """MUSCLE's nine datasets at full scale: ResNet-50 at 224 px, 200 epochs, with MoCo v2's hyper-parameters."""
   papers_scale(config, 'muscle9', common.muscle9)
 
 
 def mtpret11(config: ConfigDict) -> None:
-  """Eleven datasets, two of them assumed, at full scale: ResNet-50 at 224 px, 132,000 steps; MoCo v2's values."""
+  """MTPret's eleven datasets, two of them assumed, at full scale: ResNet-50 at 224 px, 132,000 steps, with MoCo v2's
+  hyper-parameters."""
   papers_scale(config, 'mtpret11', common.mtpret11)
 
 

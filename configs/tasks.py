@@ -1,9 +1,9 @@
 """The tasks of stages 2 and 3: what is learned from which dataset, at which size.
 
-MUSCLE has four tasks: `pneumonia`, `abnormality`, `lung` and `tuberculosis`. MTPret has seven and two external ones.
-Those that it added are not public knowledge, so `bone_age`, `jaw`, `knee` and the external `covid` and `findings` are
-assumed. The papers' image sizes and batches are not known either. 224 px for one label per image and 512 px for masks
-and boxes are common practice.
+MUSCLE has four tasks: `pneumonia`, `abnormality`, `lung` and `tuberculosis`. MTPret has seven tasks, and two external
+ones. Our sources do not name the added ones, so `bone_age`, `jaw`, `knee` and the external `covid` and `findings` are
+assumed. They do not give image sizes and batches either, so these are assumed, too: 224 px for one label per image and
+512 px for masks and boxes are common practice.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,28 +34,28 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, steps: in
                      detector: ConfigDict, objects: int) -> ConfigDict:
   """The config of one task, at `small` px where an image has one label and `large` px where it has masks or boxes."""
   if name not in TASKS:
-    raise ValueError(f'unknown task {name!r}; have {", ".join(TASKS)}')
+    raise ValueError(f'unknown task {name!r}: choose one of {", ".join(TASKS)}')
   task = TASKS[name]
   kind = task['kind']
   size = large if kind in ('segmentation', 'detection') else small
   return ConfigDict(dict(
     kind=kind,                   # 'classification', 'regression', 'segmentation' or 'detection'
     dataset=task['dataset'],     # name of the dataset
-    findings=task.get('findings', ()),  # classification: the dataset's findings to learn; () is all
+    findings=task.get('findings', ()),  # classification: which of the dataset's findings to learn; () means all
     size=round(size * 1.15),     # px, side of the images that reach the device; `augment` crops from them
     batch=batch,                 # images per step, over all devices
     group=batch,                 # images in a batch-norm group
-    steps=steps,                 # steps of a visit; 0 is an epoch
-    objects=task.get('box_factor', 0) * objects,  # detection: boxes per image, at most
-    negatives=False,             # detection: True learns from images without a box, too
-    external=task.get('external', False),  # True refuses a trunk that was pretrained on this dataset's images
+    steps=steps,                 # steps of a visit; 0 means one epoch
+    objects=task.get('box_factor', 0) * objects,  # detection: at most this many boxes per image
+    negatives=False,             # detection: if True, images without a box are used for training, too
+    external=task.get('external', False),  # if True, a trunk that was pretrained on this dataset's images is refused
     head={'segmentation': deeplab, 'detection': detector}.get(kind, ConfigDict()),
     augment=common.labelled_augment(size),
   ))
 
 
 def make_task_configs(names: Iterable[str], **numbers: Any) -> ConfigDict:
-  """{task: its config}, in the order of `names`, which the visits of 'cyclic' and 'sequential' follow."""
+  """{task: its config}, in the order of `names`; the orders 'cyclic' and 'sequential' visit the tasks in this order."""
   configs = ConfigDict(sort_keys=False)
   for name in names:
     configs[name] = make_task_config(name, **numbers)
@@ -63,7 +63,7 @@ def make_task_configs(names: Iterable[str], **numbers: Any) -> ConfigDict:
 
 
 def embedded(names: Iterable[str], steps: int) -> ConfigDict:
-  """The tasks on phantoms, small enough for two cores."""
+  """The tasks on phantoms, small enough for two CPU cores."""
   deeplab = common.deeplab_v3()
   deeplab.update(width=64, dilations=(1, 2, 4))
   detector = common.faster_rcnn(96)
@@ -77,6 +77,6 @@ def embedded(names: Iterable[str], steps: int) -> ConfigDict:
 def papers_scale(names: Iterable[str], steps: int) -> ConfigDict:
   """The tasks at full scale."""
   deeplab = common.deeplab_v3()
-  deeplab.update(output_stride=16, dilations=(6, 12, 18))  # DeepLab-V3's at this stride
+  deeplab.update(output_stride=16, dilations=(6, 12, 18))  # the DeepLab-V3 paper's values at this stride
   return make_task_configs(names, small=224, large=512, batch=32, steps=steps, deeplab=deeplab,
                            detector=common.faster_rcnn(512), objects=32)

@@ -31,12 +31,21 @@ python -m mtpret_jax.main --config=configs/pretrain.py:smoke --config.batch=64 -
   --config.data.datasets="('mura','rsna_bone_age')"
 ```
 
-All fields are checked before anything slow starts. The message for a value that cannot work names the rule and a value
-that can. To make a config of your own, copy a file, change its values and pass its path to `--config`.
+All fields are checked before anything slow starts. If a value is invalid, the message names the rule and a valid value.
+To make a config of your own, copy a file, change its values and pass its path to `--config`.
 
-The meanings below also say where a value comes from. *MUSCLE* is the paper. *MoCo v2* and *torchvision* are reference
-implementations. *Recalled* is remembered from a paper but not verified. *Assumed* is our choice where the papers are
-silent. [Method](method.md) has the details.
+The meanings below also say where a value comes from, in the four classes of [method.md](method.md):
+
+* *Paper*: stated in MUSCLE's abstract or documentation (the table says *MUSCLE*), or the value of a reference
+  implementation (the table says *MoCo v2* or *torchvision*).
+* *Inferred*: follows from published tables or other evidence.
+* *Recalled*: remembered from a paper but not verified.
+* *Assumed*: our choice.
+
+Where nothing is said, the value is our choice as well, or the field only concerns running the code.
+
+*Phantoms* are simulated radiographs. The variants without a name in the table, called `embedded` in the code, use them
+and need no download. A *visit* is a number of steps on one task, and a *round* visits every task once.
 
 ## Files and variants
 '''
@@ -44,15 +53,15 @@ silent. [Method](method.md) has the details.
 TASKS_INTRO = '''
 ### Tasks
 
-`configs/finetune.py:TASK` takes one of these. `configs/continual.py` visits the first four, and its variant `mtpret7`
-visits all that are not external. An *external* task refuses a trunk that was pretrained on its images.
+`configs/finetune.py:TASK` takes one of these. `configs/continual.py` and its variant `muscle4` visit the first four;
+`mtpret7` visits all that are not external. An *external* task refuses a trunk that was pretrained on its images.
 '''
 
 DATASETS_INTRO = '''
 ### Lists of datasets
 
-`data.datasets` of stage 1 takes any names. `configs/common.py` has these lists; [Datasets](datasets.md) describes each
-dataset.
+In stage 1, `data.datasets` accepts the name of any [dataset](datasets.md), your own included. `configs/common.py` has
+these lists. `embedded` is the default: five datasets, used as phantoms. (All thirteen datasets have phantoms.)
 '''
 
 FIELDS_INTRO = '''
@@ -97,7 +106,7 @@ def list_sections() -> list[Section]:
     Section('Phantoms', 'Used while `data.archives` is empty.', common.phantoms, 'data.phantoms.',
             pretrain.get_config(), None),
     Section('Scoring again', '`configs/evaluate.py`', evaluate.get_config, '', evaluate.get_config(), None),
-    Section('The whole recipe', '`configs/mtpret.py`. The fields of each stage follow below `stages`, such as '
+    Section('The whole recipe', '`configs/mtpret.py`. The fields of each stage are under `stages`, for example '
             '`stages.pretrain.steps`.', mtpret.join, '', mtpret.get_config(), None)]
 
 
@@ -203,8 +212,8 @@ def make_tasks() -> list[str]:
   for name in tasks.TASKS:
     small, full = (finetune.get_config(f'{size}{name}').tasks[name] for size in ('', 'real,'))
     rows.append([f'`{name}`', small.kind, f'`{small.dataset}`', f'{small.augment.size}', f'{full.augment.size}',
-                 'external' if small.external else ''])
-  return make_table(['task', 'kind', 'dataset', 'px', 'px, `real`', ''], rows)
+                 'yes' if small.external else ''])
+  return make_table(['task', 'kind', 'dataset', 'px', 'px, `real`', 'external'], rows)
 
 
 def make_datasets() -> list[str]:
