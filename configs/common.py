@@ -84,9 +84,9 @@ def faster_rcnn(size: int) -> ConfigDict:
   return ConfigDict(dict(
     width=256,                         # channels of the feature pyramid; torchvision: 256
     roi_hidden=1024,                   # channels of the RoI head's two fully connected layers; torchvision: 1024
-    # sides of the anchors on each of the five pyramid levels, px; torchvision: 32 to 512 px at 800 px, scaled
+    # sides of the anchor boxes on each of the five pyramid levels, px; torchvision: 32 to 512 px at 800 px, scaled
     anchor_sizes=tuple((round(side * size / 800),) for side in (32, 64, 128, 256, 512)),
-    aspect_ratios=(0.5, 1.0, 2.0),     # height over width of the anchors; torchvision
+    aspect_ratios=(0.5, 1.0, 2.0),     # height over width of the anchor boxes; torchvision
     # largest number of proposals in training: per level before NMS, per image after NMS; torchvision: 2000
     rpn_proposals_train=(2000, 2000),
     # largest number of proposals in inference: per level before NMS, per image after NMS; torchvision: 1000

@@ -78,7 +78,7 @@ def base() -> ConfigDict:
       phantoms=common.phantoms(),
       dir='data/phantoms',     # folder of the prepared datasets
       stored_size='256',       # px, longer side of prepared images: '256', '512' or 'original'
-      # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's) or 'official' (docs/datasets.md)
+      # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's, inferred) or 'official' (docs/datasets.md)
       split='patient',
       # share of the training patients to use; the patients of a smaller share are a subset of those of a larger one
       fraction=1.0,

@@ -55,7 +55,7 @@ def base() -> ConfigDict:
       momentum=0.99,           # momentum of the key encoder; MoCo v2: 0.999, too slow for 2,400 steps
       group=16,                # images in a batch-norm group
       shuffle_groups=4,        # number of batch-norm groups among which ShuffleBN permutes the keys; at least 2
-      negatives='all',         # 'all', or 'same_source': only keys from the query's dataset
+      negatives='all',         # 'all' (MoCo v2), or 'same_source': only keys from the query's dataset
     ),
     optimiser=dict(
       kind='sgd',              # 'sgd' or 'adamw'; MoCo v2: SGD
@@ -72,7 +72,7 @@ def base() -> ConfigDict:
       phantoms=common.phantoms(),
       dir='data/phantoms',     # folder of the prepared datasets
       stored_size='256',       # px, longer side of prepared images: '256', '512' or 'original'
-      # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's) or 'official' (docs/datasets.md)
+      # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's, inferred) or 'official' (docs/datasets.md)
       split='patient',
       size=64,                 # px, side of the images that reach the device; `augment` crops from them
       # how often each dataset is drawn: 'by_images' (in proportion to its images), 'balanced' (equally), or a number

@@ -42,8 +42,8 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, steps: in
     kind=kind,                   # 'classification', 'regression', 'segmentation' or 'detection'
     dataset=task['dataset'],     # name of the dataset
     findings=task.get('findings', ()),  # classification: which of the dataset's findings to learn; () means all
-    size=round(size * 1.15),     # px, side of the images that reach the device; `augment` crops from them
-    batch=batch,                 # images per step, over all devices
+    size=round(size * 1.15),     # px, side of the images that reach the device; `augment` crops from them; assumed
+    batch=batch,                 # images per step, over all devices; assumed
     group=batch,                 # images in a batch-norm group
     steps=steps,                 # steps of a visit; 0 means one epoch
     objects=task.get('box_factor', 0) * objects,  # detection: at most this many boxes per image
