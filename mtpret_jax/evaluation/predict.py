@@ -28,7 +28,7 @@ Predictor = tuple[Source, Predict]  # the records of a split, and the compiled m
 
 def make_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding.Mesh) -> Predictor:
   """(source, predict) of the task `name` on one split: predict(params, stats, batch) -> (the batch as the trunk sees
-  it, predictions). The head is scaled by the values of the training split."""
+  it, predictions). The head takes its numbers, such as the mean of a value, from the training split."""
   source = dataset.open_task(config, name, split)
   train = dataset.open_task(config, name, 'train', config.data.fraction)
   predict = make_predict(config, name, dataset.make_task(config, name, train))
@@ -78,7 +78,7 @@ def predict_batches(task_config: ConfigDict, title: str, state: TrainState, name
                     mesh: jax.sharding.Mesh) -> Iterator[tuple[int, int, Mapping, Mapping]]:
   """Yields (place of the first record, images without padding, batch, predictions), in the first process.
 
-  Each process reads its share of each batch; the others predict along and yield nothing.
+  Each process reads its share of each batch and takes part in the prediction; only the first one yields.
   """
   source, predict = predictor
   params = {part: state.params[part] for part in ('trunk', name)}
@@ -91,7 +91,7 @@ def predict_batches(task_config: ConfigDict, title: str, state: TrainState, name
     valid, places = places < len(source), np.minimum(places, len(source) - 1)  # the last batch is padded
     rows = [read(source.records[int(place)]) for place in places[own]]
     batch = {field: np.stack([row[field] for row in rows]) for field in rows[0]} | {'valid': valid[own]}
-    # The first batch compiles, which may take as long as it likes.
+    # The first batch includes the compilation, which has no time limit.
     limit = watchdog.time_limit(f'{title}, images from {first} on') if first else contextlib.nullcontext()
     with limit:
       seen, predictions = jax.device_get(predict(params, state.carry['stats'], place_batch(batch, mesh)))
@@ -101,7 +101,7 @@ def predict_batches(task_config: ConfigDict, title: str, state: TrainState, name
 
 def collect_examples(config: ConfigDict, name: str, split: str, state: TrainState, predictor: Predictor,
                      count: int) -> list[dict[str, Any]]:
-  """`count` images spread over a split, for pictures: [{'image', 'labels', 'prediction', 'about'}]. Images are
+  """Up to `count` images spread over a split, for pictures: [{'image', 'labels', 'prediction', 'about'}]. Images are
   (S, S) in 0-1, labels and predictions dicts of one image's fields."""
   task_config, (source, predict), examples = config.tasks[name], predictor, []
   places = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))

@@ -1,7 +1,7 @@
 """Probes of a frozen trunk: k nearest neighbours (kNN) and a linear model on its features.
 
-Both are fitted on the training split and scored on the validation split. The two share no patient if `data.split` is
-'patient'; with other splits they may. The trunk runs in inference mode, with its running statistics.
+Both are fitted on the training split and scored on the validation split. The splits share no patient if `data.split`
+is 'patient'; with the other rules they may. The trunk runs in inference mode, with its running statistics.
 
 Letters: N training images, M validation images, C feature channels, T findings, R resamples of the bootstrap.
 """
@@ -88,9 +88,10 @@ def score_features(datasets: Datasets, before: Features, after: Features, config
   """Probes the features of a trunk before and after training.
 
   Returns:
-    A row for each dataset with labels: `dataset`; `metric`, 'AUROC' (mean over findings) or 'MAE (unit)'; `train` and
-    `validation`, numbers of images; and for 'knn' and 'linear' a dict of `before`, `after` and `change`, each (score,
-    95 % interval over patients). The interval of the change draws the same patients before and after.
+    A row for each dataset with labels: `dataset`; `metric`, 'AUROC' (mean over findings; test scores call it 'AUC') or
+    'MAE (unit)'; `train` and `validation`, numbers of images; and for 'knn' and 'linear' a dict of `before`, `after`
+    and `change`, each (score, 95 % interval over patients). The interval of the change draws the same patients before
+    and after.
   """
   rows = []
   for name, splits in tqdm(datasets.items(), desc='probing', unit='dataset', leave=False):
@@ -104,7 +105,7 @@ def score_features(datasets: Datasets, before: Features, after: Features, config
     predict, make_score = PREDICT_AND_SCORE[label]
     images = len(validation['image'])
     if np.isnan(make_score(validation, np.zeros_like(validation[label]))(np.ones((images, 1)))):
-      log.warning('%s: no finding has both classes among the validation images; not scored', name)
+      log.warning('%s is not probed: no finding is both present and absent among its validation images', name)
       continue
     row = {'dataset': name, 'metric': metric, 'train': len(train['image']), 'validation': images}
     for probe in PROBES:
@@ -131,7 +132,7 @@ def compare(before: WeightedScore, after: WeightedScore, patients: np.ndarray,
 def predict_findings(probe: str, train: Split, features_NC: np.ndarray, features_MC: np.ndarray,
                      config: ConfigDict) -> np.ndarray:
   """(M, T) scores of each finding, higher where it is likelier. A finding is fitted on the training images that have a
-  label for it; one without both classes scores 0."""
+  label for it; one that is never present, or never absent, among them scores 0."""
   scores_MT = np.zeros((len(features_MC), train['present'].shape[1]))
   for finding, (present_N, labelled_N) in enumerate(zip(train['present'].T > 0, train['label_mask'].T, strict=True)):
     if 0 < present_N[labelled_N].sum() < labelled_N.sum():
@@ -158,12 +159,13 @@ def predict_value(probe: str, train: Split, features_NC: np.ndarray, features_MC
 
 def make_linear_model(name: str, **options: float) -> Any:
   """A scikit-learn linear model of standardised features."""
-  from sklearn import linear_model, pipeline, preprocessing  # here: it adds two seconds to every start
+  # imported here, because it would add two seconds to every start
+  from sklearn import linear_model, pipeline, preprocessing
   return pipeline.make_pipeline(preprocessing.StandardScaler(), getattr(linear_model, name)(**options))
 
 
 def make_knn(images: int, config: ConfigDict) -> Any:
-  """k nearest neighbours, the near ones weighted more; k is at most the number of images."""
+  """k nearest neighbours, weighted by inverse distance; k is at most the number of images."""
   from sklearn.neighbors import KNeighborsRegressor
   return KNeighborsRegressor(min(config.neighbours, images), weights='distance')
 
@@ -174,7 +176,8 @@ def normalise_rows(features_NC: np.ndarray) -> np.ndarray:
 
 
 def make_auroc(validation: Split, scores_MT: np.ndarray) -> WeightedScore:
-  """The mean AUROC over the findings of which both classes are drawn; NaN without such a finding."""
+  """The mean AUROC over the findings that are present in some drawn images and absent in others; NaN if there is no
+  such finding."""
   rankings = [make_ranking_scores(*columns) for columns in zip(
     validation['present'].T, scores_MT.T, validation['label_mask'].T, strict=True)]
   return lambda weights_MR: average([ranking(weights_MR)['AUC'] for ranking in rankings])

@@ -76,7 +76,7 @@ def evaluate_run(config: ConfigDict) -> Scored:
   try:
     return score_split(TrainState(**state), trained, workdir, config.split)
   except FileNotFoundError as error:  # a dataset of the run is not prepared, or was moved or deleted
-    raise ConfigError(f'{error}, or name the folder where it lies, --config.data.dir=<folder>') from error
+    raise ConfigError(f'{error}, or set --config.data.dir=FOLDER to the folder that holds it') from error
 
 
 def read_trained_config(run: str) -> ConfigDict:
@@ -88,16 +88,17 @@ def read_trained_config(run: str) -> ConfigDict:
   try:
     config = saved.read_config(run, saved.PLACES)
     if config['objective'] != 'multitask':
-      raise ConfigError(f'it is of objective {config["objective"]!r}: only multitask runs have tasks to score')
+      raise ConfigError(f'its objective is {config["objective"]!r}, and only multitask runs (stages 2 and 3) have '
+                        f'tasks to score')
     mistake = find_mistake(config, MULTITASK, whole=False)
     if mistake:
-      raise ConfigError(f'{saved.FILE} is damaged, {mistake[0]} is {show(mistake[1])}: {saved.REMEDY}')
+      raise ConfigError(f'{saved.FILE} is damaged ({mistake[0]} is {show(mistake[1])}): {saved.REMEDY}')
     try:
       saved.check_unchanged(config, checkpoint.read_fingerprint(run), run)
     except (FileNotFoundError, checkpoint.Damaged) as error:  # go on: the best state may be undamaged
       log.warning('%s in %s cannot be compared with the checkpoint of the run: %s', saved.FILE, run, error)
   except ConfigError as error:
-    raise ConfigError(f'run={run!r}: {error}; set --config.run') from error
+    raise ConfigError(f'run={run!r}: {error}; set --config.run to the workdir of a run of stage 2 or 3') from error
   return saved.make_config(config)
 
 

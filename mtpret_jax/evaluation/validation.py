@@ -58,7 +58,7 @@ def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -
 
 
 def write(workdir: str | pathlib.Path, step: int, scores: dict[str, dict]) -> None:
-  """Appends the line of a step. Lines of this step and later ones, which an interrupted run may have left, go."""
+  """Appends the line of a step. Removes the lines of this and later steps, which an interrupted run may have left."""
   path = pathlib.Path(workdir, FILE)
   earlier = [line for line in read(workdir) if line['step'] < step]
   write_atomically(path, ''.join(json.dumps(line) + '\n' for line in [*earlier, {'step': step, 'tasks': scores}]))
@@ -91,7 +91,8 @@ def check_best(workdir: str | pathlib.Path) -> None:
     if folder.is_dir():
       checkpoint.find_latest(folder)
   except checkpoint.Damaged as error:
-    raise checkpoint.Damaged(f'{error}; or delete {folder}: the run then keeps the best state from here on') from error
+    raise checkpoint.Damaged(f'{error}; or delete {folder}, and the run keeps the best state from this point on'
+                             ) from error
 
 
 def save_if_best(workdir: str | pathlib.Path, state: TrainState, step: int, score: float, retries: int) -> None:

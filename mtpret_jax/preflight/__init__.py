@@ -1,1 +1,2 @@
-"""Preflight: compiles the steps of a run for a pod that you do not have, and reports what each would take there."""
+"""Preflight: compiles the steps of a run for TPUs or GPUs that are not attached (a "pod"), and reports what each step
+would cost there."""

@@ -1,8 +1,9 @@
-"""Compiles the steps of a run for a pod that you do not have, and reports what each step would take there.
+"""Compiles the steps of a run for TPUs or GPUs that are not attached (a "pod"), and reports what each would cost there.
 
     python -m mtpret_jax.preflight --config=configs/pretrain.py:mtpret11 --pod=v5e:4x4 [--config.FIELD=VALUE ...]
 
-It needs no chip, archive or prepared dataset, only the compiler: libtpu or JAX's CUDA plugin (docs/pods.md).
+It needs no chip or archive, and no prepared dataset unless it is one of your own; only the compiler: libtpu or JAX's
+CUDA plugin (docs/pods.md).
 
 Exit codes: 0, every step fits into memory; 2, a step does not fit, or the command has a mistake; 1, another error.
 """
@@ -44,9 +45,10 @@ def parse_flags(argv: list[str]) -> list[str]:
   rest = cli.parse_flags(argv, '--config, --config.FIELD (after --config) and --pod')
   for flag in flags.FLAGS.get_key_flags_for_module(cli.__name__):  # importing `cli` defines the flags of a run
     if flag.present and flag.name != 'config':
-      cli.refuse(f'--{flag.name} is a flag of python -m mtpret_jax.main: preflight runs in one process')
+      cli.refuse(f'leave out --{flag.name}: it is a flag of python -m mtpret_jax.main, and preflight runs in one '
+                 f'process')
   if not POD.value:
-    cli.refuse(f'which pod? Give a chip and a shape: {EXAMPLES}')
+    cli.refuse(f'no pod given: name a chip and a shape, such as {EXAMPLES}')
   return rest
 
 

@@ -1,4 +1,4 @@
-"""A run as shapes: what the compiler needs of its state and batches. No data is prepared or read."""
+"""A run reduced to shapes: what the compiler needs to know about its state and batches. No data is prepared or read."""
 
 import dataclasses
 from collections.abc import Mapping

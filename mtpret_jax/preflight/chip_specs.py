@@ -1,8 +1,8 @@
 """Published peak figures of accelerators, each with its source. We measured none of them.
 
-Units are decimal, as the makers state them; the memory that a program gets differs a little. FLOP/s are dense bf16,
-without sparsity. The network of a TPU is all its links to neighbouring chips in one direction, half of the
-"bidirectional" figure; that of a GPU is half of NVLink's total.
+All figures are taken as decimal, also where the source says GiB (v4 and v5p), which is 7 % more; the memory that a
+program gets differs a little. FLOP/s are dense bf16, without sparsity. The network of a TPU is all its links to
+neighbouring chips in one direction, half of the "bidirectional" figure; that of a GPU is half of NVLink's total.
 """
 
 import dataclasses
@@ -10,10 +10,10 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-  """What XLA has to know to compile for a GPU that is not there.
+  """What XLA needs to know to compile for a GPU that is not attached.
 
   Attributes:
-    multiprocessors: their number.
+    multiprocessors: number of streaming multiprocessors.
     shared: bytes of shared memory per multiprocessor.
     shared_block: bytes of it that one block may use.
     cache: bytes of the L2 cache.

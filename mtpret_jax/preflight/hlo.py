@@ -1,8 +1,8 @@
 """Reads a program in XLA's text form (HLO): FLOPs, HBM traffic and collectives.
 
-For TPUs the compiler reports FLOPs and bytes accessed. For a GPU that is not there it reports neither, and it never
-says which of the bytes are in HBM and which in the chip's fast memory. So both are counted here, in the text. A loop
-whose number of iterations is not in the program counts as one iteration.
+For TPUs the compiler reports FLOPs and bytes accessed. For a GPU that is not attached it reports neither, and it never
+says which bytes are in HBM and which in the chip's fast memory. So both are counted here, in the text. A loop whose
+number of iterations is not in the program counts as one iteration.
 """
 
 import dataclasses
@@ -115,7 +115,7 @@ def find_closing(text: str) -> int:
 
 def count_flops(text: str) -> float:
   """Additions and multiplications of all convolutions and matrix products, without products with padding or with the
-  zeros between dilated pixels. Of several branches the most expensive counts."""
+  zeros between dilated pixels. Of a conditional, only the most expensive branch counts."""
   program = read_program(text)
 
   @functools.cache

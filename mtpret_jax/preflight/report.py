@@ -80,7 +80,7 @@ def run(config: ConfigDict, pod_name: str) -> None:
 def report_step(stage: ConfigDict, name: str, task: str, pod: Pod) -> None:
   """Compiles and reports one step, then compiles it with twice the batch to estimate the largest batch.
 
-  The report is printed before the second compilation, which takes minutes, too. Raises DoesNotFit.
+  The report is printed before the second compilation, because that also takes minutes. Raises DoesNotFit.
   """
   print(f'{name}, step {task!r} on {pod.name}: {len(pod.devices)} chips, '
         f'{batch_size(stage, task) // len(pod.devices)} images per chip. Compiling takes minutes.', flush=True)
@@ -181,7 +181,7 @@ def describe_cost(config: ConfigDict, task: str, pod: Pod, cost: StepCost | None
   """The cost as lines to print."""
   hbm = f'{pod.chip.memory / 1e9:.0f} GB'
   if cost is None:
-    return [f'HBM per chip    more than {hbm}, says the compiler']
+    return [f'HBM per chip    more than {hbm}, according to the compiler']
   images, chips = batch_size(config, task), len(pod.devices)
   seconds = estimate_seconds(cost, pod)
   bound = max(seconds, key=lambda resource: seconds[resource])
@@ -196,7 +196,7 @@ def describe_cost(config: ConfigDict, task: str, pod: Pod, cost: StepCost | None
             'convolutions and matrix products, counted in the program')
   return [
     f'HBM per chip    {format_bytes(cost.peak_memory)} of {hbm}: {memory} - aliased '
-    f'{format_bytes(cost.memory["aliased"])}, the donated state',
+    f'(donated state) {format_bytes(cost.memory["aliased"])}',
     f'FLOPs per chip  {cost.flops / 1e12:.3f} TFLOP a step, {source}',
     f'HBM traffic     {format_bytes(cost.hbm_bytes)} read and written per chip, counted in the compiled program'
     f'{accessed}',
@@ -211,15 +211,16 @@ def describe_cost(config: ConfigDict, task: str, pod: Pod, cost: StepCost | None
 def explain_misfit(config: ConfigDict, name: str, task: str, pod: Pod, cost: StepCost | None,
                    largest: int | None) -> str:
   """What is too large, and what to change."""
-  needs = format_bytes(cost.peak_memory) if cost else 'more'
+  hbm = f'{pod.chip.memory / 1e9:.0f} GB'
+  needs = (f'it needs {format_bytes(cost.peak_memory)} of HBM per chip, and a chip of {pod.name} has {hbm}' if cost else
+           f'it needs more HBM than the {hbm} of a chip of {pod.name}')
   if config.objective != 'moco' and task not in config.tasks:
     batch = 'a smaller --config.tasks.TASK.batch'  # a joint step has the images of all tasks
   else:
     flag = '--config.batch' if config.objective == 'moco' else f'--config.tasks.{task}.batch'
     batch = f'{flag}={largest * len(pod.devices)}' if largest else f'a smaller {flag}'
-  return (f'{name}, step {task!r}, does not fit: it needs {needs} of the {pod.chip.memory / 1e9:.0f} GB of HBM of a '
-          f'chip of {pod.name}; try {batch}, a larger pod, smaller images, --config.dtype=bfloat16 or '
-          f'--config.sharding=fsdp')
+  return (f'{name}, step {task!r}, does not fit: {needs}; try {batch}, a larger pod, smaller images, '
+          f'--config.dtype=bfloat16 or --config.sharding=fsdp')
 
 
 def format_bytes(size: float) -> str:

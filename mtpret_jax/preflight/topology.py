@@ -1,4 +1,4 @@
-"""Devices of a pod that you do not have, by name: `v5e:4x4` is a slice of TPUs, `h100:8` a host with GPUs."""
+"""Devices of a pod that is not attached, by its name: `v5e:4x4` is a slice of TPUs, `h100:8` a host with GPUs."""
 
 import dataclasses
 import importlib.util
@@ -44,8 +44,8 @@ def find_pod(name: str) -> Pod:
   """
   kind, _, shape = name.partition(':')
   if kind not in CHIPS:
-    raise ConfigError(f'unknown chip {kind!r} in --pod={name}; have {", ".join(CHIPS)}: give a chip and a shape, such '
-                      f'as v5e:4x4 or h100:8')
+    raise ConfigError(f'unknown chip {kind!r} in --pod={name}: choose one of {", ".join(CHIPS)}, and give it with a '
+                      f'shape, such as v5e:4x4 or h100:8')
   chip = CHIPS[kind]
   devices = list_gpus(name, chip, shape) if chip.gpu else list_tpus(name, shape)
   return Pod(name, chip, devices)
@@ -53,26 +53,26 @@ def find_pod(name: str) -> Pod:
 
 def list_gpus(name: str, chip: Chip, shape: str) -> Sequence[jax.Device]:
   if not re.fullmatch('[0-9]{1,3}', shape) or not 1 <= int(shape) <= GPUS_PER_HOST:
-    raise ConfigError(f'--pod={name} has no number of GPUs: give their number in one host, 1 to {GPUS_PER_HOST}, '
+    raise ConfigError(f'--pod={name} needs the number of GPUs in one host, 1 to {GPUS_PER_HOST}, '
                       f'such as {name.partition(":")[0]}:{GPUS_PER_HOST}')
   if not any(importlib.util.find_spec(f'jax_cuda{major}_plugin') for major in (12, 13)):
-    raise ConfigError(f'--pod={name} needs the CUDA plugin of JAX, but no GPU: pip install "jax[cuda12]"')
+    raise ConfigError(f'--pod={name} needs JAX\'s CUDA plugin (not a GPU); install it with: pip install "jax[cuda12]"')
   return topologies.get_topology_desc(
     platform='cuda', target_config=describe_gpu(chip), topology=f'1x1x{shape}').devices
 
 
 def list_tpus(name: str, shape: str) -> Sequence[jax.Device]:
   if not re.fullmatch(r'[0-9]{1,4}(x[0-9]{1,4}){1,2}', shape):
-    raise ConfigError(f'--pod={name} has no shape: give its sides in chips, such as v5e:4x4 or v5p:2x2x4')
+    raise ConfigError(f'--pod={name} has no valid shape: give the sides in chips, such as v5e:4x4 or v5p:2x2x4')
   if not importlib.util.find_spec('libtpu'):
-    raise ConfigError(f'--pod={name} needs libtpu, but no TPU: pip install "jax[tpu]"')
+    raise ConfigError(f'--pod={name} needs libtpu (not a TPU); install it with: pip install "jax[tpu]"')
   for field, value in LIBTPU_SETTINGS.items():
     os.environ.setdefault(field, value)
   try:
     devices = topologies.get_topology_desc(platform='tpu', topology_name=name).devices
   except Exception as error:  # the type depends on the version of XLA
-    raise ConfigError(f'libtpu knows no slice {name!r} ({str(error).strip().splitlines()[0][:160]}): try another '
-                      f'shape, such as {EXAMPLES}') from error
+    raise ConfigError(f'libtpu does not support the slice {name!r} ({str(error).strip().splitlines()[0][:160]}): try '
+                      f'another shape, such as {EXAMPLES}') from error
   if len(devices) != math.prod(int(side) for side in shape.split('x')):
     raise ConfigError(f'--pod={name} has {len(devices)} devices, not one for each chip, which is not supported: try '
                       f'another chip, such as {EXAMPLES}')

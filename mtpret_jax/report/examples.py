@@ -11,7 +11,7 @@ COLUMNS = 4
 
 def draw_examples(path: str | os.PathLike, kind: TaskKind, examples: Sequence[Mapping[str, Any]], title: str) -> None:
   """Writes a PNG with one cell per example of `evaluation.predict.collect_examples`."""
-  from matplotlib.figure import Figure  # half a second of each start, so only where something is drawn
+  from matplotlib.figure import Figure  # imported here, because it would add half a second to every start
   rows = -(-len(examples) // COLUMNS)
   figure = Figure(figsize=(2.2 * COLUMNS, 2.6 * rows + 0.4))
   for index, example in enumerate(examples):

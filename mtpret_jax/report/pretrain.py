@@ -61,13 +61,13 @@ def describe_scores(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> st
     'In brackets: 95 % intervals over patients. AUROC: mean over findings, higher is better, chance is 0.5. MAE: mean '
     'absolute error, lower is better.',
     *map(describe_change, rows),
-    *(f'{name} has no label for a probe, so it is not scored.' for name in config.data.datasets
-      if name not in scored)])
+    *(f'{name} is not scored: it has neither a value nor a finding that is both present and absent among its '
+      f'validation images.' for name in config.data.datasets if name not in scored)])
 
 
 def describe_change(row: Mapping[str, Any]) -> str:
-  """Such as 'Linear-probe AUROC on kermany_pneumonia rises from 0.824 to 0.934 (1592 training and 196 validation
-  images).'"""
+  """A sentence such as 'Linear-probe AUROC on kermany_pneumonia rises from 0.824 to 0.934 (1592 training and 196
+  validation images).'"""
   (before, _), (after, _), (change, interval) = (row['linear'][title] for title in ('before', 'after', 'change'))
   digits = count_digits(row)
   verb = 'rises' if change > 0 else 'falls'
@@ -78,7 +78,7 @@ def describe_change(row: Mapping[str, Any]) -> str:
 
 
 def format_change(row: Mapping[str, Any], kind: str, title: str) -> str:
-  """'0.934 (0.905 to 0.964)'; a change has signs."""
+  """'0.934 (0.905 to 0.964)'; a change is printed with its sign."""
   digits, sign = count_digits(row), '+' if title == 'change' else ''
   score, interval = row[kind][title]
   ends = f' ({" to ".join(f"{end:{sign}.{digits}f}" for end in interval)})' if interval else ''
@@ -130,7 +130,7 @@ def draw_neighbours(workdir: pathlib.Path, datasets: probe.Datasets, features: p
 
 def draw_grid(path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> pathlib.Path:
   """Draws rows of (H, W, 1) images, a title to the left of each row."""
-  from matplotlib.figure import Figure  # here: it adds half a second to every start
+  from matplotlib.figure import Figure  # imported here, because it would add half a second to every start
   figure = Figure(figsize=(1.5 * len(rows[0]), 1.55 * len(rows)))
   axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
   for row, title, cells in zip(rows, titles, axes, strict=True):

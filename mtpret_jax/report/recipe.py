@@ -30,7 +30,8 @@ def finish(config: ConfigDict) -> None:
         score = result['scores'][result['headline']]
         table.append((name, task, result['headline'], format_score(score['value']), format_interval(score['interval'])))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-      raise ConfigError(f'{path} is damaged: delete it, and the same command scores {name} again') from error
+      raise ConfigError(f'{path} is damaged: delete it and run the same command, which scores stage {name} again'
+                        ) from error
   workdir = pathlib.Path(config.workdir)
   metrics.write_scores(workdir / FILE, collected)
   print('\n'.join(['Scores on the test splits', *align(table)]))

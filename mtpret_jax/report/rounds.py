@@ -41,13 +41,13 @@ def describe_rounds(lines: Sequence[Line], forgetting: Mapping[str, Mapping], da
                   format_score(changes['forgetting']), format_score(changes['transfer'])))
   return '\n'.join([
     f'Validation scores after each round. Data: {data}.', *align(table),
-    'Forgetting: best earlier score minus the last one, more is worse. Backward transfer: last score minus the first '
-    'one, more is better.'])
+    'Forgetting: best earlier score minus the last; higher is worse. Backward transfer: last score minus the first; '
+    'higher is better.'])
 
 
 def draw_rounds(lines: Sequence[Line], workdir: pathlib.Path) -> pathlib.Path:
   """`rounds.png`: score against step, one curve for each task."""
-  from matplotlib.figure import Figure  # here: it adds half a second to every start
+  from matplotlib.figure import Figure  # imported here, because it would add half a second to every start
   names = list(lines[0]['tasks'])
   figure = Figure(figsize=(2.6 * len(names), 2.4))
   axes = figure.subplots(1, len(names), squeeze=False)

@@ -14,8 +14,8 @@ def report_scores(scored: Scored) -> None:
   """Prints the scores of one split, draws some of its predictions, and says where everything is."""
   results, workdir, pictures = scored.results, scored.workdir, []
   for name, result in results['tasks'].items():
-    print(f'{name}: {results["split"]} split by {results["split_rule"]}, after step {results["step"]:,}. Data: '
-          f'{results["data"]}.')
+    print(f'{name}: {results["split"]} split (rule: {results["split_rule"]}), state after step {results["step"]:,}. '
+          f'Data: {results["data"]}.')
     print(describe_result(result))
   for name, examples in scored.examples.items():
     pictures.append(pathlib.Path(workdir, f'examples_{name}.png'))
@@ -31,7 +31,7 @@ def describe_result(result: Mapping[str, Any]) -> str:
   names = [headline, *(name for name in result['scores'] if name != headline)]
   table = [('score', 'value', '95 % interval'),
            *((f'{name} *' if name == headline else name, *format_cells(result['scores'][name])) for name in names)]
-  left_out = f' ({result["left_out"]:,} without a label left out)' if result['left_out'] else ''
+  left_out = f' ({result["left_out"]:,} left out, without a label)' if result['left_out'] else ''
   lines = [f'{result["task"]}: {result["images"]:,} images{left_out} of {result["patients"]:,} patients; * headline '
            f'score; intervals: bootstrap over patients, {result["resamples"]:,} resamples', *align(table)]
   if result['groups']:

@@ -1,4 +1,4 @@
-"""The kinds of tasks. A new one is a file in this package and a line here.
+"""The kinds of tasks. To add one, add a file to this package and its name to KINDS below.
 
 Importing this package does not import JAX (see `task.py`).
 """
@@ -15,5 +15,5 @@ KINDS = {kind.name: kind for kind in (CLASSIFICATION, DETECTION, REGRESSION, SEG
 def find_kind(name: str) -> TaskKind:
   """The kind of task called `name`; raises ValueError, with the names there are."""
   if name not in KINDS:
-    raise ValueError(f'unknown kind of task {name!r}; have {", ".join(KINDS)}')
+    raise ValueError(f'unknown kind of task {name!r}: choose one of {", ".join(KINDS)}')
   return KINDS[name]

@@ -1,8 +1,8 @@
 """Classification: which of T findings are present, from the mean over the last feature map.
 
-Findings are independent (a sigmoid each), or exactly one is present: 'exclusive', or 'ordinal' where the order of the
-findings means more and more (one softmax). The loss does not use the order of ordinal findings, only the metrics do;
-this is our choice.
+Findings are independent (a sigmoid each), or exactly one is present: 'exclusive', or 'ordinal' where the findings are
+ordered by severity (one softmax). The loss does not use the order of ordinal findings, only the metrics do; this is our
+choice.
 
 Letters: B images, N rows of a table, T findings.
 """
@@ -34,7 +34,7 @@ def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
   label_mask = np.asarray(record['label_mask'], bool)
   present = np.where(label_mask, record['present'], 0).astype(np.float32)
   if label_mask.shape != (len(about['findings']),) or not np.isin(present, (0, 1)).all():
-    raise ValueError(f'{name_record(record)}: present is {present.tolist()}, must be 0 or 1 for each of '
+    raise ValueError(f'{name_record(record)}: present is {present.tolist()}, but must be 0 or 1 for each of '
                      f'{about["findings"]}')
   columns = list_columns(about, task_config)
   return {'present': present[columns], 'label_mask': label_mask[columns]}
@@ -51,7 +51,8 @@ def select_findings(about: About, task_config: ConfigDict) -> About:
   names = task_config.get('findings') or ()
   absent = [name for name in names if name not in about['findings']]
   if absent:
-    raise ValueError(f'{task_config.dataset} has no finding {absent[0]!r}; have {", ".join(about["findings"])}')
+    raise ValueError(f'{task_config.dataset} has no finding {absent[0]!r}: choose one of '
+                     f'{", ".join(about["findings"])}')
   return {**about, 'findings': list(names)} if names else about
 
 
@@ -123,7 +124,7 @@ def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
 
 
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
-  """The likeliest findings with their probability; known present ones are marked."""
+  """The three likeliest findings with their probabilities; * marks those known to be present."""
   order = np.argsort(-prediction['score'], kind='stable')[:3]
   marks = ['*' if labels['label_mask'][index] and labels['present'][index] > 0 else '' for index in order]
   lines = [f'{about["findings"][index]}{mark} {prediction["score"][index]:.2f}'

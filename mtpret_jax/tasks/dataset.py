@@ -1,4 +1,4 @@
-"""A task's dataset: the records that can teach it, the rows of its batches, and its model."""
+"""A task's dataset: the records that it can learn from, the rows of its batches, and its model."""
 
 import collections
 import dataclasses
@@ -23,7 +23,7 @@ def open_tasks(config: ConfigDict, split: str, fraction: float = 1.0) -> dict[st
 
 
 def open_task(config: ConfigDict, name: str, split: str, fraction: float = 1.0) -> Source:
-  """The records of one split that can teach the task `name`.
+  """The records of one split that the task `name` can learn from.
 
   For detection these are the images with boxes, unless `negatives` says that images without boxes were examined and
   are empty. `fraction` keeps a share of the patients.
@@ -35,13 +35,12 @@ def open_task(config: ConfigDict, name: str, split: str, fraction: float = 1.0) 
     return source
   source, left_out = keep_usable(task_config.kind, source)
   if left_out:
-    reasons = ', '.join(f'{count} images with {reason}' for reason, count in left_out.items())
-    log.info('%s, %s split of %s: left out %s', name, split, task_config.dataset, reasons)
+    log.info('%s, %s split of %s: left out images: %s', name, split, task_config.dataset, describe_left_out(left_out))
   return source
 
 
 def keep_usable(kind: str, source: Source) -> tuple[Source, dict[str, int]]:
-  """(the records that can teach this kind of task, {reason: number left out}).
+  """(the records that this kind of task can learn from, {reason: number left out}).
 
   Reads every record once, which takes about a millisecond each. Raises ValueError where no record is left.
   """
@@ -53,10 +52,16 @@ def keep_usable(kind: str, source: Source) -> tuple[Source, dict[str, int]]:
     else:
       places.append((source.split, position))
   if not places:
-    raise ValueError(f'{source.name} {source.split}: none of {len(source)} images can teach {kind}: {dict(left_out)}')
+    raise ValueError(f'{source.name} {source.split}: none of {len(source)} images has a label for {kind} '
+                     f'({describe_left_out(left_out)}): choose another dataset or kind of task')
   if not left_out:
     return source, {}
   return dataclasses.replace(source, records=Subset({source.split: source.records}, places)), dict(left_out)
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+  """'3 with no box, 1 with no annotated pixel'."""
+  return ', '.join(f'{count} with {reason}' for reason, count in left_out.items())
 
 
 def make_reader(source: Source, task_config: ConfigDict) -> Callable[[Mapping], Row]:

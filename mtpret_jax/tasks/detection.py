@@ -38,13 +38,13 @@ log = logging.getLogger(__name__)
 
 
 def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
-  """`boxes` (M, 4) float32; `class_id` (M,) int32, -1 in empty slots, whose box is 0. M is `task_config.objects`: of
-  more boxes the largest are kept, with a warning."""
+  """`boxes` (M, 4) float32; `class_id` (M,) int32, -1 in empty slots, whose box is 0. M is `task_config.objects`. If an
+  image has more boxes, the largest are kept, with a warning."""
   boxes = np.asarray(record['objects']['box'], np.float32).reshape(-1, 4)
   class_id = np.asarray(record['objects']['class_id'], np.int32)
   if not np.isin(class_id, range(len(about['box_classes']))).all():
-    raise ValueError(f'{name_record(record)}: boxes of classes {class_id.tolist()}, but the classes are '
-                     f'{about["box_classes"]}')
+    raise ValueError(f'{name_record(record)}: boxes have the class ids {class_id.tolist()}, but there are only the '
+                     f'classes {about["box_classes"]}, with ids from 0')
   slots = task_config.objects
   if len(boxes) > slots:
     warn_of_many(name_record(record), len(boxes), slots)
@@ -55,9 +55,10 @@ def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
   return {'boxes': np.pad(boxes, ((0, empty), (0, 0))), 'class_id': np.pad(class_id, (0, empty), constant_values=-1)}
 
 
-@functools.cache  # an image comes again in every epoch; it is warned of once per process
+@functools.cache  # an image recurs in every epoch, but is reported once per process
 def warn_of_many(name: str, found: int, slots: int) -> None:
-  log.warning('%s has %d boxes, the %d largest are kept: raise config.tasks.TASK.objects', name, found, slots)
+  log.warning('%s has %d boxes; only the %d largest are kept. Raise --config.tasks.TASK.objects to keep all', name,
+              found, slots)
 
 
 def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
@@ -65,8 +66,8 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
 
 
 def find_defect(about: About, record: Mapping) -> str:
-  """An image without boxes teaches nothing here. Of NIH's chest X-rays 880 have boxes; the boxes of the others were
-  never drawn. torchvision's reference training leaves such images out as well."""
+  """An image without boxes cannot be used for training, since it may not be annotated: of NIH's chest X-rays only 880
+  are annotated with boxes. torchvision's reference training leaves such images out as well."""
   return '' if len(record['objects']['class_id']) else 'no box'
 
 
@@ -79,8 +80,8 @@ def check(name: str, task_config: ConfigDict) -> None:
 
 
 def make_model(about: About, config: ConfigDict | None) -> TaskModel:
-  """Faster R-CNN for `about['box_classes']`; `config` is its config. The loss works in training only, since anchors
-  and proposals are sampled at random."""
+  """Faster R-CNN for `about['box_classes']`; `config` is `task_config.head`. The loss works in training only,
+  since anchors and proposals are sampled at random."""
   assert config is not None
 
   def apply(head: Any, features: list, batch: Mapping, *, groups: int | None, rng: Any) -> dict:
@@ -100,7 +101,7 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
 
 
 def compute_loss(outputs: Mapping, rows_B: 'jax.Array') -> tuple['jax.Array', 'jax.Array']:
-  """(sum, count) over the `rows_B` that count: the four losses of Ren et al. 2015 with torchvision's weights. Each is
+  """(sum, count) over the images in `rows_B`: the four losses of Ren et al. 2015 with torchvision's weights. Each is
   a mean over all sampled anchors or proposals of the batch, so it is the same for every image."""
   objectness = optax.sigmoid_binary_cross_entropy
   rpn, roi = outputs['rpn'], outputs['roi']
@@ -143,7 +144,7 @@ def name_columns(about: About) -> list[str]:
 
 
 def write_lines(about: About, rows: Mapping[str, np.ndarray]) -> list[list[list]]:
-  """One line per box, or one line without a box. Empty slots (class -1) are not written."""
+  """One line per box; an image without boxes gets one line with empty cells. Empty slots (class -1) are not written."""
   names = about['box_classes']
   fields = (rows[name] for name in ('sizes', 'boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id'))
   images = []

@@ -29,7 +29,7 @@ def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
   """`value` (1,) float32, in the dataset's unit."""
   value = np.asarray(record['value'], np.float32)
   if value.shape != (1,) or not np.isfinite(value).all():
-    raise ValueError(f'{name_record(record)}: the value is {value.tolist()}, must be one finite number')
+    raise ValueError(f'{name_record(record)}: the value is {value.tolist()}, but must be one finite number')
   return {'value': value}
 
 
@@ -45,8 +45,8 @@ def find_defect(about: About, record: Mapping) -> str:
 
 
 def fit_head(task_config: ConfigDict, source: Any) -> ConfigDict:
-  """`mean` and `deviation` of the training values, in their unit. Without records 0 and 1: shapes do not depend on
-  them."""
+  """`mean` and standard `deviation` of the training values, in their unit. Without records they are 0 and 1, which is
+  enough to know the shapes."""
   if source is None:
     return ConfigDict({'mean': 0.0, 'deviation': 1.0})
   values = np.concatenate([source.records[index]['value'] for index in range(len(source))])

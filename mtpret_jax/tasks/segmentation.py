@@ -78,7 +78,7 @@ def compute_loss(dice: float, outputs: Mapping, batch: Mapping) -> tuple['jax.Ar
   losses_BHW = optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], jnp.maximum(mask_BHW, 0))
   total, count = sum_known(losses_BHW, annotated_BHW)
   if dice:
-    # The Dice loss is a mean over images; times the count of pixels it survives the division by that count.
+    # The Dice loss is a mean over images. It is multiplied by the number of pixels, because the caller divides by it.
     total += dice * soft_dice_loss(outputs['logits'], mask_BHW, annotated_BHW) * count
   return total, count
 

@@ -1,8 +1,8 @@
-"""What the rest of the code needs to know about one kind of task, in one record: `TaskKind`.
+"""`TaskKind`: everything that the rest of the code needs to know about one kind of task.
 
-A kind of task is a file of this package, from the label in a record to the picture of a prediction. The parts that
-read and score records are NumPy only: worker processes import them, and importing JAX there would cost each worker
-seconds and hundreds of megabytes. So the files import JAX lazily, when `make_model` first uses it.
+Each kind of task has a file in this package, with everything from reading its label to drawing its prediction. The
+parts that read and score records are NumPy only: worker processes import them, and importing JAX there would cost each
+worker seconds and hundreds of megabytes. So the files import JAX lazily, when `make_model` first uses it.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ class TaskKind:
     read_label: (about, task_config, record) -> the label's fields of one row of a batch. Raises ValueError where the
       record contradicts `about`.
     label_shapes: (about, task_config) -> {field: (shape, dtype)} of such a row.
-    find_defect: (about, record) -> why the record teaches the task nothing, '' where it does.
+    find_defect: (about, record) -> why the task cannot learn from the record; '' if it can.
     make_model: (about, head config) -> `TaskModel`.
     make_row: (about, batch, predictions, index) -> the columns of `metrics` for image `index` of a batch.
     metrics: how rows are scored and written to a table.

@@ -73,4 +73,4 @@ def test_a_set_whose_findings_have_one_class_is_left_out_and_said_so(caplog):
   split['present'][:] = 1
   chest = {'chest': {'train': features, 'validation': features}}
   assert probe.score_features({'chest': {'train': split, 'validation': split}}, chest, chest, CONFIG) == []
-  assert 'chest: no finding has both classes' in caplog.text
+  assert 'chest is not probed: no finding is both present and absent' in caplog.text

@@ -34,9 +34,9 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize('arguments, message', [
-  ([CONFIG], r'which pod\? .* --pod=v5e:4x4 .* --pod=h100:8'),
-  ([CONFIG, '--pods=v5e:4x4'], 'unknown flag --pods: have --config, .* and --pod'),
-  ([CONFIG, '--pod=v5e:4x4', '--distributed'], '--distributed is a flag of python -m mtpret_jax.main')])
+  ([CONFIG], r'no pod given: .* --pod=v5e:4x4 .* --pod=h100:8'),
+  ([CONFIG, '--pods=v5e:4x4'], 'unknown flag --pods: the flags are --config, .* and --pod'),
+  ([CONFIG, '--pod=v5e:4x4', '--distributed'], 'leave out --distributed: it is a flag of python -m mtpret_jax.main')])
 def test_a_mistake_in_the_command_is_one_line_with_exit_code_2(arguments, message):
   done = run('-m', 'mtpret_jax.preflight', *arguments)
   assert done.returncode == 2 and not done.stdout

@@ -125,12 +125,20 @@ def test_the_cost_is_printed_before_the_second_compilation(pretrain, monkeypatch
 
 def test_a_step_that_does_not_fit_is_refused_with_a_batch_that_would(pretrain, monkeypatch):
   fake_cost(monkeypatch, memory=1.025e8)
-  with pytest.raises(DoesNotFit, match="'moco', does not fit: it needs 0.10 GB .* try a smaller --config.batch"):
+  with pytest.raises(DoesNotFit, match="'moco', does not fit: it needs 0.10 GB of HBM .* try a smaller --config.batch"):
     run(pretrain, 'here:8')
   pretrain.batch = pretrain.moco.queue = 128
   fake_cost(monkeypatch, memory=1.09e8)
   with pytest.raises(DoesNotFit, match='try --config.batch=64, a larger pod'):
     run(pretrain, 'here:8')
+
+
+def test_a_step_that_the_compiler_refuses_does_not_fit(pretrain, monkeypatch, capsys):
+  fake_cost(monkeypatch, memory=16e9)
+  monkeypatch.setattr(report, 'compute_cost', lambda config, task, pod: None)
+  with pytest.raises(DoesNotFit, match='does not fit: it needs more HBM than the 16 GB of a chip of here:8; try a sma'):
+    run(pretrain, 'here:8')
+  assert 'HBM per chip    more than 16 GB, according to the compiler' in capsys.readouterr().out
 
 
 def test_a_batch_that_the_pod_cannot_split_is_refused_before_anything_is_compiled(pretrain, monkeypatch):
@@ -170,15 +178,15 @@ def test_compute_hbm_and_network_each_have_their_time():
 
 
 @pytest.mark.parametrize('name, message', [
-  ('v9:2x2', "unknown chip 'v9'.*have v4, v5e"), ('h100:9', 'give their number in one host, 1 to 8'),
-  ('v5e:4', 'give its sides in chips, such as v5e:4x4')])
+  ('v9:2x2', "unknown chip 'v9'.*choose one of v4, v5e"), ('h100:9', 'needs the number of GPUs in one host, 1 to 8'),
+  ('v5e:4', 'give the sides in chips, such as v5e:4x4')])
 def test_a_pod_that_does_not_exist_is_refused(name, message):
   with pytest.raises(ConfigError, match=message):
     find_pod(name)
 
 
 @pytest.mark.parametrize('name, message', [
-  ('v5e:2x4', 'needs libtpu, .*pip install'), ('h100:8', r'pip install "jax\[cuda')])
+  ('v5e:2x4', 'needs libtpu .*pip install'), ('h100:8', r'pip install "jax\[cuda')])
 def test_a_compiler_that_is_not_installed_is_named(name, message, monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda package: None)
   with pytest.raises(ConfigError, match=message):
@@ -194,7 +202,7 @@ def test_libtpu_compiles_without_a_tpu():
     rows).compile()
   assert len(pod.devices) == 16 and pod.processes == 4
   assert hlo.list_collectives(compiled.as_text()) == [('all-reduce', 128 * 4)]
-  with pytest.raises(ConfigError, match='libtpu knows no slice'):
+  with pytest.raises(ConfigError, match='libtpu does not support the slice'):
     find_pod('v5e:9x9')
 
 

@@ -32,7 +32,8 @@ def test_the_table_has_a_line_for_each_dataset_and_probe():
     ['chest', 'kNN', 'AUROC'], ['chest', 'linear', 'AUROC']]
   assert '0.824 (0.700 to 0.900)' in words and '+0.110 (+0.070 to +0.150)' in words
   assert 'no patient is in both splits. Data: archives in archives.' in words
-  assert lines[-1] == 'teeth has no label for a probe, so it is not scored.'
+  assert lines[-1] == ('teeth is not scored: it has neither a value nor a finding that is both present and absent '
+                       'among its validation images.')
 
 
 def test_a_split_that_shares_patients_is_said_so():

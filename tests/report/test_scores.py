@@ -20,4 +20,4 @@ def test_images_without_a_label_are_counted_and_their_scores_undefined():
   rows = make_rows('mask')
   rows['confusion'][:] = 0
   words = describe_result(score(METRICS['segmentation'], ABOUT['mask'], rows, resamples=5))
-  assert '90 without a label left out' in words and 'undefined' in words
+  assert '90 left out, without a label' in words and 'undefined' in words

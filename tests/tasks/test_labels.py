@@ -102,7 +102,7 @@ def test_of_too_many_boxes_the_largest_are_kept_and_it_is_said_once(caplog):
   np.testing.assert_allclose(rows[2]['boxes'][:, 2], [0.5, 0.9, 1.0])
   np.testing.assert_array_equal(rows[2]['class_id'], [1, 0, 0])
   assert [record.message for record in caplog.records] == [
-    'atlas crowded has 5 boxes, the 3 largest are kept: raise config.tasks.TASK.objects']
+    'atlas crowded has 5 boxes; only the 3 largest are kept. Raise --config.tasks.TASK.objects to keep all']
 
 
 @pytest.mark.parametrize('task, fields, words', [
@@ -112,8 +112,8 @@ def test_of_too_many_boxes_the_largest_are_kept_and_it_is_said_once(caplog):
   ('classification', {'present': np.float32([0.5, 1]), 'label_mask': np.ones(2, bool)}, 'atlas a7: present'),
   ('regression', {'value': np.float32([np.nan])}, r'atlas a7: the value is \[nan\]'),
   ('segmentation', {'mask': encode(np.full((8, 8), 3, np.uint8))}, r'atlas a7: the mask has values \[3\]'),
-  ('detection', {'objects': make_objects((2, 0, 0, 1, 1))}, r'atlas a7: boxes of classes \[2\]'),
-  ('segm', {}, "unknown kind of task 'segm'; have classification, detection, regression, segmentation"),
+  ('detection', {'objects': make_objects((2, 0, 0, 1, 1))}, r'atlas a7: boxes have the class ids \[2\]'),
+  ('segm', {}, "unknown kind of task 'segm': choose one of classification, detection, regression, segmentation"),
 ])
 def test_what_a_task_lacks_is_said_with_the_dataset(task, fields, words):
   with pytest.raises(ValueError, match=words):
@@ -154,7 +154,7 @@ def keep(task, about, *fields):
   return [kept.records[i] for i in range(len(kept))], left_out, source
 
 
-def test_records_that_teach_nothing_are_left_out_and_counted():
+def test_records_without_a_usable_label_are_left_out_and_counted():
   unmarked, half = np.full((8, 8), records.UNANNOTATED, np.uint8), np.zeros((8, 8), np.uint8)
   half[:4] = records.UNANNOTATED
   kept, left_out, source = keep('segmentation', ABOUT, {'mask': encode(unmarked)}, {'mask': encode(half)},
@@ -176,8 +176,8 @@ def test_of_exclusive_findings_the_one_must_be_known():
   assert len(kept) == 1 and left_out == {'no finding known to be present': 2}
 
 
-def test_a_source_that_teaches_nothing_is_refused():
-  with pytest.raises(ValueError, match="atlas train: none of 1 images can teach detection: {'no box': 1}"):
+def test_a_source_without_a_usable_label_is_refused():
+  with pytest.raises(ValueError, match=r'atlas train: none of 1 images has a label for detection \(1 with no box\)'):
     keep('detection', ABOUT, {'objects': make_objects()})
 
 

@@ -1,4 +1,4 @@
-"""Scores with bootstrap intervals over patients, computed on the host. Needs numpy, scikit-learn and pycocotools only.
+"""Scores with bootstrap intervals over patients, computed on the host. Needs only NumPy, pycocotools and threadpoolctl.
 
 Letters: N images, T findings or classes, S studies, L levels of IoU, R resamples of the bootstrap. `bootstrap.py`
 explains how scores are computed as functions of weights_NR. `about` is the metadata of a dataset: `findings` and their

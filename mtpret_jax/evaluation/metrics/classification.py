@@ -16,13 +16,14 @@ PREDICTED = ('score',)
 
 
 def find_headline(about: About) -> str:
-  """The quadratic kappa for ordinal findings is our choice; the papers have no such task."""
+  """The name of the headline score: AUC, or for ordinal findings the quadratic kappa. The latter is our choice; the
+  papers have no such task."""
   return 'quadratic kappa' if about['relation'] == 'ordinal' else 'AUC'
 
 
 def prepare(about: About, rows: Rows) -> Rows:
-  """Leaves out images without a label. Where exactly one finding is present, an image is also left out if its label
-  does not say which. `score` (probabilities), `present` and `label_mask` are (N, T)."""
+  """Leaves out images without a label. For mutually exclusive findings, also leaves out images whose label does not say
+  which one is present. `score` (probabilities), `present` and `label_mask` are (N, T)."""
   present_NT, label_mask_NT = rows['present'] > 0, rows['label_mask'].astype(bool)
   if about['relation'] == 'independent':
     kept_N = label_mask_NT.any(1)
@@ -34,11 +35,12 @@ def prepare(about: About, rows: Rows) -> Rows:
 
 
 def make_scorer(about: About, rows: Rows) -> WeightedScores:
-  """The scores of each finding as 'NAME: FINDING', where there are several, and their means as 'NAME'.
+  """The mean of each score over the findings as 'NAME' and, if there are several findings, the score of each as
+  'NAME: FINDING'.
 
-  In each resample, a mean is over the findings for which the score is defined: AUC and AP need both classes. Mutually
-  exclusive findings are scored one against the rest. They also have `accuracy`, the share of images whose likeliest
-  finding is the true one; ordinal findings also have 'quadratic kappa' and 'MAE (grades)'.
+  In each resample, a mean is over the findings for which the score is defined: AUC and AP need images with and without
+  the finding. Mutually exclusive findings are scored one versus the rest. They also have `accuracy`, the share of
+  images whose likeliest finding is the true one; ordinal findings also have 'quadratic kappa' and 'MAE (grades)'.
   """
   scored = list_scored_findings(about)
   predicted_NT = predict_labels(about, rows['score'])
@@ -55,7 +57,7 @@ def make_scorer(about: About, rows: Rows) -> WeightedScores:
     for scores, calibration in zip(by_finding, calibrations):  # noqa: B905 exclusive findings have no calibrations
       scores['ECE'] = calibration(weights_NR)
     found = {name: average([scores[name] for scores in by_finding]) for name in by_finding[0]}
-    # for exclusive findings this replaces the mean accuracy of one against the rest
+    # for exclusive findings this replaces the mean accuracy of one versus the rest
     found |= compute_exclusive(weights_NR) | compute_studies(weights_NR)
     if len(scored) > 1:
       found |= {f'{name}: {about["findings"][t]}': scores[name] for name in by_finding[0]

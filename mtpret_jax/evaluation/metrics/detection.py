@@ -49,8 +49,8 @@ def make_scorer(about: About, rows: Rows) -> WeightedScores:
 def make_average_precision(matched: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> WeightedScore:
   """weights_NR -> (L, R), the average precision of one class at L = 10 levels of IoU; NaN where no true box is drawn.
 
-  Recall rises only at a true positive, and precision peaks there. So the running sum over all boxes is needed at the
-  true positives only.
+  Recall rises only at a true positive, and precision peaks there. So the cumulative sums over all boxes are evaluated
+  only at the true positives.
 
   Args:
     matched: of each image (score_D, hit_LD, truths): scores of its D boxes, which of them are true positives at each
@@ -77,8 +77,9 @@ def interpolate(hits_HR: np.ndarray, through_HR: np.ndarray, truths_R: np.ndarra
   beyond the last true positive.
 
   Args:
-    hits_HR: true positives up to and including each of H true positives, boxes in falling order of score.
-    through_HR: boxes up to there.
+    hits_HR: for each of the H true positives, in descending order of score, the number of true positives up to and
+      including it.
+    through_HR: the number of boxes up to and including it.
     truths_R: true boxes.
   """
   recall_RH = np.ascontiguousarray(np.nan_to_num(divide(hits_HR, truths_R)).T)

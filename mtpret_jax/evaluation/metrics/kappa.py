@@ -11,7 +11,7 @@ def make_kappa(truth_N: np.ndarray, predicted_N: np.ndarray, classes: int, valid
   """Cohen's kappa in -1..1 over the images with `valid_N`: agreement beyond chance.
 
   Confusing two classes that lie d apart costs d ** power. Power 0 is the plain kappa (Cohen 1960), 2 the quadratic one
-  (Cohen 1968). NaN where truth and prediction are a single class throughout.
+  (Cohen 1968). NaN where truth and prediction are one and the same class throughout.
 
   Args:
     truth_N, predicted_N: class indices, int.

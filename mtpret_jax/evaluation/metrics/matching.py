@@ -11,14 +11,14 @@ from pycocotools.cocoeval import COCOeval
 from mtpret_jax.evaluation.metrics.scoring import Rows
 
 LEVELS = 10  # of IoU: 0.5, 0.55 ... 0.95
-MOST = 100  # boxes of a class in an image that count, as in COCO
+MOST = 100  # at most this many boxes per class and image are scored, as in COCO
 
 
 def match_boxes(rows: Rows, classes: int) -> np.ndarray:
   """(N,) objects: for each image a list over classes of (score_D, hit_LD, truths).
 
-  score_D are the scores of its predicted boxes in falling order, hit_LD says which of them are true positives at the L
-  levels of IoU, and truths is the number of true boxes.
+  score_D are the scores of its predicted boxes in descending order, hit_LD says which of them are true positives at
+  the L levels of IoU, and truths is the number of true boxes.
 
   Args:
     rows: `boxes` and `truth_boxes` (K, 4) as (y0, x0, y1, x1) in 0..1; `class_id`, `score` and `truth_class_id` (K,).

@@ -11,7 +11,7 @@ from mtpret_jax.evaluation.metrics.scoring import ABOUT_IMAGES, About, Metrics, 
 
 def write_predictions(path: str | os.PathLike, metrics: Metrics, about: About, rows: Rows) -> None:
   """Writes one line per image; for detection one line per box, with `box` 'predicted' or 'true', or '' for an image
-  without boxes. Unknown values are empty. `rows`: as `score` takes them."""
+  without boxes. Unknown values are empty. `rows` has the format that `score` takes."""
   check_rows(metrics, rows)
   images = zip(*(rows[name].tolist() for name in ABOUT_IMAGES), strict=True)
   with open(path, 'w', newline='', encoding='utf-8') as file:

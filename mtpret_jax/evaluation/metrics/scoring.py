@@ -95,17 +95,19 @@ def check_rows(metrics: Metrics, rows: Rows) -> None:
   lengths = {}
   for name in (*ABOUT_IMAGES, *metrics.columns):
     if name not in rows:
-      raise ValueError(f'rows for {metrics.task} lack {name!r}; have {", ".join(rows)}')
+      raise ValueError(f'rows for {metrics.task} lack {name!r}: they have {", ".join(rows)}')
     lengths[name] = len(rows[name])
   if len(set(lengths.values())) > 1:
     raise ValueError(f'columns of rows differ in length: {lengths}; there must be one row per image')
   names, times = np.unique(rows['image_id'], return_counts=True)
   if (times > 1).any():
-    raise ValueError(f'image {names[times.argmax()]!r} is there {times.max()} times; leave out the rows of padding')
+    raise ValueError(f'image {names[times.argmax()]!r} occurs {times.max()} times: there must be one row per image, '
+                     f'without padding')
   for name in metrics.predicted:
     broken = sum(not np.isfinite(values).all() for values in rows[name])
     if broken:
-      raise ValueError(f'{name!r} of {broken} of {len(names)} images is not finite; the model that gave it is broken')
+      raise ValueError(f'{name!r} is not finite for {broken} of {len(names)} images: the model that predicted it has '
+                       f'diverged; use another checkpoint')
 
 
 def count(rows: Rows) -> dict[str, int]:
@@ -118,7 +120,7 @@ def take(rows: Rows, chosen_N: np.ndarray) -> Rows:
 
 def measure_rows(metrics: Metrics, about: About, rows: Rows, resamples: int, seed: int,
                  only: str | None = None) -> dict[str, dict]:
-  """{name: {'value', 'interval'}} of all scores, or of `only` one; {} of no rows."""
+  """{name: {'value', 'interval'}} of all scores, or of the one named `only`; {} if there are no rows."""
   if not len(rows['patient']):
     return {}
   measure = metrics.make_scorer(about, rows)

@@ -133,11 +133,11 @@ def test_nothing_annotated_is_undefined_not_an_error():
 
 def test_wrong_rows_are_named():
   rows = make_rows('value')
-  with pytest.raises(ValueError, match="rows for segmentation lack 'confusion'; have image_id"):
+  with pytest.raises(ValueError, match="rows for segmentation lack 'confusion': they have image_id"):
     score(METRICS['segmentation'], ABOUT['mask'], rows, resamples=2)
   with pytest.raises(ValueError, match="'predicted': 89"):
     score(METRICS['regression'], ABOUT['value'], rows | {'predicted': rows['predicted'][1:]}, resamples=2)
-  with pytest.raises(ValueError, match='is there 2 times; leave out the rows of padding'):
+  with pytest.raises(ValueError, match='occurs 2 times: there must be one row per image, without padding'):
     score(METRICS['regression'], ABOUT['value'],
           {name: np.append(values, values[-1:], 0) for name, values in rows.items()}, resamples=2)
 
@@ -146,7 +146,7 @@ def test_wrong_rows_are_named():
 def test_a_prediction_that_is_no_number_is_refused(name, column):
   rows = make_rows(name)
   rows[column][7][...] = np.nan
-  with pytest.raises(ValueError, match=f"'{column}' of 1 of 90 images is not finite"):
+  with pytest.raises(ValueError, match=f"'{column}' is not finite for 1 of 90 images"):
     score(METRICS[TASKS[name]], ABOUT[name], rows, resamples=2)
 
 
