@@ -91,7 +91,7 @@ def base() -> ConfigDict:
 
 
 def embedded(config: ConfigDict) -> None:
-  """MUSCLE's four tasks on phantoms, ResNet-18 at 64 and 96 px, for two cores."""
+  """MUSCLE's four tasks on phantoms, with ResNet-18 at 64 and 96 px; small enough for two CPU cores."""
 
 
 def smoke(config: ConfigDict) -> None:

@@ -2,7 +2,7 @@
 
 MUSCLE has four tasks: `pneumonia`, `abnormality`, `lung` and `tuberculosis`. MTPret has seven tasks, and two external
 ones. Our sources do not name the added ones, so `bone_age`, `jaw`, `knee` and the external `covid` and `findings` are
-assumed. They do not give image sizes and batches either, so these are assumed, too: 224 px for one label per image and
+assumed. They do not give image sizes and batches either, so these are also assumed: 224 px for one label per image and
 512 px for masks and boxes are common practice.
 """
 
@@ -47,7 +47,7 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, steps: in
     group=batch,                 # images in a batch-norm group
     steps=steps,                 # steps of a visit; 0 means one epoch
     objects=task.get('box_factor', 0) * objects,  # detection: at most this many boxes per image
-    negatives=False,             # detection: if True, images without a box are used for training, too
+    negatives=False,             # detection: True also learns from images without boxes
     external=task.get('external', False),  # if True, a trunk that was pretrained on this dataset's images is refused
     head={'segmentation': deeplab, 'detection': detector}.get(kind, ConfigDict()),
     augment=common.labelled_augment(size),

@@ -63,7 +63,7 @@ def draw_crops(rng: jax.Array, batch: int, height: int, width: int, config: Conf
   rng_area, rng_ratio, rng_top, rng_left = jax.random.split(rng, 4)
   low, high = config.crop_area
   area = jax.random.uniform(rng_area, (batch, ATTEMPTS), minval=low, maxval=high) * height * width
-  low, high = config.crop_ratio
+  low, high = config.crop_ratio  # uniform in the logarithm: a ratio is as likely as its inverse
   ratio = jnp.exp(jax.random.uniform(rng_ratio, (batch, ATTEMPTS), minval=jnp.log(low), maxval=jnp.log(high)))
   crop_width, crop_height = jnp.sqrt(area * ratio), jnp.sqrt(area / ratio)
   # All attempts are drawn at once and the first that fits is taken: no loop, static shapes.
@@ -78,6 +78,7 @@ def draw_crops(rng: jax.Array, batch: int, height: int, width: int, config: Conf
 
 def draw_sigmas(rng: jax.Array, batch: int, config: ConfigDict) -> jax.Array:
   """(B,) standard deviation of the blur in pixels of the view; 0 for images that are not blurred."""
+  # Every image goes through the same products. At sigma 0 the blur is the identity, so no branch is needed.
   rng_sigma, rng_apply = jax.random.split(rng)
   low, high = config.blur_sigma
   sigma_B = jax.random.uniform(rng_sigma, (batch,), minval=low, maxval=high)
@@ -94,7 +95,8 @@ def resample(images_BHW: jax.Array, crop_B4: jax.Array, flip_B: jax.Array, sigma
 
 def apply_matrices(rows_BhH: jax.Array, images_BHW: jax.Array, columns_BwW: jax.Array) -> jax.Array:
   """rows @ image @ columns^T for each image: (B, h, w)."""
-  # 'optimal' multiplies the pair first that makes the smaller intermediate.
+  # 'optimal' multiplies the pair first that makes the smaller intermediate. TPUs multiply f32 in bf16 by default; the
+  # error, about one grey level of the stored uint8, is accepted here.
   return jnp.einsum('bhH,bHW,bwW->bhw', rows_BhH, images_BHW, columns_BwW, optimize='optimal')
 
 
@@ -120,6 +122,7 @@ def make_rows(start: jax.Array, length: jax.Array, available: int, size: int) ->
   distance = jnp.abs(pixel[None] - centre[:, None]) / jnp.maximum(shrink, 1.0)
   inside = (pixel > start) & (pixel < start + length)
   weights = jnp.maximum(1 - distance, 0.0) * inside[None]
+  # A crop narrower than a pixel may contain no centre; its weights would be 0 / 0 without the bound.
   return weights / jnp.maximum(weights.sum(1, keepdims=True), 1e-6)
 
 
@@ -127,6 +130,7 @@ def make_blur(sigma: jax.Array | float, size: int) -> jax.Array:
   """(size, size) Gaussian blur, the identity at sigma 0. At the border, the weights inside are scaled to sum to one."""
   position = jnp.arange(size, dtype=jnp.float32)
   distance = position[:, None] - position[None]
+  # The bound avoids 0 / 0 on the diagonal at sigma 0; beside the diagonal the weights then underflow to 0.
   weights = jnp.exp(-0.5 * jnp.square(distance / jnp.maximum(sigma, 1e-3)))
   return weights / weights.sum(1, keepdims=True)
 
@@ -137,6 +141,7 @@ def jitter_intensity(views_Bhw: jax.Array, rng: jax.Array, config: ConfigDict) -
   Each image is jittered with probability `config.jitter`, by factors of its own within 1 +- `brightness` and 1 +-
   `contrast`.
   """
+  # torchvision draws the order of the two for each image; a fixed order needs no branch.
   rng_apply, rng_brightness, rng_contrast = jax.random.split(rng, 3)
   shape = (len(views_Bhw), 1, 1)
   apply = jax.random.bernoulli(rng_apply, config.jitter, shape)

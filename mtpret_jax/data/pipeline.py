@@ -27,7 +27,8 @@ from mtpret_jax.data.task_schedule import JOINT, Plan
 Batch = dict[str, np.ndarray]
 Reader = Callable[[Mapping[str, Any]], Batch]  # record -> one row of a batch
 
-# Config fields that do not change what is learned. A run may resume with other values of these.
+# Config fields that do not change what is learned. A run may resume with other values of these. They are matched as
+# prefixes, so a new field whose name begins with one of them is left out of the fingerprint as well.
 INCIDENTAL = ('name', 'workdir', 'sharding', 'save_every', 'log_every', 'keep', 'probe', 'evaluate_every', 'resamples',
               'data.archives', 'data.dir', 'data.datasets', 'data.phantoms', 'data.threads', 'data.workers',
               'data.prefetch', 'on_nonfinite', 'max_skips', 'save_retries')
@@ -50,6 +51,7 @@ def mix_sources(sources: Sequence[Source], weights: str, seed: int) -> grain.Map
 
   No image is repeated until all others of its source have been drawn.
   """
+  # A seed for each source: with one for all, sources of the same length would be shuffled alike.
   parts = [shuffle_source(source.records, seed + index).map(functools.partial(add_index, index))
            for index, source in enumerate(sources)]
   return grain.MapDataset.mix(parts, weigh_sources(sources, weights))
@@ -57,6 +59,7 @@ def mix_sources(sources: Sequence[Source], weights: str, seed: int) -> grain.Map
 
 def shuffle_source(records: Any, seed: int) -> grain.MapDataset:
   """The records without end, in a new random order each epoch."""
+  # In this order: shuffling what is already repeated could draw one image twice before it draws another once.
   return grain.MapDataset.source(records).seed(seed).shuffle().repeat()
 
 
@@ -80,12 +83,14 @@ def make_moco_batches(sources: Sequence[Source], config: ConfigDict, *, process:
   # Every process cuts the same sequence into parts of `rows` and takes every `processes`-th part. Together, the parts
   # of a step are the batch that a single process would read.
   records = mix_sources(sources, config.data.weights, config.seed)
+  # Lazy: an image is decoded only when its batch is read, and only by the process that reads the batch.
   batches = records.map(functools.partial(read_image, config.data.size)).batch(rows)
   return batches[process::processes].map(functools.partial(pair_views, config.moco))
 
 
 def pair_views(moco: ConfigDict, batch: Batch) -> tuple[str, Batch]:
   """The same stored images twice: the two random views are drawn on the device."""
+  # Both go to the device as uint8, a quarter of the bytes of f32.
   return 'moco', {
     'query': batch['image'],
     'key': shuffle_keys(batch['image'], moco.group, moco.shuffle_groups),
@@ -103,6 +108,7 @@ class VisitBatches:
     return self.plan.steps
 
   def __getitem__(self, step: int) -> tuple[str, Batch]:
+    # Random access, without a counter that moves along: a run that resumes reads no batch of an earlier step.
     visit = self.plan.find(step)
     number = visit.seen + step - visit.start  # a task continues where its last visit stopped
     if visit.task != JOINT:
@@ -120,6 +126,7 @@ def make_visit_batches(plan: Plan, sources: Mapping[str, Source], readers: Mappi
   """
   batches = {}
   for index, (task, source) in enumerate(sources.items()):
+    # `name_visit_images` repeats this order; change both together.
     records = shuffle_source(source.records, config.seed + index).map(readers[task])
     batches[task] = records.batch(config.tasks[task].batch // processes)[process::processes]
   return grain.MapDataset.source(VisitBatches(plan, batches))
@@ -130,6 +137,7 @@ def name_moco_images(sources: Sequence[Source], config: ConfigDict, step: int) -
 
   Repeats the random order with record numbers in place of records, so that no image is decoded.
   """
+  # All processes' rows: the parts of a step follow each other in the common sequence.
   order = mix_sources([dataclasses.replace(source, records=Indices(len(source))) for source in sources],
                       config.data.weights, config.seed)
   drawn = [order[row] for row in range(step * config.batch, (step + 1) * config.batch)]
@@ -173,20 +181,23 @@ def stream(batches: grain.MapDataset, start: int, config: ConfigDict) -> Iterato
   `threads` threads read ahead, or `workers` processes with as many threads each, on hosts with many cores. Neither
   changes the order.
   """
+  # A buffer smaller than the number of threads would leave some of them without work.
   options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=max(config.prefetch, config.threads))
-  dataset = batches[start:].to_iter_dataset(options)
+  dataset = batches[start:].to_iter_dataset(options)  # a slice: the batches before `start` are not read
   if config.workers:
+    # Each worker has its own threads and buffer, so host memory grows with their number.
     dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers), workers.set_up)
   iterator = iter(dataset)
   try:
     yield iterator
   finally:
-    iterator.close()
+    iterator.close()  # also after an error: it ends the reading threads and workers
 
 
 def fingerprint(sources: Sequence[Source], config: ConfigDict) -> dict[str, Any]:
   """Everything that determines the state after each step, as a flat dict: the datasets, and all config fields except
   INCIDENTAL. A run resumes only if its fingerprint is unchanged."""
+  # The archive's checksum differs for another download, the number of images for another choice at preparation.
   datasets = {f'data.{source.name}': f'{source.version} {source.split} by {source.split_rule} {len(source)} images '
                                      f'{source.about.get("archive", {}).get("sha256", "")[:12]}'.strip()
               for source in sources}

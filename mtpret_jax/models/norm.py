@@ -31,6 +31,7 @@ class BatchNorm(nnx.Module):
   def __call__(self, images_BHWC: jax.Array, *, groups: int | None = None) -> jax.Array:
     if groups is None:
       return self.normalise(images_BHWC, expand_rank(self.mean[...], 4), expand_rank(self.var[...], 4))
+    # The running mean is read before its update below, so the images are shifted by a guess from earlier steps.
     mean_GC, var_GC = group_statistics(images_BHWC, groups, self.mean[...])
     self.update_running_statistics(mean_GC, var_GC, count=images_BHWC.size // (groups * images_BHWC.shape[-1]))
     images = len(images_BHWC)
@@ -44,6 +45,7 @@ class BatchNorm(nnx.Module):
 
   def update_running_statistics(self, mean_GC: jax.Array, var_GC: jax.Array, *, count: int) -> None:
     """Moves the running statistics towards the mean over groups. `count` values went into each group's mean."""
+    # PyTorch normalises by the biased variance in training, but keeps the unbiased one for inference.
     unbiased = count / max(count - 1, 1)
     # Running statistics are state of the next step, not part of this step's loss.
     mean_C = jax.lax.stop_gradient(mean_GC.mean(0))
@@ -78,4 +80,5 @@ def group_statistics(images_BHWC: jax.Array, groups: int, shift_C: jax.Array) ->
   if shifted.shape[1:3] == (1, 1):
     # A pooled map is a few values, often far from zero: a second pass is exact and costs nothing.
     return shift_C[None] + mean_GC, average(jnp.square(shifted - repeat_per_image(mean_GC, len(shifted))))
+  # Rounding can make the difference negative, and its inverse root would be NaN.
   return shift_C[None] + mean_GC, jnp.maximum(average(jnp.square(shifted)) - jnp.square(mean_GC), 0.0)

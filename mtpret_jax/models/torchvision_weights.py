@@ -163,7 +163,7 @@ def select_encoder(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
                      f'torchvision ResNet')
   if len(prefixes) > 1:
     raise ValueError(f'the file has {len(prefixes)} encoders (names that end in {LANDMARK}, with the prefixes '
-                     f"{show(prefixes)}): keep only one, or name one of them 'encoder_q.'")
+                     f"{show(prefixes)}): keep only one, or give one the prefix 'encoder_q.'")
   bare = {name.removeprefix(prefixes[0]): value for name, value in weights.items() if name.startswith(prefixes[0])}
   ignored = [name for name in bare if name.startswith('fc.')]
   if ignored:

@@ -27,7 +27,7 @@ from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Trunk
 from mtpret_jax.tasks.task import TaskModel
 
-TRUNK, SHARED = 'trunk', 'all'
+TRUNK, SHARED = 'trunk', 'all'  # a part of the params; the key of shared running statistics
 
 Tasks = Mapping[str, TaskModel]
 Graphs = Mapping[str, nnx.GraphDef]  # the static half of the trunk and of each head
@@ -46,8 +46,11 @@ def make_multitask(config: ConfigDict, tasks: Tasks, begins: np.ndarray) -> Obje
   build = functools.partial(build_modules, config, tasks)
   graphs = split_graphs(build)
   trains_trunk = config.train == 'all'
+  # A step must not touch the other heads: weight decay and momentum would move them even at a gradient of zero.
   updated: dict[str, tuple[str, ...]] = {task: (TRUNK, task) if trains_trunk else (task,) for task in tasks}
   updated[JOINT] = (TRUNK, *tasks) if trains_trunk else tuple(tasks)
+  # `begins` is a constant of the compiled step, which looks up its own step number. The first step of a visit therefore
+  # needs no program of its own.
   return Objective(
     init=functools.partial(init, config, tasks, build),
     loss=functools.partial(compute_loss, config, tasks, graphs, jnp.asarray(begins)),
@@ -79,6 +82,7 @@ def init(config: ConfigDict, tasks: Tasks, build: Callable, rng: jax.Array,
   stats[TRUNK] = {owner: stats[TRUNK] for owner in list_owners(config, tasks)}
   carry = {'stats': stats}
   if config.memory.anchor != 'none':
+    # Costs another copy of the trunk. The arrays are shared here, but `step.init_state` runs this in jit, which copies.
     carry['anchor'] = params[TRUNK]
   return params, carry
 
@@ -105,15 +109,16 @@ def compute_loss(config: ConfigDict, tasks: Tasks, graphs: Graphs, begins: jax.A
     # One task after the other, so that shared running statistics pass through all of them in turn.
     for index, name in enumerate(tasks):
       own_rows = {field.removeprefix(f'{name}/'): rows for field, rows in batch.items() if field.startswith(f'{name}/')}
-      own_rng = jax.random.fold_in(rng, index)
+      own_rng = jax.random.fold_in(rng, index)  # with one key for all, their crops and flips would be the same
       task_loss, stats = compute_task_loss(config, name, tasks[name], graphs, params, stats, own_rows, own_rng)
       losses.append(task_loss)
   else:
     task_loss, stats = compute_task_loss(config, task, tasks[task], graphs, params, stats, batch, rng)
     losses.append(task_loss)
+  # A mean, not a sum: the learning rate need not change with the number of tasks.
   loss = sum(losses, jnp.zeros(())) / len(losses)
-  carry = carry | {'stats': stats}
-  measures = {'loss': loss}
+  carry = carry | {'stats': stats}  # a new dict, because the loss must not change its arguments
+  measures = {'loss': loss}  # without the penalty, so runs of different strengths can be compared
   if config.memory.anchor != 'none':
     # The penalty uses the anchor of this visit, so the anchor moves first.
     moves = begins[step] & (config.memory.anchor == 'previous_visit')
@@ -172,12 +177,13 @@ def make_predict(config: ConfigDict, name: str, task: TaskModel) -> Callable[...
 
   `stats` is `carry['stats']`. The running statistics are used and not changed.
   """
-  graphs = split_graphs(functools.partial(build_modules, config, {name: task}))
+  graphs = split_graphs(functools.partial(build_modules, config, {name: task}))  # only the head that is evaluated
 
   def predict(params: Params, stats: dict[str, Any], batch: Batch) -> tuple[Batch, Any]:
     batch = labelled.make_labelled_plain(batch, config.tasks[name].augment.size, config.dtype)
     trunk = nnx.merge(graphs[TRUNK], params[TRUNK], stats[TRUNK][find_owner(config, name)])
     head = nnx.merge(graphs[name], params[name], stats[name])
+    # Without groups, the prediction for an image does not depend on the other images of its batch.
     features = trunk(batch['image'], groups=None, output_stride=task.output_stride)
     return batch, task.predict(task.apply(head, features, batch, groups=None, rng=None))
   return predict

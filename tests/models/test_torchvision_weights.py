@@ -59,7 +59,7 @@ def test_the_query_encoder_is_taken_from_mocos_release(state_dict):
 
 
 def test_two_encoders_of_unknown_roles_are_refused(state_dict):
-  with pytest.raises(ValueError, match="the file has 2 encoders .*: keep only one, or name one of them 'encoder_q.'"):
+  with pytest.raises(ValueError, match="the file has 2 encoders .*: keep only one, or give one the prefix"):
     twice = state_dict | {f'other.{name}': value for name, value in state_dict.items()}
     torchvision_weights.import_trunk(twice, 'resnet18')
 

@@ -50,6 +50,7 @@ class RPNHead(nnx.Module):
   """Pyramid maps -> (objectness_BA, deltas_BA4) in f32, over all levels in the order of the anchors."""
 
   def __init__(self, channels: int, anchors_per_cell: int, *, rngs: nnx.Rngs) -> None:
+    # One head serves all levels: they have the same channels, and the anchors grow with the stride.
     init = nnx.initializers.normal(0.01)
     self.conv = BiasedConv(channels, channels, 3, rngs=rngs, init=init)
     self.cls_logits = BiasedConv(channels, anchors_per_cell, 1, rngs=rngs, init=init)
@@ -112,7 +113,9 @@ class FasterRCNN(nnx.Module):
       `target_class`, `target_deltas` and `sampled` of `targets.make_targets`.
     """
     maps, anchors_A4, objectness_BA, deltas_BA4 = self.run_rpn(features, image_size, config)
-    # RPN: the anchors that enter the loss, with their outputs and targets.
+    # RPN: the anchors that enter the loss, with their outputs and targets. Every anchor is a candidate, also one that
+    # reaches out of the image, as in torchvision. Low-quality matches are allowed, because a small box may overlap no
+    # anchor enough and the RPN would never learn it.
     rng_rpn, rng_roi = (fold_in_rows(stage, len(class_BM)) for stage in jax.random.split(rng))
     rpn_targets = jax.vmap(functools.partial(
       make_targets, match_iou=config.rpn_match_iou, sample_size=config.rpn_sample, allow_low_quality=True,
@@ -121,7 +124,8 @@ class FasterRCNN(nnx.Module):
     rpn['logits'] = jnp.take_along_axis(objectness_BA, index_BS, 1)
     rpn['deltas'] = jnp.take_along_axis(deltas_BA4, index_BS[..., None], 1)
 
-    # RoI head: the same for proposals. Only sampled proposals are pooled and classified.
+    # RoI head: the same for proposals. Only sampled proposals are pooled and classified, which costs a quarter of
+    # pooling all (512 of 2,000 with torchvision's numbers).
     rois_BR4, valid_BR = propose(objectness_BA, deltas_BA4, anchors_A4, count_anchors(maps, self.rpn), image_size,
                                  config.rpn_proposals_train, config.rpn_nms_iou)
     # The annotated boxes join the proposals: an untrained RPN proposes nothing that would match.
@@ -186,7 +190,7 @@ def propose(objectness_BA: jax.Array, deltas_BA4: jax.Array, anchors_A4: jax.Arr
   objectness_BA, deltas_BA4 = jax.lax.stop_gradient((objectness_BA, deltas_BA4))
   # The best anchors of each level, padded to the same number of slots, so that one vmapped NMS serves all levels.
   slots = min(before_nms, max(counts))
-  starts = np.cumsum([0, *counts[:-1]])
+  starts = np.cumsum([0, *counts[:-1]])  # NumPy: the slices below are static
   scores, indices = [], []
   for start, count in zip(starts, counts, strict=True):
     score_BN, index_BN = boxes.top_k(objectness_BA[:, start:start + count], min(before_nms, count))
@@ -197,6 +201,7 @@ def propose(objectness_BA: jax.Array, deltas_BA4: jax.Array, anchors_A4: jax.Arr
   # Move only these few thousand anchors, not all hundred thousand.
   index_BQ = index_BLN.reshape(len(index_BLN), -1)
   deltas_BQ4 = jnp.take_along_axis(deltas_BA4, index_BQ[..., None], 1)
+  # Clipped before the test of their sides: a box that lies outside of the image is then dropped.
   boxes_BQ4 = boxes.clip(boxes.decode(deltas_BQ4, anchors_A4[index_BQ], RPN_WEIGHTS), image_size)
   boxes_BLN4 = boxes_BQ4.reshape(*index_BLN.shape, 4)
   score_BLN = jnp.where(has_sides(boxes_BLN4, MIN_PROPOSAL_SIDE), score_BLN, -jnp.inf)
@@ -222,17 +227,18 @@ def has_sides(boxes_N4: jax.Array, least: float) -> jax.Array:
 def select_detections(logits_RJ: jax.Array, deltas_RJ4: jax.Array, rois_R4: jax.Array, valid_R: jax.Array, *,
                       image_size: tuple[int, int], config: ConfigDict) -> dict[str, jax.Array]:
   """The detections of one image. Every RoI is a candidate for every class; NMS runs within a class."""
-  score_RK = jax.nn.softmax(logits_RJ)[:, 1:]  # without the background
+  score_RK = jax.nn.softmax(logits_RJ)[:, 1:]  # without the background, so a row sums to less than 1
   boxes_RK4 = boxes.clip(boxes.decode(deltas_RJ4[:, 1:], rois_R4[:, None], ROI_WEIGHTS), image_size)
   candidate_RK = valid_R[:, None] & (score_RK > config.min_score) & has_sides(boxes_RK4, MIN_DETECTION_SIDE)
   score_RK = jnp.where(candidate_RK, score_RK, -jnp.inf)
+  # torchvision shifts the boxes of each class apart and runs one NMS; here `vmap` keeps the classes apart.
   nms = jax.vmap(functools.partial(boxes.nms, threshold=config.roi_nms_iou), (1, 1), 1)
   score_N = jnp.where(nms(boxes_RK4, score_RK), score_RK, -jnp.inf).ravel()
   # Fewer candidates than max_detections is possible with tiny settings; the result must have its slots all the same.
   score_N = jnp.pad(score_N, (0, max(config.max_detections - len(score_N), 0)), constant_values=-jnp.inf)
   score_D, index_D = boxes.top_k(score_N, config.max_detections)
   valid_D = score_D > -jnp.inf
-  index_D = jnp.where(valid_D, index_D, 0)
+  index_D = jnp.where(valid_D, index_D, 0)  # an empty slot may come from the padding, where there is no box
   class_D = index_D % score_RK.shape[1]  # candidates are (R, K), flattened
   return {'boxes': jnp.where(valid_D[:, None], boxes_RK4.reshape(-1, 4)[index_D], 0),
           'class_id': jnp.where(valid_D, class_D, -1).astype(jnp.int32),
