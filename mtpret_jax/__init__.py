@@ -6,9 +6,12 @@
     models/                ResNet trunk, DeepLab-V3 and Faster R-CNN heads, batch norm over groups
     tasks/                 one file per kind of task: label, head, loss, prediction, scores
     augment/ data/         random views on the device; prepared records -> batches, task schedule, ShuffleBN
-    evaluation/ report/    linear probe, validation, test scores; pages and pictures
+    evaluation/ report/    linear probe, validation, test scores; printed tables and pictures
     config/ runtime/       checks of a config; checkpoints, preemption, sharding, logging
-    cpu/ preflight/        what only CPUs need; compiles a run for a TPU pod that you do not have
+    cpu/ preflight/        what only CPUs need; a compile-only check of a run on TPUs or GPUs that are not attached
+
+The end of an array's name lists its axes: `images_BHW1` has the axes batch, height, width and one channel. The
+docstring of a module lists its letters.
 """
 
 __version__ = '0.1.0'

@@ -1,6 +1,6 @@
 """The command line: parses the flags, runs the config, and turns errors into one line and an exit code.
 
-What takes seconds to import is imported in `main`, after the flags are parsed: a typo is answered at once.
+Slow imports happen in `main`, after the flags are parsed, so that a typo is reported at once.
 """
 
 import functools
@@ -19,27 +19,29 @@ from mtpret_jax.config.errors import ConfigError, as_line, show
 from mtpret_jax.config.locate import use_bundled_configs
 from mtpret_jax.config.renamed import new_name
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'file.py or file.py:variant of the run')
+CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'the config file of the run, FILE.py or FILE.py:VARIANT, such as configs/pretrain.py:smoke')
 DISTRIBUTED = flags.DEFINE_bool(
-  'distributed', False, 'this is one of several processes; a TPU pod, Slurm, Open MPI or Kubernetes says which, '
-  'elsewhere give --coordinator, --processes and --process, too (docs/pods.md)')
+  'distributed', False, 'this process is one of several. On a TPU pod, Slurm, Open MPI or Kubernetes nothing else is '
+  'needed; elsewhere also give --coordinator, --processes and --process (docs/pods.md)')
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process')
 PROCESSES = flags.DEFINE_integer('processes', None, 'the number of processes', lower_bound=1)
 PROCESS = flags.DEFINE_integer('process', None, 'the index of this process, from 0', lower_bound=0)
 STALL_TIMEOUT = flags.DEFINE_integer(
-  'stall_timeout', 300, 'seconds after which one of several processes stops waiting for another', lower_bound=1)
+  'stall_timeout', 300, 'with --distributed: seconds that a process waits for another before it exits', lower_bound=1)
 
 KNOWN_FLAGS = ('--config, --config.FIELD (after --config) and, for several processes, --distributed, --coordinator, '
                '--processes, --process and --stall_timeout')
 
-# Exit codes: the run went wrong; the command has a mistake. The third is preemption.EXIT_CODE: the run can resume.
+# Exit codes. FAILED: the run went wrong. REFUSED: the command has a mistake. The third is preemption.EXIT_CODE: the
+# run can resume.
 FAILED, REFUSED = 1, 2
 
 
 def run() -> NoReturn:
   """Runs what the command line says, and exits."""
   app.run(main, flags_parser=parse_flags)
-  sys.exit()  # app.run does not return
+  sys.exit()  # never reached, because app.run exits; it tells type checkers that this function does not return
 
 
 def main(_: list[str]) -> None:
@@ -50,7 +52,7 @@ def main(_: list[str]) -> None:
   from mtpret_jax.config.validate import check_objective
   from mtpret_jax.runtime import checkpoint, compilation_cache, distributed, loss_guard, preemption, prepare_data
   failures = (loss_guard.Diverged, checkpoint.SaveFailed)
-  absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries log through absl, and a lot
+  absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries log a lot through absl
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   try:
     check_objective(CONFIG.value)
@@ -60,7 +62,7 @@ def main(_: list[str]) -> None:
       if jax.process_index():  # the first process logs for all
         logging.getLogger('mtpret_jax').setLevel(logging.WARNING)
     elif COORDINATOR.value or PROCESSES.value or PROCESS.value is not None:
-      raise ConfigError('--coordinator, --processes and --process go with --distributed: add it')
+      raise ConfigError('--coordinator, --processes and --process need --distributed: add --distributed')
     set_up_cpu(CONFIG.value, single_process=not DISTRIBUTED.value)
     preemption.install_handlers()
     with distributed.exit_on_error((*prepare_data.USER_ERRORS, *failures)):
@@ -75,14 +77,15 @@ def main(_: list[str]) -> None:
 
 
 def set_up_cpu(config: ConfigDict, single_process: bool) -> None:
-  """On a CPU, installs the formulations for CPUs and makes a device of each core that can take whole batch-norm groups.
-  The processes of a distributed run keep the devices they have."""
+  """On a CPU, installs the implementations for CPUs and makes cores into jax devices, as many as can split the batches
+  into whole batch-norm groups. A distributed run keeps the devices that it has."""
   import jax
 
   from mtpret_jax import stages
   from mtpret_jax.runtime import backend
   is_cpu = backend.is_cpu()
-  if is_cpu or jax.default_backend() == 'cpu':  # the latter where a plugin for GPUs finds none; starts the backends
+  # The second test is for a GPU plugin on a machine without a GPU. It starts the backends.
+  if is_cpu or jax.default_backend() == 'cpu':
     from mtpret_jax import cpu  # here, because it is not imported on other backends
     cpu.install(functools.partial(stages.can_share, config) if is_cpu and single_process else None)
 
@@ -93,17 +96,17 @@ def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:
   try:
     rest = flags.FLAGS(use_bundled_configs(argv))
     if rest[1:]:
-      refuse(f'unexpected argument {rest[1]!r}: every argument is a flag, such as --config.batch=64')
+      refuse(f'unexpected argument {rest[1]!r}: arguments must be flags, such as --config.batch=64')
     if CONFIG.value is None and not CONFIG.present:
-      refuse('which run? Name its config, such as --config=configs/pretrain.py')
+      refuse('no config given: name one, such as --config=configs/pretrain.py')
     getattr(CONFIG.value, 'to_dict', None)  # raises here, not later, if there is no such config file
     if not isinstance(CONFIG.value, ConfigDict):
-      refuse(f'get_config() of the config file returns {type(CONFIG.value).__name__}, must return a ConfigDict')
+      refuse(f'get_config() of the config file returns {type(CONFIG.value).__name__}: it must return a ConfigDict')
     return rest
   except flags.UnrecognizedFlagError as error:
     if error.flagname == 'preflight':
       refuse(f'--preflight is a command of its own now: {preflight_command(argv)}')
-    refuse(f'unknown flag --{error.flagname}: have {known}')
+    refuse(f'unknown flag --{error.flagname}: the flags are {known}')
   except (AttributeError, KeyError) as error:
     refuse(explain_field(error, argv))
   except (flags.Error, TypeError, ValueError, OSError) as error:
@@ -111,12 +114,11 @@ def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:
     refuse(as_line(last.removeprefix('ValueError: ')))  # absl adds the type of what a config file raises
   except Exception as error:  # a config file is a program and may raise anything
     place = traceback.extract_tb(error.__traceback__)[-1]
-    refuse(as_line(f'the config file does not run: {type(error).__name__} {error}, in {place.filename} line '
-                   f'{place.lineno}'))
+    refuse(as_line(f'the config file raised {type(error).__name__}: {error} ({place.filename}, line {place.lineno})'))
 
 
 def preflight_command(argv: list[str]) -> str:
-  """The command that replaces one with the former flag --preflight=POD."""
+  """The `mtpret_jax.preflight` command that does what the former flag --preflight=POD did."""
   arguments = iter(argv[1:])
   command = ['python', '-m', 'mtpret_jax.preflight']
   for argument in arguments:
@@ -134,11 +136,11 @@ def explain_field(error: Exception, argv: list[str]) -> str:
     new = new_name(field[1]) if field else None
     if new is not None:
       return as_line(f'unknown config field in {show(flag)[1:-1]}: ' + (
-        f'it is now --config.{new}' if new else 'it no longer exists, leave it out'))
+        f'it is now --config.{new}' if new else 'it no longer exists; leave it out'))
   name = re.search(r"'(\w+)\\?'", str(error))
   flag = next((flag for flag in argv if name and re.match(rf'--config\.([\w.]+\.)?{name[1]}\b', flag)), str(error))
   guess = re.search(r'Did you mean "(\w+)"', str(error))
-  remedy = f'did you mean {guess[1]!r}?' if guess else 'the config file lists the fields'
+  remedy = f'did you mean {guess[1]!r}?' if guess else 'see the config file for its fields'
   return as_line(f'unknown config field in {show(flag)[1:-1]}: {remedy}')
 
 

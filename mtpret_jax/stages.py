@@ -1,4 +1,4 @@
-"""The map of a run: what each kind of config does, from the checks before it to the report after it.
+"""What each kind of config does, from the checks before a run to the report after it.
 
     config -> check_run -> prepare data -> make_run (objective, batches, schedule) -> train -> report
 
@@ -64,7 +64,7 @@ def run_stage(config: ConfigDict) -> None:
 
 
 def run_evaluation(config: ConfigDict) -> None:
-  """Scores the checkpoints of an earlier run again."""
+  """Rescores the checkpoints of an earlier run."""
   check_run(config)
   multitask.evaluate_run(config)
 
@@ -74,9 +74,9 @@ def run_recipe(config: ConfigDict) -> None:
   distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
   for name, stage in config.stages.items():
     if test_scores.is_finished(stage):
-      log.info('%s: finished before, see %s', name, stage.workdir)
+      log.info('stage %s is already finished; its results are in %s', name, stage.workdir)
     else:
-      log.info('%s', name)
+      log.info('starting stage %s', name)
       run_stage(stage)
   distributed.run_on_first(lambda: recipe.finish(config))
 
@@ -85,7 +85,7 @@ RUNNERS = {'moco': run_stage, 'multitask': run_stage, 'evaluate': run_evaluation
 
 
 def check_run(config: ConfigDict) -> None:
-  """Raises one of `prepare_data.USER_ERRORS` for anything that can be found wrong before data is prepared. A recipe is
+  """Raises one of `prepare_data.USER_ERRORS` for every mistake that can be found before data is prepared. A recipe is
   checked with all its stages, so that a mistake in the last one is not found hours later."""
   objective = check_objective(config)
   if objective == 'evaluate':
@@ -104,8 +104,8 @@ def check_run(config: ConfigDict) -> None:
 
 
 def check_stage(config: ConfigDict, future_workdirs: Collection[str] = ()) -> None:
-  """Checks one stage. `future_workdirs`: the workdirs of the same recipe, which may be empty yet but which `init_from`
-  may name."""
+  """Checks one stage. `future_workdirs`: the workdirs of the recipe's stages; `init_from` may name them although they
+  are still empty."""
   devices, processes = jax.device_count(), jax.process_count()
   check_fields(config, devices, processes)
   check_workdir(config.workdir)
@@ -120,8 +120,8 @@ def check_stage(config: ConfigDict, future_workdirs: Collection[str] = ()) -> No
 
 
 def can_share(config: ConfigDict, devices: int) -> bool:
-  """Whether so many devices can split the batches of every stage by whole batch-norm groups. False where nothing is
-  trained, and where the config is invalid, which `check_run` reports."""
+  """Whether this number of devices can split the batches of every stage into whole batch-norm groups. False if nothing
+  is trained, or if the config is invalid; `check_run` reports the latter."""
   try:
     check_fields(config)
     if config.objective == 'evaluate':
@@ -139,7 +139,7 @@ def train_stage(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
 
 
 def make_run(config: ConfigDict) -> Run:
-  """Everything that the training loop needs of a stage."""
+  """Everything that the training loop needs to know about a stage."""
   return {'moco': make_moco_run, 'multitask': make_multitask_run}[config.objective](config)
 
 

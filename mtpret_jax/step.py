@@ -27,7 +27,7 @@ class TrainState:
   Attributes:
     step: () int32, the number of steps taken.
     params: {part: weights}; the parts are `trunk` and one for each head.
-    carry: what changes in each step but is not learned by the optimiser: running statistics, key encoder, queue.
+    carry: what else a step changes, without the optimiser: running statistics, key encoder, queue, anchor.
     opt: {part: the optimiser's state}.
   """
 
@@ -48,8 +48,8 @@ def make_schedule(config: ConfigDict, steps: int) -> Schedule:
 
 
 def make_visit_schedule(config: ConfigDict, plan: Plan) -> Schedule:
-  """`make_schedule` from its beginning in each visit of the plan, so that every task starts with the full learning
-  rate. The papers name a "cyclic" learning rate without details; one half cosine per visit is our assumption."""
+  """Restarts `make_schedule` at each visit of the plan, so that every visit gets the full learning rate. The papers
+  name a "cyclic" learning rate without details; one half cosine per visit is our assumption."""
   rates = np.zeros(plan.steps, np.float32)
   for length in {visit.length for visit in plan.visits}:
     curve = np.asarray(make_schedule(config, length)(np.arange(length)))
@@ -103,15 +103,15 @@ def init_state(objective: Objective, optimiser: optax.GradientTransformation, me
   return jax.jit(make, out_shardings=placement or replicated(mesh))(jax.random.key(seed), trunk)
 
 
-# ResNet-50 has more scales, biases and statistics than the 256 arrays that XLA for TPUs sums in one all-reduce unless
-# this is raised; a second all-reduce costs its latency in every step.
+# XLA for TPUs sums at most 256 arrays in one all-reduce by default. ResNet-50 has more scales, biases and statistics
+# than that, and a second all-reduce would add its latency to every step.
 TPU_OPTIONS = {'xla_jf_crs_combiner_threshold_count': 1024}
 
 
 @functools.cache
 def choose_options(device: jax.Device) -> dict[str, str | bool | int]:
-  """The compiler options for `device`, which may be one of a pod that is not attached. Leaves out what this version of
-  XLA does not know: jaxlib 0.7 lacks some."""
+  """The compiler options for `device`, which may be one of a pod that is not attached. Leaves out options that this
+  version of XLA does not know; jaxlib 0.7 lacks some of these."""
   options = TPU_OPTIONS if device.platform == 'tpu' else {}
   if device.platform == 'cpu':
     options = backend.find('compiler_options', dict)()
@@ -136,8 +136,8 @@ def compile_step(objective: Objective, optimiser: optax.GradientTransformation, 
 
   Args:
     schedule: step -> learning rate.
-    seed: of the randomness in a step, which depends on nothing else but the step: an interrupted run resumes
-      bit-for-bit.
+    seed: of the random numbers in a step. They depend only on the seed and on the step number, so that an interrupted
+      run resumes bit for bit.
     guard: guard(old state, new state, measures) -> the state to keep (`runtime/loss_guard.py`).
     placement: shardings of the state, from `place_state`; None is a full copy on every device.
   """
@@ -159,8 +159,8 @@ def compile_step(objective: Objective, optimiser: optax.GradientTransformation, 
       params = all_gather(frozen | trained, placement.params)
       return objective.loss(task, params, carry, batch, state.step, rng)
 
-    # With the mesh at hand, a model can run an operation on each device by itself (shard_map). XLA inserts the
-    # all-reduce of the gradients.
+    # With the mesh set, a model can run an operation on each device separately (shard_map). XLA inserts the all-reduce
+    # of the gradients.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       (_, (carry, measures)), grads = jax.value_and_grad(compute_loss, has_aux=True)(trained)
 

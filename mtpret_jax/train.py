@@ -29,14 +29,14 @@ Pending = tuple[int, str, dict[str, Any]]  # step, task and measures that are st
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What the loop needs of a stage; `stages.make_run` makes it from a config.
+  """What the loop needs to know about a stage; `stages.make_run` makes it from a config.
 
   Attributes:
     objective: the loss of a batch, and what a step changes besides the weights.
     sources: the datasets it learns from.
     batches: a `grain.MapDataset` of (task, batch), one for each step.
     schedule: step -> learning rate.
-    steps: how many there are.
+    steps: the number of steps in the run.
     name_images: step -> [(dataset, image_id), ...] of its batch.
     validation_steps: the numbers of steps after which the state is validated; empty in stage 1.
   """
@@ -56,9 +56,9 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
 
   Raises:
     ConfigError: the checkpoint is from a run with another config.
-    Diverged: a step is not finite and must not be skipped.
+    Diverged: the loss or gradient of a step is not finite, and the config does not allow (more) skipped steps.
     SaveFailed: a checkpoint could not be written.
-    Stopped: after SIGTERM or Ctrl-C, when the state is saved.
+    Stopped: after SIGTERM or Ctrl-C, once the state is saved.
   """
   mesh = make_mesh()
   fingerprint = pipeline.fingerprint(run.sources, config)
@@ -79,7 +79,8 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
     stack.enter_context(distributed.exit_on_error((ConfigError, Diverged, checkpoint.SaveFailed)))
 
     compiled: dict[str, Any] = {}  # task -> its step
-    # The measures of a step are read one step later: reading them at once would leave the device idle meanwhile.
+    # The measures (loss and so on) of a step are read one step later. Reading them immediately would leave the device
+    # idle.
     pending: Pending | None = None
 
     for step in range(start, run.steps):
@@ -121,12 +122,12 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
     if run.steps in run.validation_steps:
       with preemption.interruptible():
         validate(gather_state(state), run.steps)
-    log.info('the last checkpoint is %s', checkpoint.describe_latest(checkpoints))
+    log.info(checkpoint.describe_latest(checkpoints))
   return gather_state(state)
 
 
 def is_busy(pending: Pending | None) -> bool:
-  """Whether the device still computes the last step: then the time to fetch a batch costs nothing."""
+  """Whether the device is still computing the last step. If it is, fetching a batch costs no time."""
   return pending is not None and not pending[2]['loss'].is_ready()
 
 

@@ -25,7 +25,7 @@ def run_main(*flags):
    'unknown config field in --config.optimiser.rate=0.1: it is now --config.optimiser.learning_rate'),
   ([PRETRAIN, '--config.contrast.queue=512'],
    'unknown config field in --config.contrast.queue=512: it is now --config.moco.queue'),
-  ([PRETRAIN, '--config.spike=4'], 'unknown config field in --config.spike=4: it no longer exists, leave it out'),
+  ([PRETRAIN, '--config.spike=4'], 'unknown config field in --config.spike=4: it no longer exists; leave it out'),
   ([CONTINUAL, '--config.tasks.tuberculosis.head.box_overlap=0.3'],
    'unknown config field in --config.tasks.tuberculosis.head.box_overlap=0.3: it is now '
    '--config.tasks.tuberculosis.head.roi_nms_iou'),
@@ -35,7 +35,7 @@ def run_main(*flags):
   ([PRETRAIN, '--preflight', 'h100:8'],
    '--preflight is a command of its own now: python -m mtpret_jax.preflight --config=configs/pretrain.py:mtpret11 '
    '--pod=h100:8'),
-  ([], 'which run? Name its config, such as --config=configs/pretrain.py')])
+  ([], 'no config given: name one, such as --config=configs/pretrain.py')])
 def test_a_mistake_in_a_flag_is_one_line(flags, message):
   assert run_main(*flags) == (2, [f'mtpret_jax: {message}'])
 

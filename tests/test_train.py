@@ -78,8 +78,8 @@ def test_a_finished_run_has_nothing_left_to_do(config, undisturbed):
 
 
 @pytest.mark.parametrize('field, value, said', [
-  ('data.weights', 'balanced', "data.weights: 'by_images' there, 'balanced' here"),
-  ('optimiser.learning_rate', 0.5, 'optimiser.learning_rate: 0.03 there, 0.5 here')])
+  ('data.weights', 'balanced', "data.weights is 'by_images' in the checkpoint and 'balanced' in this config"),
+  ('optimiser.learning_rate', 0.5, 'optimiser.learning_rate is 0.03 in the checkpoint and 0.5 in this config')])
 def test_another_run_is_refused_with_the_differing_fields(field, value, said, config, undisturbed):
   workdir, _ = undisturbed
   other = config.copy_and_resolve_references()
@@ -104,7 +104,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_check
     run.lower = step.lower
     return run
   monkeypatch.setattr(train, 'compile_step', compile_poisoned)
-  told = r'step 2 .moco. gave loss nan.*bad_batches.jsonl.*last good checkpoint is step 2 in .*/2\. A lower'
+  told = r'step 2 .moco. gave loss nan.*bad_batches.jsonl.*last good checkpoint is step 2 in .*/2\. Try a lower'
   with pytest.raises(Diverged, match=told):
     stages.train_stage(config, tmp_path)
   with checkpoint.open_checkpoints(tmp_path, 2) as checkpoints:

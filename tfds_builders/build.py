@@ -40,7 +40,7 @@ class ArchiveChanged(ValueError):
 def load(name: str) -> types.ModuleType:
   """Module of a builder; it has `ARCHIVE`, `Builder` and `read_archive`."""
   if name not in NAMES:
-    raise ValueError(f'unknown dataset {name!r}; choose from {", ".join(NAMES)}')
+    raise ValueError(f'unknown dataset {name!r}: choose one of {", ".join(NAMES)}')
   return importlib.import_module(f'tfds_builders.{name}.{name}_dataset_builder')
 
 
@@ -58,7 +58,7 @@ def find_root(name: str, archives_dir: str | os.PathLike[str]) -> pathlib.Path:
 def locate(name: str, data_dir: str | os.PathLike[str], size: str = '256') -> pathlib.Path:
   """Folder of a prepared dataset, whether it exists or not: <data_dir>/<name>/<size>/<version>."""
   if size not in dataset.SIZES:
-    raise ValueError(f'unknown size {size!r}; choose from {", ".join(dataset.SIZES)}')
+    raise ValueError(f'unknown size {size!r}: choose one of {", ".join(dataset.SIZES)}')
   return pathlib.Path(data_dir).expanduser().absolute() / name / size / str(dataset.VERSION)
 
 

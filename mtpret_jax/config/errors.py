@@ -1,4 +1,4 @@
-"""Errors that the user can correct, and values as messages show them."""
+"""Errors that the user can correct, and how messages show values."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,7 @@
-"""Finds the bundled config files when the current folder has none: after `pip install .`, from any folder."""
+"""Finds the bundled config files if the current folder has none.
+
+An installed package (`pip install .`) then works from any folder.
+"""
 
 import os
 import pathlib
@@ -8,9 +11,10 @@ BUNDLED = pathlib.Path(__file__).parents[2]  # the folder that holds mtpret_jax/
 
 
 def use_bundled_configs(argv: Sequence[str]) -> list[str]:
-  """The command line, with the path of a bundled config file where the current folder has no such file.
+  """Replaces a config file that the current folder does not have by the path of the bundled one; returns the command
+  line.
 
-  Applies to `--config=FILE`, `--config FILE` and both with `:VARIANT`. Files in the current folder come first.
+  Handles `--config=FILE` and `--config FILE`, with or without `:VARIANT`. A file in the current folder wins.
   """
   return list(rewrite(argv))
 
@@ -29,7 +33,7 @@ def rewrite(argv: Sequence[str]) -> Iterator[str]:
 
 
 def locate(value: str) -> str:
-  """`value`, FILE or FILE:VARIANT, or the bundled file of that name with the variant."""
+  """`value` (FILE or FILE:VARIANT) itself, or the same with FILE replaced by the bundled file of that name."""
   file, colon, variant = value.partition(':')
   bundled = BUNDLED / file
   if not file.startswith('configs/') or os.path.exists(file) or not os.path.isfile(bundled):

@@ -1,4 +1,7 @@
-"""Config fields with another name in earlier versions. Imports nothing slow: the command line answers at once."""
+"""Config fields that had another name in earlier versions.
+
+Imports nothing slow, so that the command line can report them at once.
+"""
 
 import re
 
@@ -33,7 +36,7 @@ RENAMED = {
 
 
 def new_name(field: str) -> str | None:
-  """The present name of a dotted field of an earlier version: '' if it was removed, None if it is no old name. The
+  """The present name of a dotted field of an earlier version: '' if it was removed, None if it is not an old name. The
   field may be in a stage of a recipe, 'stages.NAME.FIELD'."""
   stage = ''.join(re.findall(r'^stages\.[^.]+\.', field))
   for old, new in RENAMED.items():

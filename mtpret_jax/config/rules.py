@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-NAME = re.compile(r'[a-z][a-z0-9_]{0,63}')  # of a dataset, which becomes the name of a folder
+NAME = re.compile(r'[a-z][a-z0-9_]{0,63}')  # of a dataset; it is also the name of a folder
 MAX_NAME, MAX_PATH = 255, 4000  # bytes that Linux accepts in a name and in a path
 
 
@@ -33,40 +33,41 @@ def whole(low: int, high: int) -> Rule:
 
 
 def number(low: float, high: float, default: float | None = None) -> Rule:
-  """A number from `low` to `high`. `default` is suggested in place of something that is not a number; otherwise `low`
-  is."""
+  """A number from `low` to `high`. For a value that is not a number, `default` is suggested, or `low` if there is no
+  default."""
   fallback = low if default is None else default
   return Rule(f'a number from {low} to {high}', lambda value: is_number(value) and low <= value <= high,
               lambda value: min(max(value, low), high) if is_number(value) else fallback)
 
 
 def span(low: float, high: float) -> Rule:
-  """Two numbers from `low` to `high`, the first not above the second."""
+  """Two numbers from `low` to `high`, in ascending order (they may be equal)."""
   return Rule(f'two numbers from {low} to {high}, the smaller one first',
               lambda value: is_row(value, 2, 2, number(low, high).fits) and value[0] <= value[1])
 
 
 def sample() -> Rule:
-  """(number of candidates, at most how many of them are objects)"""
+  """(number of candidates, the maximum number of them that are objects)"""
   return Rule('two whole numbers from 1 to 10000, the larger one first',
               lambda value: is_row(value, 2, 2, whole(1, 10_000).fits) and value[1] <= value[0])
 
 
 def row(rule: Rule, shortest: int, longest: int) -> Rule:
   """A tuple of `shortest` to `longest` values that each fit `rule`."""
-  return Rule(f'{shortest} to {longest} in brackets, each {rule.words}',
+  count = shortest if shortest == longest else f'{shortest} to {longest}'
+  return Rule(f'a tuple of {count} values, each {rule.words}',
               lambda value: is_row(value, shortest, longest, rule.fits))
 
 
 def levels() -> Rule:
-  """The anchor sizes of each of the five levels of the feature pyramid, equally many on each."""
+  """The anchor sizes of the five levels of the feature pyramid, the same number on each level."""
   size = number(0.1, 10_000).fits
-  return Rule('five rows of equally many numbers from 0.1 to 10000', lambda value: is_row(
+  return Rule('five tuples of the same length, of numbers from 0.1 to 10000', lambda value: is_row(
     value, 5, 5, lambda sizes: is_row(sizes, 1, 16, size)) and len({len(sizes) for sizes in value}) == 1)
 
 
 def choice(choices: Collection) -> Rule:
-  """One of `choices`, which are texts or whole numbers."""
+  """One of `choices`, which are strings or whole numbers."""
   return Rule('one of these', lambda value: isinstance(value, str | int) and value in choices, choices=choices)
 
 
@@ -75,18 +76,19 @@ def flag() -> Rule:
 
 
 def text(shortest: int = 0, longest: int = 1000) -> Rule:
-  return Rule(f'{shortest} to {longest} characters that can be printed',
+  return Rule(f'a string of {shortest} to {longest} printable characters',
               lambda value: isinstance(value, str) and shortest <= len(value) <= longest and value.isprintable())
 
 
 def path(shortest: int = 0) -> Rule:
-  """A path of the local file system. Buckets and ~ are refused: only some of the libraries understand them."""
-  return Rule('a path in the file system (mount a bucket, write out ~) of characters that can be printed'
-              + ', or nothing' * (shortest == 0), lambda value: isinstance(value, str) and is_path(value, shortest))
+  """A path of the local file system. Bucket URLs (gs://...) and ~ are refused, because only some of the libraries
+  understand them."""
+  return Rule('a local path of printable characters (mount buckets, write ~ out in full)'
+              + ', or empty' * (shortest == 0), lambda value: isinstance(value, str) and is_path(value, shortest))
 
 
 def name() -> Rule:
-  return Rule('a name of small letters, digits and _',
+  return Rule('a name of at most 64 lower-case letters, digits and _, starting with a letter',
               lambda value: isinstance(value, str) and NAME.fullmatch(value) is not None)
 
 

@@ -1,7 +1,7 @@
 """Reads `config.json`, the config of an earlier run, from its workdir.
 
 People edit this file and disks damage it, so it is checked before it is used. Each checkpoint holds a fingerprint of
-the config, protected by checksums, to compare it with.
+the config, protected by checksums; `check_unchanged` compares the file with it.
 """
 
 import dataclasses
@@ -19,10 +19,11 @@ from mtpret_jax.data.pipeline import INCIDENTAL, flatten
 
 FILE = 'config.json'
 MAX_BYTES = 10**7
-REMEDY = 'restore what the run wrote, or name another run'
+REMEDY = 'restore the file from a backup, or name another run'
 
 NAMES = row(text(1, 300), 0, 1000)
-NEEDED: Schema = {'data': {'datasets': dataclasses.replace(  # every reader uses these; a run writes each name once
+# Every reader uses the dataset names. A run never writes one twice, so a duplicate means damage.
+NEEDED: Schema = {'data': {'datasets': dataclasses.replace(
   NAMES, fits=lambda value: NAMES.fits(value) and len(set(value)) == len(value))}}
 # Schemas of further fields that some readers need.
 ORIGIN: Schema = {'init': text(), 'init_from': text(longest=4000)}
@@ -34,28 +35,29 @@ def read_config(workdir: str | pathlib.Path, also: Schema | None = None) -> dict
   """The config of the run in `workdir`, as a dict.
 
   Args:
-    also: the schema of fields that must be right, besides those that every reader needs.
+    also: the schema of further fields to check, besides those that every reader needs.
 
   Raises:
     ConfigError: there is no config, or a field that is needed is missing or wrong.
   """
   path = pathlib.Path(workdir, FILE)
   if not path.is_file():
-    raise ConfigError(f'{str(workdir)!r} is no workdir of a run: there is no file {path}')
+    raise ConfigError(f'{str(workdir)!r} is not the workdir of a run: there is no file {path}')
   if path.stat().st_size > MAX_BYTES:
-    raise ConfigError(f'{path} is damaged: no config has {path.stat().st_size} bytes')
+    raise ConfigError(f'{path} is damaged: it has {path.stat().st_size} bytes, too many for a config; {REMEDY}')
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
   except (OSError, ValueError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged ({as_line(error)}): {REMEDY}') from error
   config = content.get('config') if isinstance(content, dict) else None
-  if not isinstance(config, dict) or config.get('objective') not in tuple(OBJECTIVES):  # it may not be hashable
-    raise ConfigError(f'{path} is damaged, it holds no config of a stage: {REMEDY}')
+  # A tuple, because a damaged value may be unhashable, which `in` on a dict would not accept.
+  if not isinstance(config, dict) or config.get('objective') not in tuple(OBJECTIVES):
+    raise ConfigError(f'{path} is damaged: it does not hold the config of a stage; {REMEDY}')
   schema = {key: MULTITASK[key] for key in ('order', 'memory')} if config['objective'] == 'multitask' else {}
   mistake = compare(config, {**NEEDED, **schema}, True, '') or compare(config, also or {}, True, '')
   if mistake:
     field, value, _ = mistake
-    raise ConfigError(f'{path} is damaged, {field} is {show(value)}: {REMEDY}')
+    raise ConfigError(f'{path} is damaged: {field} is {show(value)}; {REMEDY}')
   return config
 
 
@@ -77,5 +79,5 @@ def check_unchanged(config: Mapping[str, Any], fingerprint: Mapping[str, Any], w
              if fields.get(field) != fingerprint.get(field)]
   changed += sorted(datasets - fingerprint.keys())
   if changed:
-    raise ConfigError(f'{pathlib.Path(workdir, FILE)} is not the config of the checkpoint beside it, they differ in '
-                      f'{", ".join(map(show, changed[:3]))}: {REMEDY}')
+    raise ConfigError(f'{pathlib.Path(workdir, FILE)} is not the config of the checkpoint beside it: they differ in '
+                      f'{", ".join(map(show, changed[:3]))}; {REMEDY}')

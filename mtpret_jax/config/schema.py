@@ -1,4 +1,4 @@
-"""What each field of a config may hold. Which fields must fit each other is in `validate.py`."""
+"""What each field of a config may hold. Rules between fields are in `validate.py`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -47,7 +47,7 @@ MULTITASK = STAGE | {
   'memory': {'anchor': choice(('none', 'previous_visit', 'start')), 'l2_sp': number(0.0, 1e6)},
   'statistics': choice(('per_task', 'shared')), 'evaluate_every': whole(0, STEPS), 'resamples': whole(2, 10**6),
   'data': DATA | {'fraction': number(1e-6, 1.0, 1.0)}}
-TASK = {  # and `head`, whose fields the kind of task knows
+TASK = {  # plus `head`, whose fields depend on the kind of task
   'kind': choice(KINDS), 'dataset': name(), 'findings': row(text(1), 0, 1000), 'size': whole(8, 4096),
   'batch': whole(1, 65_536), 'group': whole(2, 65_536), 'steps': whole(0, 10**7), 'objects': whole(0, 10_000),
   'negatives': flag(), 'external': flag(), 'augment': VIEW | {'min_visibility': SHARE}}
@@ -62,8 +62,8 @@ LIMITS = {'batch': 2**20, 'moco.queue': 2**24, 'moco.shuffle_groups': 65_536, 't
 def find_mistake(config: Mapping[str, Any], schema: Schema, whole: bool = True) -> Mistake | None:
   """(field, value, rule) of the first field that is wrong, or None.
 
-  The value is None where the field is missing, which counts only if the `whole` config is needed. The rule is None
-  where the field is missing or should have fields of its own.
+  The value is None if the field is missing. A missing field is a mistake only if `whole` is set. The rule is None if
+  the field is missing or should be a section with fields.
   """
   if 'train' in schema:
     tasks = config.get('tasks')
@@ -75,13 +75,13 @@ def find_mistake(config: Mapping[str, Any], schema: Schema, whole: bool = True) 
 
 
 def head_schema(task_config: Any) -> Schema:
-  """The fields of a task's head; none where its kind is unknown, which is another field's mistake."""
+  """The fields of a task's head. Empty if its kind is unknown; the check of `kind` reports that."""
   kind = task_config.get('kind') if isinstance(task_config, dict) else None
   return KINDS[kind].head_schema if isinstance(kind, str) and kind in KINDS else {}
 
 
 def compare(fields: Mapping[str, Any], schema: Schema, whole: bool, prefix: str) -> Mistake | None:
-  """`find_mistake` of a config's fields below `prefix`."""
+  """Like `find_mistake`, for the config fields under `prefix`."""
   for key, rule in schema.items():
     field, value = f'{prefix}{key}', fields.get(key)
     if value is None:

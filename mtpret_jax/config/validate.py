@@ -1,6 +1,6 @@
 """Checks a config once, before anything else happens. Every error states the value, the rule and a remedy.
 
-If a remedy contains a value, that value is accepted, as long as nothing else is wrong.
+A value that a remedy suggests passes these checks, unless something else in the config is wrong.
 """
 
 import collections
@@ -18,20 +18,20 @@ from mtpret_jax.config.renamed import new_name
 from mtpret_jax.config.schema import LIMITS, OBJECTIVES, find_mistake
 from mtpret_jax.tasks import find_kind
 
-STEPS = 10**7  # of a run of stages 2 and 3: its visits and learning rates are laid out in advance
+STEPS = 10**7  # the most that a run of stages 2 and 3 can have: its visits and learning rates are computed in advance
 MAIN_FIELDS = {'moco': 'moco', 'multitask': 'tasks', 'evaluate': 'run', 'recipe': 'stages'}  # objective -> its field
 
 
 def check_objective(config: ConfigDict) -> str:
-  """The objective of a config. Raises ConfigError if the config lacks the field that this objective is about, or has a
-  field of an earlier version."""
+  """The objective of a config. Raises ConfigError if the config lacks the main field of its objective, or has a field
+  of an earlier version."""
   check_renamed(config)
   objective = config.get('objective')
   if objective not in MAIN_FIELDS:
-    raise ConfigError(f'unknown objective {show(objective)}; have {", ".join(MAIN_FIELDS)}')
+    raise ConfigError(f'unknown objective {show(objective)}: choose one of {", ".join(MAIN_FIELDS)}')
   if MAIN_FIELDS[objective] not in config:
-    raise ConfigError(f'objective={objective!r} does not go with a config that has no {MAIN_FIELDS[objective]}: leave '
-                      f'the objective as the config file has it, or name the file of another stage')
+    raise ConfigError(f'objective={objective!r} needs the field {MAIN_FIELDS[objective]}, which this config lacks: do '
+                      f'not change the objective, or use the config file of another stage')
   if objective == 'recipe':
     stages = config.stages.values() if isinstance(config.stages, ConfigDict) else [config.stages]
     for stage in stages:
@@ -78,9 +78,10 @@ def check_fields(config: ConfigDict, devices: int = 1, processes: int = 1) -> No
     raise ConfigError(f'the config has no {field}, which objective={objective!r} needs: add it as in the config files '
                       f'of this package')
   if rule is None:
-    raise ConfigError(f'{field}={show(value)}: it must have fields of its own, as in the config files of this package')
+    raise ConfigError(f'{field}={show(value)}: it must be a section with fields, as in the config files of this '
+                      f'package')
   if rule.choices:
-    raise ConfigError(f'unknown {field} {show(value)}; have {", ".join(map(str, rule.choices))}')
+    raise ConfigError(f'unknown {field} {show(value)}: choose one of {", ".join(map(str, rule.choices))}')
   allowed, message = rule.suggest(value), f'{field}={show(value)}: it must be {rule.words}'
   raise ConfigError(message, None if allowed is None else find_remedy(config, field, allowed, devices, processes))
 
@@ -99,7 +100,7 @@ def find_remedy(config: ConfigDict, field: str, value: Any, devices: int, proces
 
 
 def check_devices(config: ConfigDict, devices: int, processes: int) -> None:
-  """Raises ConfigError if fields do not fit each other or the devices."""
+  """Raises ConfigError if fields contradict each other, or do not suit the number of devices."""
   if config.objective == 'moco':
     check_moco(config, devices, processes)
   elif config.objective == 'multitask':
@@ -115,8 +116,8 @@ def check_multitask(config: ConfigDict, devices: int) -> None:
     kind = find_kind(task_config.kind)
     kind.check(name, task_config)
     if kind.annotation != 'findings' and task_config.findings:
-      raise ConfigError(f'tasks.{name}.findings={show(tuple(task_config.findings))} are for classification, and this '
-                        f'task is {task_config.kind}', {f'tasks.{name}.findings': '()'})
+      raise ConfigError(f'tasks.{name}.findings={show(tuple(task_config.findings))} applies to classification only, '
+                        f'and this task is {task_config.kind}', {f'tasks.{name}.findings': '()'})
   # steps=0 is an epoch, which has at least one step; how many is known only with the data.
   check_length(config, {name: max(task_config.steps, 1) for name, task_config in config.tasks.items()})
 
@@ -129,7 +130,7 @@ def check_length(config: ConfigDict, lengths: Mapping[str, int]) -> None:
   longest = max(lengths, key=lambda task: lengths[task])
   fewer = STEPS // config.rounds - total + lengths[longest]
   remedy = {'rounds': STEPS // total} if total <= STEPS else {f'tasks.{longest}.steps': fewer} if fewer > 0 else None
-  raise ConfigError(f'{config.rounds} rounds of {total} steps are more than {STEPS}, the most that one run can take',
+  raise ConfigError(f'{config.rounds} rounds of {total} steps exceed {STEPS}, the maximum number of steps of a run',
                     remedy)
 
 
@@ -140,8 +141,8 @@ def batch_error(field: str, batch: int, group: int, devices: int, remedy: Mappin
   message = (f'{field} of {batch} cannot be cut into groups of {group} on {devices} devices: it must be a multiple of '
              f'{devices} x {group} = {devices * group}')
   if remedy[field] > most:
-    return ConfigError(f'{message}, and at most {most}; set a smaller config.{group_field}')
-  return ConfigError(message, remedy, f' or another config.{group_field}')
+    return ConfigError(f'{message}, and at most {most}: set a smaller --config.{group_field}')
+  return ConfigError(message, remedy, f' or change --config.{group_field}')
 
 
 def check_moco(config: ConfigDict, devices: int, processes: int) -> None:
@@ -164,11 +165,11 @@ def check_moco(config: ConfigDict, devices: int, processes: int) -> None:
       f'statistics give the positive away, so it must be at least 2', remedy)
   if batch // processes % (moco.group * moco.shuffle_groups):
     raise ConfigError(
-      f'{batch // processes} images per process cannot be cut into blocks of {moco.shuffle_groups} groups of '
-      f'{moco.group}, within which ShuffleBN permutes the keys', remedy)
+      f'ShuffleBN permutes the keys within blocks of moco.shuffle_groups={moco.shuffle_groups} groups of '
+      f'moco.group={moco.group}, and {batch // processes} images per process are not a multiple of that', remedy)
   if moco.queue % batch:
     longer, shorter = round_up(moco.queue, batch), moco.queue // batch * batch
-    raise ConfigError(f'queue of {moco.queue} keys is not a multiple of batch {batch}',
+    raise ConfigError(f'moco.queue={moco.queue} is not a multiple of batch={batch}',
                       {'moco.queue': longer if longer <= LIMITS['moco.queue'] else shorter})
   check_weights(config.data.weights, config.data.datasets)
 
@@ -187,10 +188,11 @@ def fit_batch(batch: int, queue: int, unit: int) -> dict[str, int]:
 
 
 def check_weights(weights: str, datasets: Sequence[str]) -> None:
-  """Raises ConfigError unless `weights` is 'by_images', 'balanced', or one number for each dataset, with commas."""
+  """Raises ConfigError unless `weights` is 'by_images', 'balanced', or one number for each dataset, separated
+  by commas."""
   twice = [name for name, count in collections.Counter(datasets).items() if count > 1]
   if twice:
-    raise ConfigError(f'data.datasets has {twice[0]!r} more than once: name each once; config.data.weights sets how '
+    raise ConfigError(f'data.datasets has {twice[0]!r} more than once: name each once; --config.data.weights sets how '
                       f'often its images are drawn')
   if weights in ('by_images', 'balanced'):
     return
@@ -200,21 +202,21 @@ def check_weights(weights: str, datasets: Sequence[str]) -> None:
     numbers = []
   if len(numbers) != len(datasets) or not all(0.001 <= number <= 1000 for number in numbers):
     raise ConfigError(
-      f'unknown data.weights {show(weights)}; have balanced, by_images, or a number from 0.001 to 1000 for each of '
+      f'invalid data.weights {show(weights)}: use balanced, by_images, or a number from 0.001 to 1000 for each of '
       f'{", ".join(datasets)}, such as {",".join("1" for _ in datasets)}')
 
 
 def check_choice(field: str, value: object, choices: Collection[str]) -> None:
   if value not in choices:
-    raise ConfigError(f'unknown {field} {value!r}; have {", ".join(choices)}')
+    raise ConfigError(f'unknown {field} {value!r}: choose one of {", ".join(choices)}')
 
 
 FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'bad_batches.jsonl')  # that a run writes in its workdir
 
 
 def check_workdir(workdir: str | pathlib.Path) -> None:
-  """Creates the folder and writes to it once, so that an unwritable one is noticed before hours of work. Raises
-  ConfigError also if something else, such as a pipe, is in the place of one of the run's files."""
+  """Creates the folder and writes to it once, so that an unwritable one is noticed before hours of work. Also
+  raises ConfigError if one of the run's files exists but is not a regular file, such as a pipe."""
   try:
     pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
     tempfile.NamedTemporaryFile(dir=workdir, prefix='.writable-').close()
@@ -232,7 +234,7 @@ def check_folder(field: str, folder: str) -> None:
   while not (place.exists() or place.is_symlink()):
     place = place.parent
   if not place.is_dir():
-    raise ConfigError(f'{field}={show(folder)} cannot be a folder, because {place} is not one: choose another with '
+    raise ConfigError(f'{field}={show(folder)} cannot be created, because {place} is not a folder: choose another with '
                       f'--config.{field}=<folder>')
 
 
@@ -241,5 +243,5 @@ def round_up(value: int, multiple: int) -> int:
 
 
 def name_stage(name: str, error: Exception) -> ConfigError:
-  """The error of a stage as one of its recipe: names the stage, and its fields by their names in the recipe."""
+  """Turns the error of a stage into one of its recipe: names the stage, and adds `stages.NAME.` to its fields."""
   return ConfigError(re.sub(r'\bconfig\.(?!json|py)(?=\w)', f'config.stages.{name}.', f'stage {name}: {error}'))

@@ -21,7 +21,8 @@ def write_atomically(path: str | pathlib.Path, text: str) -> None:
 
 
 def fsync_folder(folder: str | pathlib.Path) -> None:
-  """Flushes the names in a folder to the disk. Without it a power failure can lose a new file whose bytes are safe."""
+  """Flushes the names in a folder to the disk. Without this, a power failure can lose a new file although its bytes are
+  on the disk."""
   handle = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(handle)

@@ -1,6 +1,6 @@
-"""Which backend the program will run on, and the implementations that replace the plain ones there.
+"""Which backend the program will run on, and the backend-specific implementations that replace the defaults there.
 
-A module with a plain implementation passes it to `find` as the default. `mtpret_jax.cpu.install` fills OVERRIDES, and
+A module passes its own implementation to `find` as the default. `mtpret_jax.cpu.install` fills OVERRIDES, and
 only on CPUs. This module imports neither jax nor the rest of the package, so that `mtpret_jax.main` can ask it before
 anything slow is imported.
 """
@@ -40,7 +40,8 @@ def has_gpu_plugin() -> bool:
 
 
 def has_tpu(root: pathlib.Path = pathlib.Path('/')) -> bool:
-  """Whether this machine has a TPU: a device file, or a PCI device of Google that is no disk and no network card."""
+  """Whether this machine has a TPU: a device file, or a PCI device from Google that is neither a disk nor a network
+  card."""
   if any(root.glob('dev/accel[0-9]*')) or any(root.glob('dev/vfio/[0-9]*')):
     return True
   return any((device / 'vendor').read_text().strip() == GOOGLE
@@ -49,7 +50,7 @@ def has_tpu(root: pathlib.Path = pathlib.Path('/')) -> bool:
 
 
 def skip_libtpu() -> None:
-  """Sets JAX_PLATFORMS=cpu where libtpu is installed although `is_cpu`. jax would otherwise load libtpu, which prints
-  pages of errors if there is no TPU. Call this before jax is imported."""
+  """Sets JAX_PLATFORMS=cpu if libtpu is installed on a machine without a TPU. jax would otherwise load it, and libtpu
+  would print pages of errors. Call this before jax is imported."""
   if not os.environ.get('JAX_PLATFORMS') and importlib.util.find_spec('libtpu'):
     os.environ['JAX_PLATFORMS'] = 'cpu'

@@ -45,7 +45,7 @@ class Checkpoints:
   Attributes:
     folder: absolute path.
     keep: how many of the newest are kept; None keeps all.
-    retries: how often a failed save is repeated.
+    retries: how many times a failed save is retried.
     latest: the newest step that is saved and verified, or None.
     saving: (step, future) of the save in progress, or None.
     pool: a single thread that waits for Orbax's commit and then writes the checksums.
@@ -73,8 +73,8 @@ def open_checkpoints(workdir: str | pathlib.Path, keep: int | None, folder: str 
   try:
     path.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise ConfigError(f'{path} is not a folder and cannot be made one ({error.strerror}): remove what is there, '
-                      f'restore what the run wrote, or give another --config.workdir') from error
+    raise ConfigError(f'{path} cannot be created as a folder ({error.strerror}): remove the file in its place, '
+                      f'restore the run\'s folder, or choose another --config.workdir') from error
   if jax.process_index() == 0:
     remove_interrupted(path)
   checkpoints = Checkpoints(path, keep, retries, distributed.run_on_first(lambda: find_latest(path)))
@@ -82,7 +82,7 @@ def open_checkpoints(workdir: str | pathlib.Path, keep: int | None, folder: str 
     yield checkpoints
   except BaseException:
     if failure := wait_for_save(checkpoints, agree=False):  # the other processes may be gone
-      log.error('the last save failed, too: %s', failure)
+      log.error('the last save also failed: %s', failure)
     raise
   else:
     if failure := wait_for_save(checkpoints):
@@ -92,10 +92,10 @@ def open_checkpoints(workdir: str | pathlib.Path, keep: int | None, folder: str 
 
 
 def save(checkpoints: Checkpoints, state: Any, step: int, metadata: Mapping[str, Any], wait: bool = False) -> None:
-  """Starts to save `state`, which is at `step`, with `metadata` beside it. With `wait` it returns after the save.
+  """Starts to save `state`, taken at `step`, together with `metadata`. With `wait`, returns only when it is saved.
 
-  If the previous save failed, or with `wait` this one, it saves the present state and waits for it, up to `retries`
-  times after 1, 5, 25, ... seconds. Raises SaveFailed after that.
+  If the previous save failed (or, with `wait`, this one), the current state is saved again and waited for: up to
+  `retries` attempts, after pauses of 1, 5, 25, ... seconds. Raises SaveFailed after that.
   """
   error = wait_for_save(checkpoints)
   if checkpoints.latest == step:
@@ -106,8 +106,8 @@ def save(checkpoints: Checkpoints, state: Any, step: int, metadata: Mapping[str,
   for attempt in range(checkpoints.retries):
     if error is None:
       return
-    log.warning('%s Trying again in %d s, %d of %d.', describe_failure(checkpoints, error), 5 ** attempt, attempt + 1,
-                checkpoints.retries)
+    log.warning('%s Retrying in %d s (attempt %d of %d).', describe_failure(checkpoints, error), 5 ** attempt,
+                attempt + 1, checkpoints.retries)
     time.sleep(5 ** attempt)
     start_save(checkpoints, state, step, metadata)
     error = wait_for_save(checkpoints)
@@ -140,8 +140,8 @@ def finish_save(response: Any, folder: pathlib.Path, keep: int | None, process: 
 
 
 def wait_for_save(checkpoints: Checkpoints, agree: bool = True) -> BaseException | None:
-  """Waits for the save in progress and returns its error, or None. With `agree` all processes call this, and an error
-  of one is an error of all."""
+  """Waits for the save in progress and returns its error, or None. With `agree`, all processes must call this, and
+  all return an error if the save of one failed."""
   if checkpoints.saving is None:
     return None
   (step, future), checkpoints.saving = checkpoints.saving, None
@@ -160,33 +160,33 @@ def wait_for_save(checkpoints: Checkpoints, agree: bool = True) -> BaseException
 
 
 def save_has_failed(checkpoints: Checkpoints) -> bool:
-  """Whether the save in progress has already failed; does not wait. Always False with several processes: they would see
-  it at different steps, and so they learn of it together at the next save."""
+  """Whether the save in progress has already failed; does not wait. Always False with several processes: they would
+  notice a failure at different steps. They learn of it together at the next save instead."""
   return (checkpoints.saving is not None and not distributed.is_multiprocess() and checkpoints.saving[1].done()
           and checkpoints.saving[1].exception() is not None)
 
 
 def describe_failure(checkpoints: Checkpoints, error: BaseException) -> str:
-  return (f'A checkpoint could not be saved ({" ".join(str(error).split()) or type(error).__name__}). The last good '
-          f'one is {describe_latest(checkpoints)}.')
+  reason = ' '.join(str(error).split()) or type(error).__name__
+  return f'A checkpoint could not be saved ({reason}). {describe_latest(checkpoints)}'
 
 
 def describe_latest(checkpoints: Checkpoints) -> str:
-  """Where the newest checkpoint is, for messages."""
+  """A sentence that says where the newest checkpoint is."""
   wait_for_save(checkpoints)
   if checkpoints.latest is None:
-    return 'none was saved yet'
-  return f'step {checkpoints.latest} in {checkpoints.folder / str(checkpoints.latest)}'
+    return 'No checkpoint was saved yet.'
+  return f'The last good checkpoint is step {checkpoints.latest} in {checkpoints.folder / str(checkpoints.latest)}.'
 
 
 def restore(checkpoints: Checkpoints, state: Any, fingerprint: Mapping[str, Any]) -> Any:
   """The newest saved state, with the shardings of `state`; `state` itself if nothing was saved. Raises ConfigError if
-  the checkpoint is of a run with another fingerprint, because its steps would not be the ones that this run takes."""
+  the checkpoint has another fingerprint (`pipeline.fingerprint`): that run took other steps than this one would."""
   if checkpoints.latest is None:
     return state
   folder = checkpoints.folder / str(checkpoints.latest)
   saved = read_step_metadata(folder)
-  differing = [f'{field}: {saved.get(field)!r} there, {fingerprint.get(field)!r} here'
+  differing = [f'{field} is {saved.get(field)!r} in the checkpoint and {fingerprint.get(field)!r} in this config'
                for field in sorted(saved | dict(fingerprint)) if saved.get(field) != fingerprint.get(field)]
   if differing:
     raise ConfigError(
@@ -205,7 +205,7 @@ def read_state(workdir: str | pathlib.Path, folder: str = 'checkpoints') -> tupl
   """
   path = pathlib.Path(workdir, folder).absolute()
   if not path.is_dir():
-    raise FileNotFoundError(f'no run in {workdir}: {path} is not there')
+    raise FileNotFoundError(f'{workdir} is not the workdir of a run: {path} does not exist')
   step_folder = latest_folder(path)
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   with explain_errors(step_folder):
@@ -243,17 +243,17 @@ def read_step_metadata(folder: pathlib.Path) -> dict:
 
 @contextlib.contextmanager
 def explain_errors(folder: pathlib.Path) -> Iterator[None]:
-  """Turns any error of Orbax into Damaged: the checksums are right, but the folder is no checkpoint of a run."""
+  """Turns any error of Orbax into Damaged: the checksums match, but the folder is not a checkpoint of a run."""
   try:
     yield
   except Exception as error:
-    raise Damaged(f'{folder} matches its checksums, but is no checkpoint of a run ({type(error).__name__}): restore '
+    raise Damaged(f'{folder} matches its checksums, but is not a checkpoint of a run ({type(error).__name__}): restore '
                   f'the files from a backup, or name another run') from error
 
 
 def restore_list_indices(tree: Any) -> Any:
-  """Orbax returns list indices as text. As ints again they give the same tree as a fresh state, so that a compiled step
-  is not compiled twice."""
+  """Orbax returns list indices as strings. Converted back to ints, the tree equals that of a fresh state, so that the
+  step is not compiled a second time."""
   if not isinstance(tree, dict):
     return tree
   return {int(key) if key.isdecimal() else key: restore_list_indices(branch) for key, branch in tree.items()}

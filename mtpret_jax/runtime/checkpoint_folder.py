@@ -38,8 +38,8 @@ def is_committed(folder: pathlib.Path, step: int | str) -> bool:
 def find_latest(folder: pathlib.Path) -> int | None:
   """The newest step whose checksums are right; None if nothing was saved.
 
-  Damaged steps are skipped with a warning. If all steps are damaged this raises Damaged, because to start from scratch
-  would overwrite what may still be rescued.
+  Damaged steps are skipped with a warning. If all steps are damaged this raises Damaged, because starting from
+  scratch would overwrite what might still be rescued.
   """
   damaged, latest = [], None
   for step in list_steps(folder):
@@ -51,9 +51,9 @@ def find_latest(folder: pathlib.Path) -> int | None:
       break
     damaged.append(f'the checkpoint of step {step} is damaged: {damage}')
   if damaged and latest is None:
-    raise Damaged(f'no checkpoint in {folder} is intact ({"; ".join(damaged)}): restore the files from a backup, or '
-                  f'start a new run with another --config.workdir; if you know that the files are good, python -m '
-                  f'mtpret_jax.runtime.checksums <folder of the step> writes new checksums')
+    raise Damaged(f'no checkpoint in {folder} is intact ({"; ".join(damaged)}): restore the files from a backup, start '
+                  f'a new run with another --config.workdir, or, if you know that the files are good, write new '
+                  f'checksums with python -m mtpret_jax.runtime.checksums <folder of the step>')
   if damaged:
     log.warning('%s, in %s. Using step %d instead.', '; '.join(damaged), folder, latest)
   return latest
@@ -73,8 +73,8 @@ def remove_interrupted(folder: pathlib.Path) -> None:
 
 
 def delete_old(folder: pathlib.Path, newest: int, keep: int) -> None:
-  """Deletes all but the `keep` newest committed checkpoints up to `newest`. Steps after `newest` are damaged: the run
-  resumed from before them."""
+  """Deletes all but the `keep` newest committed checkpoints up to `newest`. Steps after `newest` are damaged, because
+  the run resumed from an earlier step."""
   steps = list_steps(folder)
   kept = [step for step in steps if step <= newest and is_committed(folder, step)][:keep]
   for step in steps:

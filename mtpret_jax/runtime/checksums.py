@@ -50,7 +50,7 @@ def find_damage(folder: str | pathlib.Path) -> str:
     return f'its manifest {manifest.name} cannot be read'
   lines, _, seal = text.rpartition(SEAL)
   if not lines or seal != f'{hash_text(lines)}\n':
-    return f'its manifest {manifest.name} is itself flipped or truncated'
+    return f'its manifest {manifest.name} is itself corrupted or truncated'
   saved = {name: digest for digest, name in (line.split('  ', 1) for line in lines.splitlines())}
   found = hash_files(folder)
   differences = [describe_difference(name, saved.get(name), found.get(name)) for name in sorted(saved | found)]
@@ -65,7 +65,7 @@ def describe_difference(name: str, saved: str | None, found: str | None) -> str:
     return ''
   if found is None:
     return f'{name} is missing'
-  return f'{name} was not saved with it' if saved is None else f'{name} is flipped or truncated'
+  return f'{name} was added after the save' if saved is None else f'{name} is corrupted or truncated'
 
 
 def hash_files(folder: pathlib.Path, fsync: bool = False) -> dict[str, str]:

@@ -25,8 +25,8 @@ def enable_cache() -> None:
 
 
 def cpu_id() -> str:
-  """The same for processors with the same instruction set: a program compiled for one crashes on others, and hosts
-  often share a home folder."""
+  """A name for the instruction set of this processor. A program compiled for one instruction set may crash on another,
+  and hosts often share a home folder."""
   lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
   features = next((line for line in lines if line.startswith(('flags', 'Features'))), platform.processor())
   return f'{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}'

@@ -1,7 +1,7 @@
 """Several processes run as one: they join, fail together with one message, and never wait for a dead process.
 
-Small values travel through jax's coordination service, a key-value store in the first process. A wait there is limited
-only by the heartbeat, while a collective has the limit of its backend.
+Processes exchange small values through jax's coordination service, a key-value store in the first process. A wait for a
+key ends only if jax's heartbeat finds a process dead; a collective has the time limit of its backend.
 """
 
 import contextlib
@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
-from jax._src import distributed  # `global_state.client` has no public name; Orbax uses this one, too
+from jax._src import distributed  # `global_state.client` has no public name; Orbax also uses this one
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.runtime import watchdog
 
 FAILED = 1  # exit code of a process that cannot continue
-HEARTBEAT_MARGIN = 30  # s that the heartbeat waits longer than the watchdog, whose message is more precise
+# s added to the heartbeat's timeout, so that the watchdog, whose message is more precise, fires first.
+HEARTBEAT_MARGIN = 30
 POLL = 10  # s
 GRACE = 3  # s for the others to notice, before the first process exits and takes the coordination service with it
 EXIT_BARRIER = 10  # s that processes wait for each other before they exit together
@@ -36,11 +37,11 @@ def join(coordinator: str | None, processes: int | None, process: int | None, ti
   Args:
     coordinator: 'host:port' of the first process.
     processes: how many there are.
-    process: the index of this one. All three are None where a TPU pod, Slurm, Open MPI or Kubernetes tells jax.
-    timeout: seconds after which a silent process is given up.
+    process: the index of this one. All three are None where a TPU pod, Slurm, Open MPI or Kubernetes sets them.
+    timeout: seconds without a sign of life after which a process counts as dead.
 
   Raises:
-    ConfigError: where only some of the three are given, or jax cannot find the others.
+    ConfigError: only some of the three are given, or jax cannot find the others.
   """
   given = {'--coordinator': coordinator, '--processes': processes, '--process': process}
   missing = [flag for flag, value in given.items() if value is None]
@@ -52,15 +53,16 @@ def join(coordinator: str | None, processes: int | None, process: int | None, ti
                                heartbeat_timeout_seconds=timeout + HEARTBEAT_MARGIN,
                                cluster_detection_method=None if missing else 'deactivate')
   except ValueError as error:
-    raise ConfigError(f'cannot join other processes ({error}): give --coordinator=HOST:PORT of the first process, '
-                      f'--processes, their number, and --process, the index of this one from 0') from error
-  signal.signal(signal.SIGABRT, signal.SIG_DFL)  # jax aborts when another process dies: its message is enough
+    raise ConfigError(f'cannot join other processes ({error}): give --coordinator=HOST:PORT (of the first process), '
+                      f'--processes (their number) and --process (the index of this one, from 0)') from error
+  # jax aborts when another process dies; without a handler, no stack dump follows its message.
+  signal.signal(signal.SIGABRT, signal.SIG_DFL)
   watchdog.start(timeout, FAILED)
 
 
 def run_on_first(function: Callable[[], Any], errors: tuple = (ConfigError,)) -> Any:
-  """Runs `function` on the first process and returns its value (as JSON keeps it) on all. The others wait as long as it
-  takes. One of `errors` is raised on all, on the others as a ConfigError."""
+  """Runs `function` on the first process and returns its value, sent as JSON, on all. The others wait without a limit.
+  If it raises one of `errors`, the others raise ConfigError."""
   if not is_multiprocess():
     return function()
   key = f'mtpret_jax/{next(COUNTER)}'
@@ -119,16 +121,16 @@ def get(key: str) -> str:
 
 
 def check_same(facts: Mapping[str, Any]) -> None:
-  """Raises ConfigError on all processes if one has other `facts` (a flat dict) than the first."""
+  """Raises ConfigError on all processes if the `facts` (a flat dict) of one differ from those of the first."""
   own = json.loads(json.dumps(facts))
   first = run_on_first(lambda: own)
 
   def compare() -> None:
-    differing = [f'{name}: {first.get(name)!r} there, {own.get(name)!r} here'
+    differing = [f'{name} is {first.get(name)!r} on the first process and {own.get(name)!r} on this one'
                  for name in sorted(first | own) if first.get(name) != own.get(name)]
     if differing:
-      raise ConfigError(f'differs from the first process ({"; ".join(differing)}): start the same command with the '
-                        f'same versions everywhere')
+      raise ConfigError(f'the processes differ ({"; ".join(differing)}): start the same command with the same versions '
+                        f'everywhere')
   run_on_all(compare)
 
 
@@ -142,8 +144,8 @@ def check_shared_folder(folder: str, field: str) -> None:
     deadline = time.monotonic() + GRACE  # network file systems may show a new file late
     while not os.path.exists(marker):
       if time.monotonic() > deadline:
-        raise ConfigError(f'{field} {folder!r} is another folder here than on the first process: put it on storage '
-                          f'that all hosts share')
+        raise ConfigError(f'{field}={folder!r} is not the same folder as on the first process: put it on storage that '
+                          f'all hosts share')
       time.sleep(0.1)
       os.listdir(folder)  # makes NFS refresh its cache
   try:
@@ -155,9 +157,10 @@ def check_shared_folder(folder: str, field: str) -> None:
 
 @contextlib.contextmanager
 def exit_on_error(expected: tuple = ()) -> Iterator[None]:
-  """With several processes, an error inside ends this one at once, unless it is `expected`, one that all of them raise.
+  """With several processes, an error inside ends this process at once, unless it is in `expected`, the errors that all
+  processes raise together.
 
-  The other processes wait for this one in a collective. A normal exit would wait for them in turn.
+  The other processes are waiting for this one in a collective. A normal exit would wait for them: a deadlock.
   """
   try:
     yield
@@ -168,8 +171,8 @@ def exit_on_error(expected: tuple = ()) -> Iterator[None]:
       raise
     traceback.print_exc()
     reason = next(iter(str(error).splitlines()), '')
-    print_error(f'stops: {type(error).__name__}: {reason}. If another process died first, its own log says why; the '
-                f'same command resumes from the last checkpoint')
+    print_error(f'stopping after {type(error).__name__}: {reason}. If another process died first, its own log says '
+                f'why; the same command resumes from the last checkpoint')
     if jax.process_index() == 0:
       time.sleep(GRACE)
     exit_now(FAILED)
@@ -190,8 +193,8 @@ def is_multiprocess() -> bool:
 
 
 def exit_together(code: int) -> None:
-  """Ends this process if it is one of several. If all of them exit, each has the time to print why; if only this one
-  does, the others notice that it is gone."""
+  """Ends this process if it is one of several. Waits a few seconds for the others: if all exit, each can print why; if
+  only this one exits, the others notice."""
   if not is_multiprocess():
     return
   try:

@@ -40,10 +40,10 @@ def check_init(config: ConfigDict) -> None:
                         f'{", ".join(INITS[1:])}, or leave init_from empty')
     return
   if config.init not in INITS:
-    raise ConfigError(f'unknown init {show(config.init)}; have {", ".join(INITS)}')
+    raise ConfigError(f'unknown init {show(config.init)}: choose one of {", ".join(INITS)}')
   if not source:
-    raise ConfigError(f'init={config.init!r} needs --config.init_from=<a .safetensors file of a torchvision ResNet, or '
-                      f'the workdir of a run>')
+    raise ConfigError(f'init={config.init!r} needs --config.init_from: a .safetensors file of a torchvision ResNet, or '
+                      f'the workdir of a run')
   if not pathlib.Path(source).exists():
     raise ConfigError(f'init_from={source!r} does not exist: give the workdir of an earlier run, or a .safetensors '
                       f'file')
@@ -57,16 +57,17 @@ def check_init(config: ConfigDict) -> None:
 
 
 def check_init_name(workdir: str, config: ConfigDict, trained: Mapping[str, Any]) -> None:
-  """Raises ConfigError if `config.init` is not the pretraining that the run in `workdir`, with the config `trained`,
-  did."""
+  """Raises ConfigError if `config.init` does not match the pretraining of the run in `workdir`, whose config is
+  `trained`."""
   actual = init_name_of(trained)
   if config.init not in (actual, 'other'):
-    raise ConfigError(f'init={config.init!r}, but the run in {workdir} trained {actual!r} (objective '
-                      f'{trained["objective"]}): set --config.init={actual}, or another init_from')
+    raise ConfigError(f'init={config.init!r}, but the run in {workdir} is {actual!r} (objective '
+                      f'{trained["objective"]}): set --config.init={actual}, or choose another --config.init_from')
 
 
 def read_initial_weights(config: ConfigDict, quiet: bool = False) -> tuple[dict, dict] | None:
-  """(params, running statistics) of the trunk to start from; None for random ones. Logs which, unless `quiet`.
+  """(params, running statistics) of the trunk to start from; None for random ones. Logs where they come
+  from, unless `quiet`.
 
   Raises ConfigError if the file or run cannot be used, or is not what `init` says.
   """
@@ -96,11 +97,11 @@ def list_pretraining_datasets(config: Mapping[str, Any], later: Sequence[pathlib
     ConfigError: a config.json on the way cannot be read, or the runs form a cycle.
   """
   source = pathlib.Path(config['init_from'])
-  if config['init'] == SCRATCH or not (source / saved.FILE).exists():  # `check_init` rejects a folder that is no run
+  if config['init'] == SCRATCH or not (source / saved.FILE).exists():  # `check_init` rejects a folder without a run
     return []
   if source.resolve() in later:
-    raise ConfigError(f'the run in {source} claims to descend from itself: its {saved.FILE}, or that of an earlier '
-                      f'run, is damaged')
+    raise ConfigError(f'the chain of init_from leads from the run in {source} back to itself: its {saved.FILE}, or '
+                      f'that of an earlier run, is damaged; {saved.REMEDY}')
   before = saved.read_config(source, saved.ORIGIN)
   earlier = list_pretraining_datasets(before, (*later, source.resolve()))
   return list(dict.fromkeys([*earlier, *before['data']['datasets']]))
@@ -109,8 +110,8 @@ def list_pretraining_datasets(config: Mapping[str, Any], later: Sequence[pathlib
 def read_trunk(workdir: str, config: ConfigDict) -> tuple[dict, dict]:
   """(params, running statistics) of the trunk in another run's newest checkpoint.
 
-  A run of stage 2 has running statistics for each task. This takes those of the tasks that `config` has too, or else of
-  all tasks, and averages them.
+  A run of stage 2 has running statistics for each task. This averages those of the tasks that `config` also has, or
+  of all tasks if it has none of them.
   """
   trained = saved.read_config(workdir)
   state, fingerprint = checkpoint.read_state(workdir)
@@ -129,5 +130,5 @@ def check_shapes(params: Any, wanted: Any, trained_trunk: str, own_trunk: str) -
                             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)} for tree in (params, wanted))
   for name in wanted_shapes | shapes:
     if shapes.get(name) != wanted_shapes.get(name):
-      raise ValueError(f'trunk parameter {name} has shape {shapes.get(name)} in the run ({trained_trunk}), must have '
-                       f'{wanted_shapes.get(name)} ({own_trunk}): set --config.trunk={trained_trunk}')
+      raise ValueError(f'trunk parameter {name} has shape {shapes.get(name)} in the run ({trained_trunk}) but must '
+                       f'have {wanted_shapes.get(name)} for {own_trunk}: set --config.trunk={trained_trunk}')

@@ -27,7 +27,7 @@ LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-da
 
 
 def save_config(workdir: str | pathlib.Path, config: ConfigDict) -> None:
-  """Writes `config.json`: the config, its fields in their order, and the versions of the libraries."""
+  """Writes `config.json`: the config, with its fields in order, and the versions of the libraries."""
   text = json.dumps({'config': config.to_dict(), 'versions': list_versions()}, indent=2)
   write_atomically(pathlib.Path(workdir, 'config.json'), f'{text}\n')
 
@@ -54,7 +54,7 @@ class RunLog:
 
   @contextlib.contextmanager
   def compiling(self, task: str) -> Iterator[None]:
-    """Announces that the step of `task` is compiled inside."""
+    """Shows that the step of `task` is being compiled, for the duration of the `with` block."""
     log.info('compiling the step of task %s; this takes 10 s to several minutes, less if it is cached', task)
     self.bar.set_postfix_str(f'compiling the step of task {task}')
     began, began_bar = time.perf_counter(), time.time()
@@ -93,7 +93,7 @@ class RunLog:
 
 
 class SilentLog:
-  """The log of the other processes: nothing."""
+  """Stands in for `RunLog` in all processes but the first, and does nothing."""
 
   def compiling(self, task: str) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
@@ -115,7 +115,7 @@ def open_log(workdir: str | pathlib.Path, start: int, steps: int,
   with contextlib.ExitStack() as stack:
     bar = stack.enter_context(tqdm(
       total=steps, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
-      mininterval=0.5 if sys.stderr.isatty() else 30))  # in a file each update is a line
+      mininterval=0.5 if sys.stderr.isatty() else 30))  # in a log file each update adds a line, so update rarely
     events = stack.enter_context(contextlib.closing(SummaryWriter(str(pathlib.Path(workdir, 'tensorboard')),
                                                                   purge_step=start + 1)))
     lines = stack.enter_context(open(pathlib.Path(workdir, METRICS), 'a'))

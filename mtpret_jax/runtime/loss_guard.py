@@ -28,7 +28,7 @@ def make_guard(config: ConfigDict) -> Callable | None:
   """guard(old state, new state, measures) -> state, for use inside the compiled step.
 
   With on_nonfinite='skip' a step that is not finite changes nothing but the step count. With 'stop' there is nothing to
-  do inside the step, so that this returns None: the compiled step then is the same as without a guard.
+  do inside the step, so this returns None.
   """
   if config.on_nonfinite == 'stop':
     return None
@@ -42,11 +42,11 @@ def make_guard(config: ConfigDict) -> Callable | None:
 
 def make_step_check(config: ConfigDict, workdir: str | pathlib.Path, name_images: Callable,
                     describe_latest: Callable[[], str]) -> Callable[[int, str, Mapping[str, float]], bool]:
-  """check_step(step, task, measures) -> whether the step counts. It raises Diverged where the run must stop.
+  """check_step(step, task, measures) -> whether the step counts. It raises Diverged if the run must stop.
 
   Args:
     name_images: step -> [(dataset, image_id), ...] of its batch.
-    describe_latest: () -> which checkpoint is the newest, for the message.
+    describe_latest: () -> a sentence that says which checkpoint is the newest.
   """
   skips = 0  # in a row
 
@@ -60,13 +60,13 @@ def make_step_check(config: ConfigDict, workdir: str | pathlib.Path, name_images
     words = f'step {step} ({task}) gave loss {loss} and gradient norm {gradient}'
     if config.on_nonfinite == 'skip' and skips < config.max_skips:
       skips += 1
-      log.warning('%s and is skipped, %d in a row; its images are in %s', words, skips, path)
+      log.warning('%s; skipping it (%d in a row). Its images are listed in %s', words, skips, path)
       return False
-    after = f' after {skips} skipped ones' if skips else ''
+    after = f' after skipping {skips} steps in a row' if skips else ''
     raise Diverged(
-      f'{words}: the run stops here{after}. The images of the batch are in {path}, the last good checkpoint is '
-      f'{describe_latest()}. A lower --config.optimiser.learning_rate or more config.optimiser.warmup_steps usually '
-      f'helps; --config.on_nonfinite=skip leaves such steps out')
+      f'{words}: the run stops{after}. The images of the batch are listed in {path}. {describe_latest()} Try a lower '
+      f'--config.optimiser.learning_rate or more --config.optimiser.warmup_steps; --config.on_nonfinite=skip skips '
+      f'such steps')
   return check_step
 
 

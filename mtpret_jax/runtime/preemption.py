@@ -21,7 +21,7 @@ import jax
 from jax.experimental import multihost_utils
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes
-GRACE = 3  # s for the main thread to exit by itself; an exception does not interrupt a compilation
+GRACE = 3  # s that the main thread has to exit; it may be compiling, which no exception interrupts
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -35,7 +35,7 @@ class SignalState:
   Attributes:
     received: the first signal, or None.
     deferred: whether the loop has something to save before it stops.
-    announced: whether the last line was printed.
+    announced: whether the message that the run stopped was printed.
   """
 
   received: int | None = None
@@ -61,7 +61,7 @@ def handle_signal(number: int, frame: FrameType | None) -> None:
   if SignalState.received is None:
     SignalState.received = number
     action = 'finishing and saving the current step' if SignalState.deferred else 'stopping'
-    print_line(f'{signal_name(number)}: {action}; another signal stops at once')
+    print_line(f'{signal_name(number)}: {action}; a second signal exits immediately, without saving')
   if not SignalState.deferred:
     raise Stopped(f'stopped by {signal_name(SignalState.received)}')
 

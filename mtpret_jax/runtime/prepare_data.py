@@ -15,7 +15,7 @@ from tfds_builders import build, leakage
 from tfds_builders.common import dataset
 from tfds_builders.custom import custom
 
-PHANTOMS = 'phantom radiographs, computed, not patients'
+PHANTOMS = 'phantom radiographs (computed images, not of patients)'
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ USER_ERRORS = (ConfigError, MissingSplit, build.ArchiveChanged, dataset.TooManyR
 
 
 def choose_datasets(config: ConfigDict) -> None:
-  """Fills in `data.datasets`: the datasets of the tasks. In stage 1, an empty field becomes all datasets whose archives
-  are in `data.archives`."""
+  """Fills in `data.datasets`. Stages 2 and 3: the datasets of the tasks. Stage 1: if the field is empty, all datasets
+  whose archives are in `data.archives`."""
   if config.objective == 'multitask':
     config.data.datasets = tuple(dict.fromkeys(task_config.dataset for task_config in config.tasks.values()))
   for name in config.data.datasets:
@@ -36,8 +36,9 @@ def choose_datasets(config: ConfigDict) -> None:
   missing = {error.dataset for error in build.find_missing(build.NAMES, config.data.archives)}
   config.data.datasets = tuple(name for name in build.NAMES if name not in missing)
   if not config.data.datasets:
-    raise ConfigError(f'none of {", ".join(build.NAMES)} is in {config.data.archives!r}: name the folder with the '
-                      f'downloads, --config.data.archives=<folder>; tfds_builders/<name>/README.md shows their layout')
+    raise ConfigError(f'no archive of {", ".join(build.NAMES)} is in data.archives={config.data.archives!r}: set '
+                      f'--config.data.archives=<folder> to the folder of downloads, laid out as in '
+                      f'tfds_builders/<name>/README.md')
   log.info('found the archives of %s', ', '.join(config.data.datasets))
 
 
@@ -45,8 +46,8 @@ def check_dataset_name(name: str, folder: str) -> None:
   """Raises ConfigError unless the dataset has a builder, or is one of the user's own in `folder`."""
   if name not in build.NAMES and not (folder and custom.exists(name, folder)):
     raise ConfigError(
-      f'unknown dataset {name!r}; have {", ".join(build.NAMES)}, or one of your own, with '
-      f'{pathlib.Path(folder or "<archives>", name, "labels.csv")} and --config.data.archives (docs/own-data.md)')
+      f'unknown dataset {name!r}: choose one of {", ".join(build.NAMES)}; for a dataset of your own, create '
+      f'{pathlib.Path(folder or "<archives>", name, "labels.csv")} and set --config.data.archives (docs/own-data.md)')
 
 
 def prepare_data(config: ConfigDict) -> None:
@@ -63,8 +64,8 @@ def build_data(config: ConfigDict) -> None:
 
 
 def check_prepared(config: ConfigDict) -> None:
-  """Opens the splits once. Raises MissingSplit for an empty one, before training rather than after it, and ConfigError
-  if this host does not see what another one built."""
+  """Opens the training and validation splits, to find problems early. Raises MissingSplit for an empty one, and
+  ConfigError if this host does not see what another one built."""
   for name in config.data.datasets:
     for split in ('train', 'validation'):
       try:
@@ -83,7 +84,7 @@ def check_external(config: ConfigDict, pretrained: Sequence[str]) -> None:
       try:
         leakage.check_external(task_config.dataset, pretrained)
       except leakage.NotExternal as error:
-        raise ConfigError(f'{error}; to run it anyway, as an internal task: '
+        raise ConfigError(f'{error}; to run it anyway, as an internal task, add '
                           f'--config.tasks.{name}.external=False') from error
 
 
@@ -96,17 +97,17 @@ def check_annotations(config: ConfigDict) -> None:
     about = build.declared_metadata(task_config.dataset)
     if not about[KINDS[task_config.kind].annotation]:
       suitable = ', '.join(kind.name for kind in KINDS.values() if about[kind.annotation])
-      raise ConfigError(f'tasks.{name}: {task_config.dataset} has nothing to learn {task_config.kind} from, only '
-                        f'{suitable}: set tasks.{name}.kind or tasks.{name}.dataset')
+      raise ConfigError(f'tasks.{name}: {task_config.dataset} has no labels for {task_config.kind}, only for '
+                        f'{suitable}: set --config.tasks.{name}.kind or --config.tasks.{name}.dataset')
     unknown = [finding for finding in task_config.findings if finding not in about['findings']]
     if unknown:
-      raise ConfigError(f'tasks.{name}.findings: {task_config.dataset} has no finding {unknown[0]!r}; have '
-                        f'{", ".join(about["findings"])}')
+      raise ConfigError(f'tasks.{name}.findings: {task_config.dataset} has no finding {unknown[0]!r}: choose '
+                        f'one of {", ".join(about["findings"])}')
 
 
 def render_phantoms(data: ConfigDict) -> pathlib.Path:
   """Renders the phantom archives of `data.datasets` and returns their folder."""
-  log.info('No archives given: this run is on phantom radiographs, computed, not patients.')
+  log.info('No archives given: this run uses %s.', PHANTOMS)
   folder = pathlib.Path(data.dir, 'archives')
   from tfds_builders import phantoms  # slow to import, and no run on real archives needs it
   for name in data.datasets:

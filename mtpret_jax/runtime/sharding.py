@@ -35,7 +35,7 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 STATES = ('replicated', 'fsdp')  # values of the config's `sharding`
 SHARDED = {'params', 'opt', 'key_encoder', 'anchor'}  # parts of the state that have the shapes of the weights
-MIN_SIZE = 2 ** 14  # numbers in an array; gathering a smaller one costs more than its memory is worth
+MIN_SIZE = 2 ** 14  # elements of an array; gathering a smaller one would cost more time than its memory is worth
 
 
 def fsdp_shardings(shapes: Any, mesh: Mesh) -> Any:
@@ -77,7 +77,7 @@ def gather_state(state: Any) -> Any:
 
 
 def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Makes global arrays, split over the devices, of the rows that this process has read."""
+  """Makes global arrays, split over the devices, from the rows that this process has read."""
   return {name: jax.make_array_from_process_local_data(by_batch(mesh), rows) for name, rows in batch.items()}
 
 

@@ -21,8 +21,9 @@ def check_shared_memory(config: ConfigDict, processes: int = 1) -> None:
   if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < needed:
     size = f'{math.ceil(1.1 * needed / 1e8)}00m'
     raise ConfigError(
-      f'data.workers={workers} may need {needed / 1e6:.0f} MB in {SHARED}, where {free / 1e6:.0f} MB are free: give it '
-      f'more (docker run --shm-size={size}; Kubernetes: an emptyDir with medium: Memory), or', {'data.workers': 0})
+      f'data.workers={workers} may need {needed / 1e6:.0f} MB in {SHARED}, where {free / 1e6:.0f} MB are free',
+      {'data.workers': 0},
+      f' or enlarge {SHARED} (docker run --shm-size={size}; Kubernetes: an emptyDir with medium: Memory)')
 
 
 def largest_batch(config: ConfigDict) -> int:

@@ -15,8 +15,8 @@ import tensorstore as ts
 
 
 def stop_leaks() -> None:
-  """For the rest of this process: `to_json` of specs parses their text instead, and Orbax gets no counters from
-  tensorstore, which it would only log."""
+  """Until this process ends, `to_json` of a spec parses its printed form, and tensorstore gives Orbax no counters.
+  Orbax would only log them."""
   specs: tuple[Any, ...] = (ts.Spec, ts.KvStore.Spec)
   for spec in specs:
     spec.to_json = parse_repr(spec.to_json)

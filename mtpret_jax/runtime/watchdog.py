@@ -1,7 +1,7 @@
-"""Ends this process when a step takes too long: otherwise it would wait forever for a dead process or for storage.
+"""Ends this process when a step takes too long. It would otherwise wait forever for a dead process or for storage.
 
-Only waits inside `time_limit` count, so that compiling, validating and saving may take as long as they need. Until
-`start` is called, which only runs of several processes do, nothing is ever ended.
+Only waits inside `time_limit` count, so that compiling, validating and saving may take as long as they need. There
+is no limit until `start` is called; only runs with several processes call it.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ def start(seconds: int, exit_code: int) -> None:
 
 @contextlib.contextmanager
 def time_limit(what: str) -> Iterator[None]:
-  """Limits the time that the body may take. `what` names in the message what it waits for."""
+  """Limits the time that the body may take. `what` is what the message says that the
+  process waited for."""
   global current_wait
   current_wait = what, time.monotonic()
   try:

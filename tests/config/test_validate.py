@@ -34,13 +34,13 @@ def test_every_variant_passes_its_own_check_on_one_device_and_on_a_host_of_eight
 
 
 def test_an_unknown_variant_lists_the_choices():
-  with pytest.raises(ValueError, match='nope.*have ' + ', '.join(VARIANTS)):
+  with pytest.raises(ValueError, match='nope.*choose one of ' + ', '.join(VARIANTS)):
     get_config('nope')
 
 
 def test_a_queue_that_the_batch_does_not_divide_gets_a_length_that_fits():
   assert refuse(**{'moco.queue': 1000}) == (
-    'queue of 1000 keys is not a multiple of batch 64: try --config.moco.queue=1024')
+    'moco.queue=1000 is not a multiple of batch=64: try --config.moco.queue=1024')
 
 
 def test_a_batch_that_groups_and_devices_do_not_divide_gets_one_that_fits():
@@ -61,13 +61,13 @@ def test_a_block_of_keys_lies_in_one_process():
   ('data.weights', '1,2'), ('data.weights', '1,1,1,1,0'), ('data.stored_size', '100')])
 def test_a_wrong_choice_lists_the_choices(field, value):
   message = refuse(**{field: value})
-  assert repr(value) in message and 'have' in message
+  assert repr(value) in message and (': choose one of ' in message or ': use ' in message)
 
 
 def test_an_unknown_dataset_lists_the_datasets():
   config = get_config()
   config.data.datasets = ('murra',)
-  with pytest.raises(ConfigError, match="unknown dataset 'murra'; have nih_chest_xray, "):
+  with pytest.raises(ConfigError, match="unknown dataset 'murra': choose one of nih_chest_xray, "):
     choose_datasets(config)
 
 
@@ -114,7 +114,7 @@ def test_stages_that_share_a_folder_ask_for_the_same_phantoms(variants):
 
 
 @pytest.mark.parametrize('field, value, said', [
-  ('on_nonfinite', 'ignore', "unknown on_nonfinite 'ignore'; have skip, stop"),
+  ('on_nonfinite', 'ignore', "unknown on_nonfinite 'ignore': choose one of skip, stop"),
   ('keep', 0, 'from 1 to 1000000: try --config.keep=1'),
   ('save_retries', -1, 'from 0 to 10')])
 def test_the_options_for_bad_steps_and_failed_saves_are_checked(field, value, said):

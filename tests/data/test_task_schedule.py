@@ -80,7 +80,7 @@ def test_rounds_end_after_the_last_visit_of_each():
 
 
 def test_an_unknown_order_lists_the_choices():
-  with pytest.raises(ValueError, match='unknown order .random.; have cyclic_reshuffled, cyclic, sequential, joint'):
+  with pytest.raises(ValueError, match='unknown order .random.: choose one of cyclic_reshuffled, cyclic, sequential'):
     make_plan(LENGTHS, 1, 'random', seed=0)
 
 

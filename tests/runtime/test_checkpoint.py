@@ -51,7 +51,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, c
   with caplog.at_level(logging.WARNING):
     assert resume(tmp_path) == 3
   name = broken.relative_to(tmp_path / 'checkpoints/6')
-  assert f'step 6 is damaged: {name} is flipped or truncated' in caplog.text
+  assert f'step 6 is damaged: {name} is corrupted or truncated' in caplog.text
   assert 'Using step 3 instead' in caplog.text
   assert int(checkpoint.read_state(tmp_path)[0]['step']) == 3
 
@@ -71,7 +71,7 @@ def test_a_folder_with_right_checksums_that_is_no_checkpoint_is_refused_and_name
   (tmp_path / 'checkpoints/3/_CHECKPOINT_METADATA').write_text('{"custom_metadata": []}')
   checksums.write_manifest(tmp_path / 'checkpoints/3')
   for load in (resume, checkpoint.read_state, checkpoint.read_fingerprint):
-    with pytest.raises(checkpoint.Damaged, match='checkpoints/3 matches its checksums, but is no checkpoint of a run'):
+    with pytest.raises(checkpoint.Damaged, match='checkpoints/3 matches its checksums, but is not a checkpoint'):
       load(tmp_path)
 
 
@@ -79,7 +79,7 @@ def test_a_folder_with_right_checksums_that_is_no_checkpoint_is_refused_and_name
                                   lambda path: path.symlink_to('nowhere')])
 def test_something_else_in_place_of_the_checkpoints_is_refused_and_named(make, tmp_path):
   make(tmp_path / 'checkpoints')
-  with pytest.raises(ConfigError, match='/checkpoints is not a folder and cannot be made one .*: remove what is there'):
+  with pytest.raises(ConfigError, match='/checkpoints cannot be created as a folder .*: remove the file in its place'):
     save_steps(tmp_path, [3])
 
 

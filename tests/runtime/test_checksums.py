@@ -28,7 +28,7 @@ def test_an_untouched_folder_is_whole(folder):
 @pytest.mark.parametrize('bit', [0, 7, 40_001, 256 * 40 * 8 - 1])
 def test_one_flipped_bit_is_found_and_named(folder, bit):
   flip(folder / 'state/d/weights', bit)
-  assert checksums.find_damage(folder) == 'state/d/weights is flipped or truncated'
+  assert checksums.find_damage(folder) == 'state/d/weights is corrupted or truncated'
 
 
 def test_every_bit_of_the_manifest_counts(folder):
@@ -49,7 +49,7 @@ def test_truncated_missing_and_foreign_files_are_distinguished(folder):
   (folder / 'state/empty').unlink()
   (folder / 'state/late').touch()
   assert checksums.find_damage(folder) == (
-    'metadata is flipped or truncated; state/empty is missing; state/late was not saved with it')
+    'metadata is corrupted or truncated; state/empty is missing; state/late was added after the save')
 
 
 def test_a_folder_without_its_manifest_is_not_trusted(folder):
@@ -60,7 +60,7 @@ def test_a_folder_without_its_manifest_is_not_trusted(folder):
 def test_a_pipe_or_device_in_place_of_a_file_is_reported_and_not_read(folder):
   (folder / 'metadata').unlink()
   (folder / 'metadata').symlink_to('/dev/zero')
-  assert checksums.find_damage(folder) == 'metadata is flipped or truncated'
+  assert checksums.find_damage(folder) == 'metadata is corrupted or truncated'
   with pytest.raises(OSError, match='metadata is a link to something that is not a file'):
     checksums.write_manifest(folder)
   checksums.manifest_path(folder).unlink()
@@ -73,7 +73,7 @@ def test_the_manifest_of_another_folder_is_not_accepted(folder):
   (folder.with_name('200') / 'metadata').write_text('[]')
   checksums.write_manifest(folder.with_name('200'))
   shutil.copy(checksums.manifest_path(folder.with_name('200')), checksums.manifest_path(folder))
-  assert checksums.find_damage(folder) == 'metadata is flipped or truncated'
+  assert checksums.find_damage(folder) == 'metadata is corrupted or truncated'
 
 
 @pytest.mark.skipif(not shutil.which('sha256sum'), reason='no sha256sum here')

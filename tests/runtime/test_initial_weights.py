@@ -77,7 +77,7 @@ def test_a_trunk_that_does_not_fit_names_the_first_parameter_that_differs(one_ta
 
 
 def test_a_run_that_is_not_what_init_says_is_refused(one_task):
-  assert "trained 'mtpret'" in refuse(one_task, init='md_moco')
+  assert "is 'mtpret'" in refuse(one_task, init='md_moco')
   assert '--config.init=mtpret' in refuse(one_task, init='muscle--')
   read_initial_weights(change(one_task, init='other'))
 
@@ -85,13 +85,13 @@ def test_a_run_that_is_not_what_init_says_is_refused(one_task):
 def test_one_dataset_is_not_md_moco(one_task, tmp_path):
   trained = {'objective': 'moco', 'trunk': 'one_block', 'data': {'datasets': ['mura']}}
   (tmp_path / 'config.json').write_text(json.dumps({'config': trained}))
-  assert "trained 'moco'" in refuse(one_task, init='md_moco', init_from=str(tmp_path))
+  assert "is 'moco'" in refuse(one_task, init='md_moco', init_from=str(tmp_path))
 
 
 def test_a_run_without_a_checkpoint_is_refused(one_task, two_tasks_run, tmp_path):
   workdir, _ = two_tasks_run
   (tmp_path / 'config.json').write_text((workdir / 'config.json').read_text())
-  assert 'no run in' in refuse(one_task, init_from=str(tmp_path))
+  assert 'is not the workdir of a run' in refuse(one_task, init_from=str(tmp_path))
 
 
 def test_a_folder_or_file_that_is_not_there_is_refused(one_task, tmp_path):
@@ -104,7 +104,8 @@ def test_a_folder_or_file_that_is_not_there_is_refused(one_task, tmp_path):
 @pytest.mark.parametrize('fields, said', [
   (dict(init='scratch', init_from='a.safetensors'), 'does not use init_from'),
   (dict(init='imagenet', init_from=''), 'needs --config.init_from'),
-  (dict(init='xavier'), "unknown init 'xavier'; have scratch, imagenet, moco, md_moco, muscle--, mtpret, other")])
+  (dict(init='xavier'),
+   "unknown init 'xavier': choose one of scratch, imagenet, moco, md_moco, muscle--, mtpret, other")])
 def test_init_and_init_from_belong_together(fields, said, one_task):
   assert said in refuse(one_task, **fields)
 

@@ -73,7 +73,7 @@ def test_without_skipping_the_state_is_what_it_was_without_the_guard(take):
 
 def check_steps(tmp_path, rows, **fields):
   check_step = loss_guard.make_step_check(make_config(**fields), tmp_path, lambda step: [('mura', f'image {step}')],
-                               lambda: 'step 4 in checkpoints/4')
+                               lambda: 'The last good checkpoint is step 4 in checkpoints/4.')
   return [check_step(step, 'hand', {'gradient': 1.0} | row) for step, row in enumerate(rows)]
 
 
@@ -94,5 +94,5 @@ def test_skipped_steps_do_not_count_and_too_many_in_a_row_stop_the_run(tmp_path)
   good, bad = {'loss': 1.0}, {'loss': np.inf}
   rows = [bad, bad, good, bad, bad, good]
   assert check_steps(tmp_path, rows, on_nonfinite='skip') == [row is good for row in rows]
-  with pytest.raises(loss_guard.Diverged, match='step 2 .* after 2 skipped ones'):
+  with pytest.raises(loss_guard.Diverged, match='step 2 .* after skipping 2 steps in a row'):
     check_steps(tmp_path, [bad] * 5, on_nonfinite='skip')

@@ -23,7 +23,7 @@ def test_stage_1_needs_two_copies_of_its_images(leave):
   leave(needed)
   shared_memory.check_shared_memory(config)
   leave(needed - 1)
-  with pytest.raises(ConfigError, match='--shm-size=1200m.*--config.data.workers=0'):
+  with pytest.raises(ConfigError, match='are free: try --config.data.workers=0 or enlarge .*--shm-size=1200m'):
     shared_memory.check_shared_memory(config)
   shared_memory.check_shared_memory(config, processes=2)
 

@@ -148,5 +148,5 @@ def test_the_dice_loss_of_a_class_that_is_absent_and_not_predicted_is_nothing():
 
 
 def test_a_wrong_name_is_answered_with_the_names():
-  with pytest.raises(ValueError, match="unknown kind of task 'segm'; have classification, detection, regression"):
+  with pytest.raises(ValueError, match="unknown kind of task 'segm': choose one of classification, detection"):
     find_kind('segm')

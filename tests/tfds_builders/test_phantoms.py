@@ -329,5 +329,5 @@ def test_a_real_archive_is_never_overwritten(tmp_path):
 
 
 def test_an_unknown_archive_lists_the_choices():
-  with pytest.raises(ValueError, match='choose from .*kermany_pneumonia, .*mura'):
+  with pytest.raises(ValueError, match='choose one of .*kermany_pneumonia, .*mura'):
     list(phantoms.render('chexpert', 1))

@@ -17,5 +17,5 @@ ARCHIVES: dict[str, Archive] = {
 def find_archive(name: str) -> Archive:
   """The archive of this name; raises ValueError if there is none."""
   if name not in ARCHIVES:
-    raise ValueError(f'unknown phantom archive {name!r}; choose from {", ".join(sorted(ARCHIVES))}')
+    raise ValueError(f'unknown phantom archive {name!r}: choose one of {", ".join(sorted(ARCHIVES))}')
   return ARCHIVES[name]
