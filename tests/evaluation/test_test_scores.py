@@ -141,8 +141,9 @@ def test_a_run_of_several_tasks_scores_each_with_its_own_statistics(two_tasks_ru
 
 
 @pytest.mark.parametrize('fields, said', [
-  (dict(run='nowhere'), 'is no workdir of a run'), (dict(state='worst'), 'unknown state .worst.; have best, last'),
-  (dict(split='dev'), 'unknown split .dev.; have train, validation, test'),
+  (dict(run='nowhere'), 'is not the workdir of a run'),
+  (dict(state='worst'), 'unknown state .worst.: choose one of best, last'),
+  (dict(split='dev'), 'unknown split .dev.: choose one of train, validation, test'),
   ({'data': {'dir': 'nowhere'}}, 'rsna_bone_age is not prepared under nowhere.*--config.data.dir=<folder>')])
 def test_an_evaluation_that_cannot_be_is_refused(fields, said, finished, tmp_path):
   config = get_evaluation()
