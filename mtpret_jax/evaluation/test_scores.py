@@ -76,7 +76,7 @@ def evaluate_run(config: ConfigDict) -> Scored:
   try:
     return score_split(TrainState(**state), trained, workdir, config.split)
   except FileNotFoundError as error:  # a dataset of the run is not prepared, or was moved or deleted
-    raise ConfigError(f'{error}, or set --config.data.dir=FOLDER to the folder that holds it') from error
+    raise ConfigError(f'{error}, or set --config.data.dir=<folder> to the folder that holds it') from error
 
 
 def read_trained_config(run: str) -> ConfigDict:
