@@ -92,7 +92,7 @@ def read_trained_config(run: str) -> ConfigDict:
                         f'tasks to score')
     mistake = find_mistake(config, MULTITASK, whole=False)
     if mistake:
-      raise ConfigError(f'{saved.FILE} is damaged ({mistake[0]} is {show(mistake[1])}): {saved.REMEDY}')
+      raise ConfigError(f'{saved.FILE} is damaged: {mistake[0]} is {show(mistake[1])}; {saved.REMEDY}')
     try:
       saved.check_unchanged(config, checkpoint.read_fingerprint(run), run)
     except (FileNotFoundError, checkpoint.Damaged) as error:  # go on: the best state may be undamaged
