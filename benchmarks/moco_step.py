@@ -60,11 +60,12 @@ def make_our_training(config: ConfigDict) -> tuple[Callable[[dict], dict], str]:
   from mtpret_jax.objectives.moco import make_moco
   from mtpret_jax.runtime import backend
   from mtpret_jax.runtime.sharding import make_mesh, place_batch
+  from mtpret_jax.stages import MIN_VIEW_ON_CORES
   from mtpret_jax.step import compile_step, init_state, make_optimiser
   groups = config.batch // config.moco.group
   if backend.is_cpu():
     from mtpret_jax import cpu
-    cpu.install(lambda count: groups % count == 0)
+    cpu.install(lambda count: config.augment.size >= MIN_VIEW_ON_CORES and groups % count == 0)
   mesh, objective, optimiser = make_mesh(), make_moco(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, config.seed)
   step = compile_step(objective, optimiser, lambda step: LEARNING_RATE, 'moco', mesh, seed=config.seed)

@@ -39,6 +39,9 @@ from mtpret_jax.step import TrainState, make_schedule, make_visit_schedule
 from mtpret_jax.tasks.dataset import make_reader, make_task, open_tasks
 from mtpret_jax.train import Run, train
 
+# px. On smaller views one device that uses all cores is faster than a device per core (docs/performance.md).
+MIN_VIEW_ON_CORES = 96
+
 log = logging.getLogger(__name__)
 
 
@@ -120,17 +123,26 @@ def check_stage(config: ConfigDict, future_workdirs: Collection[str] = ()) -> No
 
 
 def can_share(config: ConfigDict, devices: int) -> bool:
-  """Whether this number of devices can split the batches of every stage into whole batch-norm groups. False if nothing
-  is trained, or if the config is invalid; `check_run` reports the latter."""
+  """Whether cores should be devices, this many: they can split the batches of every stage into whole batch-norm groups,
+  and some views are large enough. False if nothing is trained, or if the config is invalid; `check_run` reports the
+  latter."""
   try:
     check_fields(config)
     if config.objective == 'evaluate':
       return False
-    for stage in config.stages.values() if config.objective == 'recipe' else [config]:
+    stages = config.stages.values() if config.objective == 'recipe' else [config]
+    for stage in stages:
       check_config(stage.copy_and_resolve_references(), devices=devices, processes=1)
   except ConfigError:
     return False
-  return True
+  return max(map(find_view_size, stages)) >= MIN_VIEW_ON_CORES
+
+
+def find_view_size(stage: ConfigDict) -> int:
+  """The side of a stage's largest views, px."""
+  if stage.objective == 'moco':
+    return stage.augment.size
+  return max(task_config.augment.size for task_config in stage.tasks.values())
 
 
 def train_stage(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:

@@ -30,7 +30,15 @@ def test_cores_share_a_batch_by_whole_groups(cores, batch, group, devices, monke
   monkeypatch.setattr('mtpret_jax.cpu.devices.cpu_count', lambda: cores)
   config = pretrain.get_config()
   config.update(batch=batch)
+  config.augment.size = 128
   config.moco.update(group=group, queue=16 * batch, shuffle_groups=batch // group)
+  assert count_devices(config) == devices
+
+
+@pytest.mark.parametrize('size, devices', [(32, 1), (64, 1), (95, 1), (96, 4), (224, 4)])
+def test_small_views_stay_on_one_device(size, devices, eight_cores):
+  config = pretrain.get_config()
+  config.augment.size = size
   assert count_devices(config) == devices
 
 
@@ -38,11 +46,13 @@ def test_a_group_of_the_whole_batch_stays_on_one_device(eight_cores):
   config = continual.get_config()
   for task_config in config.tasks.values():
     task_config.group = task_config.batch
+    task_config.augment.size = 128
   assert count_devices(config) == 1
 
 
 def test_a_recipe_has_the_devices_that_all_its_stages_can_share(eight_cores):
   recipe = mtpret.get_config('smoke')
+  recipe.stages.pretrain.augment.size = 128
   assert count_devices(recipe.stages.pretrain.copy_and_resolve_references()) == 4
   assert count_devices(recipe) == 1  # stage 2 has batches of one group
 
