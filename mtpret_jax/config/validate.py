@@ -188,8 +188,8 @@ def fit_batch(batch: int, queue: int, unit: int) -> dict[str, int]:
 
 
 def check_weights(weights: str, datasets: Sequence[str]) -> None:
-  """Raises ConfigError unless `weights` is 'by_images', 'balanced', or one number for each dataset, separated
-  by commas."""
+  """Raises ConfigError unless `weights` is 'by_images', 'balanced', or one number for each dataset, separated by
+  commas."""
   twice = [name for name, count in collections.Counter(datasets).items() if count > 1]
   if twice:
     raise ConfigError(f'data.datasets has {twice[0]!r} more than once: name each once; --config.data.weights sets how '

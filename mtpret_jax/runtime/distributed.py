@@ -62,7 +62,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None, ti
 
 def run_on_first(function: Callable[[], Any], errors: tuple = (ConfigError,)) -> Any:
   """Runs `function` on the first process and returns its value, sent as JSON, on all. The others wait without a limit.
-  If it raises one of `errors`, the others raise ConfigError."""
+  If it raises one of `errors`, the first process raises that error and the others raise ConfigError."""
   if not is_multiprocess():
     return function()
   key = f'mtpret_jax/{next(COUNTER)}'
@@ -129,8 +129,8 @@ def check_same(facts: Mapping[str, Any]) -> None:
     differing = [f'{name} is {first.get(name)!r} on the first process and {own.get(name)!r} on this one'
                  for name in sorted(first | own) if first.get(name) != own.get(name)]
     if differing:
-      raise ConfigError(f'the processes differ ({"; ".join(differing)}): start the same command with the same versions '
-                        f'everywhere')
+      raise ConfigError(f'this process differs from the first ({"; ".join(differing)}): start the same command with '
+                        f'the same versions everywhere')
   run_on_all(compare)
 
 

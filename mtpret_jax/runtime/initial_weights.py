@@ -66,8 +66,8 @@ def check_init_name(workdir: str, config: ConfigDict, trained: Mapping[str, Any]
 
 
 def read_initial_weights(config: ConfigDict, quiet: bool = False) -> tuple[dict, dict] | None:
-  """(params, running statistics) of the trunk to start from; None for random ones. Logs where they come
-  from, unless `quiet`.
+  """(params, running statistics) of the trunk to start from; None for random ones. Logs where they
+  come from, unless `quiet`.
 
   Raises ConfigError if the file or run cannot be used, or is not what `init` says.
   """

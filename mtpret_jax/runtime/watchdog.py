@@ -21,8 +21,7 @@ def start(seconds: int, exit_code: int) -> None:
 
 @contextlib.contextmanager
 def time_limit(what: str) -> Iterator[None]:
-  """Limits the time that the body may take. `what` is what the message says that the
-  process waited for."""
+  """Limits the time that the body may take. `what` is what the body waits for, for the message."""
   global current_wait
   current_wait = what, time.monotonic()
   try:

@@ -94,7 +94,7 @@ def test_a_config_that_lacks_a_field_or_has_another_objective_says_so():
   config = pretrain.get_config()
   del config.augment['blur']
   assert 'has no augment.blur' in refuse(config)[0]
-  assert 'that has no tasks' in refuse(pretrain.get_config(), objective='multitask')[0]
+  assert 'needs the field tasks' in refuse(pretrain.get_config(), objective='multitask')[0]
   for wrong in (3, {'a': 3}, {'a': {'objective': 'recipe'}}):
     recipe = ConfigDict(dict(objective='recipe', workdir='runs', stages=wrong))
     assert 'stages of a recipe must be' in refuse(recipe)[0]
