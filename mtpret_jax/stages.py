@@ -76,7 +76,8 @@ def run_recipe(config: ConfigDict) -> None:
   """Runs the stages in the order of the config. Stages that finished with the same config are skipped."""
   distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
   for name, stage in config.stages.items():
-    if test_scores.is_finished(stage):
+    # Decided once: file systems may show a new file to one host later than to another.
+    if distributed.run_on_first(functools.partial(test_scores.is_finished, stage)):
       log.info('stage %s is already finished; its results are in %s', name, stage.workdir)
     else:
       log.info('starting stage %s', name)

@@ -22,11 +22,11 @@ Schedule = Callable[[jax.Array | np.ndarray], jax.Array]  # step -> learning rat
 
 @struct.dataclass
 class TrainState:
-  """Everything that a step changes: plain dicts of arrays, so that a checkpoint does not depend on any class.
+  """Everything that a step changes. `params` and `carry` are plain dicts of arrays.
 
   Attributes:
     step: () int32, the number of steps taken.
-    params: {part: weights}; the parts are `trunk` and one for each head.
+    params: {part: weights}; the parts are `trunk` and `projector` in stage 1, `trunk` and one for each head later.
     carry: what else a step changes, without the optimiser: running statistics, key encoder, queue, anchor.
     opt: {part: the optimiser's state}.
   """

@@ -30,8 +30,8 @@ Reader = Callable[[Mapping[str, Any]], Batch]  # record -> one row of a batch
 # Config fields that do not change what is learned. A run may resume with other values of these. They are matched as
 # prefixes, so a new field whose name begins with one of them is left out of the fingerprint as well.
 INCIDENTAL = ('name', 'workdir', 'sharding', 'save_every', 'log_every', 'keep', 'probe', 'evaluate_every', 'resamples',
-              'data.archives', 'data.dir', 'data.datasets', 'data.phantoms', 'data.threads', 'data.workers',
-              'data.prefetch', 'on_nonfinite', 'max_skips', 'save_retries')
+              'data.archives', 'data.dir', 'data.phantoms', 'data.threads', 'data.workers', 'data.prefetch',
+              'on_nonfinite', 'max_skips', 'save_retries')
 
 
 def weigh_sources(sources: Sequence[Source], weights: str) -> list[float]:

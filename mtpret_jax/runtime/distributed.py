@@ -138,7 +138,12 @@ def check_shared_folder(folder: str, field: str) -> None:
   """Raises ConfigError if the processes see different folders under this path; `field` is its config field."""
   if not is_multiprocess():
     return
-  marker = run_on_first(lambda: tempfile.mkstemp(dir=folder, prefix='.shared-')[1])
+  def make_marker() -> str:
+    descriptor, path = tempfile.mkstemp(dir=folder, prefix='.shared-')
+    os.close(descriptor)
+    return path
+
+  marker = run_on_first(make_marker)
 
   def find_marker() -> None:
     deadline = time.monotonic() + GRACE  # network file systems may show a new file late

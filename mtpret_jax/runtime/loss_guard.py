@@ -27,8 +27,8 @@ class Diverged(RuntimeError):
 def make_guard(config: ConfigDict) -> Callable | None:
   """guard(old state, new state, measures) -> state, for use inside the compiled step.
 
-  With on_nonfinite='skip' a step that is not finite changes nothing but the step count. With 'stop' there is nothing to
-  do inside the step, so this returns None.
+  With on_nonfinite='skip' a step that is not finite changes only the step count and the anchor of L2-SP. With 'stop'
+  there is nothing to do inside the step, so this returns None.
   """
   if config.on_nonfinite == 'stop':
     return None
@@ -36,7 +36,10 @@ def make_guard(config: ConfigDict) -> Callable | None:
   def guard(old: Any, new: Any, measures: Mapping[str, jax.Array]) -> Any:
     finite = jnp.isfinite(measures['loss']) & jnp.isfinite(measures['gradient'])
     state = jax.tree.map(lambda before, after: jnp.where(finite, after, before), old, new)
-    return state.replace(step=new.step)  # the batch is a function of the step: the next step must see the next batch
+    # The batch is a function of the step, so the next step must see the next batch. The anchor moves at the first step
+    # of a visit, to weights from before that step, so it moves even if the step is skipped.
+    moved = {name: value for name, value in new.carry.items() if name == 'anchor'}
+    return state.replace(step=new.step, carry=state.carry | moved)
   return guard
 
 

@@ -31,10 +31,11 @@ with epy.lazy_imports():
 
 def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
   """`present` (T,) float32, 0 where not known; `label_mask` (T,) bool: which findings are known."""
-  label_mask = np.asarray(record['label_mask'], bool)
-  present = np.where(label_mask, record['present'], 0).astype(np.float32)
-  if label_mask.shape != (len(about['findings']),) or not np.isin(present, (0, 1)).all():
-    raise ValueError(f'{name_record(record)}: present is {present.tolist()}, but must be 0 or 1 for each of '
+  label_mask, stated = np.asarray(record['label_mask'], bool), np.asarray(record['present'])
+  shape = (len(about['findings']),)
+  present = np.where(label_mask, stated, 0).astype(np.float32) if label_mask.shape == stated.shape == shape else stated
+  if present.shape != shape or not np.isin(present, (0, 1)).all():
+    raise ValueError(f'{name_record(record)}: present is {present.tolist()}, but it must be 0 or 1 for each of '
                      f'{about["findings"]}')
   columns = list_columns(about, task_config)
   return {'present': present[columns], 'label_mask': label_mask[columns]}
@@ -61,11 +62,13 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
   return {'present': ((findings,), np.float32), 'label_mask': ((findings,), np.bool_)}
 
 
-def find_defect(about: About, record: Mapping) -> str:
-  label_mask, present = np.asarray(record['label_mask'], bool), np.asarray(record['present'])
+def find_defect(about: About, task_config: ConfigDict, record: Mapping) -> str:
+  columns = list_columns(about, task_config)
+  label_mask, present = np.asarray(record['label_mask'], bool)[columns], np.asarray(record['present'])[columns]
   if about['relation'] == 'independent':
     return '' if label_mask.any() else 'no known finding'
-  return '' if (present[label_mask] > 0).any() else 'no finding known to be present'
+  known = int((present[label_mask] > 0).sum())
+  return '' if known == 1 else 'several findings known to be present' if known else 'no finding known to be present'
 
 
 # Model

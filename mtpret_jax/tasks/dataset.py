@@ -33,26 +33,26 @@ def open_task(config: ConfigDict, name: str, split: str, fraction: float = 1.0) 
                        fraction=fraction)
   if task_config.negatives:
     return source
-  source, left_out = keep_usable(task_config.kind, source)
+  source, left_out = keep_usable(task_config, source)
   if left_out:
     log.info('%s, %s split of %s: left out images: %s', name, split, task_config.dataset, describe_left_out(left_out))
   return source
 
 
-def keep_usable(kind: str, source: Source) -> tuple[Source, dict[str, int]]:
+def keep_usable(task_config: ConfigDict, source: Source) -> tuple[Source, dict[str, int]]:
   """(the records that this kind of task can learn from, {reason: number left out}).
 
   Reads every record once, which takes about a millisecond each. Raises ValueError where no record is left.
   """
-  find_defect, places, left_out = find_kind(kind).find_defect, [], collections.Counter[str]()
+  find_defect, places, left_out = find_kind(task_config.kind).find_defect, [], collections.Counter[str]()
   for position in range(len(source)):
-    defect = find_defect(source.about, source.records[position])
+    defect = find_defect(source.about, task_config, source.records[position])
     if defect:
       left_out[defect] += 1
     else:
       places.append((source.split, position))
   if not places:
-    raise ValueError(f'{source.name} {source.split}: none of {len(source)} images has a label for {kind} '
+    raise ValueError(f'{source.name} {source.split}: none of {len(source)} images has a label for {task_config.kind} '
                      f'({describe_left_out(left_out)}): choose another dataset or kind of task')
   if not left_out:
     return source, {}

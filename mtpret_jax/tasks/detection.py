@@ -65,7 +65,7 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
   return {'boxes': ((task_config.objects, 4), np.float32), 'class_id': ((task_config.objects,), np.int32)}
 
 
-def find_defect(about: About, record: Mapping) -> str:
+def find_defect(about: About, task_config: ConfigDict, record: Mapping) -> str:
   """An image without boxes cannot be used for training, since it may not be annotated: of NIH's chest X-rays only 880
   are annotated with boxes. torchvision's reference training leaves such images out as well."""
   return '' if len(record['objects']['class_id']) else 'no box'

@@ -37,7 +37,7 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
   return {'value': ((1,), np.float32)}
 
 
-def find_defect(about: About, record: Mapping) -> str:
+def find_defect(about: About, task_config: ConfigDict, record: Mapping) -> str:
   return '' if np.isfinite(record['value']).all() else 'unknown value'
 
 

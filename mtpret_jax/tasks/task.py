@@ -70,7 +70,7 @@ class TaskKind:
     read_label: (about, task_config, record) -> the label's fields of one row of a batch. Raises ValueError where the
       record contradicts `about`.
     label_shapes: (about, task_config) -> {field: (shape, dtype)} of such a row.
-    find_defect: (about, record) -> why the task cannot learn from the record; '' if it can.
+    find_defect: (about, task_config, record) -> why the task cannot learn from the record; '' if it can.
     make_model: (about, head config) -> `TaskModel`.
     make_row: (about, batch, predictions, index) -> the columns of `metrics` for image `index` of a batch.
     metrics: how rows are scored and written to a table.
@@ -88,7 +88,7 @@ class TaskKind:
   annotation: str
   read_label: Callable[[About, ConfigDict, Mapping], Row]
   label_shapes: Callable[[About, ConfigDict], dict[str, tuple]]
-  find_defect: Callable[[About, Mapping], str]
+  find_defect: Callable[[About, ConfigDict, Mapping], str]
   make_model: Callable[[About, ConfigDict | None], TaskModel]
   make_row: Callable[[About, Mapping, Mapping, int], dict[str, Any]]
   metrics: Metrics

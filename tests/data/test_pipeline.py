@@ -111,6 +111,9 @@ def test_the_fingerprint_changes_with_everything_that_changes_the_order(sources)
   assert same == pipeline.fingerprint(sources, elsewhere)
   assert same != pipeline.fingerprint(sources, make_config(weights='balanced'))
   assert same != pipeline.fingerprint([sources[0], make_source('small', 13, 100)], make_config())
+  forwards, backwards = make_config(), make_config()
+  forwards.data.datasets, backwards.data.datasets = ('large', 'small'), ('small', 'large')
+  assert pipeline.fingerprint(sources, forwards) != pipeline.fingerprint(sources[::-1], backwards)
 
 
 def test_the_fingerprint_survives_json(sources):

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.objectives import Objective
 from mtpret_jax.runtime import loss_guard
 from mtpret_jax.runtime.sharding import make_mesh, place_batch
-from mtpret_jax.step import compile_step, init_state, make_optimiser
+from mtpret_jax.step import TrainState, compile_step, init_state, make_optimiser
 
 
 def init(rng, trunk=None):
@@ -96,3 +96,14 @@ def test_skipped_steps_do_not_count_and_too_many_in_a_row_stop_the_run(tmp_path)
   assert check_steps(tmp_path, rows, on_nonfinite='skip') == [row is good for row in rows]
   with pytest.raises(loss_guard.Diverged, match='step 2 .* after skipping 2 steps in a row'):
     check_steps(tmp_path, [bad] * 5, on_nonfinite='skip')
+
+
+@pytest.mark.parametrize('loss, kept', [(np.nan, 1.0), (0.5, 2.0)])
+def test_the_anchor_moves_at_the_first_step_of_a_visit_even_if_the_step_is_skipped(loss, kept):
+  """It moves to weights from before the step, and only that step moves it."""
+  old, new = (TrainState(jnp.int32(value), {'trunk': jnp.float32(value)},
+                         {'anchor': jnp.float32(value), 'stats': jnp.float32(value)}, {}) for value in (1, 2))
+  guard = loss_guard.make_guard(make_config(on_nonfinite='skip'))
+  state = guard(old, new, {'loss': jnp.float32(loss), 'gradient': jnp.float32(1)})
+  assert (state.step, state.carry['anchor']) == (2, 2.0)
+  assert (state.params['trunk'], state.carry['stats']) == (kept, kept)

@@ -123,7 +123,7 @@ def test_what_a_task_lacks_is_said_with_the_dataset(task, fields, words):
 @pytest.mark.parametrize('task, name', [
   ('classification', 'mura'), ('regression', 'rsna_bone_age'), ('segmentation', 'lung_masks'), ('detection', 'tbx11k')])
 def test_records_of_the_builders_are_read(prepared, task, name):
-  source, left_out = keep_usable(task, open_source(name, prepared, '256', 'train'))
+  source, left_out = keep_usable(configure(task), open_source(name, prepared, '256', 'train'))
   config = configure(task, size=48, objects=8)
   rows = [read_row(source.about, config, source.records[i]) for i in range(len(source))]
   batch = {field: np.stack([row[field] for row in rows]) for field in rows[0]}
@@ -150,7 +150,7 @@ def test_a_record_is_described_in_words(prepared):
 
 def keep(task, about, *fields):
   source = Source('atlas', 'train', '1.0.0', about, [make_record(**each) for each in fields])
-  kept, left_out = keep_usable(task, source)
+  kept, left_out = keep_usable(configure(task), source)
   return [kept.records[i] for i in range(len(kept))], left_out, source
 
 
@@ -188,3 +188,20 @@ def test_no_class_of_a_mask_wraps_around(classes, dtype):
   mask[:4] = records.UNANNOTATED
   row = read_row(about, configure('segmentation'), make_record(mask=encode(mask)))['mask']
   assert row.dtype == dtype and set(np.unique(row)) == {-1, classes - 1}
+
+
+def test_an_image_without_a_known_finding_among_those_asked_for_is_left_out():
+  about = ABOUT | {'findings': ['nodule', 'mass']}
+  task_config = configure('classification')
+  task_config.findings = ('mass',)
+  labelled = [make_record(present=np.float32([1, 0]), label_mask=np.array(mask))
+              for mask in ([True, False], [True, True])]
+  kept, left_out = keep_usable(task_config, Source('atlas', 'train', '1.0.0', about, labelled))
+  assert len(kept) == 1 and left_out == {'no known finding': 1}
+
+
+def test_an_image_with_two_exclusive_findings_is_left_out():
+  about = ABOUT | {'relation': 'exclusive'}
+  both, one = ({'present': np.float32(present), 'label_mask': np.ones(2, bool)} for present in ([1, 1], [0, 1]))
+  kept, left_out, _ = keep('classification', about, both, one)
+  assert len(kept) == 1 and left_out == {'several findings known to be present': 1}
