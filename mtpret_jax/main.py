@@ -3,9 +3,24 @@
     python -m mtpret_jax.main --config=configs/pretrain.py [--config.FIELD=VALUE ...]
 """
 
+import os
+import signal
+import sys
+from types import FrameType
+
 from mtpret_jax.runtime import backend
 
+
+def stop_at_once(number: int, frame: FrameType | None) -> None:
+  """Ends the program while it starts, when there is nothing to save. Not an exception: an import may swallow one."""
+  name = signal.Signals(number).name
+  print(f'mtpret_jax: stopped by {name}; run the same command to resume', file=sys.stderr, flush=True)
+  os._exit(75)  # runtime.preemption.EXIT_CODE, whose module is slow to import
+
+
 if __name__ == '__main__':
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, stop_at_once)  # until `preemption.install_handlers`
   if backend.is_cpu():
     backend.skip_libtpu()
     from mtpret_jax.cpu import malloc

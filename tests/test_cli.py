@@ -1,8 +1,10 @@
 """A mistake in a command is answered in one line with exit code 2, and at once: nothing slow is imported for it."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -56,3 +58,19 @@ def test_a_profile_without_archives_lists_each_with_its_source_and_place(tmp_pat
   assert headline == 'mtpret_jax: 11 of 11 archives are missing:'
   assert len(lines) == 11
   assert all(str(tmp_path) in line and ('http' in line or 'Kaggle' in line) for line in lines)
+
+
+@pytest.mark.parametrize('number, delay', [(signal.SIGINT, 0.0), (signal.SIGINT, 0.8), (signal.SIGTERM, 0.4)])
+def test_a_signal_during_the_imports_ends_the_run_at_once(number, delay, tmp_path):
+  """jax's callback for the garbage collector would swallow an exception."""
+  command = [sys.executable, '-m', 'mtpret_jax.main', '--config=configs/pretrain.py:smoke',
+             f'--config.workdir={tmp_path / "run"}', f'--config.data.dir={tmp_path / "data"}']
+  with subprocess.Popen(command, cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, stderr=subprocess.PIPE,
+                        text=True) as program:
+    first = program.stderr.readline()
+    time.sleep(delay)
+    program.send_signal(number)
+    rest = program.communicate(timeout=60)[1]
+  assert 'the imports take a few seconds' in first
+  assert program.returncode == 75 and f'stopped by {number.name}' in rest and 'Traceback' not in rest
+  assert not list((tmp_path / 'run').glob('checkpoints/*'))

@@ -7,6 +7,7 @@ The test split is used once, at the end of stage 3, for the state with the best 
 import dataclasses
 import json
 import logging
+import math
 import pathlib
 from typing import Any
 
@@ -48,7 +49,11 @@ def score_best(config: ConfigDict) -> Scored:
   """Scores the state with the best validation score of a finished run on the test split."""
   workdir = pathlib.Path(config.workdir)
   best, metadata = checkpoint.read_state(workdir, validation.BEST)
-  log.info('scoring step %d, the best by validation (%.4f), on the test split', best['step'], metadata['score'])
+  if math.isfinite(metadata['score']):
+    log.info('scoring step %d, the best by validation (%.4f), on the test split', best['step'], metadata['score'])
+  else:  # no validation gave a score, such as an AUC with one class only
+    log.warning('the score was undefined in every validation (docs/scores.md says why it may be), so no state is known '
+                'to be the best: scoring step %d, the first that was validated, on the test split', best['step'])
   return score_split(TrainState(**best), config, workdir, 'test')
 
 

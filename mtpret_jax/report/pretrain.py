@@ -20,6 +20,7 @@ from mtpret_jax.runtime.logging import list_versions
 from mtpret_jax.runtime.prepare_data import PHANTOMS
 from mtpret_jax.step import TrainState
 
+FEW_IMAGES = 50  # with fewer validation images the report warns
 PROBES = {'knn': 'kNN', 'linear': 'linear'}
 
 
@@ -61,6 +62,8 @@ def describe_scores(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> st
     'In brackets: 95 % intervals over patients. AUROC: mean over findings, higher is better, chance is 0.5. MAE: mean '
     'absolute error, lower is better.',
     *map(describe_change, rows),
+    *(f'{row["dataset"]} has only {row["validation"]} validation images, so its scores mean little.' for row in rows
+      if row['validation'] < FEW_IMAGES),
     *(f'{name} is not scored: it has neither a value nor a finding that is both present and absent among its '
       f'validation images.' for name in config.data.datasets if name not in scored)])
 
@@ -71,7 +74,8 @@ def describe_change(row: Mapping[str, Any]) -> str:
   (before, _), (after, _), (change, interval) = (row['linear'][title] for title in ('before', 'after', 'change'))
   digits = count_digits(row)
   verb = 'rises' if change > 0 else 'falls'
-  moves = f'{verb} from {before:.{digits}f} to {after:.{digits}f}' if change else f'stays at {after:.{digits}f}'
+  worse = ' (worse)' if (change < 0) == (row['metric'] == 'AUROC') else ''  # of an error, lower is better
+  moves = f'{verb} from {before:.{digits}f} to {after:.{digits}f}{worse}' if change else f'stays at {after:.{digits}f}'
   doubt = '; the interval of the change includes 0' if interval and interval[0] <= 0 <= interval[1] else ''
   return (f'Linear-probe {row["metric"]} on {row["dataset"]} {moves} ({row["train"]:,} training and '
           f'{row["validation"]:,} validation images{doubt}).')

@@ -127,11 +127,10 @@ def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
 
 
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
-  """The three likeliest findings with their probabilities; * marks those known to be present."""
+  """The three likeliest findings with their probabilities and the truth: present, absent or unknown."""
   order = np.argsort(-prediction['score'], kind='stable')[:3]
-  marks = ['*' if labels['label_mask'][index] and labels['present'][index] > 0 else '' for index in order]
-  lines = [f'{about["findings"][index]}{mark} {prediction["score"][index]:.2f}'
-           for index, mark in zip(order, marks, strict=True)]
+  truth = np.where(labels['label_mask'], np.where(labels['present'] > 0, 'present', 'absent'), 'unknown')
+  lines = [f'{about["findings"][index]} {prediction["score"][index]:.2f} ({truth[index]})' for index in order]
   axes.set_xlabel('\n'.join(lines), fontsize=7)
 
 

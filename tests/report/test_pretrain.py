@@ -19,6 +19,10 @@ def make_config(split):
   (make_row(), 'Linear-probe AUROC on chest rises from 0.824 to 0.934 (1,603 training and 197 validation images).'),
   (make_row('MAE (months)', 35.42, 30.0, (-9.0, 0.5)), 'Linear-probe MAE (months) on chest falls from 35.4 to 30.0 '
    '(1,603 training and 197 validation images; the interval of the change includes 0).'),
+  (make_row('MAE (months)', 30.0, 35.42, (1.0, 9.0)), 'Linear-probe MAE (months) on chest rises from 30.0 to 35.4 '
+   '(worse) (1,603 training and 197 validation images).'),
+  (make_row(after=0.8, change=(-0.1, -0.01)), 'Linear-probe AUROC on chest falls from 0.824 to 0.800 (worse) (1,603 '
+   'training and 197 validation images).'),
   (make_row(after=0.824, change=None), 'Linear-probe AUROC on chest stays at 0.824 (1,603 training and 197 validation '
    'images).')])
 def test_a_sentence_says_how_the_linear_probe_changes(row, sentence):
@@ -38,3 +42,9 @@ def test_the_table_has_a_line_for_each_dataset_and_probe():
 
 def test_a_split_that_shares_patients_is_said_so():
   assert 'with data.split=paper a patient may be in both splits' in describe_scores([], make_config('paper'))
+
+
+def test_scores_on_few_images_come_with_a_warning():
+  few = make_row() | {'dataset': 'hands', 'validation': 7}
+  assert 'hands has only 7 validation images, so its scores mean little.' in describe_scores(
+    [make_row(), few], make_config('patient')).splitlines()
