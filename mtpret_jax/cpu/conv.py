@@ -1,10 +1,7 @@
 """Convolutions and their gradients in the formulations that XLA's CPU backend runs fastest.
 
-What makes XLA slow here by default:
-
-- It fuses the batch norm and ReLU that feed a kernel gradient into the transposition for that gradient, and so
-  recomputes them for each pixel.
-- A convolution of a small map multiplies mostly padding, and runs at a fraction of the speed of a matrix product.
+By default XLA runs 3 x 3 convolutions as they are written, while Winograd's form (`winograd.py`) has 2.25 times fewer
+products. And a convolution of a small map multiplies mostly padding, at a fraction of the speed of a matrix product.
 
 docs/performance.md shows the speed-up of each formulation.
 
@@ -80,12 +77,18 @@ def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_B
   if kernel_hwCD.shape[:2] != (3, 3) or height <= TINY_MAP or not simple:
     return jax.vjp(lambda images, kernel: convolve(images, kernel, stride, dilation), images_BHWC, kernel_hwCD)[1](
       gradient_BhwD)
-  if stride == 1 and height > SMALL_MAP:
-    by_images = images_gradient_rotated(gradient_BhwD, kernel_hwCD)
+  is_large = stride == 1 and height > SMALL_MAP
+  if is_large and winograd.suits(gradient_BhwD, kernel_hwCD.shape[2]):
+    by_images = winograd.images_gradient(gradient_BhwD, kernel_hwCD)
   else:
     way = convolve_taps if height <= SMALL_MAP else convolve_directly
     by_images = jax.vjp(lambda images: way(images, kernel_hwCD, stride, 1), images_BHWC)[1](gradient_BhwD)[0]
-  return by_images, kernel_gradient_3x3(images_BHWC, gradient_BhwD, stride)
+  if stride == 1 and min(kernel_hwCD.shape[2:]) >= MIN_CHANNELS and winograd.suits(images_BHWC, kernel_hwCD.shape[3]):
+    by_kernel = winograd.kernel_gradient(images_BHWC, gradient_BhwD)
+  else:
+    by_kernel = jax.vjp(lambda kernel: convolve_directly(images_BHWC, kernel, stride, 1), kernel_hwCD)[1](
+      gradient_BhwD)[0]
+  return by_images, by_kernel
 
 
 def count_results(images_BHWC: jax.Array, stride: int) -> tuple[int, int]:
@@ -128,42 +131,3 @@ def convolve_taps(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, d
       product = jnp.matmul(images_BHWC[:, *pixels], kernel_hwCD[tap], preferred_element_type=jnp.float32)
       total_BhwD += jax.lax.pad(product, jnp.float32(0), ((0, 0, 0), *padding, (0, 0, 0)))
   return total_BhwD.astype(images_BHWC.dtype)
-
-
-# 3 x 3 kernels
-
-
-def images_gradient_rotated(gradient_BhwD: jax.Array, kernel_hwCD: jax.Array) -> jax.Array:
-  """At stride 1: the convolution of the gradient with the kernel rotated by 180 degrees."""
-  if winograd.suits(gradient_BhwD, kernel_hwCD.shape[2]):
-    return winograd.images_gradient(gradient_BhwD, kernel_hwCD)
-  return convolve_directly(gradient_BhwD, jnp.flip(kernel_hwCD, (0, 1)).swapaxes(2, 3), 1, 1)
-
-
-def kernel_gradient_3x3(images_BHWC: jax.Array, gradient_BhwD: jax.Array, stride: int) -> jax.Array:
-  channels, out = images_BHWC.shape[-1], gradient_BhwD.shape[-1]
-  if stride == 1 and min(channels, out) >= MIN_CHANNELS and winograd.suits(images_BHWC, out):
-    return winograd.kernel_gradient(images_BHWC, gradient_BhwD)
-  return kernel_gradient_transposed(images_BHWC, gradient_BhwD, stride)
-
-
-def kernel_gradient_transposed(images_BHWC: jax.Array, gradient_BhwD: jax.Array, stride: int) -> jax.Array:
-  """A convolution with channels as images, images as channels and the gradient as the kernel."""
-  (_, height, width, _), (_, h, w, _) = images_BHWC.shape, gradient_BhwD.shape
-  padding = [(1, 2 + stride * (results - 1) - size) for size, results in ((height, h), (width, w))]
-  kernel_ChwD = multiply(channels_first(images_BHWC), gradient_BhwD.transpose(1, 2, 0, 3), (1, 1), padding,
-                         rhs_dilation=(stride, stride))
-  return kernel_ChwD.transpose(1, 2, 0, 3)
-
-
-def channels_first(images_BHWC: jax.Array) -> jax.Array:
-  """(C, H, W, B), transposed in a loop over rows. The loop keeps XLA from fusing what computes the images into the
-  transposition, pixel by pixel. An optimisation barrier would not help: XLA removes it before the CPU backend fuses."""
-  batch, height, width, channels = images_BHWC.shape
-
-  def transpose_row(row: jax.Array, out_CHWB: jax.Array) -> jax.Array:
-    pixels_WCxB = jax.lax.dynamic_slice_in_dim(images_BHWC, row, 1, axis=1).reshape(batch, width * channels).T
-    row_C1WB = pixels_WCxB.reshape(width, channels, batch).swapaxes(0, 1)[:, None]
-    return jax.lax.dynamic_update_slice_in_dim(out_CHWB, row_C1WB, row, axis=1)
-
-  return jax.lax.fori_loop(0, height, transpose_row, jnp.zeros((channels, height, width, batch), images_BHWC.dtype))
