@@ -10,8 +10,8 @@ MUSCLE-- is the ablation of MUSCLE without its schedule and its memory. For it, 
 `--config.order=sequential --config.memory.anchor=none`.
 
 Ten rounds, an epoch per visit, an order that is reshuffled each round and a cosine learning-rate schedule per visit are
-recalled, not verified. The form of the memory is inferred, and its strength is assumed. docs/method.md explains these
-words.
+recalled, not verified. That the memory is L2-SP is inferred, its anchor is recalled, and its strength is assumed.
+docs/method.md explains these words.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def base() -> ConfigDict:
     rounds=3,                  # visits to each task; recalled: about 10
     memory=dict(
       # the weights that the trunk is pulled toward: those after the 'previous_visit', those at the 'start' of the run,
-      # or 'none'; inferred
+      # or 'none'; L2-SP inferred, this anchor recalled
       anchor='previous_visit',
       l2_sp=0.01,              # strength of the pull, alpha of L2-SP; assumed
     ),

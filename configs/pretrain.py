@@ -7,8 +7,8 @@
     python -m mtpret_jax.main --config=configs/pretrain.py:mtpret11 --config.data.archives=DIR
 
 Our sources do not give the hyper-parameters of MD-MoCo. `muscle9` and `mtpret11` use those of MoCo v2
-(facebookresearch/moco, `--mlp --aug-plus --cos`), which is an assumption. The small variants have a shorter queue, a
-lower momentum of the key encoder, and crops that cover more of the image.
+(facebookresearch/moco, `--mlp --aug-plus --cos`), which is inferred (docs/method.md). The small variants
+have a shorter queue, a lower momentum of the key encoder, and crops that cover more of the image.
 """
 
 from collections.abc import Sequence
@@ -49,10 +49,10 @@ def base() -> ConfigDict:
     max_skips=10,              # largest number of skipped steps in a row; one more stops the run
     moco=dict(
       dim=128,                 # dimensions of the embedding; MoCo v2
-      # keys in the queue, a multiple of `batch`; MoCo v2: 65,536, whose oldest keys are too stale in short runs
+      # keys in the queue, a multiple of `batch`; MoCo v2: 65,536; shorter here for short runs (assumed)
       queue=512,
       temperature=0.2,         # temperature of the InfoNCE loss; MoCo v2
-      momentum=0.99,           # momentum of the key encoder; MoCo v2: 0.999, too slow for 2,400 steps
+      momentum=0.99,           # momentum of the key encoder; MoCo v2: 0.999; lower here for short runs (assumed)
       group=16,                # images in a batch-norm group
       shuffle_groups=4,        # number of batch-norm groups among which ShuffleBN permutes the keys; at least 2
       negatives='all',         # 'all' (MoCo v2), or 'same_source': only keys from the query's dataset
@@ -67,7 +67,8 @@ def base() -> ConfigDict:
     ),
     augment=dict(common.moco_v2_augment(32), crop_area=(0.3, 1.0)),
     data=dict(
-      datasets=common.embedded,  # names of datasets; () is every dataset found in `archives`
+      # names of datasets, whose order matters when a run resumes; () is every dataset found in `archives`
+      datasets=common.embedded,
       archives='',             # folder of the downloaded archives; with '' the run renders phantoms
       phantoms=common.phantoms(),
       dir='data/phantoms',     # folder of the prepared datasets
@@ -120,7 +121,8 @@ def real(config: ConfigDict) -> None:
 
 
 def muscle9(config: ConfigDict) -> None:
-  """MUSCLE's nine datasets at full scale: ResNet-50 at 224 px, 200 epochs, with MoCo v2's hyper-parameters."""
+  """MUSCLE's nine datasets at full scale: ResNet-50 at 224 px, 132,000 steps, with MoCo v2's
+  hyper-parameters."""
   papers_scale(config, 'muscle9', common.muscle9)
 
 
@@ -133,7 +135,8 @@ def mtpret11(config: ConfigDict) -> None:
 def papers_scale(config: ConfigDict, name: str, datasets: Sequence[str]) -> None:
   config.workdir = f'runs/{name}'
   config.trunk, config.dtype = 'resnet50', 'bfloat16'
-  config.batch, config.steps = 256, 132_000  # 200 epochs of about 169,000 images
+  # 200 epochs (MoCo v2's) of MUSCLE's 169,257 training images; our splits train on fewer
+  config.batch, config.steps = 256, 132_000
   config.save_every, config.log_every, config.keep = 1000, 50, 3
   config.moco.update(queue=65_536, momentum=0.999, group=32, shuffle_groups=8)
   config.optimiser.update(learning_rate=0.03, warmup_steps=1000)
