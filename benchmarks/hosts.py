@@ -27,8 +27,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from tests.support.compare_runs import compare_runs
+from tests.support.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parents[1]
 DEVICES = 4
 STALL_TIMEOUT = 10  # s
 # More seconds until jax's heartbeat ends a process that waits for something other than a step.

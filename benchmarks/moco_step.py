@@ -5,7 +5,8 @@
 Timed after warming up:
 
   ours     the compiled step of stage 1: takes uint8 images, makes random views, runs two encoders, queue and SGD. On a
-           CPU the cores are devices, as in `mtpret_jax.main`
+           CPU each core is a device if the views are large enough (`stages.MIN_VIEW_ON_CORES`) and the batch-norm
+           groups can be shared out evenly
   PyTorch  `tests/reference/moco_torch.py`: two encoders, queue, SGD. It gets finished views, float32 and standardised
 
 So PyTorch does less: no augmentation, and batch norm over the whole batch instead of groups. Without PyTorch and

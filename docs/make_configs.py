@@ -10,7 +10,6 @@ import pathlib
 import textwrap
 import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -18,6 +17,7 @@ from ml_collections import ConfigDict
 from configs import common, continual, evaluate, finetune, mtpret, pretrain, tasks
 
 PAGE = pathlib.Path(__file__).with_name('configs.md')
+LISTS = ('embedded', 'muscle9', 'mtpret11')  # of datasets, in configs/common.py
 
 INTRO = '''# Configs
 
@@ -154,7 +154,7 @@ def show(value: Any) -> str:
   """A value as it is typed, or the name of a list of datasets."""
   if isinstance(value, ConfigDict):
     return ''
-  for name in ('embedded', 'muscle9', 'mtpret11'):
+  for name in LISTS:
     if value == getattr(common, name):
       return f'`{name}`'
   return f'`{shorten(value)!r}`'
@@ -186,10 +186,9 @@ def make_section(section: Section) -> list[str]:
 
 def list_variants() -> Iterator[tuple[str, Callable]]:
   """(what `--config` takes, the function whose docstring describes it)."""
-  files: tuple[tuple[str, ModuleType, Mapping[str, Callable]], ...] = (
-    ('pretrain', pretrain, pretrain.VARIANTS), ('continual', continual, continual.VARIANTS),
-    ('mtpret', mtpret, mtpret.VARIANTS))
-  for name, _, variants in files:
+  files: tuple[tuple[str, Mapping[str, Callable]], ...] = (
+    ('pretrain', pretrain.VARIANTS), ('continual', continual.VARIANTS), ('mtpret', mtpret.VARIANTS))
+  for name, variants in files:
     for variant, function in variants.items():
       yield f'configs/{name}.py' + (f':{variant}' if variant != 'embedded' else ''), function
   for size, function in finetune.SIZES.items():
@@ -217,9 +216,8 @@ def make_tasks() -> list[str]:
 
 
 def make_datasets() -> list[str]:
-  names = ('embedded', 'muscle9', 'mtpret11')
   return make_table(['list', 'datasets'], [
-    [f'`{name}`', ', '.join(f'`{dataset}`' for dataset in getattr(common, name))] for name in names])
+    [f'`{name}`', ', '.join(f'`{dataset}`' for dataset in getattr(common, name))] for name in LISTS])
 
 
 def make_page() -> str:

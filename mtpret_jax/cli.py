@@ -87,7 +87,7 @@ def set_up_cpu(config: ConfigDict, single_process: bool) -> None:
   # The second test is for a GPU plugin on a machine without a GPU. It starts the backends.
   if is_cpu or jax.default_backend() == 'cpu':
     from mtpret_jax import cpu  # here, because it is not imported on other backends
-    cpu.install(functools.partial(stages.can_share, config) if is_cpu and single_process else None)
+    cpu.install(functools.partial(stages.can_use_devices, config) if is_cpu and single_process else None)
 
 
 def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:

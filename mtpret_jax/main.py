@@ -5,7 +5,6 @@
 
 import os
 import signal
-import sys
 from types import FrameType
 
 from mtpret_jax.runtime import backend
@@ -14,7 +13,8 @@ from mtpret_jax.runtime import backend
 def stop_at_once(number: int, frame: FrameType | None) -> None:
   """Ends the program while it starts, when there is nothing to save. Not an exception: an import may swallow one."""
   name = signal.Signals(number).name
-  print(f'mtpret_jax: stopped by {name}; run the same command to resume', file=sys.stderr, flush=True)
+  # Not `print`: it raises RuntimeError if the signal interrupts another write to sys.stderr.
+  os.write(2, f'mtpret_jax: stopped by {name}; run the same command to resume\n'.encode())
   os._exit(75)  # runtime.preemption.EXIT_CODE, whose module is slow to import
 
 

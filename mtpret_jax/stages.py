@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.validate import (
   check_config,
+  check_devices,
   check_fields,
   check_folder,
   check_length,
@@ -115,7 +116,7 @@ def check_stage(config: ConfigDict, future_workdirs: Collection[str] = ()) -> No
   check_workdir(config.workdir)
   check_folder('data.dir', config.data.dir)
   prepare_data.choose_datasets(config)
-  check_config(config, devices=devices, processes=processes)
+  check_devices(config, devices, processes)
   check_shared_memory(config, processes)
   prepare_data.check_annotations(config)
   if config.init_from not in future_workdirs:
@@ -123,10 +124,10 @@ def check_stage(config: ConfigDict, future_workdirs: Collection[str] = ()) -> No
     prepare_data.check_external(config, list_pretraining_datasets(config))
 
 
-def can_share(config: ConfigDict, devices: int) -> bool:
-  """Whether cores should be devices, this many: they can split the batches of every stage into whole batch-norm groups,
-  and some views are large enough. False if nothing is trained, or if the config is invalid; `check_run` reports the
-  latter."""
+def can_use_devices(config: ConfigDict, devices: int) -> bool:
+  """Whether `devices` cores should each be a device: the batches of every stage divide into whole batch-norm groups on
+  them, and some views are large enough. False if nothing is trained, or if the config is invalid; `check_run` reports
+  the latter."""
   try:
     check_fields(config)
     if config.objective == 'evaluate':

@@ -86,8 +86,8 @@ def shape_state(objective: Objective, optimiser: optax.GradientTransformation) -
 
 def place_state(objective: Objective, optimiser: optax.GradientTransformation, mesh: Mesh,
                 how: str = 'replicated') -> TrainState:
-  """The sharding of each part of the state. 'replicated': a full copy on every device. 'fsdp': weights, momentum and
-  key encoder sharded over the devices (`sharding.fsdp_shardings`)."""
+  """The sharding of each part of the state. 'replicated': a full copy on every device. 'fsdp': whatever has
+  the shapes of the weights is sharded (`sharding.fsdp_shardings`)."""
   if how == 'replicated':
     everywhere: Any = replicated(mesh)  # one sharding for a whole branch
     return TrainState(step=everywhere, params=everywhere, carry=everywhere, opt=everywhere)
@@ -109,7 +109,7 @@ TPU_OPTIONS = {'xla_jf_crs_combiner_threshold_count': 1024}
 
 
 @functools.cache
-def choose_options(device: jax.Device) -> dict[str, str | bool | int]:
+def choose_options(device: jax.Device) -> dict[str, str | int]:
   """The compiler options for `device`, which may be one of a pod that is not attached. Leaves out options that this
   version of XLA does not know; jaxlib 0.7 lacks some of these."""
   options = TPU_OPTIONS if device.platform == 'tpu' else {}
@@ -118,7 +118,7 @@ def choose_options(device: jax.Device) -> dict[str, str | bool | int]:
   return {name: value for name, value in options.items() if is_known({name: value}, device)}
 
 
-def is_known(option: Mapping[str, str | bool | int], device: jax.Device) -> bool:
+def is_known(option: Mapping[str, str | int], device: jax.Device) -> bool:
   """Whether XLA accepts this compiler option. It offers no list, so this compiles an empty program."""
   sharding = jax.sharding.SingleDeviceSharding(device)
   try:

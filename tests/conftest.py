@@ -2,9 +2,9 @@
 
 Every test sees eight CPU devices, and broadcasting between arrays of different rank is an error.
 
-`python -m pytest` runs two workers (pytest-xdist, options in pyproject.toml). All tests of a file
-then run on one worker, so module fixtures are made once, and the longest files start first. The workers share what is
-slow to make through two folders: the programs that XLA has compiled, and the data and runs of `make_once`.
+`python -m pytest` runs two workers (pytest-xdist, options in pyproject.toml). All tests of a file then run on one
+worker, so module fixtures are made once, and the longest files start first. The workers share what is slow to make
+through two folders: the programs that XLA has compiled, and the data and runs of `make_once`.
 """
 
 import contextlib
@@ -33,13 +33,12 @@ import pytest
 from mtpret_jax import cpu, stages
 from mtpret_jax.models.resnet import LAYERS
 from tests.support import small_runs
-from tests.support.small_runs import PHANTOMS as PHANTOMS
 from tfds_builders import build, phantoms
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 cpu.install()  # as mtpret_jax.main does on a CPU
 
-# The files that take longest, in seconds; they start first, so that the workers end together.
+# The files that take longest. They start first, so that the workers end together.
 LONGEST = ('benchmarks/test_hosts.py', 'test_recipe.py', 'runtime/test_sharding.py', 'objectives/test_moco.py',
            'objectives/test_multitask.py', 'test_train.py', 'benchmarks/test_reliability.py',
            'runtime/test_distributed.py', 'evaluation/test_test_scores.py')
@@ -83,7 +82,7 @@ def archives(make_once) -> pathlib.Path:
   """Folder with a miniature archive of each dataset, 24 images of 96 pixels, each in its public layout."""
   def make(folder):
     for name in build.NAMES:
-      phantoms.write(name, folder, **PHANTOMS)
+      phantoms.write(name, folder, **small_runs.PHANTOMS)
   return make_once('archives', make)
 
 

@@ -60,6 +60,21 @@ def test_a_profile_without_archives_lists_each_with_its_source_and_place(tmp_pat
   assert all(str(tmp_path) in line and ('http' in line or 'Kaggle' in line) for line in lines)
 
 
+def test_a_signal_during_a_write_to_stderr_ends_the_start_at_once():
+  program = '''
+import signal, sys
+from mtpret_jax import main
+signal.signal(signal.SIGTERM, main.stop_at_once)
+print('.' * 10 ** 6, file=sys.stderr)
+'''
+  with subprocess.Popen([sys.executable, '-c', program], cwd=ROOT, env={**os.environ, 'PYTHONUNBUFFERED': ''},
+                        stderr=subprocess.PIPE, text=True) as done:
+    done.stderr.read(1)  # the pipe is full until it is read further, so the program is in the middle of a write
+    done.send_signal(signal.SIGTERM)
+    rest = done.communicate(timeout=60)[1]
+  assert done.returncode == 75 and 'stopped by SIGTERM' in rest and 'Traceback' not in rest
+
+
 @pytest.mark.parametrize('number, delay', [(signal.SIGINT, 0.0), (signal.SIGINT, 0.8), (signal.SIGTERM, 0.4)])
 def test_a_signal_during_the_imports_ends_the_run_at_once(number, delay, tmp_path):
   """jax's callback for the garbage collector would swallow an exception."""

@@ -13,6 +13,8 @@ from mtpret_jax.runtime import checkpoint
 from mtpret_jax.runtime.loss_guard import Diverged
 from mtpret_jax.runtime.preemption import Stopped
 from tests.support import small_runs
+from tests.support.changed import change
+from tests.support.compare_runs import read_losses
 from tests.support.interrupted import listen, signal_at, stop_at
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -33,9 +35,8 @@ def undisturbed(config, tmp_path_factory):
   return workdir, jax.device_get(stages.train_stage(config, workdir))
 
 
-def read_losses(workdir):
-  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-  return [(line['step'], line['loss']) for line in lines]
+def list_losses(workdir):
+  return list(read_losses(workdir).items())  # a list: also the order of the lines must be the same
 
 
 @pytest.mark.parametrize('step', [1, 3, 4])
@@ -46,7 +47,7 @@ def test_a_run_stopped_at_any_step_ends_in_the_same_bits(step, config, undisturb
     stages.train_stage(config, tmp_path)
   again = jax.device_get(stages.train_stage(config, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
-  assert read_losses(tmp_path) == read_losses(workdir), 'the same batches were drawn, no line is lost or doubled'
+  assert list_losses(tmp_path) == list_losses(workdir), 'the same batches were drawn, no line is lost or doubled'
 
 
 def test_a_run_that_gets_sigterm_saves_the_step_in_flight_and_ends_in_the_same_bits(
@@ -59,7 +60,7 @@ def test_a_run_that_gets_sigterm_saves_the_step_in_flight_and_ends_in_the_same_b
   assert int(checkpoint.read_state(tmp_path)[0]['step']) == 4
   again = jax.device_get(stages.train_stage(config, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
-  assert read_losses(tmp_path) == read_losses(workdir)
+  assert list_losses(tmp_path) == list_losses(workdir)
 
 
 def test_a_run_that_gets_sigterm_before_its_first_step_has_nothing_to_save(config, tmp_path, monkeypatch):
@@ -82,12 +83,9 @@ def test_a_finished_run_has_nothing_left_to_do(config, undisturbed):
   ('optimiser.learning_rate', 0.5, 'optimiser.learning_rate is 0.03 in the checkpoint and 0.5 in this config')])
 def test_another_run_is_refused_with_the_differing_fields(field, value, said, config, undisturbed):
   workdir, _ = undisturbed
-  other = config.copy_and_resolve_references()
-  with other.unlocked():
-    other.update_from_flattened_dict({field: value})
   before = (workdir / 'config.json').read_text()
   with pytest.raises(ConfigError, match=f'{re.escape(said)}.*--config.workdir'):
-    stages.train_stage(other, workdir)
+    stages.train_stage(change(config, **{field: value}), workdir)
   assert (workdir / 'config.json').read_text() == before
 
 

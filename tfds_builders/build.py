@@ -18,13 +18,13 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
-from tfds_builders.common import archives, dataset, index, writer
+from tfds_builders.common import archives, dataset, index, records, writer
 from tfds_builders.custom import custom
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
@@ -83,7 +83,7 @@ def is_prepared(path: pathlib.Path) -> bool:
 
 def prepare(
     name: str, archives_dir: str | os.PathLike[str], data_dir: str | os.PathLike[str], size: str = '256',
-    overwrite: bool = False, tolerated: float = dataset.TOLERATED, beam: Sequence[str] | None = None) -> pathlib.Path:
+    overwrite: bool = False, tolerated: float = records.TOLERATED, beam: Sequence[str] | None = None) -> pathlib.Path:
   """Prepares one dataset. Does nothing if it has been prepared there from the same archive.
 
   Args:
@@ -101,7 +101,7 @@ def prepare(
   Raises:
     archives.ArchiveMissing: no archive, and nothing prepared.
     ArchiveChanged: prepared from an archive with other files, and `overwrite` is false.
-    dataset.TooManyRejects: nothing is left behind.
+    records.TooManyRejects: nothing is left behind.
     ModuleNotFoundError: `beam` is given but Apache Beam is not installed.
   """
   path = locate(name, data_dir, size)
@@ -224,9 +224,15 @@ def summarise(path: str | os.PathLike[str]) -> str:
   info = tfds.builder_from_directory(path).info
   counts = ', '.join(f'{name} {split.num_examples:,}' for name, split in info.splits.items())
   lines = [f'{path}: {counts} images, {info.dataset_size / 2**20:,.1f} MiB']
-  for title, table in (('rejected (see rejects.csv)', 'rejects'), ('left out', 'left_out')):
-    lines += [f'  {title}: {count:,} {reason}' for reason, count in info.metadata[table].items()]
+  lines += [f'  {line}' for line in list_missing_images(info.metadata)]
   return '\n'.join(lines)
+
+
+def list_missing_images(metadata: Mapping[str, Any]) -> list[str]:
+  """How many images of the archive were rejected or left out and why, as printed lines."""
+  return [f'{title}: {count:,} {reason}'
+          for title, table in (('rejected (see rejects.csv)', 'rejects'), ('left out', 'left_out'))
+          for reason, count in metadata[table].items()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -240,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument('--size', default='256', choices=list(dataset.SIZES),
                       help='maximum length of the longer side, in pixels (default: %(default)s)')
   parser.add_argument('--overwrite', action='store_true', help='replace datasets that are already prepared')
-  parser.add_argument('--tolerated', type=float, default=dataset.TOLERATED, metavar='FRACTION',
+  parser.add_argument('--tolerated', type=float, default=records.TOLERATED, metavar='FRACTION',
                       help='fraction of an archive that may be bad before the build fails (default: %(default)s)')
   parser.add_argument('--beam', action='store_true',
                       help='make the records in an Apache Beam pipeline; put its options after --')
@@ -249,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   flags, beam = parser.parse_args(arguments[:end]), arguments[end + 1:]
   if beam and not flags.beam:
     parser.error(f'options after -- are for Apache Beam: add --beam, or remove {" ".join(beam)}')
-  names = NAMES if 'all' in flags.names else flags.names
+  names = list(dict.fromkeys(name for given in flags.names for name in (NAMES if given == 'all' else [given])))
   missing = find_missing(names, flags.archives, None if flags.overwrite else flags.data_dir, flags.size)
   for error in missing:
     unknown = isinstance(error, custom.UnknownDataset)

@@ -155,9 +155,7 @@ def describe(path: str | os.PathLike[str], stats: Survey) -> list[str]:
       counts = stats.texts[field].most_common()
       rest = f' and {len(counts) - MAX_VALUES} more' if len(counts) > MAX_VALUES else ''
       lines.append(f'{field}: {", ".join(f"{value} {count:,}" for value, count in counts[:MAX_VALUES])}{rest}')
-  for title, key in (('rejected (see rejects.csv)', 'rejects'), ('left out', 'left_out')):
-    lines += [f'{title}: {count:,} {reason}' for reason, count in info.metadata[key].items()]
-  return lines
+  return lines + build.list_missing_images(info.metadata)
 
 
 def list_rows(table: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from tfds_builders import build
-from tfds_builders.common import dataset, fingerprints, images, index
+from tfds_builders.common import dataset, fingerprints, images, index, records, splits
 
 # {archive: {archive that it took images from: which images}}, from their descriptions. Some have no builder here.
 # TBX11K's imgs/extra holds images of Shenzhen and Montgomery, but its builder leaves that folder out.
@@ -61,6 +61,9 @@ class Pair:
   same_name: bool
 
 
+Comparison = tuple[Fingerprints, Fingerprints, list[Pair]]
+
+
 def trace_sources(name: str) -> dict[str, str]:
   """{archive: how its images came into `name`}, followed through all archives between; `name` itself included."""
   found = {name: name}
@@ -81,7 +84,7 @@ def explain_overlap(one: str, other: str) -> str:
 
 
 def check_external(
-    name: str, pretrained: Iterable[str], data_dir: str | os.PathLike[str] | None = None, size: str = '256') -> None:
+    name: str, pretrained: Sequence[str], data_dir: str | os.PathLike[str] | None = None, size: str = '256') -> None:
   """Raises NotExternal if a dataset shares images with one that was used in pretraining.
 
   Known overlaps count, even if the images at hand are not the shared ones. If a data_dir is given, the images of the
@@ -126,9 +129,9 @@ def load_fingerprints(name: str, data_dir: str | os.PathLike[str], size: str = '
     return fingerprints.fingerprint(images.decode_stored(index.parse(builder, raw)['image']))
 
   computed: list[tuple[np.uint64, np.ndarray]] = []
-  with (futures.ThreadPoolExecutor(dataset.WORKERS) as pool,
+  with (futures.ThreadPoolExecutor(records.WORKERS) as pool,
         tqdm.tqdm(total=len(rows), desc=f'fingerprints of {name}', unit=' images', disable=None, leave=False) as bar):
-    raws = itertools.chain.from_iterable(index.scan(builder, split) for split in ('train', 'validation', 'test'))
+    raws = itertools.chain.from_iterable(index.scan(builder, split) for split in splits.FRACTIONS)
     while chunk := list(itertools.islice(raws, CHUNK)):
       computed += pool.map(compute, chunk)
       bar.update(len(chunk))
@@ -159,12 +162,16 @@ def distinctive_names(prints: Fingerprints) -> dict[str, int]:
   return {name: numbers[0] for name, numbers in names.items() if len(numbers) == 1 and DISTINCTIVE.fullmatch(name)}
 
 
-def report(prints: Sequence[Fingerprints]) -> list[str]:
+def compare(prints: Sequence[Fingerprints]) -> list[Comparison]:
+  """Compares each dataset with itself and with every other one."""
+  return [(one, other, find_pairs(one, other)) for one, other in itertools.combinations_with_replacement(prints, 2)]
+
+
+def report(comparisons: Sequence[Comparison]) -> list[str]:
   """What datasets share with one another, and between their own splits, as printed lines."""
   table = [('dataset', 'also in', 'images', 'similar', 'same name', 'example')]
   notes = []
-  for one, other in itertools.combinations_with_replacement(prints, 2):
-    pairs = find_pairs(one, other)
+  for one, other, pairs in comparisons:
     if one is other:
       across = [pair for pair in pairs if one.rows[pair.i]['split'] != one.rows[pair.j]['split']]
       notes.append(f'{one.name}: {len(pairs):,} pairs of similar images, {len(across):,} of them across splits')
@@ -183,14 +190,14 @@ def report(prints: Sequence[Fingerprints]) -> list[str]:
   return [*(lines if len(lines) > 1 else []), *notes]
 
 
-def write_pairs(path: str | os.PathLike[str], prints: Sequence[Fingerprints]) -> None:
+def write_pairs(path: str | os.PathLike[str], comparisons: Sequence[Comparison]) -> None:
   """A CSV file of all pairs: dataset, split, image_id and patient of both images, then similar and same_name."""
   with open(path, 'w', newline='', encoding='utf-8') as file:
     table = csv.writer(file)
     fields = ('split', 'image_id', 'patient')
     table.writerow([f'{field}{side}' for side in (1, 2) for field in ('dataset', *fields)] + ['similar', 'same_name'])
-    for one, other in itertools.combinations_with_replacement(prints, 2):
-      for pair in find_pairs(one, other):
+    for one, other, pairs in comparisons:
+      for pair in pairs:
         table.writerow([
           one.name, *(one.rows[pair.i][field] for field in fields),
           other.name, *(other.rows[pair.j][field] for field in fields), int(pair.similar), int(pair.same_name)])
@@ -211,9 +218,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
           'python -m tfds_builders.build', file=sys.stderr)
     return 2
   prints = [load_fingerprints(name, flags.data_dir, flags.size) for name in dict.fromkeys(flags.names)]
-  print(*report(prints), sep='\n')
+  comparisons = compare(prints)
+  print(*report(comparisons), sep='\n')
   if flags.pairs:
-    write_pairs(flags.pairs, prints)
+    write_pairs(flags.pairs, comparisons)
   return 0
 
 

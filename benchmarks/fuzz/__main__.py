@@ -4,10 +4,11 @@ and configs, weights files, workdirs of earlier runs.
     python -m benchmarks.fuzz --n=2000 --seed=0
 
 An archive case damages a copy of a miniature phantom archive in one of about thirty ways and builds it. There are two
-good ends. Either the records follow the schema, and every missing image is counted in rejects.csv or left out by rule.
-Or there is a declared error (ValueError, OSError) of one line that names the dataset or the file. Faults are: any other
-exception, a value that the schema does not allow, an image that disappears silently, something written outside of the
-folder, more than 10 s of processor time, more than 3 GiB. The other modules describe the good ends of their cases.
+accepted outcomes. Either the records follow the schema, and every missing image is counted in rejects.csv or left out
+by rule. Or there is a declared error (ValueError, OSError) of one line that names the dataset or the file. Faults are:
+any other exception, a value that the schema does not allow, an image that disappears silently, something written
+outside of the folder, more than 10 s of processor time, more than 3 GiB. The other modules describe the accepted
+outcomes of their cases.
 
 Cases run in a child process, which is replaced if it hangs or dies. `--what` runs cases of one kind only,
 `--only=NUMBER` repeats one case and prints its traceback.

@@ -13,7 +13,8 @@ import numpy as np
 from benchmarks.fuzz import judge, pictures, raw, tables, trees, values
 from benchmarks.fuzz.values import Report, Run
 from tfds_builders import build, phantoms
-from tfds_builders.common import archives, dataset, images
+from tfds_builders.common import archives, images
+from tfds_builders.common.records import TOLERATED
 from tfds_builders.custom import custom
 
 IMAGES, SIZE = 12, 48  # of each miniature archive; px
@@ -43,7 +44,7 @@ def render(folder: pathlib.Path, name: str) -> types.SimpleNamespace:
   return describe_clean(root, folder, archives.list_files(archive, root), build.load(name).read_archive)
 
 
-def describe_clean(root: pathlib.Path, folder: pathlib.Path, listed: Mapping[str, pathlib.Path],
+def describe_clean(root: pathlib.Path, folder: pathlib.Path, listed: Mapping[str, int],
                    read: Callable) -> types.SimpleNamespace:
   """An undamaged archive: `root`, relative to the folder; its `files` and `images`; how many images are `left_out`."""
   entries, rejects, left_out = read(root, listed)
@@ -61,13 +62,13 @@ def build_damaged(rng: np.random.Generator, case: pathlib.Path, report: Report, 
   report((name, kind))
   before = list_tree(case)
   images.PLAIN_UP_TO = values.pick(rng, (16, 256))  # with 16, small PNGs may be copied as large ones are
-  tolerated = 0.5 if rng.random() < LENIENT else dataset.TOLERATED
+  tolerated = 0.5 if rng.random() < LENIENT else TOLERATED
   make_records = prepare if rng.random() < FULL_BUILDS else dry_run
   try:
     records, rejects, left_out = make_records(name, case, tolerated)
   except judge.Fault:
     raise
-  except Exception as error:  # judge_error says which errors are good
+  except Exception as error:  # judge_error says which errors are accepted
     judge.judge_error(error, name, case / 'archives', clean.files)
     outcome = 'refused'
   else:

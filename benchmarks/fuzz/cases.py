@@ -1,4 +1,4 @@
-"""One case of the fuzz: draws an input, damages it, reads it, and judges the result."""
+"""One case of the fuzzer: draws an input, damages it, reads it, and judges the result."""
 
 import importlib
 import pathlib
@@ -11,7 +11,7 @@ from benchmarks.fuzz import values
 SHARES = {'archives': 48, 'own': 6, 'packed': 6, 'configs': 15, 'weights': 10, 'runs': 5, 'dicom': 10}  # per cent
 
 
-class Fuzz:
+class Fuzzer:
   """Draws and runs cases in `folder`. A case depends on the seed and its number alone, not on the cases before it.
 
   Args:

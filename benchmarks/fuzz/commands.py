@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fuzz import values
+from tests.support.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 TASKS = ('pneumonia', 'abnormality', 'lung', 'tuberculosis', 'bone_age', 'jaw', 'knee', 'covid', 'findings')
 FILES = (
   *(f'pretrain.py{variant}' for variant in ('', '', '', '', ':smoke', ':real', ':muscle9', ':mtpret11')),

@@ -1,9 +1,9 @@
 """Commands with unexpected values. They are parsed and checked as in `mtpret_jax.main`, and what is accepted is built
 as far as possible without data and without compiling.
 
-Good ends are a printable refusal of one line, or an accepted command whose objective, optimiser, schedule and order can
-be built and whose loss can be traced. A remedy of the form --config.FIELD=VALUE is tried: it must be accepted if one
-value was wrong, and must not lead in a circle if several were.
+Accepted outcomes are a printable refusal of one line, or a command that passes and whose objective, optimiser, schedule
+and order can be built and whose loss can be traced. A remedy of the form --config.FIELD=VALUE is tried: it must be
+accepted if one value was wrong, and must not lead in a circle if several were.
 """
 
 import contextlib

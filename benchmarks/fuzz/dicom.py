@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import PIL.Image
 import pydicom
 from pydicom import encaps, uid
 
@@ -50,7 +51,7 @@ def write(way: str) -> bytes:
     header.compress(uid.RLELossless)
   elif way in ('jpeg', 'jpeg 2000'):
     stream = io.BytesIO()
-    picture = pictures.PIL.Image.fromarray(stored)
+    picture = PIL.Image.fromarray(stored)
     picture.save(stream, 'JPEG') if way == 'jpeg' else picture.save(stream, 'JPEG2000', no_jp2=True)
     header.PixelData = encaps.encapsulate([stream.getvalue()])
     header['PixelData'].is_undefined_length = True
@@ -136,7 +137,7 @@ def run(rng: np.random.Generator, case: pathlib.Path, report: Report, whole: Map
 
 
 def judge_read(read: Callable, path: pathlib.Path) -> str:
-  """Good ends: an image that has a size, or `Unreadable` with a reason of one line."""
+  """Accepted outcomes: an image that has a size, or `Unreadable` with a reason of one line."""
   try:
     result = read(path)
   except images.Unreadable as error:

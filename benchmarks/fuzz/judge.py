@@ -1,4 +1,4 @@
-"""The good ends of preparing a damaged archive; everything else is a `Fault`."""
+"""The accepted outcomes of preparing a damaged archive; everything else is a `Fault`."""
 
 import csv
 import math
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from tfds_builders.common import archives, dataset, images
+from tfds_builders.common.records import TooManyRejects
 
 SEXES = ('F', 'M', '')
 OLDEST = 120  # years
@@ -32,7 +33,7 @@ def judge_error(error: Exception, name: str, root: pathlib.Path, files: Sequence
   demand(isinstance(error, (ValueError, OSError)), f'undeclared {type(error).__name__}: {error}'[:300])
   text = str(error)
   demand(not archives.GARBLED.search(text) and len(text) < LINE, f'not one line: {type(error).__name__} {text[:300]!r}')
-  named = isinstance(error, (archives.ArchiveMissing, dataset.TooManyRejects)) and name in text
+  named = isinstance(error, (archives.ArchiveMissing, TooManyRejects)) and name in text
   named |= str(root) in text or any(file in text for file in files)
   demand(named, f'names no file: {type(error).__name__} {text}')
 
@@ -71,7 +72,7 @@ def judge_record(image_id: str, record: Mapping[str, Any], name: str, metadata: 
   for one in record.get('objects', ()):
     box = one['box']
     demand(0 <= box.ymin < box.ymax <= 1 and 0 <= box.xmin < box.xmax <= 1, f'box {box}')
-    demand(one['class_id'] in metadata['box_classes'], f'kind {one["class_id"]!r}')
+    demand(one['class_id'] in metadata['box_classes'], f'box class {one["class_id"]!r}')
 
 
 def judge_image(raw: bytes, field: str) -> np.ndarray:

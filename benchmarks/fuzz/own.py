@@ -21,9 +21,10 @@ def make(folder: pathlib.Path) -> Run:
   root = folder / NAME
   if not root.is_dir():
     write(root)
-  _, _, classes, kinds = custom.read_schema(root)
-  clean = archive_cases.describe_clean(root, folder, archives.list_files(custom.make_archive(NAME), root),
-                                functools.partial(custom.read_archive, classes=classes, box_classes=kinds))
+  _, _, classes, box_classes = custom.read_schema(root)
+  clean = archive_cases.describe_clean(
+    root, folder, archives.list_files(custom.make_archive(NAME), root),
+    functools.partial(custom.read_archive, classes=classes, box_classes=box_classes))
 
   def run(rng, case, report):
     return archive_cases.build_damaged(rng, case, report, NAME, root, clean)

@@ -109,7 +109,7 @@ def lie(rng: np.random.Generator, path: pathlib.Path) -> None:
     raw[place + 148:place + 156] = b'%06o\0 ' % (sum(raw[place:place + 148]) + 256 + sum(raw[place + 156:place + 512]))
     if path.suffix == '.tgz':
       raw = gzip.compress(raw)
-  path.write_bytes(raw[:])
+  path.write_bytes(raw)
 
 
 def damage(rng: np.random.Generator, path: pathlib.Path) -> None:
@@ -134,7 +134,7 @@ def write(path: pathlib.Path, files: Mapping[str, bytes]) -> None:
   if path.suffix == '.zip':
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as file:
       for name, data in files.items():
-        file.writestr(zipfile.ZipInfo(name) if name else zipfile.ZipInfo('x'), data, zipfile.ZIP_DEFLATED)
+        file.writestr(zipfile.ZipInfo(name or 'x'), data, zipfile.ZIP_DEFLATED)
   else:
     with tarfile.open(path, mode(path)) as file:
       for name, data in files.items():

@@ -14,14 +14,14 @@ OUTCOMES = ('whole', 'rejects', 'refused', 'FAULT')
 
 def serve(pipe: Any, folder: str, seed: int, what: str | None) -> None:
   """The child process: receives case numbers, sends (what, kind of damage) and then (outcome, detail)."""
-  from benchmarks.fuzz.cases import Fuzz
+  from benchmarks.fuzz.cases import Fuzzer
   os.environ['TQDM_DISABLE'] = '1'
-  fuzz = Fuzz(folder, seed, what, pipe.send)
+  fuzzer = Fuzzer(folder, seed, what, pipe.send)
   pipe.send(None)
   while (number := pipe.recv()) is not None:
     limit_memory()
     try:
-      pipe.send((fuzz.run(number), ''))
+      pipe.send((fuzzer.run(number), ''))
     except Exception as error:  # every other exception is a fault; the next case still runs
       pipe.send(('FAULT', f'{type(error).__name__}: {error}'[:1000] + '\n' + traceback.format_exc()))
 

@@ -1,8 +1,8 @@
 """Workdirs of earlier runs whose small files were edited, damaged or exchanged. They are used as `init_from`,
 evaluated, and resumed. `benchmarks.damage` damages the arrays of checkpoints.
 
-Good ends are a ConfigError of one line, or the result of an undamaged run. A config.json must not be accepted if the
-checkpoint beside it was made with another one.
+Accepted outcomes are a ConfigError of one line, or the result of an undamaged run. A config.json must not be accepted
+if the checkpoint beside it was made with another one.
 """
 
 import contextlib
@@ -57,14 +57,14 @@ def write_run(workdir: pathlib.Path, config: ConfigDict) -> None:
   """Writes the files of a run, with random numbers in them."""
   import jax
 
-  from mtpret_jax.data.pipeline import INCIDENTAL, flatten
+  from mtpret_jax.data.pipeline import flatten, is_incidental
   from mtpret_jax.preflight import abstract_run
   from mtpret_jax.runtime import checkpoint
   from mtpret_jax.step import make_optimiser, shape_state
   rng = np.random.default_rng(0)
   shapes = shape_state(abstract_run.make_abstract_run(config).objective, make_optimiser(config.optimiser))
   state = jax.tree.map(lambda leaf: np.asarray(rng.random(leaf.shape), leaf.dtype), shapes)
-  mark = {field: value for field, value in flatten(config.to_dict()).items() if not field.startswith(INCIDENTAL)}
+  mark = {field: value for field, value in flatten(config.to_dict()).items() if not is_incidental(field)}
   mark |= {f'data.{name}': '1.0.0 train by patient 16 images' for name in config.data.datasets}
   places = ('checkpoints', 'best') if config.objective == 'multitask' else ('checkpoints',)
   for place in places:
@@ -211,8 +211,6 @@ def judge_end(use: Callable, case: pathlib.Path, clean: Mapping[str, Any]) -> st
 
 def start_from(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
   """Uses both runs as `init_from`."""
-  from ml_collections import ConfigDict
-
   from mtpret_jax.config import saved
   from mtpret_jax.runtime import initial_weights
   refused = []
@@ -233,8 +231,8 @@ def start_from(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
 
 
 def judge_config(config: Mapping[str, Any], clean: Mapping[str, Any], source: str) -> None:
-  from mtpret_jax.data.pipeline import INCIDENTAL, flatten
-  now, then = ({field: value for field, value in flatten(one).items() if not field.startswith(INCIDENTAL)}
+  from mtpret_jax.data.pipeline import flatten, is_incidental
+  now, then = ({field: value for field, value in flatten(one).items() if not is_incidental(field)}
                for one in (config, clean))
   judge.demand(now == then, f'{source} was read with a changed config')
   judge.demand(sorted(config['data']['datasets']) == sorted(clean['data']['datasets']), f'{source}: other datasets')
@@ -266,8 +264,6 @@ def trace_predictions(state: Any, config: ConfigDict, workdir: str, split: str) 
 
 def go_on(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
   """Reads what a resumed run reads of its own workdir."""
-  from ml_collections import ConfigDict
-
   from mtpret_jax.evaluation import test_scores, validation
   from mtpret_jax.evaluation.rounds import compute_forgetting
   from mtpret_jax.report import recipe
@@ -279,7 +275,9 @@ def go_on(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
       workdir_lock.describe_holder(case / name / 'run.lock')
     if not (case / name / 'metrics.jsonl').exists() or (case / name / 'metrics.jsonl').is_file():
       logging.drop_later_lines(case / name / 'metrics.jsonl', 2)
-    compute_forgetting(validation.read(case / name) or [{'tasks': {}}])
+    tasks = list(config.get('tasks', {}))
+    compute_forgetting([line for line in validation.read(case / name) if set(line['tasks']) == set(tasks)], tasks,
+                       config.get('order', ''))
     with checkpoint.open_checkpoints(case / name, 2) as checkpoints:
       checkpoint.read_metadata(checkpoints)
   with contextlib.redirect_stdout(io.StringIO()):

@@ -1,7 +1,7 @@
 """Damaged, foreign and hostile weights files as `init_from` of a run.
 
-Good ends are a trunk of the right shapes with finite numbers, or a ConfigError of one line. A pickle in a file must
-never run; if it does, it makes a folder, the canary.
+Accepted outcomes are a trunk of the right shapes with finite numbers, or a ConfigError of one line. A pickle in a file
+must never run; if it does, it makes a folder, the canary.
 """
 
 import io
@@ -54,7 +54,6 @@ def make(folder: pathlib.Path) -> Run:
 
 
 def run(rng: np.random.Generator, case: pathlib.Path, report: Report, whole: bytes, shapes: Any) -> str:
-
   from mtpret_jax.config.errors import ConfigError
   from mtpret_jax.runtime import initial_weights
   kind = values.pick(rng, tuple(KINDS))

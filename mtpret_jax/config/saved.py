@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError, as_line, show
 from mtpret_jax.config.rules import row, text
-from mtpret_jax.config.schema import MOCO, MULTITASK, Schema, compare
-from mtpret_jax.data.pipeline import INCIDENTAL, flatten
+from mtpret_jax.config.schema import MULTITASK, Schema, compare
+from mtpret_jax.data.pipeline import flatten, is_incidental
 
 FILE = 'config.json'
 MAX_BYTES = 10**7
@@ -28,7 +28,8 @@ NEEDED: Schema = {'data': {'datasets': dataclasses.replace(
 # Schemas of further fields that some readers need.
 ORIGIN: Schema = {'init': text(), 'init_from': text(longest=4000)}
 PLACES: Schema = {'workdir': text(longest=4000), 'data': {'dir': text(longest=4000), 'archives': text(longest=4000)}}
-OBJECTIVES: Mapping[str, Schema] = {'moco': MOCO, 'multitask': MULTITASK}
+# A tuple, because `in` compares its items: a damaged value may be a list, which `in` on a set or dict cannot hash.
+OBJECTIVES = ('moco', 'multitask')
 
 
 def read_config(workdir: str | pathlib.Path, also: Schema | None = None) -> dict[str, Any]:
@@ -50,8 +51,7 @@ def read_config(workdir: str | pathlib.Path, also: Schema | None = None) -> dict
   except (OSError, ValueError, RecursionError) as error:
     raise ConfigError(f'{path} is damaged ({as_line(error)}): {REMEDY}') from error
   config = content.get('config') if isinstance(content, dict) else None
-  # A tuple, because a damaged value may be unhashable, which `in` on a dict would not accept.
-  if not isinstance(config, dict) or config.get('objective') not in tuple(OBJECTIVES):
+  if not isinstance(config, dict) or config.get('objective') not in OBJECTIVES:
     raise ConfigError(f'{path} is damaged: it does not hold the config of a stage; {REMEDY}')
   schema = {key: MULTITASK[key] for key in ('order', 'memory')} if config['objective'] == 'multitask' else {}
   mistake = compare(config, {**NEEDED, **schema}, True, '') or compare(config, also or {}, True, '')
@@ -74,7 +74,7 @@ def check_unchanged(config: Mapping[str, Any], fingerprint: Mapping[str, Any], w
   """Raises ConfigError unless `config`, of the run in `workdir`, is what its checkpoint was saved with. `fingerprint`
   is what `pipeline.fingerprint` returned then."""
   datasets = {f'data.{name}' for name in config['data']['datasets']}
-  fields = {field: value for field, value in flatten(config).items() if not field.startswith(INCIDENTAL)}
+  fields = {field: value for field, value in flatten(config).items() if not is_incidental(field)}
   changed = [field for field in sorted({*fields, *fingerprint} - datasets, key=str)
              if fields.get(field) != fingerprint.get(field)]
   changed += sorted(datasets - fingerprint.keys())

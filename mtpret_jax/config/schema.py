@@ -15,6 +15,8 @@ Mistake = tuple[str, Any, Rule | None]  # field, value, rule
 
 SEED = 2**31 - 1
 STEPS = 10**9  # the step is an int32
+# The largest values of some fields. `validate.py` uses them as well, so that no remedy exceeds them.
+LIMITS = {'batch': 2**20, 'moco.queue': 2**24, 'moco.shuffle_groups': 65_536, 'tasks.batch': 65_536}
 SHARE = number(0.0, 1.0)
 VIEW = {
   'size': whole(8, 4096), 'crop_area': span(0.001, 1.0), 'crop_ratio': span(0.01, 100.0), 'flip': SHARE,
@@ -34,10 +36,10 @@ STAGE = {
   'save_retries': whole(0, 10), 'on_nonfinite': choice(('skip', 'stop')), 'max_skips': whole(0, STEPS),
   'optimiser': OPTIMISER}
 MOCO = STAGE | {
-  'steps': whole(1, STEPS), 'batch': whole(1, 2**20),
-  'moco': {'dim': whole(1, 65_536), 'queue': whole(1, 2**24), 'temperature': number(0.001, 1000.0, 0.2),
-           'momentum': SHARE, 'group': whole(2, 65_536), 'shuffle_groups': whole(1, 65_536),
-           'negatives': choice(('all', 'same_source'))},
+  'steps': whole(1, STEPS), 'batch': whole(1, LIMITS['batch']),
+  'moco': {'dim': whole(1, 65_536), 'queue': whole(1, LIMITS['moco.queue']),
+           'temperature': number(0.001, 1000.0, 0.2), 'momentum': SHARE, 'group': whole(2, 65_536),
+           'shuffle_groups': whole(1, LIMITS['moco.shuffle_groups']), 'negatives': choice(('all', 'same_source'))},
   'augment': VIEW | {'blur': SHARE, 'blur_sigma': span(0.0, 1000.0)},
   'data': DATA | {'size': whole(8, 4096), 'weights': text()},
   'probe': {'images': whole(2, 10**7), 'neighbours': whole(1, 10**6), 'penalty': number(1e-9, 1e9, 0.01),
@@ -49,20 +51,19 @@ MULTITASK = STAGE | {
   'data': DATA | {'fraction': number(1e-6, 1.0, 1.0)}}
 TASK = {  # plus `head`, whose fields depend on the kind of task
   'kind': choice(KINDS), 'dataset': name(), 'findings': row(text(1), 0, 1000), 'size': whole(8, 4096),
-  'batch': whole(1, 65_536), 'group': whole(2, 65_536), 'steps': whole(0, 10**7), 'objects': whole(0, 10_000),
-  'negatives': flag(), 'external': flag(), 'augment': VIEW | {'min_visibility': SHARE}}
+  'batch': whole(1, LIMITS['tasks.batch']), 'group': whole(2, 65_536), 'steps': whole(0, 10**7),
+  'objects': whole(0, 10_000), 'negatives': flag(), 'external': flag(), 'augment': VIEW | {'min_visibility': SHARE}}
 EVALUATE = {
   'run': path(1), 'state': choice(('', 'best', 'last')), 'split': choice(SPLITS), 'workdir': path(),
   'resamples': whole(2, 10**6), 'data': {'dir': path()}}
 RECIPE = {'workdir': path(1)}
 OBJECTIVES: Mapping[str, Schema] = {'moco': MOCO, 'multitask': MULTITASK, 'evaluate': EVALUATE, 'recipe': RECIPE}
-LIMITS = {'batch': 2**20, 'moco.queue': 2**24, 'moco.shuffle_groups': 65_536, 'tasks.batch': 65_536}
 
 
-def find_mistake(config: Mapping[str, Any], schema: Schema, whole: bool = True) -> Mistake | None:
+def find_mistake(config: Mapping[str, Any], schema: Schema, complete: bool = True) -> Mistake | None:
   """(field, value, rule) of the first field that is wrong, or None.
 
-  The value is None if the field is missing. A missing field is a mistake only if `whole` is set. The rule is None if
+  The value is None if the field is missing. A missing field is a mistake only if `complete` is set. The rule is None if
   the field is missing or should be a section with fields.
   """
   if 'train' in schema:
@@ -71,7 +72,7 @@ def find_mistake(config: Mapping[str, Any], schema: Schema, whole: bool = True) 
       return 'tasks', tasks, None
     schema = {**schema, 'tasks': {name: {**TASK, 'head': head_schema(task_config)}
                                   for name, task_config in tasks.items()}}
-  return compare(config, schema, whole, '')
+  return compare(config, schema, complete, '')
 
 
 def head_schema(task_config: Any) -> Schema:
@@ -80,15 +81,15 @@ def head_schema(task_config: Any) -> Schema:
   return KINDS[kind].head_schema if isinstance(kind, str) and kind in KINDS else {}
 
 
-def compare(fields: Mapping[str, Any], schema: Schema, whole: bool, prefix: str) -> Mistake | None:
+def compare(fields: Mapping[str, Any], schema: Schema, complete: bool, prefix: str) -> Mistake | None:
   """Like `find_mistake`, for the config fields under `prefix`."""
   for key, rule in schema.items():
     field, value = f'{prefix}{key}', fields.get(key)
     if value is None:
-      if whole or key in fields:
+      if complete or key in fields:
         return field, None, None
     elif isinstance(rule, Mapping):
-      mistake = compare(value, rule, whole, f'{field}.') if isinstance(value, dict) else (field, value, None)
+      mistake = compare(value, rule, complete, f'{field}.') if isinstance(value, dict) else (field, value, None)
       if mistake:
         return mistake
     elif not rule.fits(value):

@@ -18,7 +18,9 @@ from mtpret_jax.config.renamed import new_name
 from mtpret_jax.config.schema import LIMITS, OBJECTIVES, find_mistake
 from mtpret_jax.tasks import find_kind
 
-STEPS = 10**7  # the most that a run of stages 2 and 3 can have: its visits and learning rates are computed in advance
+# The most steps of a run of stages 2 and 3, fewer than `schema.STEPS`: its visits and the learning rate of every step
+# are computed in advance and kept in memory.
+MAX_VISIT_STEPS = 10**7
 MAIN_FIELDS = {'moco': 'moco', 'multitask': 'tasks', 'evaluate': 'run', 'recipe': 'stages'}  # objective -> its field
 
 
@@ -123,21 +125,24 @@ def check_multitask(config: ConfigDict, devices: int) -> None:
 
 
 def check_length(config: ConfigDict, lengths: Mapping[str, int]) -> None:
-  """Raises ConfigError if the visits of {task: steps} add up to more than STEPS."""
+  """Raises ConfigError if the visits of {task: steps} add up to more than MAX_VISIT_STEPS."""
   total = sum(lengths.values())
-  if config.rounds * total <= STEPS:
+  if config.rounds * total <= MAX_VISIT_STEPS:
     return
   longest = max(lengths, key=lambda task: lengths[task])
-  fewer = STEPS // config.rounds - total + lengths[longest]
-  remedy = {'rounds': STEPS // total} if total <= STEPS else {f'tasks.{longest}.steps': fewer} if fewer > 0 else None
-  raise ConfigError(f'{config.rounds} rounds of {total} steps exceed {STEPS}, the maximum number of steps of a run',
-                    remedy)
+  fewer = MAX_VISIT_STEPS // config.rounds - total + lengths[longest]
+  if total <= MAX_VISIT_STEPS:
+    remedy = {'rounds': MAX_VISIT_STEPS // total}
+  else:
+    remedy = {f'tasks.{longest}.steps': fewer} if fewer > 0 else {}
+  raise ConfigError(f'{config.rounds} rounds of {total} steps exceed {MAX_VISIT_STEPS}, the maximum number of steps of '
+                    f'a run', remedy)
 
 
 def batch_error(field: str, batch: int, group: int, devices: int, remedy: Mapping[str, int], most: int) -> ConfigError:
   """The error for a batch that does not divide into batch-norm groups. Where the remedy exceeds what the field may
   hold, it advises a smaller group instead."""
-  group_field = 'moco.group' if field == 'batch' else field.replace('batch', 'group')
+  group_field = 'moco.group' if field == 'batch' else f'{field.removesuffix("batch")}group'
   message = (f'{field} of {batch} cannot be cut into groups of {group} on {devices} devices: it must be a multiple of '
              f'{devices} x {group} = {devices * group}')
   if remedy[field] > most:
@@ -244,4 +249,9 @@ def round_up(value: int, multiple: int) -> int:
 
 def name_stage(name: str, error: Exception) -> ConfigError:
   """Turns the error of a stage into one of its recipe: names the stage, and adds `stages.NAME.` to its fields."""
-  return ConfigError(re.sub(r'\bconfig\.(?!json|py)(?=\w)', f'config.stages.{name}.', f'stage {name}: {error}'))
+  return ConfigError(add_stage(name, f'stage {name}: {error}'))
+
+
+def add_stage(name: str, message: str) -> str:
+  """Adds `stages.NAME.` to the fields in the flags of a message."""
+  return re.sub(r'\bconfig\.(?!json|py)(?=\w)', f'config.stages.{name}.', message)

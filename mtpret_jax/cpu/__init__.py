@@ -1,21 +1,21 @@
 """Everything that exists only because XLA's CPU backend or glibc needs it. On TPUs and GPUs nothing here is imported.
 
-`install` is the one entry; `mtpret_jax.main` also calls `malloc.restart_with_tunables` before it imports jax.
+`cli.set_up_cpu` calls `install`. Before that, and before jax is imported, `main` calls `malloc.restart_with_tunables`.
 """
 
 from collections.abc import Callable
 
 
-def install(can_share: Callable[[int], bool] | None = None) -> None:
+def install(fits: Callable[[int], bool] | None = None) -> None:
   """Replaces the plain implementations with those for CPUs (`runtime/backend.py`).
 
-  With `can_share`, the processor's cores become jax devices: the largest number of them for which
-  `can_share(number of devices)` is true. That must happen before jax starts its backends.
+  With `fits`, the processor's cores become jax devices: the largest number of them for which `fits(number of devices)`
+  is true. That must happen before jax starts its backends.
   """
   from mtpret_jax.cpu import compiler, conv, devices, malloc  # here, because they import jax
   from mtpret_jax.runtime import backend
-  if can_share is not None:
-    devices.make_devices(devices.find_most(can_share))
+  if fits is not None:
+    devices.make_devices(devices.find_most(fits))
   backend.OVERRIDES.update({
     'convolve': conv.convolve_on_devices,
     'convolution_gradients': conv.gradients_on_devices,

@@ -1,7 +1,7 @@
 """Convolutions and their gradients in the formulations that XLA's CPU backend runs fastest.
 
-By default XLA runs 3 x 3 convolutions as they are written, while Winograd's form (`winograd.py`) has 2.25 times fewer
-products. And a convolution of a small map multiplies mostly padding, at a fraction of the speed of a matrix product.
+XLA computes 3 x 3 convolutions directly; Winograd's form (`winograd.py`) needs 2.25 times fewer multiplications. A
+direct convolution of a small map multiplies mostly padding, at a fraction of the speed of a matrix product.
 
 docs/performance.md shows the speed-up of each formulation.
 
@@ -19,11 +19,12 @@ from jax.sharding import PartitionSpec as P
 
 from mtpret_jax.cpu import winograd
 
-# Rows of a map, up to which the convolution and the gradient of its images are computed tap by tap.
+# `convolve_taps` computes the convolution of maps of at most this many rows. The gradient with respect to the images
+# comes from it where the output has at most this many.
 SMALL_MAP = 4
-# Rows of the output, up to which the gradient of the kernel is computed tap by tap as well.
+# The gradient with respect to the kernel comes from it too where the output has at most this many rows.
 TINY_MAP = 2
-# Channels from which Winograd's form of the gradient of the kernel is faster.
+# With at least this many channels, Winograd's form of the gradient with respect to the kernel is faster.
 MIN_CHANNELS = 128
 
 
@@ -73,12 +74,10 @@ def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_B
                       dilation: int) -> tuple[jax.Array, jax.Array]:
   """The gradients with respect to the images and to the kernel, on one device."""
   height = gradient_BhwD.shape[1]
-  simple = dilation == 1 and stride <= 2 and all(side % stride == 0 for side in images_BHWC.shape[1:3])
-  if kernel_hwCD.shape[:2] != (3, 3) or height <= TINY_MAP or not simple:
+  if kernel_hwCD.shape[:2] != (3, 3) or height <= TINY_MAP or dilation > 1:
     return jax.vjp(lambda images, kernel: convolve(images, kernel, stride, dilation), images_BHWC, kernel_hwCD)[1](
       gradient_BhwD)
-  is_large = stride == 1 and height > SMALL_MAP
-  if is_large and winograd.suits(gradient_BhwD, kernel_hwCD.shape[2]):
+  if stride == 1 and height > SMALL_MAP and winograd.suits(gradient_BhwD, kernel_hwCD.shape[2]):
     by_images = winograd.images_gradient(gradient_BhwD, kernel_hwCD)
   else:
     way = convolve_taps if height <= SMALL_MAP else convolve_directly
@@ -91,26 +90,11 @@ def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_B
   return by_images, by_kernel
 
 
-def count_results(images_BHWC: jax.Array, stride: int) -> tuple[int, int]:
-  """Rows and columns of the output."""
-  height, width = (-(-side // stride) for side in images_BHWC.shape[1:3])
-  return height, width
-
-
-def find_padding(kernel_hwCD: jax.Array, dilation: int) -> list[tuple[int, int]]:
-  return [(dilation * (size // 2),) * 2 for size in kernel_hwCD.shape[:2]]
-
-
-def multiply(images_BHWC: jax.Array, kernel_hwCD: jax.Array, strides: tuple[int, int], padding: Any,
-             **options: Any) -> jax.Array:
-  return jax.lax.conv_general_dilated(images_BHWC, kernel_hwCD, strides, padding,
-                                      dimension_numbers=('NHWC', 'HWIO', 'NHWC'), **options)
-
-
 def convolve_directly(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
   """One convolution of XLA."""
-  return multiply(images_BHWC, kernel_hwCD, (stride, stride), find_padding(kernel_hwCD, dilation),
-                  rhs_dilation=(dilation, dilation))
+  padding = [(dilation * (size // 2),) * 2 for size in kernel_hwCD.shape[:2]]
+  return jax.lax.conv_general_dilated(images_BHWC, kernel_hwCD, (stride, stride), padding,
+                                      rhs_dilation=(dilation, dilation), dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
 def convolve_taps(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
@@ -123,7 +107,7 @@ def convolve_taps(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, d
     first, last = max(-(offset // stride), 0), min((side - 1 - offset) // stride, results - 1)
     return slice(stride * first + offset, stride * last + offset + 1, stride), (first, results - 1 - last, 0)
 
-  results = count_results(images_BHWC, stride)
+  results = tuple(-(-side // stride) for side in images_BHWC.shape[1:3])  # rows and columns of the output
   total_BhwD: Any = 0.0
   for tap in itertools.product(*map(range, kernel_hwCD.shape[:2])):
     pixels, padding = zip(*map(find_pixels, images_BHWC.shape[1:3], results, tap, kernel_hwCD.shape[:2]), strict=True)

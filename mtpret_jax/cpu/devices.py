@@ -1,8 +1,8 @@
 """Each core of the CPU as a jax device.
 
-Most operations of a training step are too short to be worth splitting over cores. Where a batch has several batch-norm
-groups, each core instead takes whole groups, as a TPU chip would. The result does not depend on the number of devices,
-except for the order in which floats are added. docs/performance.md shows the speed-up.
+For large views it is faster to give each core whole batch-norm groups, as a TPU chip would have, than to split every
+operation over the cores; for small views it is slower. The result does not depend on the number of devices, except for
+the order in which floats are added. docs/performance.md shows the speed-up.
 """
 
 import os
@@ -22,9 +22,9 @@ def make_devices(count: int) -> None:
     jax.config.update('jax_num_cpu_devices', count)
 
 
-def find_most(can_share: Callable[[int], bool]) -> int:
-  """The largest number of devices, at most one for each core, for which `can_share` is true; 1 if there is none."""
-  return next((count for count in range(min(cpu_count(), MAX_DEVICES), 1, -1) if can_share(count)), 1)
+def find_most(fits: Callable[[int], bool]) -> int:
+  """The largest number of devices, at most one for each core, for which `fits` is true; 1 if there is none."""
+  return next((count for count in range(min(cpu_count(), MAX_DEVICES), 1, -1) if fits(count)), 1)
 
 
 def has_device_per_core() -> bool:

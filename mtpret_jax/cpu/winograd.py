@@ -5,8 +5,9 @@ An output of 2 x 2 pixels depends on a tile of 4 x 4 input pixels; neighbouring 
 outputs are each transformed by a small matrix from both sides. In between, 16 matrix products replace the convolution.
 Results differ from those of a direct convolution by about 5e-7 of the largest value.
 
-Letters: B images, H rows, W columns, C input channels, D output channels. A *table* is a list of 4 x 4, 3 x 3 or 2 x 2
-arrays: the array at (i, j) holds pixel (i, j) of every tile, kernel or output.
+Letters: B images, H rows, W columns, C input channels, D output channels; h w rows and columns of tiles, H / 2 and
+W / 2. A *table* is a list of 4 x 4, 3 x 3 or 2 x 2 arrays: the array at (i, j) holds pixel (i, j) of every tile, kernel
+or output.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,6 +57,8 @@ def images_gradient(gradient_BHWD: jax.Array, kernel_33CD: jax.Array) -> jax.Arr
 
 
 def run(product: Callable, images_BHWC: jax.Array, kernel: Table) -> jax.Array:
+  """The convolution with a transformed kernel, a few images at a time: (B, H, W, output channels).
+  `product(pixels (B, h, w, input channels), kernel)` computes each of the 16 matrix products."""
   def convolve_piece(images_BHWC: jax.Array) -> jax.Array:
     return join(transform(RESULT, multiply(product, transform(TILE, cut_tiles(images_BHWC)), kernel)))
 

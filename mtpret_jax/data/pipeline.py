@@ -27,8 +27,8 @@ from mtpret_jax.data.task_schedule import JOINT, Plan
 Batch = dict[str, np.ndarray]
 Reader = Callable[[Mapping[str, Any]], Batch]  # record -> one row of a batch
 
-# Config fields that do not change what is learned. A run may resume with other values of these. They are matched as
-# prefixes, so a new field whose name begins with one of them is left out of the fingerprint as well.
+# Config fields that do not change what is learned. A run may resume with other values of these. The name of a group of
+# fields, such as 'probe', stands for all its fields.
 INCIDENTAL = ('name', 'workdir', 'sharding', 'save_every', 'log_every', 'keep', 'probe', 'evaluate_every', 'resamples',
               'data.archives', 'data.dir', 'data.phantoms', 'data.threads', 'data.workers', 'data.prefetch',
               'on_nonfinite', 'max_skips', 'save_retries')
@@ -202,7 +202,12 @@ def fingerprint(sources: Sequence[Source], config: ConfigDict) -> dict[str, Any]
                                      f'{source.about.get("archive", {}).get("sha256", "")[:12]}'.strip()
               for source in sources}
   return datasets | {field: value for field, value in flatten(config.to_dict()).items()
-                     if not field.startswith(INCIDENTAL)}
+                     if not is_incidental(field)}
+
+
+def is_incidental(field: str) -> bool:
+  """Whether a field of `flatten` is in INCIDENTAL, by itself or as a field of a group."""
+  return any(field == name or field.startswith(f'{name}.') for name in INCIDENTAL)
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import math
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -96,13 +97,12 @@ def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split
     FileNotFoundError: the dataset is not prepared; the message has the command that prepares it.
     MissingSplit: the split rule leaves the split empty.
   """
-  versions = sorted(pathlib.Path(data_dir, name, stored_size).glob('*.*.*/dataset_info.json'))
-  if not versions:
+  folder = find_newest_version(pathlib.Path(data_dir, name, stored_size))
+  if folder is None:
     raise FileNotFoundError(
       f'{name} is not prepared under {data_dir} (there is no {name}/{stored_size}/<version>/dataset_info.json): run '
       f'python -m tfds_builders.build {name} --archives <folder of downloads> --data_dir {data_dir} '
       f'--size {stored_size}')
-  folder = versions[-1].parent
   builder = tfds.builder_from_directory(folder)
   records: Records
   if split_rule == 'patient' and fraction == 1:
@@ -111,6 +111,17 @@ def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split
     positions = read_positions(folder, name, split, split_rule, fraction)
     records = Subset({part: open_split(builder, part, images_only) for part in SPLITS}, positions)
   return Source(name, split, str(builder.version), dict(builder.info.metadata or {}), records, split_rule)
+
+
+def find_newest_version(folder: pathlib.Path) -> pathlib.Path | None:
+  """The folder of the newest prepared version, such as 1.10.0; None if there is none.
+
+  TFDS prepares in a folder such as 1.0.0.incompleteABC123, which an interrupted preparation leaves behind.
+  """
+  versions = [path.parent for path in folder.glob('*.*.*/dataset_info.json')
+              if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
+  # as numbers: as text, 1.9.0 would come after 1.10.0
+  return max(versions, key=lambda path: [int(number) for number in path.name.split('.')], default=None)
 
 
 def open_split(builder: tfds.core.DatasetBuilder, split: str, images_only: bool) -> Records:

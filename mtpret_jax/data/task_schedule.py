@@ -1,9 +1,10 @@
 """The schedule of stage 2: which task at which step. It is a function of the step, so a run resumes from its step
 number alone.
 
-A visit is a number of steps on one task; a round visits every task. MUSCLE's "cyclic and reshuffled learning schedule"
-is `cyclic_reshuffled`; its ablation MUSCLE-- has neither the schedule nor cross-task memory, and is `sequential` here.
-The configurable length of a visit is our choice; in the papers, as far as we know, it is one epoch.
+A visit is a number of steps on one task. A round visits every task, except in the order `sequential`, where it is one
+visit. MUSCLE's "cyclic and reshuffled learning schedule" is `cyclic_reshuffled`; its ablation MUSCLE-- has neither the
+schedule nor cross-task memory, and is `sequential` here. The configurable length of a visit is our choice; in the
+papers, as far as we know, it is one epoch.
 """
 
 import dataclasses

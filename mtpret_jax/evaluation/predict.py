@@ -14,13 +14,12 @@ from tqdm import tqdm
 from mtpret_jax.data.records import describe_record
 from mtpret_jax.data.sources import Source, Subset
 from mtpret_jax.evaluation import metrics
+from mtpret_jax.evaluation.metrics.scoring import to_objects
 from mtpret_jax.objectives.multitask import make_predict
 from mtpret_jax.runtime import watchdog
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, place_batch, replicated
 from mtpret_jax.step import TrainState
 from mtpret_jax.tasks import dataset, find_kind
-
-LOWER_IS_BETTER = ('MAE', 'RMSE')
 
 Predict = Callable[[Mapping, Mapping, Mapping], tuple[Mapping, Mapping]]
 Predictor = tuple[Source, Predict]  # the records of a split, and the compiled model
@@ -122,14 +121,11 @@ def collect_examples(config: ConfigDict, name: str, split: str, state: TrainStat
 def stack(values: list, ragged: bool) -> np.ndarray:
   """One column: an array with one row per image, or an object array where rows differ in length."""
   if ragged:
-    column = np.empty(len(values), object)
-    for index, value in enumerate(values):  # assigning the list at once would fail where all lengths are equal
-      column[index] = value
-    return column
+    return to_objects(values)
   return np.stack(values) if isinstance(values[0], np.ndarray) else np.array(values)
 
 
 def find_headline(result: Mapping[str, Any]) -> tuple[str, float | None, int]:
   """(name, value, sign) of the score that decides between models; sign is -1 where lower is better."""
   name = result['headline']
-  return name, result['scores'][name]['value'], -1 if name.split()[0] in LOWER_IS_BETTER else 1
+  return name, result['scores'][name]['value'], result['sign']

@@ -4,20 +4,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def compute_forgetting(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-  """Forgetting and backward transfer of each task, from the lines of `validation.jsonl`, one per round.
+def compute_forgetting(lines: Sequence[Mapping[str, Any]], tasks: Sequence[str],
+                       order: str) -> dict[str, dict[str, float | None]]:
+  """Forgetting and backward transfer of each task.
 
-  After Lopez-Paz and Ranzato 2017, who compare with the score right after a task's only visit; here every round visits
-  every task. The scores are negated where lower is better, so more forgetting is always worse and more transfer better.
+  Follows Lopez-Paz and Ranzato 2017, who compare with the score right after a task's only visit. In the order
+  `sequential`, this is the first score that counts: before it the head of the task is untrained. In the other orders
+  every round visits every task, and all rounds count. Scores are negated where lower is better, so more forgetting is
+  always worse and more transfer better.
+
+  Args:
+    lines: the lines of `validation.jsonl`, one per round.
+    tasks: the tasks in the order of the config, which is the order of the visits if `order` is `sequential`.
+    order: the config's order of the visits.
 
   Returns:
     {task: {'forgetting': the best earlier score minus the last, 'transfer': the last score minus the first}}; None
-    with a single round or an undefined score.
+    if fewer than two rounds count or one of their scores is undefined, and in the order `sequential` unless there is a
+    line for each task: only then is it known after which visit a line was written.
   """
-  measured = {}
-  for name in lines[0]['tasks']:
-    scores = [score['sign'] * score['value'] for line in lines if (score := line['tasks'][name])['value'] is not None]
-    defined = len(scores) == len(lines) > 1
+  measured: dict[str, dict[str, float | None]] = {}
+  for index, name in enumerate(tasks):
+    counted = lines
+    if order == 'sequential':
+      counted = lines[index:] if len(lines) == len(tasks) else []
+    scores = [score['sign'] * score['value'] for line in counted
+              if (score := line['tasks'][name])['value'] is not None]
+    defined = len(scores) == len(counted) > 1
     measured[name] = {'forgetting': max(scores[:-1]) - scores[-1] if defined else None,
                       'transfer': scores[-1] - scores[0] if defined else None}
   return measured

@@ -20,6 +20,7 @@ from mtpret_jax.config.validate import check_choice, check_workdir
 from mtpret_jax.data.sources import SPLITS
 from mtpret_jax.evaluation import metrics, predict, validation
 from mtpret_jax.runtime import checkpoint, distributed
+from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.logging import list_versions
 from mtpret_jax.runtime.prepare_data import PHANTOMS
 from mtpret_jax.step import TrainState
@@ -95,7 +96,7 @@ def read_trained_config(run: str) -> ConfigDict:
     if config['objective'] != 'multitask':
       raise ConfigError(f'its objective is {config["objective"]!r}, and only multitask runs (stages 2 and 3) have '
                         f'tasks to score')
-    mistake = find_mistake(config, MULTITASK, whole=False)
+    mistake = find_mistake(config, MULTITASK, complete=False)
     if mistake:
       raise ConfigError(f'{saved.FILE} is damaged: {mistake[0]} is {show(mistake[1])}; {saved.REMEDY}')
     try:
@@ -116,11 +117,12 @@ def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, sp
              'versions': list_versions(), 'config': config.to_dict()}
 
   def write() -> None:
-    metrics.write_scores(workdir / FILE, results)
+    workdir.mkdir(parents=True, exist_ok=True)
     for name, (rows, _) in scored.items():
       task_config, (source, _) = config.tasks[name], predictors[name, split]
       metrics.write_predictions(predictions_path(workdir, name), find_kind(task_config.kind).metrics,
                                 dataset.describe_task(source.about, task_config), rows)
+    write_json(workdir / FILE, results)  # last: `is_finished` takes this file as proof that the predictions are written
   distributed.run_on_first(write)
   examples = {name: predict.collect_examples(config, name, split, state, predictors[name, split], EXAMPLES)
               for name in config.tasks}

@@ -2,6 +2,7 @@
 
     moco.py       stage 1: MD-MoCo
     multitask.py  stages 2 and 3: one trunk, a head per task, cross-task memory
+    modules.py    what both share: Flax modules as pure functions
 
 `step.py` differentiates the loss, applies the optimiser and compiles both into one step per task.
 """

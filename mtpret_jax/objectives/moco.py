@@ -30,6 +30,7 @@ from mtpret_jax.data.shuffle_bn import unshuffle_keys
 from mtpret_jax.models.heads import Projector
 from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Trunk
+from mtpret_jax.objectives.modules import split_graphs, split_weights, take_stats
 from mtpret_jax.runtime.sharding import replicate
 
 PARTS = ('trunk', 'projector')  # of an encoder
@@ -61,20 +62,14 @@ def make_encoder(config: ConfigDict) -> tuple[Callable[[jax.Array], tuple[Params
     trunk = ResNet(config.trunk, rngs=rngs)
     return {'trunk': trunk, 'projector': Projector(trunk.channels, config.moco.dim, rngs=rngs)}
 
-  # The static half of each module, from shapes alone. Query and key encoder share it.
-  graphs = {name: nnx.split(module)[0] for name, module in nnx.eval_shape(lambda: build(jax.random.key(0))).items()}
-
-  def init_encoder(rng: jax.Array) -> tuple[Params, dict]:
-    modules = build(rng)
-    return ({name: nnx.to_pure_dict(nnx.state(module, nnx.Param)) for name, module in modules.items()},
-            {name: nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)) for name, module in modules.items()})
+  graphs = split_graphs(build)  # query and key encoder share them
 
   def embed(params: Params, stats: dict, images: jax.Array, groups: int) -> tuple[jax.Array, dict]:
     modules: dict[str, Any] = {name: nnx.merge(graphs[name], params[name], stats[name]) for name in PARTS}
     z_BD = modules['projector'](modules['trunk'](images, groups=groups))
-    return z_BD, {name: nnx.to_pure_dict(nnx.state(modules[name], nnx.BatchStat)) for name in PARTS}
+    return z_BD, {name: take_stats(modules[name]) for name in PARTS}
 
-  return init_encoder, embed
+  return lambda rng: split_weights(build(rng)), embed
 
 
 def init(config: ConfigDict, init_encoder: Callable, rng: jax.Array,
@@ -111,7 +106,7 @@ def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, ca
   key_images = views.make_view(batch['key'], rng_key, config.augment, config.dtype)
   # ShuffleBN: keys pass through the encoder in shuffled order, then return to the order of their queries.
   key_BD, key_stats = embed(key_params, carry['key_stats'], key_images, groups)
-  key_BD, source_B = gather_keys(jax.lax.stop_gradient(key_BD), batch['source'], moco)
+  key_BD, source_B = gather_keys(key_BD, batch['source'], moco)
 
   query_images = views.make_view(batch['query'], rng_query, config.augment, config.dtype)
   query_BD, stats = embed(params, carry['stats'], query_images, groups)
@@ -134,7 +129,8 @@ def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, ca
 
 
 def update_key_encoder(key_params: Params, query_params: Params, momentum: float) -> Params:
-  """Moving average of the query encoder. Running statistics are not averaged: each encoder has its own."""
+  """Moving average of the query encoder. No gradient passes, so keys do not train the query encoder. Running statistics
+  are not averaged: each encoder has its own."""
   return jax.tree.map(lambda key, query: momentum * key + (1 - momentum) * jax.lax.stop_gradient(query),
                       key_params, query_params)
 

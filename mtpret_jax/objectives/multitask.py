@@ -25,12 +25,12 @@ from mtpret_jax.augment import labelled
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Trunk
+from mtpret_jax.objectives.modules import Graphs, split_graphs, split_weights, take_stats
 from mtpret_jax.tasks.task import TaskModel
 
 TRUNK, SHARED = 'trunk', 'all'  # a part of the params; the key of shared running statistics
 
 Tasks = Mapping[str, TaskModel]
-Graphs = Mapping[str, nnx.GraphDef]  # the static half of the trunk and of each head
 
 
 def make_multitask(config: ConfigDict, tasks: Tasks, begins: np.ndarray) -> Objective:
@@ -64,18 +64,10 @@ def build_modules(config: ConfigDict, tasks: Tasks, rng: jax.Array) -> dict[str,
   return {TRUNK: trunk} | {name: task.make_head(trunk, rngs) for name, task in tasks.items()}
 
 
-def split_graphs(build: Callable[[jax.Array], dict[str, Any]]) -> Graphs:
-  """The static half of each module, from shapes alone."""
-  return {name: nnx.split(module)[0] for name, module in nnx.eval_shape(lambda: build(jax.random.key(0))).items()}
-
-
 def init(config: ConfigDict, tasks: Tasks, build: Callable, rng: jax.Array,
          trunk: Trunk | None = None) -> tuple[Params, Carry]:
   """Params of the trunk and of all heads, and a carry with running statistics and the anchor, if there is memory."""
-  # Plain dicts of arrays: checkpoints and shardings then know nothing of Flax.
-  parts = {name: [nnx.to_pure_dict(part) for part in nnx.split(module, nnx.Param, nnx.BatchStat)[1:]]
-           for name, module in build(rng).items()}
-  params, stats = ({name: part[index] for name, part in parts.items()} for index in (0, 1))
+  params, stats = split_weights(build(rng))
   if trunk is not None:
     params[TRUNK], stats[TRUNK] = trunk
   # Each task (or all together, see `list_owners`) starts from the same statistics, such as those of stage 1.
@@ -147,11 +139,6 @@ def compute_task_loss(config: ConfigDict, name: str, task: TaskModel, graphs: Gr
   new_stats = {TRUNK: stats[TRUNK] | {owner: take_stats(trunk)}, name: take_stats(head)}
   # Losses are (sum, count) because labels may be missing. A batch without any label has a loss of zero, not NaN.
   return total / jnp.maximum(count, 1), stats | new_stats
-
-
-def take_stats(module: nnx.Module) -> dict[str, Any]:
-  """The running statistics of a module, as updated by its call."""
-  return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 
 def move_anchor(anchor: dict[str, Any], trunk: dict[str, Any], moves: jax.Array) -> dict[str, Any]:

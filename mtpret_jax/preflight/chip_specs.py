@@ -67,7 +67,8 @@ CHIPS = {
   # (3.1e14, 9.9e14 and 9.9e14 FLOP/s; 80, 80 and 141 GB; 300, 450 and 450 GB/s of NVLink). More digits come from
   # OpenXLA's files above: the bandwidth of all three, and the FLOP/s of H100 and H200, 132 multiprocessors x 4 units x
   # 512 multiply-adds at 1.8295 GHz. A100's 312 TFLOPS: https://glennklockwood.com/garden/processors/A100, which quotes
-  # NVIDIA's "A100 datasheet" (nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf). We did not see NVIDIA's own pages.
+  # NVIDIA's "A100 datasheet" (nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf). None of these figures was
+  # checked against NVIDIA's own pages.
   'a100': Chip(312e12, 80e9, 2039e9, 300e9, A100),
   'h100': Chip(989e12, 80e9, 3352e9, 450e9, H100),
   'h200': Chip(989e12, 141e9, 4800e9, 450e9, H200),

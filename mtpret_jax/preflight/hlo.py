@@ -229,8 +229,8 @@ def list_collectives(text: str) -> list[tuple[str, float]]:
   """[(operation, bytes)] of the collectives between devices: for an all-gather the bytes of its result on each device,
   for the others the bytes of their operands.
 
-  The text may contain copies of the same collective, which count once. Collectives that share a channel, as in the
-  fusions of all-reduce and slice on TPUs, are told apart by their size.
+  The text may contain copies of the same collective, which count once. On TPUs, fusions of an all-reduce and a slice
+  share a channel; their sizes distinguish them.
   """
   found: dict[tuple[str, float], tuple[str, float]] = {}
   for body in read_program(text).values():

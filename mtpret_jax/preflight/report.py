@@ -14,10 +14,12 @@ import jax
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.config.validate import check_config
+from mtpret_jax.config.validate import add_stage, check_config, name_stage
+from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.preflight import hlo
 from mtpret_jax.preflight.abstract_run import lower_step, make_abstract_run
 from mtpret_jax.preflight.topology import Pod, find_pod
+from mtpret_jax.runtime.logging import batch_size
 from mtpret_jax.runtime.sharding import make_mesh
 
 OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'  # in the compiler's message
@@ -64,15 +66,22 @@ def run(config: ConfigDict, pod_name: str) -> None:
   if config.objective == 'evaluate':
     raise ConfigError('preflight compiles training steps, and an evaluation has none: give the config of a stage or of '
                       'a recipe, such as --config=configs/pretrain.py')
-  stages = config.stages if config.objective == 'recipe' else {config.get('name', 'run'): config}
+  is_recipe = config.objective == 'recipe'
+  stages = config.stages if is_recipe else {config.get('name', 'run'): config}
   pod, misfits = find_pod(pod_name), []
   for name, stage in stages.items():
-    check_config(stage, devices=len(pod.devices), processes=pod.processes)
-    for task in make_abstract_run(stage).batches:
+    try:
+      check_config(stage, devices=len(pod.devices), processes=pod.processes)
+      tasks = make_abstract_run(stage).batches
+    except ConfigError as error:
+      if is_recipe:
+        raise name_stage(name, error) from error
+      raise
+    for task in tasks:
       try:
         report_step(stage, name, task, pod)
-      except DoesNotFit as error:
-        misfits.append(str(error))
+      except DoesNotFit as error:  # names its stage
+        misfits.append(add_stage(name, str(error)) if is_recipe else str(error))
   if misfits:
     raise DoesNotFit('\n'.join(misfits))
 
@@ -128,18 +137,11 @@ def find_batch_configs(config: ConfigDict) -> dict[str, ConfigDict]:
   return {'moco': config} if config.objective == 'moco' else dict(config.tasks.items())
 
 
-def batch_size(config: ConfigDict, task: str) -> int:
-  """Images in a step; a joint step has those of all tasks."""
-  configs = find_batch_configs(config)
-  return configs[task].batch if task in configs else sum(task_config.batch for task_config in configs.values())
-
-
 def group_size(config: ConfigDict, task: str) -> int:
   """Images in a batch-norm group; for a joint step, the sum over tasks."""
   if config.objective == 'moco':
     return config.moco.group
-  return config.tasks[task].group if task in config.tasks else sum(
-    task_config.group for task_config in config.tasks.values())
+  return sum(task_config.group for name, task_config in config.tasks.items() if task in (name, JOINT))
 
 
 def double_batch(config: ConfigDict) -> ConfigDict:

@@ -1,6 +1,5 @@
 """The report of stage 1: probe scores as a table and in `results.json`, and two pictures."""
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from mtpret_jax.evaluation import probe
 from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.report.tables import align
 from mtpret_jax.runtime import distributed
-from mtpret_jax.runtime.atomic_io import write_atomically
+from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.initial_weights import read_initial_weights
 from mtpret_jax.runtime.logging import list_versions
 from mtpret_jax.runtime.prepare_data import PHANTOMS
@@ -39,8 +38,9 @@ def report(state: TrainState, initial: Any, config: ConfigDict) -> None:
   features = {title: probe.embed_datasets(embed, trunk, datasets, title) for title, trunk in trunks.items()}
   rows = probe.score_features(datasets, features['initial'], features['pretrained'], config)
   workdir = pathlib.Path(config.workdir)
-  paths = [write_results(workdir, rows, config), draw_views(workdir, datasets, config),
-           draw_neighbours(workdir, datasets, features['pretrained']), workdir / 'checkpoints', workdir / 'tensorboard']
+  pictures = [draw_views(workdir, datasets, config), draw_neighbours(workdir, datasets, features['pretrained'])]
+  # The results come last, because `test_scores.is_finished` takes them as proof that the report is complete.
+  paths = [write_results(workdir, rows, config), *pictures, workdir / 'checkpoints', workdir / 'tensorboard']
   print(describe_scores(rows, config))
   print('See ' + ', '.join(map(str, paths)))
 
@@ -96,11 +96,8 @@ def count_digits(row: Mapping[str, Any]) -> int:
 
 def write_results(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> pathlib.Path:
   """`results.json`: the probe scores, with the config and the versions that gave them."""
-  results = {'data': config.data.archives or PHANTOMS, 'probe': rows, 'versions': list_versions(),
-             'config': config.to_dict()}
-  path = pathlib.Path(workdir, 'results.json')
-  write_atomically(path, json.dumps(results, indent=2, default=list) + '\n')
-  return path
+  return write_json(workdir / 'results.json', {
+    'data': config.data.archives or PHANTOMS, 'probe': rows, 'versions': list_versions(), 'config': config.to_dict()})
 
 
 def draw_views(workdir: pathlib.Path, datasets: probe.Datasets, config: ConfigDict, samples: int = 8) -> pathlib.Path:

@@ -6,9 +6,9 @@ import pathlib
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.evaluation import metrics
 from mtpret_jax.evaluation.test_scores import FILE
 from mtpret_jax.report.tables import align, format_interval, format_score
+from mtpret_jax.runtime.atomic_io import write_json
 
 
 def finish(config: ConfigDict) -> None:
@@ -33,6 +33,6 @@ def finish(config: ConfigDict) -> None:
       raise ConfigError(f'{path} is damaged: delete it and run the same command, which scores stage {name} again'
                         ) from error
   workdir = pathlib.Path(config.workdir)
-  metrics.write_scores(workdir / FILE, collected)
+  write_json(workdir / FILE, collected)
   print('\n'.join(['Scores on the test splits', *align(table)]))
   print(f'See {workdir}')

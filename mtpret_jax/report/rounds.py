@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from mtpret_jax.evaluation import metrics, validation
+from mtpret_jax.evaluation import validation
 from mtpret_jax.evaluation.rounds import compute_forgetting
 from mtpret_jax.report.tables import align, format_score
+from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.prepare_data import PHANTOMS
 
 log = logging.getLogger(__name__)
@@ -25,14 +26,16 @@ def report_rounds(config: ConfigDict) -> None:
   if not lines:
     log.warning('%s has no scores of any round: nothing to report', workdir / validation.FILE)
     return
-  forgetting, data = compute_forgetting(lines), config.data.archives or PHANTOMS
-  metrics.write_scores(workdir / 'rounds.json', {'data': data, 'split': 'validation', 'rounds': lines,
+  forgetting, data = compute_forgetting(lines, list(config.tasks), config.order), config.data.archives or PHANTOMS
+  picture = draw_rounds(lines, workdir)
+  # The file comes last, because `test_scores.is_finished` takes it as proof that the report is complete.
+  results = write_json(workdir / 'rounds.json', {'data': data, 'split': 'validation', 'rounds': lines,
                                                  'tasks': forgetting})
-  print(describe_rounds(lines, forgetting, data))
-  print(f'See {draw_rounds(lines, workdir)}, {workdir / "rounds.json"}, {workdir / "checkpoints"}')
+  print(describe_rounds(lines, forgetting, data, config.order))
+  print(f'See {picture}, {results}, {workdir / "checkpoints"}')
 
 
-def describe_rounds(lines: Sequence[Line], forgetting: Mapping[str, Mapping], data: str) -> str:
+def describe_rounds(lines: Sequence[Line], forgetting: Mapping[str, Mapping], data: str, order: str) -> str:
   """A row for each task: its scores, forgetting and backward transfer."""
   table = [('task', 'score', *(f'step {line["step"]}' for line in lines), 'forgetting', 'backward transfer')]
   for name, changes in forgetting.items():
@@ -42,7 +45,8 @@ def describe_rounds(lines: Sequence[Line], forgetting: Mapping[str, Mapping], da
   return '\n'.join([
     f'Validation scores after each round. Data: {data}.', *align(table),
     'Forgetting: best earlier score minus the last; higher is worse. Backward transfer: last score minus the first; '
-    'higher is better.'])
+    'higher is better.',
+    *(['Both count the scores of a task from its own visit on.'] if order == 'sequential' else [])])
 
 
 def draw_rounds(lines: Sequence[Line], workdir: pathlib.Path) -> pathlib.Path:

@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +20,18 @@ def write_atomically(path: str | pathlib.Path, text: str) -> None:
     os.fsync(file.fileno())
   os.replace(part, path)
   fsync_folder(path.parent)
+
+
+def write_json(path: str | pathlib.Path, results: Mapping[str, Any]) -> pathlib.Path:
+  """Writes results as JSON, creates the folder if needed, and returns the path.
+
+  Raises:
+    ValueError: a number is NaN or infinite, which JSON does not have.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  write_atomically(path, json.dumps(results, indent=2, allow_nan=False) + '\n')
+  return path
 
 
 def fsync_folder(folder: str | pathlib.Path) -> None:

@@ -27,6 +27,7 @@ FAILED = 1  # exit code of a process that cannot continue
 HEARTBEAT_MARGIN = 30
 POLL = 10  # s
 GRACE = 3  # s for the others to notice, before the first process exits and takes the coordination service with it
+FILE_DELAY = 3  # s after which a network file system shows a new file on every host
 EXIT_BARRIER = 10  # s that processes wait for each other before they exit together
 COUNTER = itertools.count()  # makes the keys of the store unique: all processes exchange values in the same order
 
@@ -138,6 +139,7 @@ def check_shared_folder(folder: str, field: str) -> None:
   """Raises ConfigError if the processes see different folders under this path; `field` is its config field."""
   if not is_multiprocess():
     return
+
   def make_marker() -> str:
     descriptor, path = tempfile.mkstemp(dir=folder, prefix='.shared-')
     os.close(descriptor)
@@ -146,7 +148,7 @@ def check_shared_folder(folder: str, field: str) -> None:
   marker = run_on_first(make_marker)
 
   def find_marker() -> None:
-    deadline = time.monotonic() + GRACE  # network file systems may show a new file late
+    deadline = time.monotonic() + FILE_DELAY
     while not os.path.exists(marker):
       if time.monotonic() > deadline:
         raise ConfigError(f'{field}={folder!r} is not the same folder as on the first process: put it on storage that '

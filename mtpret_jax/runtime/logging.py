@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from mtpret_jax.config import saved
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically
 
@@ -29,7 +30,7 @@ LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-da
 def save_config(workdir: str | pathlib.Path, config: ConfigDict) -> None:
   """Writes `config.json`: the config, with its fields in order, and the versions of the libraries."""
   text = json.dumps({'config': config.to_dict(), 'versions': list_versions()}, indent=2)
-  write_atomically(pathlib.Path(workdir, 'config.json'), f'{text}\n')
+  write_atomically(pathlib.Path(workdir, saved.FILE), f'{text}\n')
 
 
 def list_versions() -> dict[str, str]:
@@ -124,9 +125,9 @@ def open_log(workdir: str | pathlib.Path, start: int, steps: int,
 
 def drop_later_lines(path: pathlib.Path, start: int) -> None:
   """Keeps the lines of the first `start` steps."""
-  lines = read_json_lines(path)
-  if lines or path.exists():
-    write_atomically(path, ''.join(json.dumps(line) + '\n' for line in lines if line['step'] <= start))
+  if path.exists():
+    lines = [line for line in read_json_lines(path) if line['step'] <= start]
+    write_atomically(path, ''.join(json.dumps(line) + '\n' for line in lines))
 
 
 def batch_size(config: ConfigDict, task: str) -> int:

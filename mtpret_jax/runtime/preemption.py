@@ -11,7 +11,6 @@ SIGTERM and agrees on a step with all processes (`jax.experimental.multihost_uti
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -127,4 +126,5 @@ def signal_name(number: int) -> str:
 
 
 def print_line(message: str) -> None:
-  print(f'mtpret_jax: {message}', file=sys.stderr, flush=True)
+  # Not `print`: it raises RuntimeError if the signal interrupts another write to sys.stderr.
+  os.write(2, f'mtpret_jax: {message}\n'.encode())

@@ -12,7 +12,7 @@ from mtpret_jax.data.sources import MissingSplit, open_source
 from mtpret_jax.runtime import distributed
 from mtpret_jax.tasks import KINDS
 from tfds_builders import build, leakage
-from tfds_builders.common import dataset
+from tfds_builders.common.records import TooManyRejects
 from tfds_builders.custom import custom
 
 PHANTOMS = 'phantom radiographs (computed images, not of patients)'
@@ -20,7 +20,7 @@ PHANTOMS = 'phantom radiographs (computed images, not of patients)'
 log = logging.getLogger(__name__)
 
 # Errors that the user can correct: the command line prints them as one line, without a traceback.
-USER_ERRORS = (ConfigError, MissingSplit, build.ArchiveChanged, dataset.TooManyRejects, custom.InvalidDataset)
+USER_ERRORS = (ConfigError, MissingSplit, build.ArchiveChanged, TooManyRejects, custom.InvalidDataset)
 
 
 def choose_datasets(config: ConfigDict) -> None:

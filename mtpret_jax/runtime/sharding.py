@@ -41,8 +41,8 @@ MIN_SIZE = 2 ** 14  # elements of an array; gathering a smaller one would cost m
 def fsdp_shardings(shapes: Any, mesh: Mesh) -> Any:
   """The sharding of each array of a state with these `shapes`, a tree like the state.
 
-  Weights, momentum and key encoder are split along their longest side that the number of devices divides (ZeRO-3,
-  Rajbhandari et al. 2020); everything else is replicated."""
+  Weights, the optimiser's state, key encoder and anchor are split along their longest side that the number of devices
+  divides (ZeRO-3, Rajbhandari et al. 2020); everything else is replicated."""
   def place(path: tuple, array: jax.ShapeDtypeStruct) -> NamedSharding:
     parts = {getattr(key, 'name', getattr(key, 'key', None)) for key in path}
     sides = [side if side % mesh.size == 0 else 0 for side in array.shape]

@@ -10,7 +10,10 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.tasks import find_kind
 
 SHARED = pathlib.Path('/dev/shm')  # where workers put their batches on Linux; containers often have 64 MB there
-BATCHES = 4  # per worker, at most: one being copied, one waiting, one held by a thread, one that is next
+# Per worker, at most. Grain's worker has copied one batch there and waits until its queue, which holds another, has
+# space. In the run, a thread has read a third from that queue and waits until its own buffer, which holds a fourth, has
+# space.
+BATCHES = 4
 
 
 def check_shared_memory(config: ConfigDict, processes: int = 1) -> None:

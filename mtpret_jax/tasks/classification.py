@@ -7,7 +7,7 @@ choice.
 Letters: B images, N rows of a table, T findings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.data.records import name_record
 from mtpret_jax.evaluation.metrics import classification
-from mtpret_jax.evaluation.metrics.scoring import Metrics
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
 
 with epy.lazy_imports():
@@ -43,8 +42,7 @@ def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
 
 def list_columns(about: About, task_config: ConfigDict) -> list[int]:
   """The places of the findings that the task asks for; no findings in the config means all."""
-  names = task_config.get('findings') or about['findings']
-  return [about['findings'].index(name) for name in names]
+  return [about['findings'].index(name) for name in select_findings(about, task_config)['findings']]
 
 
 def select_findings(about: About, task_config: ConfigDict) -> About:
@@ -58,7 +56,7 @@ def select_findings(about: About, task_config: ConfigDict) -> About:
 
 
 def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
-  findings = len(select_findings(about, task_config)['findings'])
+  findings = len(list_columns(about, task_config))
   return {'present': ((findings,), np.float32), 'label_mask': ((findings,), np.bool_)}
 
 
@@ -110,22 +108,6 @@ def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> 
           'label_mask': batch['label_mask'][index]}
 
 
-def name_columns(about: About) -> list[str]:
-  return [f'{title}: {name}' for title in ('probability', 'present') for name in about['findings']]
-
-
-def write_lines(about: About, rows: Mapping[str, np.ndarray]) -> list[list[list]]:
-  """One line per image; a finding that is not known is an empty cell."""
-  present_NT = np.where(rows['label_mask'], rows['present'].astype(int).astype(object), '')
-  return [[[*score, *present]] for score, present in zip(rows['score'].tolist(), present_NT.tolist(), strict=True)]
-
-
-def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
-  cells_NC = np.array([line for line, in images], object).reshape(len(images), len(name_columns(about)))
-  score_NT, present_NT = np.hsplit(np.where(cells_NC != '', cells_NC, 0).astype(float), 2)
-  return {'score': score_NT, 'present': present_NT, 'label_mask': (np.hsplit(cells_NC, 2)[1] != '').astype(bool)}
-
-
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
   """The three likeliest findings with their probabilities and the truth: present, absent or unknown."""
   order = np.argsort(-prediction['score'], kind='stable')[:3]
@@ -142,10 +124,6 @@ CLASSIFICATION = TaskKind(
   find_defect=find_defect,
   make_model=make_model,
   make_row=make_row,
-  metrics=Metrics(
-    task='classification', columns=classification.COLUMNS, predicted=classification.PREDICTED,
-    find_headline=classification.find_headline, prepare=classification.prepare,
-    make_scorer=classification.make_scorer, name_columns=name_columns, write_lines=write_lines,
-    read_lines=read_lines),
+  metrics=classification.METRICS,
   draw=draw,
   select=select_findings)

@@ -8,7 +8,7 @@ background.
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.rules import levels, number, row, sample, span, whole
 from mtpret_jax.data.records import name_record
 from mtpret_jax.evaluation.metrics import detection
-from mtpret_jax.evaluation.metrics.scoring import Metrics
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows
 
 with epy.lazy_imports():
@@ -139,46 +138,6 @@ def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> 
           'truth_class_id': batch['class_id'][index][real], 'sizes': np.array(batch['image'].shape[1:3])}
 
 
-def name_columns(about: About) -> list[str]:
-  return ['rows', 'columns', 'box', 'class', 'score', 'y0', 'x0', 'y1', 'x1']
-
-
-def write_lines(about: About, rows: Mapping[str, np.ndarray]) -> list[list[list]]:
-  """One line per box; an image without boxes gets one line with empty cells. Empty slots (class -1) are not written."""
-  names = about['box_classes']
-  fields = (rows[name] for name in ('sizes', 'boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id'))
-  images = []
-  for size, boxes, classes, scores, truth_boxes, truth_classes in zip(*fields, strict=True):
-    lines: list[list] = [['predicted', names[class_id], float(score), *map(float, box)]
-                         for box, class_id, score in zip(boxes, classes, scores, strict=True) if class_id >= 0]
-    lines += [['true', names[class_id], '', *map(float, box)]
-              for box, class_id in zip(truth_boxes, truth_classes, strict=True) if class_id >= 0]
-    images.append([[*map(int, size), *line] for line in lines or [[''] * 7]])
-  return images
-
-
-def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
-  rows = {'sizes': np.array([[int(side) for side in lines[0][:2]] for lines in images]).reshape(-1, 2)}
-  for box, prefix in (('predicted', ''), ('true', 'truth_')):
-    chosen = [[line[3:] for line in lines if line[2] == box] for lines in images]
-    rows[f'{prefix}boxes'] = to_objects(np.array([line[2:] for line in lines], float).reshape(-1, 4)
-                                        for lines in chosen)
-    rows[f'{prefix}class_id'] = to_objects(np.array([about['box_classes'].index(line[0]) for line in lines], int)
-                                           for lines in chosen)
-    if box == 'predicted':
-      rows['score'] = to_objects(np.array([line[1] for line in lines], float) for lines in chosen)
-  return rows
-
-
-def to_objects(arrays: Iterable[np.ndarray]) -> np.ndarray:
-  """(N,) object array, also where all arrays have the same shape."""
-  listed = list(arrays)
-  objects = np.empty(len(listed), object)
-  for index, array in enumerate(listed):
-    objects[index] = array
-  return objects
-
-
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
   """True boxes solid, the five most certain predicted boxes dashed with class and score."""
   from matplotlib.patches import Rectangle  # slow to import, and only pictures need it
@@ -201,11 +160,7 @@ DETECTION = TaskKind(
   find_defect=find_defect,
   make_model=make_model,
   make_row=make_row,
-  metrics=Metrics(
-    task='detection', columns=detection.COLUMNS, predicted=detection.PREDICTED,
-    find_headline=detection.find_headline, prepare=detection.prepare, make_scorer=detection.make_scorer,
-    name_columns=name_columns, write_lines=write_lines, read_lines=read_lines,
-    ragged=('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id')),
+  metrics=detection.METRICS,
   draw=draw,
   head_schema={
     'width': whole(1, 8192), 'roi_hidden': whole(1, 65_536), 'anchor_sizes': levels(),

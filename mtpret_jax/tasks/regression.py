@@ -3,7 +3,7 @@
 Letters: B images, N rows of a table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.data.records import name_record
 from mtpret_jax.evaluation.metrics import regression
-from mtpret_jax.evaluation.metrics.scoring import Metrics
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
 
 with epy.lazy_imports():
@@ -45,12 +44,12 @@ def find_defect(about: About, task_config: ConfigDict, record: Mapping) -> str:
 
 
 def fit_head(task_config: ConfigDict, source: Any) -> ConfigDict:
-  """`mean` and standard `deviation` of the training values, in their unit. Without records they are 0 and 1, which is
-  enough to know the shapes."""
+  """`mean` and standard `deviation` of the training values, in their unit. The deviation is 1 if all values are equal,
+  because z-scores divide by it. Without records they are 0 and 1, which is enough to know the shapes."""
   if source is None:
     return ConfigDict({'mean': 0.0, 'deviation': 1.0})
   values = np.concatenate([source.records[index]['value'] for index in range(len(source))])
-  return ConfigDict({'mean': float(values.mean()), 'deviation': float(values.std())})
+  return ConfigDict({'mean': float(values.mean()), 'deviation': float(values.std()) if np.ptp(values) else 1.0})
 
 
 def make_model(about: About, config: ConfigDict | None) -> TaskModel:
@@ -77,19 +76,6 @@ def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> 
   return {'predicted': predictions['value'][index], 'value': batch['value'][index]}
 
 
-def name_columns(about: About) -> list[str]:
-  return [f'{title}{regression.write_unit(about)}' for title in ('predicted', 'true')]
-
-
-def write_lines(about: About, rows: Mapping[str, np.ndarray]) -> list[list[list]]:
-  return [[line] for line in np.hstack([rows['predicted'], rows['value']]).tolist()]
-
-
-def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
-  numbers_N2 = np.array([line for line, in images], float).reshape(len(images), 2)
-  return {'predicted': numbers_N2[:, :1], 'value': numbers_N2[:, 1:]}
-
-
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
   axes.set_xlabel(f'predicted {prediction["value"][0]:.1f}\ntrue {labels["value"][0]:.1f}', fontsize=7)
 
@@ -102,9 +88,6 @@ REGRESSION = TaskKind(
   find_defect=find_defect,
   make_model=make_model,
   make_row=make_row,
-  metrics=Metrics(
-    task='regression', columns=regression.COLUMNS, predicted=regression.PREDICTED,
-    find_headline=regression.find_headline, prepare=regression.prepare, make_scorer=regression.make_scorer,
-    name_columns=name_columns, write_lines=write_lines, read_lines=read_lines),
+  metrics=regression.METRICS,
   draw=draw,
   fit_head=fit_head)

@@ -4,7 +4,7 @@ Letters: B images, N rows of a table, H W rows and columns of the image, T class
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.rules import choice, number, row, whole
 from mtpret_jax.data.records import UNANNOTATED, decode_grey, decode_mask, name_record
 from mtpret_jax.evaluation.metrics import segmentation
-from mtpret_jax.evaluation.metrics.scoring import Metrics
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
 
 with epy.lazy_imports():
@@ -110,19 +109,6 @@ def count_pixels(mask_HW: np.ndarray, predicted_HW: np.ndarray, classes: int) ->
   return np.bincount(pairs, minlength=classes ** 2).reshape(classes, classes)
 
 
-def name_columns(about: About) -> list[str]:
-  return [f'pixels of {true} as {predicted}' for true in about['mask'] for predicted in about['mask']]
-
-
-def write_lines(about: About, rows: Mapping[str, np.ndarray]) -> list[list[list]]:
-  return [[line] for line in rows['confusion'].reshape(len(rows['confusion']), -1).tolist()]
-
-
-def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
-  classes = len(about['mask'])
-  return {'confusion': np.array([line for line, in images], float).astype(int).reshape(len(images), classes, classes)}
-
-
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
   """The outline of each true class (solid) and of each predicted class (dashed)."""
   grid = np.arange(0.5, labels['mask'].shape[0]) / labels['mask'].shape[0]
@@ -142,10 +128,7 @@ SEGMENTATION = TaskKind(
   find_defect=find_defect,
   make_model=make_model,
   make_row=make_row,
-  metrics=Metrics(
-    task='segmentation', columns=segmentation.COLUMNS, predicted=segmentation.PREDICTED,
-    find_headline=segmentation.find_headline, prepare=segmentation.prepare, make_scorer=segmentation.make_scorer,
-    name_columns=name_columns, write_lines=write_lines, read_lines=read_lines),
+  metrics=segmentation.METRICS,
   draw=draw,
   head_schema={'output_stride': choice((8, 16, 32)), 'width': whole(1, 8192),
                'dilations': row(whole(1, 1000), 1, 16), 'dice': number(0.0, 1000.0)},

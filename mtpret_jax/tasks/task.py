@@ -1,8 +1,11 @@
 """`TaskKind`: everything that the rest of the code needs to know about one kind of task.
 
-Each kind of task has a file in this package, with everything from reading its label to drawing its prediction. The
-parts that read and score records are NumPy only: worker processes import them, and importing JAX there would cost each
-worker seconds and hundreds of megabytes. So the files import JAX lazily, when `make_model` first uses it.
+Each kind of task has a file in this package, with everything from reading its label to drawing its prediction, except
+that the scores and tables of the built-in kinds are in `evaluation/metrics/`. A new kind may have everything in its one
+file, as `tests/support/toy_kind.py` does.
+
+The parts that read and score records are NumPy only: worker processes import them, and importing JAX there would cost
+each worker seconds and hundreds of megabytes. So the files import JAX lazily, when `make_model` first uses it.
 """
 
 import dataclasses
@@ -73,7 +76,7 @@ class TaskKind:
     find_defect: (about, task_config, record) -> why the task cannot learn from the record; '' if it can.
     make_model: (about, head config) -> `TaskModel`.
     make_row: (about, batch, predictions, index) -> the columns of `metrics` for image `index` of a batch.
-    metrics: how rows are scored and written to a table.
+    metrics: how rows are scored and written to a table, and whether a higher or a lower headline score is better.
     draw: (axes, about, labels, prediction) -> None: draws one image's labels and prediction over it. Both are dicts
       of one image's fields; the axes show the image with x and y from 0 to 1.
     head_schema: the fields of `task_config.head`.

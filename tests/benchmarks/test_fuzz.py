@@ -1,4 +1,4 @@
-"""Damaged and hostile archives: a short run of the fuzz, and cases that longer runs have found."""
+"""Damaged and hostile archives: a short run of the fuzzer, and cases that longer runs have found."""
 
 import csv
 import errno
@@ -17,7 +17,8 @@ from benchmarks.fuzz import __main__ as fuzz
 from tests.support import dicoms
 from tests.support.archives import edit, read_all, read_rejects, write_clinic, write_nih
 from tfds_builders import build, unpack
-from tfds_builders.common import archives, boxes, dataset, dicom, images, nlm_tuberculosis
+from tfds_builders.common import archives, boxes, dicom, images, nlm_tuberculosis
+from tfds_builders.common.records import TooManyRejects
 
 GREY = np.arange(300 * 40, dtype=np.uint8).reshape(300, 40)  # large enough that its bytes may be copied
 TABLE = 'Data_Entry_2017_v2020.csv'
@@ -69,6 +70,7 @@ def test_a_name_that_is_not_text_is_a_reject(name, tmp_path):
   assert len(read_all(path)) == 29
   (image_id, reason), = read_rejects(path)
   assert reason.startswith('text with control characters') and image_id.isprintable()
+  assert ',train/NORMAL/IM-' in (path / 'rejects.csv').read_text()
 
 
 def test_a_table_that_is_a_folder_is_named(tmp_path):
@@ -83,7 +85,7 @@ def test_a_split_without_a_readable_image_is_an_error(tmp_path):
   root = write_nih(tmp_path, images=8)
   for path in (root / 'images_001/images').iterdir():
     path.write_bytes(b'?')
-  with pytest.raises(dataset.TooManyRejects, match='can be read'):
+  with pytest.raises(TooManyRejects, match='can be read'):
     prepare(tmp_path, tolerated=1)
 
 
@@ -204,11 +206,12 @@ def test_a_flipped_bit_in_the_pixels_of_a_png_makes_it_unreadable(tmp_path):
   np.testing.assert_array_equal(images.read(tmp_path / 'b.png'), images.read(tmp_path / 'a.png'))
 
 
-@pytest.mark.parametrize('chunk', [b'AbCd?', b'IDAT' + zlib.compress(bytes(99))])
-def test_bytes_that_opencv_and_pillow_read_differently_are_not_copied(chunk, tmp_path):
+@pytest.mark.parametrize('chunk, readable', [
+  (b'AbCd?', ['before the pixels', 'behind them']), (b'IDAT' + zlib.compress(bytes(99)), ['behind them'])])
+def test_bytes_that_opencv_and_pillow_read_differently_are_not_copied(chunk, readable, tmp_path):
   raw = save(tmp_path / 'a.png', GREY).read_bytes()
-  packed = struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
-  for place in (33, len(raw) - 12):
+  packed, compared = struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk)), []
+  for name, place in (('before the pixels', 33), ('behind them', len(raw) - 12)):
     (tmp_path / 'a.png').write_bytes(raw[:place] + packed + raw[place:])
     try:
       stored, _ = images.read_stored(tmp_path / 'a.png')
@@ -216,6 +219,8 @@ def test_bytes_that_opencv_and_pillow_read_differently_are_not_copied(chunk, tmp
       continue
     shown = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(shown, images.read(tmp_path / 'a.png'))
+    compared.append(name)
+  assert compared == readable
 
 
 def test_formats_that_pillow_hands_to_other_programs_are_not_read(tmp_path):

@@ -42,3 +42,11 @@ def make_samples(growth=0.0, files=0, minutes=60):
 @pytest.mark.parametrize('growth, files, held', [(0.0, 0, 3), (0.7, 0, 3), (1.5, 0, 2), (0.0, 4, 2), (5.0, 4, 1)])
 def test_a_soak_tells_growth_from_what_a_save_holds(growth, files, held):
   assert soak.judge(make_samples(growth, files)) == held
+
+
+@pytest.mark.parametrize('growth, code', [(0.0, 0), (1.5, 1)])
+def test_the_command_that_judges_an_earlier_soak_fails_if_a_rule_does(growth, code, tmp_path):
+  np.savetxt(tmp_path / 'samples.csv', make_samples(growth), delimiter=',')
+  done = subprocess.run([sys.executable, '-m', 'benchmarks.soak', f'--again={tmp_path}/samples.csv'],
+                        capture_output=True, text=True)
+  assert done.returncode == code and done.stdout.endswith(f'soak: {3 - code} of 3\n'), done.stdout + done.stderr

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 from configs import continual, mtpret, tasks
 from mtpret_jax import stages
 from mtpret_jax.config import saved
+from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.pipeline import flatten
 from mtpret_jax.runtime import logging
 
@@ -43,3 +44,10 @@ def test_another_order_of_the_tasks_is_another_run(config):
   fields['tasks'] = dict(sorted(fields['tasks'].items()))
   assert ConfigDict(fields) == ConfigDict(config.to_dict())
   assert flatten(fields) != flatten(config.to_dict())
+
+
+def test_a_config_that_differs_from_its_checkpoint_is_refused_except_in_incidental_fields():
+  fields = {'data': {'datasets': ['mura']}, 'keep_momentum': 0.5, 'keep': 2, 'probe': {'images': 8}}
+  saved.check_unchanged(fields, {'data.datasets': ['mura'], 'data.mura': '1.0.0', 'keep_momentum': 0.5}, 'run')
+  with pytest.raises(ConfigError, match="differ in 'keep_momentum'"):
+    saved.check_unchanged(fields, {'data.datasets': ['mura'], 'data.mura': '1.0.0'}, 'run')

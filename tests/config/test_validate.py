@@ -48,6 +48,14 @@ def test_a_batch_that_groups_and_devices_do_not_divide_gets_one_that_fits():
   assert 'batch of 40' in message and '4 x 16 = 64' in message and '--config.batch=64' in message
 
 
+def test_the_group_of_a_task_whose_name_contains_batch_is_named_in_full():
+  config = finetune.get_config('smoke,lung')
+  config.tasks = {'batchy': config.tasks.lung}
+  config.tasks.batchy.batch = config.tasks.batchy.group + 1
+  with pytest.raises(ConfigError, match=r'\.tasks\.batchy\.batch=\d+ or change --config\.tasks\.batchy\.group$'):
+    check_config(config, devices=1, processes=1)
+
+
 def test_keys_that_stay_with_their_queries_are_refused():
   assert 'give the positive away' in refuse(**{'moco.shuffle_groups': 1})
 

@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from configs import continual, evaluate, finetune, mtpret, pretrain
 from mtpret_jax.cpu import compiler
 from mtpret_jax.cpu.devices import find_most
-from mtpret_jax.stages import can_share
+from mtpret_jax.stages import can_use_devices
 
 
 def count_devices(config: ConfigDict) -> int:
-  return find_most(functools.partial(can_share, config))
+  return find_most(functools.partial(can_use_devices, config))
 
 
 @pytest.fixture

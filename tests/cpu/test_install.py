@@ -69,4 +69,4 @@ def test_install_replaces_every_operation_that_has_a_formulation_for_cpus(monkey
   assert backend.find('convolve', sum) is conv.convolve_on_devices
   assert backend.find('convolution_gradients', sum) is conv.gradients_on_devices
   assert 'xla_cpu_scheduler_type' in step.choose_options(device)
-  assert jax.device_count() == 8  # only `can_share` makes devices
+  assert jax.device_count() == 8  # only `fits` makes devices

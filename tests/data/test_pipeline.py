@@ -116,6 +116,14 @@ def test_the_fingerprint_changes_with_everything_that_changes_the_order(sources)
   assert pipeline.fingerprint(sources, forwards) != pipeline.fingerprint(sources[::-1], backwards)
 
 
+def test_a_field_whose_name_only_begins_like_an_incidental_one_is_in_the_fingerprint(sources):
+  config = make_config()
+  config.keep, config.probe = 2, ConfigDict(dict(images=8))
+  assert pipeline.fingerprint(sources, config) == pipeline.fingerprint(sources, make_config())
+  config.keep_momentum = 0.5
+  assert pipeline.fingerprint(sources, config).get('keep_momentum') == 0.5
+
+
 def test_the_fingerprint_survives_json(sources):
   config = make_config()
   config.head = ConfigDict(dict(dilations=(1, 2), anchor_sizes=((8,), (16, 24))))

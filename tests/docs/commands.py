@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tests.support.paths import ROOT
 
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
-BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r'^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```', re.MULTILINE | re.DOTALL)
 
 
 class Treatment(NamedTuple):
@@ -28,7 +28,6 @@ PROGRAMS = {
   'python -m tfds_builders.build nih_chest_xray vinbigdata_cxr': Treatment('skip', 'needs Apache Beam'),
   'python -m tfds_builders': Treatment('run'),
   'python -m benchmarks': Treatment('flags'),
-  'python -m docs.make_configs': Treatment('skip', 'tests/docs/test_configs_page.py compares what it writes'),
   'python -m pytest': Treatment('skip', 'this is the test suite'),
   'python -m tests.reference': Treatment('skip', 'needs PyTorch'),
   'python3 -m venv': Treatment('skip', 'sets up an environment'),
@@ -57,15 +56,20 @@ resnet.LAYERS['resnet18'] = (resnet.BasicBlock, (1, 0, 0, 0))
 
 
 def find_treatment(command):
-  """The row of the longest matching program, or None."""
+  """The treatment in the row of a command, or None."""
+  return PROGRAMS.get(find_program(command))
+
+
+def find_program(command):
+  """The longest program that the command starts with, or None."""
   rows = [program for program in PROGRAMS if command == program or command.startswith((f'{program} ', f'{program}.'))]
-  return PROGRAMS[max(rows, key=len)] if rows else None
+  return max(rows, key=len, default=None)
 
 
 def list_commands():
   """[(page, command)] of all ```sh blocks: one command each, without comments, prompts and environment variables."""
-  return [(page.name, command) for page in PAGES for language, text in BLOCK.findall(page.read_text())
-          if language == 'sh' for command in split_commands(text)]
+  return [(page.name, command) for page in PAGES for block in BLOCK.finditer(page.read_text())
+          if block['language'] == 'sh' for command in split_commands(block['text'])]
 
 
 def split_commands(text):
@@ -81,7 +85,7 @@ def list_snippets():
   """{page: its ```python blocks, joined}."""
   found = {}
   for page in PAGES:
-    blocks = [text for language, text in BLOCK.findall(page.read_text()) if language == 'python']
+    blocks = [block['text'] for block in BLOCK.finditer(page.read_text()) if block['language'] == 'python']
     if blocks:
       found[str(page.relative_to(ROOT))] = '\n'.join(blocks)
   return found

@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mtpret_jax.config.validate import check_config
-from tests.docs.commands import PROGRAMS, SNIPPETS, find_treatment, list_commands, list_snippets
+from tests.docs.commands import PROGRAMS, SNIPPETS, find_program, find_treatment, list_commands, list_snippets
 from tests.support.paths import ROOT
 from tfds_builders import phantoms
 
@@ -31,6 +31,10 @@ def list_with(mode):
 def test_every_command_has_a_row():
   assert [(page, command) for page, command in list_commands() if not find_treatment(command)] == []
   assert set(list_snippets()) == set(SNIPPETS)
+
+
+def test_every_row_has_a_command():
+  assert set(PROGRAMS) - set(map(find_program, COMMANDS)) == set()
 
 
 def test_every_row_that_is_not_tried_says_why():

@@ -5,6 +5,7 @@ import pytest
 from mtpret_jax.evaluation.rounds import compute_forgetting
 
 DOWN = -1  # lower is better
+UNDEFINED = {'forgetting': None, 'transfer': None}
 
 
 def make_lines(**tasks):
@@ -17,11 +18,22 @@ def make_lines(**tasks):
 
 def test_forgetting_compares_with_the_best_round_and_transfer_with_the_first():
   measured = compute_forgetting(make_lines(
-    auc=(1, [0.5, 0.875, 0.75]), months=(DOWN, [20.0, 8.0, 11.0]), rising=(1, [0.25, 0.5, 0.75])))
+    auc=(1, [0.5, 0.875, 0.75]), months=(DOWN, [20.0, 8.0, 11.0]), rising=(1, [0.25, 0.5, 0.75])),
+    ['auc', 'months', 'rising'], 'cyclic')
   assert measured == {'auc': {'forgetting': 0.125, 'transfer': 0.25}, 'months': {'forgetting': 3.0, 'transfer': 9.0},
                       'rising': {'forgetting': -0.25, 'transfer': 0.5}}
 
 
 @pytest.mark.parametrize('values', [[0.5], [0.5, None, 0.7]])
 def test_one_round_or_an_undefined_score_leaves_forgetting_undefined(values):
-  assert compute_forgetting(make_lines(auc=(1, values))) == {'auc': {'forgetting': None, 'transfer': None}}
+  assert compute_forgetting(make_lines(auc=(1, values)), ['auc'], 'cyclic') == {'auc': UNDEFINED}
+
+
+def test_with_one_visit_per_task_its_scores_count_from_that_visit_on():
+  """Before its visit, the head of a task is untrained."""
+  tasks = ['first', 'second', 'third']
+  lines = make_lines(first=(1, [0.875, 0.75, 0.5]), second=(DOWN, [50.0, 8.0, 11.0]), third=(1, [None, 0.25, 0.75]))
+  assert compute_forgetting(lines, tasks, 'sequential') == {
+    'first': {'forgetting': 0.375, 'transfer': -0.375}, 'second': {'forgetting': 3.0, 'transfer': -3.0},
+    'third': UNDEFINED}
+  assert compute_forgetting(lines[:2], tasks, 'sequential') == dict.fromkeys(tasks, UNDEFINED), 'a line is missing'

@@ -114,6 +114,17 @@ def test_an_evaluation_gives_the_scores_of_the_run(finished, tmp_path):
   assert (tmp_path / 'predictions_bone_age.csv').read_text() == (workdir / 'predictions_bone_age.csv').read_text()
 
 
+def test_no_scores_are_written_unless_the_predictions_are(finished, tmp_path, monkeypatch):
+  def fail(*args):
+    raise OSError('no space left')
+  monkeypatch.setattr(metrics, 'write_predictions', fail)
+  config = get_evaluation()
+  config.update(run=str(finished[0]), workdir=str(tmp_path), resamples=2)
+  with pytest.raises(OSError, match='no space left'):
+    test_scores.evaluate_run(config)
+  assert not (tmp_path / 'scores.json').exists(), 'a run with this file counts as finished'
+
+
 def test_a_finished_run_is_known_as_one_whatever_the_evaluation_asks_for(finished, tmp_path, caplog):
   workdir, *_ = finished
   config = get_evaluation()

@@ -5,6 +5,7 @@ import importlib.util
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import continual, evaluate, tasks
 from configs.pretrain import get_config
@@ -146,6 +147,32 @@ def test_a_batch_that_the_pod_cannot_split_is_refused_before_anything_is_compile
   pretrain.batch = 36
   with pytest.raises(ConfigError, match='batch of 36 cannot be cut into groups of 4 on 8 devices'):
     run(pretrain, 'here:8')
+
+
+@pytest.fixture
+def recipe(pretrain):
+  return ConfigDict(dict(objective='recipe', stages={'pretrain': pretrain}))
+
+
+def test_the_advice_for_a_recipe_names_flags_of_its_stage(recipe, monkeypatch):
+  fake_cost(monkeypatch, memory=1.025e8)
+  with pytest.raises(DoesNotFit) as error:
+    run(recipe, 'here:8')
+  assert 'a smaller --config.stages.pretrain.batch,' in str(error.value)
+  assert str(error.value).endswith('--config.stages.pretrain.dtype=bfloat16 or --config.stages.pretrain.sharding=fsdp')
+  assert str(error.value).startswith("pretrain, step 'moco', does not fit")
+  recipe.stages.pretrain.batch = 36
+  with pytest.raises(ConfigError, match='^stage pretrain: batch of 36 .* try --config.stages.pretrain.batch='):
+    run(recipe, 'here:8')
+
+
+def test_an_error_in_the_labels_of_a_recipe_names_the_stage(recipe, monkeypatch):
+  def refuse(config):
+    raise ConfigError('its labels are not known', {'data.dir': 'data'})
+  fake_cost(monkeypatch, memory=1e9)
+  monkeypatch.setattr(report, 'make_abstract_run', refuse)
+  with pytest.raises(ConfigError, match='^stage pretrain: its labels .* --config.stages.pretrain.data.dir=data$'):
+    run(recipe, 'here:8')
 
 
 def test_an_evaluation_has_no_steps_to_compile():

@@ -1,8 +1,11 @@
 """The printed probe scores of stage 1."""
 
+import types
+
 import pytest
 from ml_collections import ConfigDict
 
+from mtpret_jax.report import pretrain
 from mtpret_jax.report.pretrain import describe_change, describe_scores
 
 
@@ -48,3 +51,23 @@ def test_scores_on_few_images_come_with_a_warning():
   few = make_row() | {'dataset': 'hands', 'validation': 7}
   assert 'hands has only 7 validation images, so its scores mean little.' in describe_scores(
     [make_row(), few], make_config('patient')).splitlines()
+
+
+@pytest.mark.parametrize('draws', ['draw_views', 'draw_neighbours'])
+def test_results_are_written_after_the_pictures(draws, tmp_path, monkeypatch):
+  """The other steps of the report do nothing here."""
+  def fail(*args):
+    raise OSError('no space left')
+  trunk = {'trunk': 0.0}
+  monkeypatch.setattr(pretrain, 'make_moco', lambda config: types.SimpleNamespace(
+    init=lambda rng, initial: (trunk, {'stats': trunk})))
+  for name in ('read_datasets', 'make_embedder', 'embed_datasets', 'score_features'):
+    monkeypatch.setattr(pretrain.probe, name, lambda *args: [])
+  for name in ('draw_views', 'draw_neighbours'):
+    monkeypatch.setattr(pretrain, name, fail if name == draws else lambda *args: tmp_path)
+  state = types.SimpleNamespace(params=trunk, carry={'stats': trunk})
+  config = make_config('patient')
+  config.update(seed=0, workdir=str(tmp_path))
+  with pytest.raises(OSError, match='no space left'):
+    pretrain.report(state, None, config)
+  assert not (tmp_path / 'results.json').exists(), 'a run with this file counts as finished'

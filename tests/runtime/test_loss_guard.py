@@ -23,7 +23,7 @@ def compute_loss(task, params, carry, batch, step, rng):
   return loss, ({'seen': carry['seen'] + batch['image'].sum()}, {'loss': loss})
 
 
-OBJECTIVE = Objective(init, compute_loss, {'hand': ('trunk',), 'chest': ('trunk',)})
+OBJECTIVE = Objective(init, compute_loss, {'hand': ('trunk',)})
 
 
 def make_config(**fields):
@@ -38,10 +38,9 @@ def take():
   optimiser = make_optimiser(ConfigDict(dict(kind='sgd', momentum=0.9, weight_decay=0.1)))
 
   def take(config, factors):
-    objective = OBJECTIVE
-    state = init_state(objective, optimiser, mesh, 0)
+    state = init_state(OBJECTIVE, optimiser, mesh, 0)
     guard = loss_guard.make_guard(config)
-    step = compile_step(objective, optimiser, lambda step: jnp.float32(0.01), 'hand', mesh, 0, guard)
+    step = compile_step(OBJECTIVE, optimiser, lambda step: jnp.float32(0.01), 'hand', mesh, 0, guard)
     images = np.random.default_rng(0).normal(size=(len(factors), 16, 3)).astype(np.float32)
     states, told = [jax.device_get(state)], []
     for image, factor in zip(images, factors, strict=True):
@@ -73,7 +72,7 @@ def test_without_skipping_the_state_is_what_it_was_without_the_guard(take):
 
 def check_steps(tmp_path, rows, **fields):
   check_step = loss_guard.make_step_check(make_config(**fields), tmp_path, lambda step: [('mura', f'image {step}')],
-                               lambda: 'The last good checkpoint is step 4 in checkpoints/4.')
+                                          lambda: 'The last good checkpoint is step 4 in checkpoints/4.')
   return [check_step(step, 'hand', {'gradient': 1.0} | row) for step, row in enumerate(rows)]
 
 

@@ -1,8 +1,10 @@
 """A signal stops a run where nothing is lost; a second run in the same workdir is refused."""
 
 import fcntl
+import io
 import json
 import signal
+import sys
 
 import pytest
 
@@ -23,7 +25,7 @@ def test_a_signal_stops_at_once_where_there_is_nothing_to_save(listening, number
     signal.raise_signal(number)
 
 
-def test_a_signal_waits_for_the_loop_while_steps_are_taken(listening, capsys):
+def test_a_signal_waits_for_the_loop_while_steps_are_taken(listening, capfd):
   with preemption.defer_signals():
     assert not preemption.should_stop(7)
     signal.raise_signal(signal.SIGTERM)
@@ -31,8 +33,26 @@ def test_a_signal_waits_for_the_loop_while_steps_are_taken(listening, capsys):
     with pytest.raises(preemption.Stopped), preemption.interruptible():
       pytest.fail('an evaluation was started')
     assert preemption.SignalState.deferred
-  assert capsys.readouterr().err.count('\n') == 1
+  assert capfd.readouterr().err.count('\n') == 1
   assert preemption.describe_stop(8, 20) == 'stopped by SIGTERM at step 8 of 20, which is saved'
+
+
+class SignalledStream(io.RawIOBase):
+  """A signal arrives during each write."""
+
+  def writable(self):
+    return True
+
+  def write(self, data):
+    signal.raise_signal(signal.SIGTERM)
+    return len(data)
+
+
+def test_a_signal_during_a_write_to_stderr_is_announced(listening, monkeypatch, capfd):
+  monkeypatch.setattr(sys, 'stderr', io.TextIOWrapper(io.BufferedWriter(SignalledStream())))
+  with preemption.defer_signals():
+    print('of the progress bar', file=sys.stderr, flush=True)
+  assert 'SIGTERM: finishing and saving the current step' in capfd.readouterr().err
 
 
 def test_a_signal_stops_an_evaluation_at_once_and_the_loop_defers_again(listening):

@@ -13,9 +13,10 @@ from mtpret_jax.objectives import Objective
 from mtpret_jax.runtime.sharding import gather_state, make_mesh, place_batch
 from mtpret_jax.step import compile_step, init_state, make_optimiser, place_state
 from tests.support import small_runs
+from tests.support.changed import change
 from tests.support.compare_runs import compare_runs
 from tests.support.interrupted import stop_at
-from tests.support.smooth_runs import pool_mean
+from tests.support.smooth_runs import average_windows
 
 SIDES = (64, 512, 96)  # of two layers: 64 x 512 and 512 x 96
 
@@ -81,12 +82,11 @@ def test_a_cut_run_that_is_stopped_on_the_way_ends_as_a_whole_one(
     stage, prepared, one_block, quick_compilation, tmp_path, monkeypatch):
   """But for the order in which floats are added. Its last checkpoint is read by a run that does not cut."""
   monkeypatch.setattr(jax.nn, 'relu', jax.nn.softplus)  # why: see tests/support/smooth_runs.py
-  monkeypatch.setattr(resnet, 'pool_max', pool_mean)
+  monkeypatch.setattr(resnet, 'pool_max', average_windows)
   config = small_runs.get_config(stage)
   config.data.dir = str(prepared)
   stages.train_stage(config, tmp_path / 'whole')
-  cut = config.copy_and_resolve_references()
-  cut.sharding = 'fsdp'
+  cut = change(config, sharding='fsdp')
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
     stop_at(patch, 6)
     stages.train_stage(cut, tmp_path / 'cut')

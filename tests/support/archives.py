@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 
-from tests.conftest import PHANTOMS
+from tests.support.small_runs import PHANTOMS
 from tfds_builders import phantoms
 
 SPLITS = ('train', 'validation', 'test')

@@ -14,12 +14,12 @@ from mtpret_jax.models import resnet
 from tests.support import small_runs
 
 
-def pool_mean(images_BHWC: jax.Array) -> jax.Array:
+def average_windows(images_BHWC: jax.Array) -> jax.Array:
   """The mean over windows of 3 x 3 pixels with stride 2."""
   return jax.lax.reduce_window(images_BHWC, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 2, 2, 1),
                                ((0, 0), (1, 1), (1, 1), (0, 0))) / 9
 
 
 if __name__ == '__main__':
-  jax.nn.relu, resnet.pool_max = jax.nn.softplus, pool_mean
+  jax.nn.relu, resnet.pool_max = jax.nn.softplus, average_windows
   small_runs.main()

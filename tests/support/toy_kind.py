@@ -50,5 +50,5 @@ COUNT = TaskKind(
     prepare=lambda about, rows: rows, make_scorer=make_scorer,
     name_columns=lambda about: ['predicted boxes', 'boxes'],
     write_lines=lambda about, rows: [[line] for line in np.hstack([rows['predicted'], rows['count']]).tolist()],
-    read_lines=read_lines),
+    read_lines=read_lines, sign=-1),
   draw=lambda axes, about, labels, prediction: axes.set_xlabel(f'{prediction["count"][0]:.1f} of {labels["count"][0]}'))

@@ -25,7 +25,7 @@ def make_record(**fields):
 
 
 def configure(kind, size=SIZE, objects=3):
-  return ConfigDict(dict(kind=kind, size=size, objects=objects, findings=()))
+  return ConfigDict(dict(kind=kind, dataset='atlas', size=size, objects=objects, findings=()))
 
 
 def read(kind, **fields):
@@ -128,6 +128,8 @@ def test_records_of_the_builders_are_read(prepared, task, name):
   rows = [read_row(source.about, config, source.records[i]) for i in range(len(source))]
   batch = {field: np.stack([row[field] for row in rows]) for field in rows[0]}
   assert batch['image'].shape == (len(source), 48, 48, 1) and batch['image'].std() > 10
+  if task == 'classification':
+    assert batch['label_mask'].any() and set(np.unique(batch['present'])) == {0, 1}
   if task == 'segmentation':
     assert {-1, 0, 1} >= set(np.unique(batch['mask'])) >= {0, 1}
   if task == 'detection':
@@ -191,13 +193,23 @@ def test_no_class_of_a_mask_wraps_around(classes, dtype):
 
 
 def test_an_image_without_a_known_finding_among_those_asked_for_is_left_out():
-  about = ABOUT | {'findings': ['nodule', 'mass']}
   task_config = configure('classification')
   task_config.findings = ('mass',)
   labelled = [make_record(present=np.float32([1, 0]), label_mask=np.array(mask))
               for mask in ([True, False], [True, True])]
-  kept, left_out = keep_usable(task_config, Source('atlas', 'train', '1.0.0', about, labelled))
+  kept, left_out = keep_usable(task_config, Source('atlas', 'train', '1.0.0', ABOUT, labelled))
   assert len(kept) == 1 and left_out == {'no known finding': 1}
+
+
+def test_a_misspelt_finding_is_answered_with_those_that_the_dataset_has():
+  task_config = configure('classification')
+  task_config.findings = ('mas',)
+  record = make_record(present=np.float32([1, 0]), label_mask=np.ones(2, bool))
+  message = "atlas has no finding 'mas': choose one of nodule, mass"
+  with pytest.raises(ValueError, match=message):
+    keep_usable(task_config, Source('atlas', 'train', '1.0.0', ABOUT, [record]))
+  with pytest.raises(ValueError, match=message):
+    read_row(ABOUT, task_config, record)
 
 
 def test_an_image_with_two_exclusive_findings_is_left_out():

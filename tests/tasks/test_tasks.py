@@ -1,5 +1,5 @@
 """The tasks: what is unknown, not annotated or padding is in no loss; losses are those of scikit-learn's formulas.
-Detection has test_detection.py, where this and more is compared with torchvision."""
+Detection has tests/models/detection/test_faster_rcnn.py, where this and more is compared with torchvision."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from sklearn.metrics import f1_score, log_loss
 
 from configs import common
+from mtpret_jax.data.sources import Source
 from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.tasks import find_kind
 from tests.reference import draw
@@ -147,6 +148,12 @@ def test_the_dice_loss_of_a_class_that_is_absent_and_not_predicted_is_nothing():
   assert total < 1e-3
 
 
-def test_a_wrong_name_is_answered_with_the_names():
-  with pytest.raises(ValueError, match="unknown kind of task 'segm': choose one of classification, detection"):
-    find_kind('segm')
+@pytest.mark.parametrize('value', [120.0, 100.1])  # the mean of many 100.1 in float32 is not quite 100.1
+def test_training_values_that_are_all_equal_give_a_finite_loss(value):
+  records = [{'value': np.float32([value])}] * 1001
+  kind = find_kind('regression')
+  config = kind.fit_head(ConfigDict(), Source('atlas', 'train', '1.0.0', ABOUT, records))
+  batch = make_batch() | {'value': np.full((BATCH, 1), value, np.float32)}
+  total, count = kind.make_model(ABOUT, config).loss({'z_score': np.float32([[0.5]] * BATCH)}, batch)
+  assert config.deviation == 1 and config.mean == pytest.approx(value, rel=1e-6)
+  np.testing.assert_allclose(total / count, 0.125, rtol=1e-3)

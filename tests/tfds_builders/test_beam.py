@@ -7,7 +7,8 @@ from tensorflow_datasets.core.utils import shard_utils
 
 from tests.support.archives import read_all, read_rejects, write_nih
 from tfds_builders import build
-from tfds_builders.common import dataset, index
+from tfds_builders.common import index
+from tfds_builders.common.records import TooManyRejects
 
 HERE = ['--runner=FnApiRunner']  # Beam's own Python runner; DirectRunner would look for a faster one on the network
 SEVERAL = [*HERE, '--direct_running_mode=multi_processing', '--direct_num_workers=2']
@@ -72,7 +73,7 @@ def test_too_much_bad_input_fails_and_leaves_nothing(beam, tmp_path):
   root = write_nih(tmp_path)
   for path in sorted((root / 'images_001/images').iterdir())[:3]:
     path.write_bytes(b'garbage')
-  with pytest.raises(dataset.TooManyRejects, match='3 of 40 are bad'):
+  with pytest.raises(TooManyRejects, match='3 of 40 items are bad'):
     build.prepare('nih_chest_xray', tmp_path, tmp_path / 'data', beam=HERE)
   assert not list((tmp_path / 'data').rglob('*record*'))
 

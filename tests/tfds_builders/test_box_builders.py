@@ -11,9 +11,9 @@ import PIL.Image
 import pydicom
 import pytest
 
-from tests.conftest import PHANTOMS
 from tests.support.archives import edit, list_objects, match_truth, read_all, read_rejects, write_png
 from tests.support.paths import XRAYS
+from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, phantoms
 from tfds_builders.common import boxes, dataset, dicom, images, splits
 from tfds_builders.phantoms.archives import covid19_radiography, tbx11k, vinbigdata_cxr
@@ -82,6 +82,7 @@ def test_knees_in_the_layout_of_kaggle_with_bad_files(tmp_path):
   records = read_all(path)
   assert set(records) == {pathlib.PurePath(name).stem for name in good}
   assert read_rejects(path) == {('', 'not an image of this archive'), ('9000000L', 'duplicate image_id')}
+  assert '9000000L,val/3/9000000L.png,duplicate image_id' in (path / 'rejects.csv').read_text()
   assert build.read_metadata(path)['left_out'] == {'test knee cropped a second time (auto_test)': 2}
   for number in range(50):
     assert len({records[f'{9000000 + number}{side}']['split'] for side in 'LR'}) == 1

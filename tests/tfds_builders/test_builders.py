@@ -25,7 +25,7 @@ from tests.support.archives import (
 from tests.support.paths import ROOT, XRAYS
 from tfds_builders import build
 from tfds_builders.common import archives as downloads
-from tfds_builders.common import dataset
+from tfds_builders.common import dataset, records
 
 # {archive: {finding of the phantom: findings of the record}}, where the names differ.
 DRAWN_AS = {
@@ -306,7 +306,7 @@ def test_too_much_bad_input_fails_and_leaves_nothing_that_looks_prepared(tmp_pat
   root = write_nih(tmp_path)
   for path in sorted((root / 'images_001/images').iterdir())[:3]:
     spoil(path)
-  with pytest.raises(dataset.TooManyRejects, match='3 of 40 items are bad'):
+  with pytest.raises(records.TooManyRejects, match='3 of 40 items are bad'):
     build.prepare('nih_chest_xray', tmp_path, tmp_path / 'data')
   assert not list((tmp_path / 'data').rglob('*record*'))
   assert len(read_all(build.prepare('nih_chest_xray', tmp_path, tmp_path / 'data', tolerated=0.2))) == 37
@@ -318,7 +318,7 @@ def test_an_interrupted_build_leaves_nothing_that_looks_prepared(tmp_path, monke
   def interrupt(*_, **__):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(dataset, 'write_rejects', interrupt)
+  monkeypatch.setattr(records, 'write_rejects', interrupt)
   with pytest.raises(KeyboardInterrupt):
     build.prepare('nih_chest_xray', tmp_path, tmp_path / 'data')
   monkeypatch.undo()
@@ -343,6 +343,13 @@ def test_all_missing_archives_are_reported_together(tmp_path, capsys):
   assert build.main(['all', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]) == 2
   printed = capsys.readouterr().err.strip().split('\n')
   assert {line.split(':')[0] for line in printed} == absent
+
+
+def test_all_includes_no_dataset_of_ones_own_and_one_named_beside_it_is_built_too(tmp_path, capsys):
+  assert build.main(['all', 'clinic', 'mura', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]) == 2
+  *printed, last = capsys.readouterr().err.strip().split('\n')
+  assert [line.split(':')[0] for line in printed] == list(build.NAMES)
+  assert last.startswith("unknown dataset 'clinic'")
 
 
 def test_an_archive_is_found_below_other_folders_but_not_in_folders_full_of_files(tmp_path, monkeypatch):

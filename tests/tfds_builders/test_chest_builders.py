@@ -9,10 +9,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.conftest import PHANTOMS
 from tests.support import dicoms
 from tests.support.archives import match_truth, read_all, read_rejects
 from tests.support.paths import XRAYS
+from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, phantoms
 from tfds_builders.common import dataset, nlm_tuberculosis
 

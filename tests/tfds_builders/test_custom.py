@@ -140,6 +140,16 @@ def test_a_mistake_in_the_table_is_an_error_of_one_line_that_says_where(old, new
   assert complaint in str(caught.value) and 'labels.csv' in str(caught.value) and '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('old, new', [
+  ('a/1.png', '\n\na/1.png'), ('p0,frontal,female,40', 'p0,"front\n\nal",female,40')])
+def test_a_mistake_below_blank_lines_or_a_cell_of_several_lines_is_reported_with_its_line(old, new, tmp_path):
+  root = write_clinic(tmp_path)
+  edit(root / 'labels.csv', old, new)
+  edit(root / 'labels.csv', 'female,41', 'female,old')
+  with pytest.raises(custom.InvalidDataset, match="line 5: age is 'old'"):
+    build.prepare('clinic', tmp_path, tmp_path / 'data')
+
+
 @pytest.mark.parametrize('cell', ['1e39', '-1e10', 'nan', '', 'two'])
 def test_a_value_that_no_record_can_hold_is_a_mistake(cell):
   row = {'image': '0.png', 'patient': 'p', 'value (mm)': cell}

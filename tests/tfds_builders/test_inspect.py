@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.conftest import PHANTOMS
 from tests.support.archives import SPLITS, flip_bit, match_truth, read_all
+from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, inspect, phantoms
 from tfds_builders.common import contact_sheet, index
 

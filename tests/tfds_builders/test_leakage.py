@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import PHANTOMS
 from tests.support.paths import XRAYS
+from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, leakage, phantoms
 from tfds_builders.common import fingerprints
 

@@ -18,7 +18,7 @@ from tests.support.archives import SPLITS, flip_bit
 from tests.support.paths import ROOT
 from tfds_builders import build
 from tfds_builders.common import archives as downloads
-from tfds_builders.common import dataset, index, splits
+from tfds_builders.common import index, records, splits
 
 KERMANY = {'train/NORMAL': 1341, 'train/PNEUMONIA': 3875, 'val/NORMAL': 8, 'val/PNEUMONIA': 8,
            'test/NORMAL': 234, 'test/PNEUMONIA': 390}  # images in each folder of the Kaggle archive
@@ -137,7 +137,7 @@ def test_the_rule_of_a_run_is_checked_before_it_trains(rule, complaint, prepared
 # Prefetch
 
 def test_images_are_made_in_order_and_prefetch_is_bounded(monkeypatch):
-  monkeypatch.setattr(dataset, 'PREFETCH', 6)
+  monkeypatch.setattr(records, 'PREFETCH', 6)
   begun, taken = [], []
 
   def make(entry):
@@ -146,7 +146,7 @@ def test_images_are_made_in_order_and_prefetch_is_bounded(monkeypatch):
     return -entry
 
   with futures.ThreadPoolExecutor(3) as pool:
-    for entry, record in dataset.map_with_prefetch(pool, make, range(40)):
+    for entry, record in records.map_with_prefetch(pool, make, range(40)):
       taken.append((entry, record))
       assert len(begun) - len(taken) < 6
   assert taken == [(entry, -entry) for entry in range(40)] and len(begun) == 40

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from tests.conftest import PHANTOMS
+from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, unpack
 from tfds_builders.common import archives as downloads
 

@@ -165,6 +165,13 @@ def escape(text: str) -> str:
 
 
 def read_table(path: pathlib.Path, columns: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+  """`read_numbered_table` without the line numbers: [{column: cell}, ...] and [reason, ...]."""
+  numbered, ragged = read_numbered_table(path, columns)
+  return [row for _, row in numbered], ragged
+
+
+def read_numbered_table(
+    path: pathlib.Path, columns: Sequence[str]) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
   """Reads a CSV file with a header.
 
   Args:
@@ -172,8 +179,8 @@ def read_table(path: pathlib.Path, columns: Sequence[str]) -> tuple[list[dict[st
     columns: names that the header must have.
 
   Returns:
-    [{column: cell}, ...] and [reason, ...] of the rows that were left out. A row with another number of cells than
-    the header is left out, since its cells cannot be matched to columns.
+    [(line number, {column: cell}), ...] and [reason, ...] of the rows that were left out. A row with another number of
+    cells than the header is left out, since its cells cannot be matched to columns.
 
   Raises:
     ValueError: not a CSV file, or a required column is missing or repeated.
@@ -187,7 +194,7 @@ def read_table(path: pathlib.Path, columns: Sequence[str]) -> tuple[list[dict[st
   rows, ragged = [], []
   for line, row in numbered[1:]:
     if len(row) == len(header):
-      rows.append(dict(zip(header, row, strict=True)))
+      rows.append((line, dict(zip(header, row, strict=True))))
     else:
       ragged.append(f'row unlike its header: line {line} has {len(row)} cells, not {len(header)}')
   return rows, ragged
@@ -199,7 +206,7 @@ def read_rows(path: pathlib.Path) -> list[list[str]]:
 
 
 def numbered_rows(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-  """Yields (line number, cells) of the non-empty rows of a CSV file.
+  """Yields (number of its last line, cells) of the non-empty rows of a CSV file.
 
   If the first line has no comma, semicolons or tabs may separate the cells: European spreadsheets save them so.
   """

@@ -14,7 +14,7 @@ from typing import Any
 import apache_beam as beam
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import dataset, images
+from tfds_builders.common import dataset, images, records
 
 PART = 256  # entries per work item
 REJECTS = 'rejects'
@@ -49,7 +49,7 @@ def make_records(
   folder = pathlib.Path(builder.data_dir)
   parts = [write_part(folder / f'{split}.{start}.entries', entries[start:start + PART])
            for start in range(0, len(entries), PART)]
-  return MakeRecords(parts, root, folder / f'{split}.{REJECTS}', dataset.record_maker(builder))
+  return MakeRecords(parts, root, folder / f'{split}.{REJECTS}', records.record_maker(builder))
 
 
 @beam.ptransform_fn
@@ -74,7 +74,7 @@ def make_part(path: str, root: pathlib.Path, make: Callable[[dataset.Entry], Any
   for entry in pickle.loads(pathlib.Path(path).read_bytes()):
     record = make(entry)
     if isinstance(record, images.Unreadable):
-      reject = dataset.Reject(entry.image_id, entry.path.relative_to(root).as_posix(), str(record))
+      reject = records.reject(entry, root, str(record))
       yield beam.pvalue.TaggedOutput(REJECTS, dataclasses.astuple(reject))
     else:
       yield entry.image_id, record
@@ -88,7 +88,7 @@ def collect_rejects(builder: tfds.core.GeneratorBasedBuilder) -> None:
   """Adds the workers' rejects to the builder's and removes the temporary files.
 
   Raises:
-    dataset.TooManyRejects: only after all images were read; the ordinary build stops as soon as it is certain.
+    records.TooManyRejects: only after all images were read; the ordinary build stops as soon as it is certain.
   """
   folder = pathlib.Path(builder.data_dir)
   for path in sorted(folder.glob(f'*.{REJECTS}')):
@@ -96,5 +96,5 @@ def collect_rejects(builder: tfds.core.GeneratorBasedBuilder) -> None:
     path.unlink()
   for path in folder.glob('*.entries'):
     path.unlink()
-  dataset.check_rejects(builder)
-  dataset.write_rejects(builder)
+  records.check_rejects(builder)
+  records.write_rejects(builder)

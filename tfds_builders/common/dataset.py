@@ -1,21 +1,14 @@
-"""The record schema that all builders share, and the way from a list of images to stored records."""
-import collections
-import csv
+"""The record schema that all builders share, and the entries and rejects that a builder makes of an archive."""
 import dataclasses
-import functools
-import logging
 import math
-import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 
-from tfds_builders.common import archives, images, splits
+from tfds_builders.common import archives, splits
 
 VERSION = tfds.core.Version('1.0.0')
 SIZES: dict[str, int | None] = {'256': 256, '512': 512, 'original': None}  # config name -> longer side at most, pixels
@@ -24,18 +17,10 @@ CONFIGS = [  # the first is the default
   tfds.core.BuilderConfig(name='512', description='longer side at most 512 pixels'),
   tfds.core.BuilderConfig(name='original', description='pixels as in the archive'),
 ]
-TOLERATED = 0.05  # fraction of an archive that may be rejected before the build fails
 UNKNOWN_AGE = math.nan
+MAX_AGE = 120  # years; a larger number is a mistake: NIH's table of 2017 has ages up to 414
 UNANNOTATED = 255  # mask value of pixels that nobody annotated
 MAX_TEXT = 300  # characters of a text field in a record or reject
-WORKERS = min(32, os.cpu_count() or 1)  # decoding threads; Pillow, OpenCV and zlib release the GIL
-PREFETCH = 4 * WORKERS  # images decoded ahead; limits memory
-
-log = logging.getLogger(__name__)
-
-
-class TooManyRejects(ValueError):
-  """A larger fraction of the archive is bad than is tolerated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,165 +139,3 @@ def dataset_info(
       findings=list(findings), relation=relation, value=dict(value or {}), mask=list(mask),
       box_classes=list(box_classes), size=builder.builder_config.name,
       split={'rule': splits.PATIENT_RULE, 'seed': splits.SEED}, **notes))
-
-
-def split_generators(
-    builder: tfds.core.GeneratorBasedBuilder, archive: archives.Archive, manual_dir: str | os.PathLike[str],
-    read_archive: Callable[[pathlib.Path, dict[str, int]], Contents]) -> dict[str, Any]:
-  """Reads the tables of an archive, splits its images by patient and returns TFDS's split generators.
-
-  Args:
-    builder: the TFDS builder.
-    archive: what the archive looks like on disk.
-    manual_dir: folder that holds the archives.
-    read_archive: function (root, {relative path: bytes}) -> (entries, rejects, {reason: images left out}).
-
-  Returns:
-    {'train': examples, 'validation': examples, 'test': examples}
-
-  Raises:
-    archives.ArchiveMissing: no such archive below `manual_dir`.
-    TooManyRejects: too many rejects already in the tables.
-    ValueError: a split would be empty.
-  """
-  root = archives.find_root(archive, manual_dir)
-  files = archives.list_files(archive, root)
-  entries, rejects, left_out = read_archive(root, files)
-  builder.info.metadata.update(archive=archives.fingerprint(root, files), left_out=left_out)
-  entries, garbled = drop_garbled(entries)
-  entries, duplicates = drop_duplicates(entries)
-  builder.rejects = [*rejects, *garbled, *duplicates]
-  builder.total = len(entries) + len(builder.rejects)
-  check_rejects(builder)
-  split_of = splits.split_by_patient((entry.patient, entry.stratum) for entry in entries)
-  builder.split_rules = {
-    'paper': splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries),
-    'official': {entry.image_id: entry.official_split for entry in entries if entry.official_split}}
-  by_split = {split: [entry for entry in entries if split_of[entry.patient] == split] for split in splits.FRACTIONS}
-  empty = [split for split in by_split if not by_split[split]]
-  if empty:
-    raise ValueError(f'{builder.name}: {root} holds {len(entries)} images of {len(split_of)} patients, which leaves '
-                     f'{empty} empty. A split by patient needs at least three patients.')
-  return {split: builder._generate_examples(split, root, by_split[split]) for split in by_split}
-
-
-def drop_garbled(entries: Iterable[Entry]) -> tuple[list[Entry], list[Reject]]:
-  """Rejects entries without an image or patient name, and those whose texts are too long or not one line each."""
-  good, garbled = [], []
-  for entry in entries:
-    texts = [entry.image_id, entry.patient, *(text for text in entry.fields.values() if isinstance(text, str))]
-    if not entry.image_id.strip() or not entry.patient.strip():
-      garbled.append(Reject(entry.image_id, entry.path.name, 'empty image or patient name'))
-    elif any(archives.GARBLED.search(text) or len(text) > MAX_TEXT for text in texts):
-      garbled.append(Reject(entry.image_id, entry.path.name, 'text with control characters or too long'))
-    else:
-      good.append(entry)
-  return good, garbled
-
-
-def drop_duplicates(entries: Iterable[Entry]) -> tuple[list[Entry], list[Reject]]:
-  """Keeps the first entry of each image_id and rejects the others."""
-  first: dict[str, Entry] = {}
-  duplicates = []
-  for entry in entries:
-    if first.setdefault(entry.image_id, entry) is not entry:
-      duplicates.append(Reject(entry.image_id, entry.path.name, 'duplicate image_id'))
-  return list(first.values()), duplicates
-
-
-def generate_records(
-    builder: tfds.core.GeneratorBasedBuilder, split: str, root: pathlib.Path,
-    entries: Sequence[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yields (image_id, record) of the readable entries; adds the others to `builder.rejects` and writes rejects.csv.
-
-  Raises:
-    TooManyRejects: more than the tolerated fraction of the archive is bad, or no image of this split can be read.
-  """
-  make, unreadable = record_maker(builder), 0
-  title = f'{builder.name} {split}'
-  with (futures.ThreadPoolExecutor(WORKERS) as pool,
-        tqdm.tqdm(total=len(entries), desc=title, unit=' images', disable=None, leave=False) as bar):
-    for entry, record in map_with_prefetch(pool, make, entries):
-      bar.update()
-      if isinstance(record, images.Unreadable):
-        path = entry.path.relative_to(root).as_posix()
-        builder.rejects.append(Reject(entry.image_id, path, str(record)))
-        check_rejects(builder)
-        unreadable += 1
-      else:
-        yield entry.image_id, record
-  if unreadable == len(entries):  # TFDS would fail too, but without the reason
-    raise TooManyRejects(
-      f'{title}: none of its {unreadable} images in {root} can be read; last: {builder.rejects[-1]}')
-  write_rejects(builder)
-
-
-def record_maker(builder: tfds.core.GeneratorBasedBuilder) -> Callable[[Entry], dict[str, Any] | images.Unreadable]:
-  """make_record for one builder, with only the entry left to pass. It pickles, so other processes can run it."""
-  features = builder.info.features
-  return functools.partial(make_record, source=builder.name, size=builder.builder_config.name,
-                           has_mask='mask' in features, has_boxes='objects' in features)
-
-
-def map_with_prefetch(
-    pool: futures.Executor, make: Callable[[Entry], Any],
-    entries: Iterable[Entry]) -> Iterator[tuple[Entry, Any]]:
-  """Yields (entry, make(entry)) in order, while the pool works on the next PREFETCH entries."""
-  waiting: collections.deque = collections.deque()
-  for entry in entries:
-    waiting.append((entry, pool.submit(make, entry)))
-    if len(waiting) == PREFETCH:
-      entry, record = waiting.popleft()
-      yield entry, record.result()
-  for entry, record in waiting:
-    yield entry, record.result()
-
-
-def make_record(
-    entry: Entry, source: str, size: str, has_mask: bool, has_boxes: bool) -> dict[str, Any] | images.Unreadable:
-  """The record of one entry, as `dataset_info` describes it. Returns, not raises, Unreadable."""
-  try:
-    image, shape = images.read_stored(entry.path, SIZES[size], keep_jpeg=size == 'original')
-    record = {
-      'image': image, 'image_id': entry.image_id, 'patient': f'{source}:{entry.patient}', 'study': '',
-      'source': source, 'part': '', 'view': '', 'sex': '', 'age': UNKNOWN_AGE, **entry.fields,
-    }
-    if has_mask:
-      mask = entry.mask() if entry.mask else np.full((1, 1), UNANNOTATED, np.uint8)
-      record['mask'] = images.encode(images.fit_mask(mask, shape))
-  except images.Unreadable as error:
-    return error
-  if record['study']:
-    record['study'] = f'{source}:{record["study"]}'
-  if has_boxes:
-    record['objects'] = [
-      {'box': tfds.features.BBox(ymin=y0, xmin=x0, ymax=y1, xmax=x1), 'class_id': class_name}
-      for class_name, y0, x0, y1, x1 in entry.objects]
-  return record
-
-
-def check_rejects(builder: tfds.core.GeneratorBasedBuilder) -> None:
-  """Counts the rejects by reason in the metadata and logs the last one.
-
-  Raises:
-    TooManyRejects: more than the tolerated fraction.
-  """
-  rejects = builder.rejects
-  counts = dict(collections.Counter(reject.reason.split(':')[0] for reject in rejects))
-  builder.info.metadata['rejects'] = counts
-  tolerated = getattr(builder, 'tolerated', TOLERATED)
-  if len(rejects) > tolerated * builder.total:
-    some = '; '.join(f'{reject.path or reject.image_id}: {reject.reason}' for reject in rejects[:3])
-    raise TooManyRejects(
-      f'{builder.name}: {len(rejects)} of {builder.total} items are bad {counts}, more than the tolerated fraction '
-      f'{tolerated}. First: {some}. Complete the archive, or accept the loss with --tolerated FRACTION')
-  if rejects:
-    log.warning('%s: %d rejected so far, last: %s', builder.name, len(rejects), rejects[-1])
-
-
-def write_rejects(builder: tfds.core.GeneratorBasedBuilder) -> None:
-  """Writes rejects.csv beside the records. TFDS renames the unfinished folder with it at the end."""
-  with open(pathlib.Path(builder.data_dir, 'rejects.csv'), 'w', newline='', encoding='utf-8') as file:
-    table = csv.writer(file)
-    table.writerow(['image_id', 'path', 'reason'])
-    table.writerows(sorted(dataclasses.astuple(reject) for reject in builder.rejects))

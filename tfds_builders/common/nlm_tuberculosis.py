@@ -22,7 +22,6 @@ READING = rf'(?:.*/)?ClinicalReadings/{NAME}\.txt'
 AGE = re.compile(r'(?:\A[^\n\d]*|age:[ \t]*)(\d{1,5})(?!\d)\s*(y|m(?!al)|d)?', re.IGNORECASE)
 SEX = re.compile(r'\b([fm])(?:\b|emale?|ale?)', re.IGNORECASE)
 YEARS = {'': 1, 'y': 1, 'm': 1 / 12, 'd': 1 / 365.25}
-MAX_AGE = 120  # years
 
 
 def find_files(files: Iterable[str], pattern: str) -> tuple[dict[str, str], int]:
@@ -61,7 +60,7 @@ def make_entries(
     entries.append(dataset.Entry(
       image_id=name, patient=name, path=root / path,
       stratum=f'{"tuberculosis" if ill else "normal"} {"with" if mask_paths else "without"} mask',
-      mask=functools.partial(read_lungs, [root / mask for mask in mask_paths]),
+      mask=functools.partial(read_lungs, [root / mask for mask in mask_paths]) if mask_paths else None,
       fields={'part': 'chest', 'present': [float(ill)], 'label_mask': [True], **reading}))
   without_mask = len(pictures.keys() - masks)
   counts = {'second copy of an image': copies, 'lung mask: not in the archive, image kept': without_mask}
@@ -80,13 +79,11 @@ def parse_reading(raw: bytes) -> dict[str, Any]:
   age = AGE.search(text)
   sex = SEX.search(text[:age.end()] + text[age.end():].split('\n')[0] if age else text.split('\n')[0])
   years = int(age[1]) * YEARS[(age[2] or '').lower()] if age else dataset.UNKNOWN_AGE
-  return {'sex': sex[1].upper() if sex else '', 'age': years if years <= MAX_AGE else dataset.UNKNOWN_AGE}
+  return {'sex': sex[1].upper() if sex else '', 'age': years if years <= dataset.MAX_AGE else dataset.UNKNOWN_AGE}
 
 
 def read_lungs(paths: Sequence[pathlib.Path]) -> np.ndarray:
-  """HW uint8, 1 where any of the masks is above 0. Without masks, one pixel that is not annotated."""
-  if not paths:
-    return np.full((1, 1), dataset.UNANNOTATED, np.uint8)
+  """HW uint8, 1 where any of the masks is above 0."""
   first, *others = ((images.read(path) > 0).astype(np.uint8) for path in paths)
   return functools.reduce(np.maximum, (images.fit_mask(other, first.shape) for other in others), first)
 

@@ -13,7 +13,6 @@ import collections
 import hashlib
 from collections.abc import Iterable
 
-RULES = ('patient', 'paper', 'official')
 SEED = 0
 FRACTIONS = {'train': 0.8, 'validation': 0.1, 'test': 0.1}
 PATIENT_RULE = (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, dataset, images
+from tfds_builders.common import archives, dataset, images, records
 
 CLASSES = ('COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia')
 FOLDERS = {name.lower(): name for name in CLASSES}  # the first release and some copies write NORMAL
@@ -36,11 +36,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       relation='exclusive', mask=('background', 'lung'))
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
+    return records.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
   def _generate_examples(
       self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
-    yield from dataset.generate_records(self, split, root, entries)
+    yield from records.generate_records(self, split, root, entries)
 
 
 def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, dataset, images
+from tfds_builders.common import archives, boxes, dataset, images, records
 
 TABLE = 'labels.csv'
 NAME = re.compile(r'[a-z][a-z0-9_]*')
@@ -21,7 +21,6 @@ TEXTS = ('study', 'part', 'view')
 COLUMNS = ('image', 'patient', *TEXTS, 'sex', 'age', 'split')  # also 'value (unit)'; any other column is a finding
 VALUE = re.compile(r'value(?: \((?P<unit>.+)\))?')
 LABELS = {'1': True, '1.0': True, '0': False, '0.0': False, '': None, 'nan': None, '-1': None, '-1.0': None}
-MAX_AGE = 120  # years
 MAX_VALUE = 10**9  # the square must fit into float32
 SHOWN = 80  # characters of a wrong cell in a message
 SEXES = {'f': 'F', 'female': 'F', 'm': 'M', 'male': 'M', '': ''}
@@ -83,11 +82,11 @@ def make_builder(name: str, root: pathlib.Path) -> type[tfds.core.GeneratorBased
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
       reader = functools.partial(read_archive, classes=classes, box_classes=box_classes)
-      return dataset.split_generators(self, archive, dl_manager.manual_dir, reader)
+      return records.split_generators(self, archive, dl_manager.manual_dir, reader)
 
     def _generate_examples(
         self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
-      yield from dataset.generate_records(self, split, root, entries)
+      yield from records.generate_records(self, split, root, entries)
 
   Builder.name = name
   return Builder
@@ -162,10 +161,10 @@ def read_archive(
   boxes_of, bad_boxes = boxes.read_coco(root / 'boxes.json', box_classes) if box_classes else ({}, [])
   rejects = [dataset.Reject(stem(name), 'boxes.json', reason) for name, reason in bad_boxes]
   entries, in_table = [], set()
-  rows, ragged = archives.read_table(root / TABLE, ())
+  rows, ragged = archives.read_numbered_table(root / TABLE, ())
   if ragged:
     raise InvalidDataset(f'{root / TABLE}: {ragged[0]}')
-  for line, row in enumerate(rows, 2):
+  for line, row in rows:
     row = {column.strip(): cell.strip() for column, cell in row.items()}
     name = row['image'].replace('\\', '/').removeprefix('images/')
     in_table.add(name)
@@ -205,7 +204,7 @@ def read_row(row: Mapping[str, str], name: str, path: pathlib.Path, where: str) 
   fields: dict[str, Any] = {column: row[column] for column in TEXTS if row.get(column)}
   fields['sex'] = look_up(SEXES, row.get('sex', ''), f'{where}: sex', 'F, M or nothing')
   age = row.get('age')
-  fields['age'] = read_number(age, f'{where}: age', 0, MAX_AGE) if age else dataset.UNKNOWN_AGE
+  fields['age'] = read_number(age, f'{where}: age', 0, dataset.MAX_AGE) if age else dataset.UNKNOWN_AGE
   if labels:
     fields['present'] = [float(bool(label)) for label in labels.values()]
     fields['label_mask'] = [label is not None for label in labels.values()]

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, dataset
+from tfds_builders.common import archives, boxes, dataset, records
 
 # {finding: MeSH headings that state it}. A heading also matches with anything after a '/', such as a location.
 # Findings that ChestX-ray14 has too are named as there.
@@ -57,11 +57,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return dataset.dataset_info(self, homepage='https://openi.nlm.nih.gov/faq#collection', findings=FINDINGS)
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
+    return records.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
   def _generate_examples(
       self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
-    yield from dataset.generate_records(self, split, root, entries)
+    yield from records.generate_records(self, split, root, entries)
 
 
 def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, dataset
+from tfds_builders.common import archives, dataset, records
 
 GRADES = ('KL 0 none', 'KL 1 doubtful', 'KL 2 minimal', 'KL 3 moderate', 'KL 4 severe')
 PATH = re.compile(r'(?P<folder>train|val|test|auto_test)/(?P<grade>[0-4])/(?P<stem>[^/]+)\.png')
@@ -33,11 +33,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       self, homepage='https://data.mendeley.com/datasets/56rmx5bjcr', findings=GRADES, relation='ordinal')
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
+    return records.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
   def _generate_examples(
       self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
-    yield from dataset.generate_records(self, split, root, entries)
+    yield from records.generate_records(self, split, root, entries)
 
 
 def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, dataset
+from tfds_builders.common import archives, boxes, dataset, records
 
 FINDINGS = ('Atelectasis', 'Cardiomegaly', 'Effusion', 'Infiltration', 'Mass', 'Nodule', 'Pneumonia', 'Pneumothorax',
             'Consolidation', 'Edema', 'Emphysema', 'Fibrosis', 'Pleural_Thickening', 'Hernia')
@@ -19,7 +19,6 @@ RAREST = ('Hernia', 'Pneumonia', 'Fibrosis', 'Edema', 'Emphysema', 'Cardiomegaly
 FRAME = 1024  # boxes are in pixels of a 1024 x 1024 image, whatever the size of the files
 OFFICIAL = {'train_val_list.txt': 'train', 'test_list.txt': 'test'}
 SEXES, VIEWS = ('F', 'M'), ('PA', 'AP')
-MAX_AGE = 120  # years; the table of 2017 has ages up to 414
 
 ARCHIVE = archives.Archive(
   name='nih_chest_xray', marker='Data_Entry_2017*.csv',
@@ -42,11 +41,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       boxes='on about 880 images only; an image without objects was not annotated, it may still show findings')
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
+    return records.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
   def _generate_examples(
       self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
-    yield from dataset.generate_records(self, split, root, entries)
+    yield from records.generate_records(self, split, root, entries)
 
 
 def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
@@ -128,10 +127,10 @@ def read_boxes(
 
 
 def read_age(text: str) -> float:
-  """Years from '58', '058Y' or '006M'; NaN if unreadable or above MAX_AGE."""
+  """Years from '58', '058Y' or '006M'; NaN if unreadable or above dataset.MAX_AGE."""
   match = re.fullmatch(r'(\d{1,5})([YMD]?)', text.strip())
   years = int(match[1]) / {'': 1, 'Y': 1, 'M': 12, 'D': 365.25}[match[2]] if match else dataset.UNKNOWN_AGE
-  return years if years <= MAX_AGE else dataset.UNKNOWN_AGE
+  return years if years <= dataset.MAX_AGE else dataset.UNKNOWN_AGE
 
 
 def keep_known(cell: str, known: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, dataset, images
+from tfds_builders.common import archives, dataset, images, records
 
 CLASSES = ('background', 'mandible')
 INCOMPLETE = ('22', '110')  # segmentations that lost parts; pixels outside what is left count as not annotated
@@ -31,11 +31,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return dataset.dataset_info(self, homepage='https://data.mendeley.com/datasets/hxt48yk462', mask=CLASSES)
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
+    return records.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
   def _generate_examples(
       self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
-    yield from dataset.generate_records(self, split, root, entries)
+    yield from records.generate_records(self, split, root, entries)
 
 
 def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:

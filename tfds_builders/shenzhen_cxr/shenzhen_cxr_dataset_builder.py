@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, dataset, nlm_tuberculosis
+from tfds_builders.common import archives, dataset, nlm_tuberculosis, records
 
 ARCHIVE = archives.Archive(
   name='shenzhen_cxr', marker='ChinaSet_AllFiles/**/CXR_png',
@@ -29,11 +29,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                             findings=nlm_tuberculosis.FINDINGS, mask=nlm_tuberculosis.CLASSES)
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
+    return records.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
   def _generate_examples(
       self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
-    yield from dataset.generate_records(self, split, root, entries)
+    yield from records.generate_records(self, split, root, entries)
 
 
 def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, dataset
+from tfds_builders.common import archives, boxes, dataset, records
 
 BOX_CLASSES = ('ActiveTuberculosis', 'ObsoletePulmonaryTuberculosis')
 FINDINGS = ('tuberculosis', 'active', 'latent', 'other disease')
@@ -34,11 +34,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                            boxes='on all images with tuberculosis but one; no other image has any')
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-    return dataset.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
+    return records.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
 
   def _generate_examples(
       self, split: str, root: pathlib.Path, entries: Sequence[dataset.Entry]) -> Iterator[tuple[str, dict]]:
-    yield from dataset.generate_records(self, split, root, entries)
+    yield from records.generate_records(self, split, root, entries)
 
 
 def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:

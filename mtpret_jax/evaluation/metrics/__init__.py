@@ -7,7 +7,6 @@ explains how scores are computed as functions of weights_NR. `about` is the meta
 
 from mtpret_jax.evaluation.metrics.bootstrap import bootstrap_interval
 from mtpret_jax.evaluation.metrics.predictions import read_predictions, write_predictions
-from mtpret_jax.evaluation.metrics.score_file import write_scores
 from mtpret_jax.evaluation.metrics.scoring import Metrics, score
 
-__all__ = ['Metrics', 'bootstrap_interval', 'read_predictions', 'score', 'write_predictions', 'write_scores']
+__all__ = ['Metrics', 'bootstrap_interval', 'read_predictions', 'score', 'write_predictions']

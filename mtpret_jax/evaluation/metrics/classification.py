@@ -1,5 +1,7 @@
 """Classification scores: which findings are present, by their predicted probabilities."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mtpret_jax.evaluation.metrics.bootstrap import WeightedScores
@@ -7,12 +9,9 @@ from mtpret_jax.evaluation.metrics.calibration import make_calibration_error
 from mtpret_jax.evaluation.metrics.findings import make_finding_scores
 from mtpret_jax.evaluation.metrics.kappa import make_kappa
 from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
-from mtpret_jax.evaluation.metrics.scoring import About, Rows
+from mtpret_jax.evaluation.metrics.scoring import About, Metrics, Rows
 from mtpret_jax.evaluation.metrics.studies import make_study_scores
 from mtpret_jax.evaluation.metrics.threshold_metrics import list_scored_findings, predict_labels
-
-COLUMNS = ('score', 'present', 'label_mask')
-PREDICTED = ('score',)
 
 
 def find_headline(about: About) -> str:
@@ -84,3 +83,25 @@ def make_exclusive_scores(about: About, rows: Rows) -> WeightedScores:
     return scores
 
   return compute
+
+
+def name_columns(about: About) -> list[str]:
+  return [f'{title}: {name}' for title in ('probability', 'present') for name in about['findings']]
+
+
+def write_lines(about: About, rows: Rows) -> list[list[list]]:
+  """One line per image; a finding that is not known is an empty cell."""
+  present_NT = np.where(rows['label_mask'], rows['present'].astype(int).astype(object), '')
+  return [[[*score, *present]] for score, present in zip(rows['score'].tolist(), present_NT.tolist(), strict=True)]
+
+
+def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
+  cells_NC = np.array([line for line, in images], object).reshape(len(images), len(name_columns(about)))
+  score_NT, present_NT = np.hsplit(np.where(cells_NC != '', cells_NC, 0).astype(float), 2)
+  return {'score': score_NT, 'present': present_NT, 'label_mask': (np.hsplit(cells_NC, 2)[1] != '').astype(bool)}
+
+
+METRICS = Metrics(
+  task='classification', columns=('score', 'present', 'label_mask'), predicted=('score',),
+  find_headline=find_headline, prepare=prepare, make_scorer=make_scorer, name_columns=name_columns,
+  write_lines=write_lines, read_lines=read_lines)

@@ -11,16 +11,14 @@ import numpy as np
 from mtpret_jax.evaluation.metrics.bootstrap import WeightedScore, WeightedScores
 from mtpret_jax.evaluation.metrics.matching import match_boxes
 from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
-from mtpret_jax.evaluation.metrics.scoring import About, Rows
+from mtpret_jax.evaluation.metrics.scoring import About, Metrics, Rows, to_objects
 
-COLUMNS = ('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id', 'sizes')
-PREDICTED = ('boxes', 'score')
 RECALLS = np.linspace(0, 1, 101)  # at which COCO reads precision off the curve
 
 
 def find_headline(about: About) -> str:
-  """Average precision at IoU 0.5, unweighted mean over classes. MUSCLE's table does not name its IoU, but its figures
-  fit no other."""
+  """Average precision at IoU 0.5, unweighted mean over classes. MUSCLE's table does not name its IoU; we infer
+  0.5 from its figures."""
   return 'AP50'
 
 
@@ -88,3 +86,41 @@ def interpolate(hits_HR: np.ndarray, through_HR: np.ndarray, truths_R: np.ndarra
   best_RH = np.pad(best_HR, ((0, 1), (0, 0))).T
   return np.array([best[np.searchsorted(recall, RECALLS)].mean() for recall, best in
                    zip(recall_RH, best_RH, strict=True)])
+
+
+def name_columns(about: About) -> list[str]:
+  return ['rows', 'columns', 'box', 'class', 'score', 'y0', 'x0', 'y1', 'x1']
+
+
+def write_lines(about: About, rows: Rows) -> list[list[list]]:
+  """One line per box; an image without boxes gets one line with empty cells. Empty slots (class -1) are not written."""
+  names = about['box_classes']
+  fields = (rows[name] for name in ('sizes', 'boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id'))
+  images = []
+  for size, boxes, classes, scores, truth_boxes, truth_classes in zip(*fields, strict=True):
+    lines: list[list] = [['predicted', names[class_id], float(score), *map(float, box)]
+                         for box, class_id, score in zip(boxes, classes, scores, strict=True) if class_id >= 0]
+    lines += [['true', names[class_id], '', *map(float, box)]
+              for box, class_id in zip(truth_boxes, truth_classes, strict=True) if class_id >= 0]
+    images.append([[*map(int, size), *line] for line in lines or [[''] * 7]])
+  return images
+
+
+def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
+  rows = {'sizes': np.array([[int(side) for side in lines[0][:2]] for lines in images]).reshape(-1, 2)}
+  for box, prefix in (('predicted', ''), ('true', 'truth_')):
+    chosen = [[line[3:] for line in lines if line[2] == box] for lines in images]
+    rows[f'{prefix}boxes'] = to_objects(np.array([line[2:] for line in lines], float).reshape(-1, 4)
+                                        for lines in chosen)
+    rows[f'{prefix}class_id'] = to_objects(np.array([about['box_classes'].index(line[0]) for line in lines], int)
+                                           for lines in chosen)
+    if box == 'predicted':
+      rows['score'] = to_objects(np.array([line[1] for line in lines], float) for lines in chosen)
+  return rows
+
+
+METRICS = Metrics(
+  task='detection', columns=('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id', 'sizes'),
+  predicted=('boxes', 'score'), find_headline=find_headline, prepare=prepare, make_scorer=make_scorer,
+  name_columns=name_columns, write_lines=write_lines, read_lines=read_lines,
+  ragged=('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id'))

@@ -8,7 +8,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mtpret_jax.evaluation.metrics.scoring import Rows
+from mtpret_jax.evaluation.metrics.scoring import Rows, to_objects
 
 LEVELS = 10  # of IoU: 0.5, 0.55 ... 0.95
 MOST = 100  # at most this many boxes per class and image are scored, as in COCO
@@ -24,15 +24,17 @@ def match_boxes(rows: Rows, classes: int) -> np.ndarray:
     rows: `boxes` and `truth_boxes` (K, 4) as (y0, x0, y1, x1) in 0..1; `class_id`, `score` and `truth_class_id` (K,).
       Each is an object array over N images; class_id -1 is an empty slot. `sizes` (N, 2): height and width, pixels.
   """
-  evaluation = run_cocoeval(list_ground_truth(rows), list_detections(rows), len(rows['sizes']), classes)
-  matched = np.empty(len(rows['sizes']), object)
-  for image in range(len(matched)):
-    matched[image] = []
-    for class_id in range(classes):
-      found = evaluation.evalImgs[class_id * len(matched) + image]
-      matched[image].append((np.zeros(0), np.zeros((LEVELS, 0), bool), 0) if found is None else (
-        np.array(found['dtScores'], float), found['dtMatches'] > 0, len(found['gtIds'])))
-  return matched
+  images = len(rows['sizes'])
+  evaluation = run_cocoeval(list_ground_truth(rows), list_detections(rows), images, classes)
+  return to_objects([read_match(evaluation.evalImgs[class_id * images + image]) for class_id in range(classes)]
+                    for image in range(images))
+
+
+def read_match(found: dict[str, Any] | None) -> tuple[np.ndarray, np.ndarray, int]:
+  """(score_D, hit_LD, truths) of one image and class; pycocotools gives None where it has no box."""
+  if found is None:
+    return np.zeros(0), np.zeros((LEVELS, 0), bool), 0
+  return np.array(found['dtScores'], float), found['dtMatches'] > 0, len(found['gtIds'])
 
 
 def run_cocoeval(truths: list[dict], detections: list[dict], images: int, classes: int) -> COCOeval:

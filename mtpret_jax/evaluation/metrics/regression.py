@@ -1,13 +1,14 @@
 """Regression scores: how far predicted values are from the true ones."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mtpret_jax.evaluation.metrics.bootstrap import WeightedScores
 from mtpret_jax.evaluation.metrics.nan_arithmetic import divide
-from mtpret_jax.evaluation.metrics.scoring import About, Rows
+from mtpret_jax.evaluation.metrics.scoring import About, Metrics, Rows
 
 COLUMNS = ('predicted', 'value')
-PREDICTED = ('predicted',)
 
 
 def find_headline(about: About) -> str:
@@ -44,3 +45,22 @@ def make_scorer(about: About, rows: Rows) -> WeightedScores:
             'Pearson r': divide(covariance, np.sqrt(variance_x * variance_y))}
 
   return compute
+
+
+def name_columns(about: About) -> list[str]:
+  return [f'{title}{write_unit(about)}' for title in ('predicted', 'true')]
+
+
+def write_lines(about: About, rows: Rows) -> list[list[list]]:
+  return [[line] for line in np.hstack([rows['predicted'], rows['value']]).tolist()]
+
+
+def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
+  numbers_N2 = np.array([line for line, in images], float).reshape(len(images), 2)
+  return {'predicted': numbers_N2[:, :1], 'value': numbers_N2[:, 1:]}
+
+
+METRICS = Metrics(
+  task='regression', columns=COLUMNS, predicted=('predicted',), find_headline=find_headline, prepare=prepare,
+  make_scorer=make_scorer, name_columns=name_columns, write_lines=write_lines, read_lines=read_lines,
+  sign=-1)  # a mean absolute error

@@ -1,7 +1,7 @@
 """Scores predictions of any kind of task: values, 95 % intervals over patients, and the headline score of subgroups."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Metrics:
     write_lines: (about, rows) -> for each image, its lines of cells.
     read_lines: (about, lines of cells of each image) -> columns of `rows`.
     ragged: the columns whose arrays differ in length from image to image, such as boxes: object arrays.
+    sign: -1 if a lower headline score is better, as for an error, else 1.
   """
 
   task: str
@@ -45,6 +46,7 @@ class Metrics:
   write_lines: Callable[[About, Rows], list[list[list]]]
   read_lines: Callable[[About, Sequence], dict[str, np.ndarray]]
   ragged: tuple[str, ...] = ()
+  sign: int = 1
 
 
 def score(metrics: Metrics, about: About, rows: Rows, *, resamples: int, seed: int = 0) -> dict[str, Any]:
@@ -63,10 +65,11 @@ def score(metrics: Metrics, about: About, rows: Rows, *, resamples: int, seed: i
     resamples: of the bootstrap, which draws patients with all their images.
 
   Returns:
-    `task`; `headline`, the name of a score; `scores` {name: {'value', 'interval'}}, the value None where it is
-    undefined, the interval None where no resample defines it or there is only one patient; `groups` [{'by', 'group',
-    'images', 'patients', 'value', 'interval'}], the headline score in subgroups; `images` and `patients` scored;
-    `left_out`, images without an annotation that counts; `resamples`, `seed`.
+    `task`; `headline`, the name of a score; `sign`, -1 if a lower headline score is better, else 1; `scores` {name:
+    {'value', 'interval'}}, the value None where it is undefined, the interval None where no resample defines it or
+    there is only one patient; `groups` [{'by', 'group', 'images', 'patients', 'value', 'interval'}], the headline score
+    in subgroups; `images` and `patients` scored; `left_out`, images without an annotation that counts; `resamples`,
+    `seed`.
 
   Raises:
     ValueError: a missing column, columns of different lengths, the same image twice, or a prediction that is not
@@ -86,8 +89,9 @@ def score_rows(metrics: Metrics, about: About, rows: Rows, resamples: int, seed:
              **measure_rows(metrics, about, members, resamples, seed, only=headline).get(headline, UNDEFINED)}
             for by, group, chosen in find_subgroups(kept) for members in [take(kept, chosen)]]
   scores = measure_rows(metrics, about, kept, resamples, seed)
-  return {'task': metrics.task, 'headline': headline, 'scores': scores or {headline: UNDEFINED}, 'groups': groups,
-          **count(kept), 'left_out': len(rows['patient']) - len(kept['patient']), 'resamples': resamples, 'seed': seed}
+  return {'task': metrics.task, 'headline': headline, 'sign': metrics.sign,
+          'scores': scores or {headline: UNDEFINED}, 'groups': groups, **count(kept),
+          'left_out': len(rows['patient']) - len(kept['patient']), 'resamples': resamples, 'seed': seed}
 
 
 def check_rows(metrics: Metrics, rows: Rows) -> None:
@@ -112,6 +116,15 @@ def check_rows(metrics: Metrics, rows: Rows) -> None:
 
 def count(rows: Rows) -> dict[str, int]:
   return {'images': len(rows['patient']), 'patients': len(np.unique(rows['patient']))}
+
+
+def to_objects(arrays: Iterable) -> np.ndarray:
+  """(N,) object array, also where all arrays have the same shape."""
+  listed = list(arrays)
+  objects = np.empty(len(listed), object)
+  for index, array in enumerate(listed):  # assigning the list at once would fail where all shapes are equal
+    objects[index] = array
+  return objects
 
 
 def take(rows: Rows, chosen_N: np.ndarray) -> Rows:

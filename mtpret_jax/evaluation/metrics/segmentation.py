@@ -5,14 +5,13 @@ They do not say whether they average over images or count the pixels of all imag
 headline, Dice averaged over images, is our choice: every radiograph counts the same, whatever the size of its organs.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mtpret_jax.evaluation.metrics.bootstrap import WeightedScore, WeightedScores
 from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
-from mtpret_jax.evaluation.metrics.scoring import About, Rows
-
-COLUMNS = ('confusion',)
-PREDICTED = ()  # none to check: confusion holds counts, which are finite
+from mtpret_jax.evaluation.metrics.scoring import About, Metrics, Rows
 
 
 def find_headline(about: About) -> str:
@@ -58,3 +57,23 @@ def make_mean_over_images(values_TN: np.ndarray) -> WeightedScore:
   """weights_NR -> (T, R), the weighted mean over the images where a value is defined."""
   defined_TN, values_TN = (~np.isnan(values_TN)).astype(float), np.nan_to_num(values_TN)
   return lambda weights_NR: divide(values_TN @ weights_NR, defined_TN @ weights_NR)
+
+
+def name_columns(about: About) -> list[str]:
+  return [f'pixels of {true} as {predicted}' for true in about['mask'] for predicted in about['mask']]
+
+
+def write_lines(about: About, rows: Rows) -> list[list[list]]:
+  return [[line] for line in rows['confusion'].reshape(len(rows['confusion']), -1).tolist()]
+
+
+def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
+  classes = len(about['mask'])
+  return {'confusion': np.array([line for line, in images], float).astype(int).reshape(len(images), classes, classes)}
+
+
+METRICS = Metrics(
+  task='segmentation', columns=('confusion',),
+  predicted=(),  # none to check: confusion holds counts, which are finite
+  find_headline=find_headline, prepare=prepare, make_scorer=make_scorer, name_columns=name_columns,
+  write_lines=write_lines, read_lines=read_lines)

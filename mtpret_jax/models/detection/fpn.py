@@ -8,16 +8,16 @@ from flax import nnx
 
 from mtpret_jax.models.conv import BiasedConv
 
-uniform_fan_in = nnx.initializers.variance_scaling(1.0, 'fan_in', 'uniform')  # torchvision's kaiming_uniform_(a=1)
+lecun_uniform = nnx.initializers.lecun_uniform()  # torchvision's kaiming_uniform_(a=1)
 
 
 class FeaturePyramid(nnx.Module):
   """Maps of `widths` channels at strides 4, 8, 16, 32 -> maps of `width` channels at strides 4, 8, 16, 32, 64."""
 
   def __init__(self, widths: Sequence[int], width: int, *, rngs: nnx.Rngs) -> None:
-    self.inner_blocks = nnx.List([BiasedConv(channels, width, 1, rngs=rngs, init=uniform_fan_in)
+    self.inner_blocks = nnx.List([BiasedConv(channels, width, 1, rngs=rngs, init=lecun_uniform)
                                   for channels in widths])
-    self.layer_blocks = nnx.List([BiasedConv(width, width, 3, rngs=rngs, init=uniform_fan_in) for _ in widths])
+    self.layer_blocks = nnx.List([BiasedConv(width, width, 3, rngs=rngs, init=lecun_uniform) for _ in widths])
 
   def __call__(self, features: Sequence[jax.Array]) -> list[jax.Array]:
     top_down: jax.Array | None = None

@@ -1,12 +1,10 @@
 """Scores of values and masks against scikit-learn; what all tasks share."""
 
-import json
-
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from mtpret_jax.evaluation.metrics import read_predictions, score, write_predictions, write_scores
+from mtpret_jax.evaluation.metrics import read_predictions, score, write_predictions
 from tests.support.scored import ABOUT, METRICS, TASKS, check_score, make_rows
 
 
@@ -148,10 +146,3 @@ def test_a_prediction_that_is_no_number_is_refused(name, column):
   rows[column][7][...] = np.nan
   with pytest.raises(ValueError, match=f"'{column}' is not finite for 1 of 90 images"):
     score(METRICS[TASKS[name]], ABOUT[name], rows, resamples=2)
-
-
-def test_scores_of_several_datasets_share_a_file(tmp_path):
-  results = {name: score(METRICS[TASKS[name]], ABOUT[name], make_rows(name), resamples=5) for name in ('value', 'mask')}
-  path = write_scores(tmp_path / 'run' / 'scores.json', results)
-  assert path == tmp_path / 'run' / 'scores.json'
-  assert json.loads(path.read_text()) == json.loads(json.dumps(results))

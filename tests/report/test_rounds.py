@@ -1,0 +1,39 @@
+"""The report of stage 2."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from mtpret_jax.evaluation import validation
+from mtpret_jax.report import rounds
+
+SCORE = {'headline': 'AUC', 'value': 0.5, 'sign': 1}
+
+
+def make_config(workdir, order):
+  tasks = ConfigDict({'chest': {}, 'hand': {}}, sort_keys=False)
+  return ConfigDict(dict(workdir=str(workdir), order=order, tasks=tasks, data=dict(archives='archives')))
+
+
+def write_rounds(workdir):
+  for step, (chest, hand) in ((10, (0.75, 0.25)), (20, (0.5, 0.875))):
+    validation.write(workdir, step, {'chest': SCORE | {'value': chest}, 'hand': SCORE | {'value': hand}})
+
+
+def test_rounds_are_written_after_the_picture(tmp_path, monkeypatch):
+  def fail(*args):
+    raise OSError('no space left')
+  write_rounds(tmp_path)
+  monkeypatch.setattr(rounds, 'draw_rounds', fail)
+  with pytest.raises(OSError, match='no space left'):
+    rounds.report_rounds(make_config(tmp_path, 'cyclic'))
+  assert not (tmp_path / 'rounds.json').exists(), 'a run with this file counts as finished'
+
+
+@pytest.mark.parametrize('order, hand', [('cyclic', '-0.625              0.625'), ('sequential', '-           -')])
+def test_a_task_counts_from_its_own_visit_on_if_it_has_only_one(order, hand, tmp_path, capsys):
+  write_rounds(tmp_path)
+  rounds.report_rounds(make_config(tmp_path, order))
+  printed = capsys.readouterr().out
+  row, = [line.split() for line in printed.splitlines() if line.startswith('hand')]
+  assert row[-2:] == hand.split()
+  assert ('from its own visit on' in printed) == (order == 'sequential')
