@@ -94,8 +94,9 @@ def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, ca
                  step: jax.Array, rng: jax.Array) -> tuple[jax.Array, tuple[Carry, Measures]]:
   """InfoNCE of the queries against their keys and the queue.
 
-  Measures: `accuracy`, how often a query is closest to its own key; `agreement`, the mean cosine of query and key;
-  `spread`, from 0 to 1, of the queries on the unit sphere; 0 if the embedding has collapsed to a point.
+  Measures: `accuracy`, how often a query is closer to its own key than to every key of the queue; `accuracy_batch`, the
+  same among the keys of the batch (see `rate_batch`); `agreement`, the mean cosine of query and key; `spread`, from 0
+  to 1, of the queries on the unit sphere; 0 if the embedding has collapsed to a point.
   """
   moco = config.moco
   groups = len(batch['query']) // moco.group  # batch-norm groups
@@ -122,6 +123,7 @@ def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, ca
   measures = {
     'loss': loss,
     'accuracy': jnp.mean(positive_B1[:, 0] > negative_BK.max(1)),
+    'accuracy_batch': rate_batch(query_BD, key_BD, positive_B1),
     'agreement': positive_B1.mean(),
     'spread': jnp.sqrt(jnp.maximum(1 - jnp.square(query_BD.mean(0)).sum(), 0)),  # unit vectors: 1 - |mean|^2
   }
@@ -153,6 +155,19 @@ def compare(query_BD: jax.Array, key_BD: jax.Array, queue_KD: jax.Array) -> tupl
   positive_B1 = jnp.einsum('bd,bd->b', query_BD, key_BD, precision='highest')[:, None]
   negative_BK = jnp.einsum('bd,kd->bk', query_BD, queue_KD, precision='highest')
   return positive_B1, negative_BK
+
+
+def rate_batch(query_BD: jax.Array, key_BD: jax.Array, positive_B1: jax.Array) -> jax.Array:
+  """How often a query is closer to its own key than to every other key of the same batch; chance is 1 / B.
+
+  The keys of the queue come from earlier weights of the key encoder, so a query can tell them from its own key by their
+  age, without looking at the image. All keys of a batch come from the same weights, so this measure cannot rise that
+  way. It is not part of the loss. It needs no collective of its own: every device holds all keys for the queue.
+  """
+  query_BD, key_BD, positive_B1 = jax.lax.stop_gradient((query_BD, key_BD, positive_B1))
+  cosine_BB = jnp.einsum('bd,cd->bc', query_BD, key_BD, precision='highest')
+  other_BB = jnp.where(jnp.eye(len(key_BD), dtype=bool), -jnp.inf, cosine_BB)
+  return jnp.mean(positive_B1[:, 0] > other_BB.max(1))
 
 
 def info_nce(positive_B1: jax.Array, negative_BK: jax.Array, temperature: float) -> jax.Array:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.data.shuffle_bn import shuffle_keys
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.models.torchvision_weights import import_trunk
-from mtpret_jax.objectives.moco import make_moco
+from mtpret_jax.objectives.moco import compute_loss, make_moco
 from mtpret_jax.preflight.hlo import list_collectives
 from mtpret_jax.runtime.sharding import make_mesh, place_batch
 from mtpret_jax.step import compile_step, init_state, make_optimiser, shape_state
@@ -160,6 +160,26 @@ def test_key_encoder_moves_towards_the_weights_from_before_the_step(on_one_devic
 def test_every_step_draws_new_views(on_one_device):
   _, measures = on_one_device
   assert len({float(measured['loss']) for measured in measures}) == len(measures)
+
+
+@pytest.mark.parametrize('age, over_queue', [(0.0, 0.0), (0.5, 1.0)])
+def test_accuracy_within_the_batch_is_not_raised_by_the_age_of_the_keys(age, over_queue):
+  """Queries that hold nothing of their image: the queue has them all, unless its keys are older (another direction)."""
+  rng = np.random.default_rng(0)
+
+  def make_unit(rows, towards):
+    z = np.abs(rng.normal(size=(rows, setting.DIM))) * 0.01 + np.eye(setting.DIM)[towards]
+    return jnp.asarray(z / np.linalg.norm(z, axis=1, keepdims=True), jnp.float32)
+  keys = make_unit(setting.BATCH, 0)
+  queries = jnp.roll(keys, 1, axis=0).at[0].set(keys[0])  # the first query is its key, every other one its neighbour's
+  queue = make_unit(setting.QUEUE, 1) if age else jnp.tile(queries, (setting.QUEUE // setting.BATCH, 1))
+  encoded = iter([jnp.asarray(shuffle_keys(np.asarray(keys), setting.GROUP, setting.SHUFFLE_GROUPS)), queries])
+  carry = {'key_encoder': {}, 'key_stats': {}, 'stats': {}, 'queue': queue,
+           'queue_source': jnp.zeros(setting.QUEUE, jnp.int32)}
+  _, (_, measures) = compute_loss(make_config('resnet18', LIVELY), lambda *_: (next(encoded), {}), 'moco', {}, carry,
+                                  make_batch(0, size=40), 0, jax.random.key(0))
+  assert measures['accuracy_batch'] == pytest.approx(1 / setting.BATCH), 'one query of the batch is closest to its key'
+  assert measures['accuracy'] == over_queue
 
 
 def test_same_source_ignores_keys_of_other_sources(shallow, on_one_device):
