@@ -15,7 +15,7 @@ from tests.support.archives import edit, list_objects, match_truth, read_all, re
 from tests.support.paths import XRAYS
 from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, phantoms
-from tfds_builders.common import boxes, dataset, dicom, images, splits
+from tfds_builders.common import boxes, dataset, dicom, images, records, splits
 from tfds_builders.phantoms.archives import covid19_radiography, tbx11k, vinbigdata_cxr
 from tfds_builders.phantoms.layout import save_dicom
 
@@ -160,7 +160,12 @@ def test_the_paper_and_official_splits_of_tbx(tmp_path):
   listed |= {f'imgs/test/{i}.png': 1 for i in range(3302)}
   entries, rejects, left_out = build.load('tbx11k').read_archive(tmp_path, listed)
   assert not rejects and left_out == {'test image without label': 3302}
-  assert collections.Counter(entry.official_split for entry in entries) == {'train': 6600, 'validation': 1800}
+  assert collections.Counter(entry.official_split for entry in entries) == {'train': 6600, 'test': 1800}
+  official = records.assign_splits(entries)['official']
+  assert {image for image, split in official.items() if split == 'test'} == {
+    entry.image_id for entry in entries if f'{entry.path.parent.name}/{entry.path.name}' in names['val']}
+  # Healthy and sick images are in all three splits: a tenth of 3,000, of 3,000 and of 600.
+  assert collections.Counter(official.values()) == {'train': 5940, 'validation': 660, 'test': 1800}
   paper = splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries)
   assert collections.Counter(paper.values()) == {'train': 640, 'validation': 80, 'test': 80}
   assert all(image_id.startswith('t') for image_id in paper)

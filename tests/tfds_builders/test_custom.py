@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mtpret_jax.data.sources import open_source
+from mtpret_jax.data.sources import MissingSplit, open_source
 from tests.support.archives import edit, list_objects, read_all, read_rejects, write_clinic
 from tests.support.paths import ROOT
 from tfds_builders import build, inspect
@@ -50,6 +50,8 @@ def test_the_split_column_is_the_official_split(tmp_path):
   build.prepare('clinic', tmp_path, tmp_path / 'data')
   source = open_source('clinic', tmp_path / 'data', '256', 'test', 'official')
   assert {source.records[i]['image_id'] for i in range(len(source))} == {b'a/0', b'a/1', b'a/2', b'a/3'}
+  with pytest.raises(MissingSplit, match='clinic has no train images under the split rule .official., only test'):
+    open_source('clinic', tmp_path / 'data', '256', 'train', 'official')
 
 
 def test_several_custom_datasets_live_side_by_side(tmp_path):

@@ -66,7 +66,7 @@ def test_the_paper_rule_takes_the_images_of_tbx11k_with_tuberculosis_only(archiv
   entries, *_ = module.read_archive(root, downloads.list_files(module.ARCHIVE, root))
   sides = splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries)
   assert {entry.image_id for entry in entries if entry.path.parent.name == 'tb'} == set(sides) != set()
-  for name, split in (('train', 'train'), ('val', 'validation')):
+  for name, split in (('train', 'train'), ('val', 'test')):
     listed = {line.split('/')[1][:-4] for line in (root / f'lists/TBX11K_{name}.txt').read_text().split()}
     assert listed & {entry.image_id for entry in entries if entry.official_split} == {
       entry.image_id for entry in entries if entry.official_split == split}
@@ -79,19 +79,26 @@ def test_the_paper_rule_does_not_depend_on_the_order_of_files_and_leaves_out_wha
   assert sides != splits.split_by_paper(pairs, seed=1)
 
 
-def test_the_official_split_is_that_of_the_archive():
-  def official(name, listed):
-    entries, *_ = build.load(name).read_archive(pathlib.Path('archive'), listed)
-    return collections.Counter(entry.official_split for entry in entries)
-  assert official('kermany_pneumonia', list_kermany()) == {'train': 5216, 'validation': 16, 'test': 624}
-  assert official('mura', list_mura()) == {'train': 36808, 'validation': 3197}
+# The public test sets are Kermany's 624 images and MURA's 3,197 of the folder valid. Validation is cut from the rest.
+@pytest.mark.parametrize('name, listed, folder, training, test', [
+  ('kermany_pneumonia', list_kermany(), 'test/', 5232, 624), ('mura', list_mura(), 'valid/', 36808, 3197)])
+def test_the_official_test_set_is_the_published_one(name, listed, folder, training, test):
+  entries, *_ = build.load(name).read_archive(pathlib.Path('archive'), listed)
+  side = records.assign_splits(entries)['official']
+  assert {image for image in side if side[image] == 'test'} == {image for image in side if image.startswith(folder)}
+  sizes = count(side)
+  assert sizes[0] + sizes[1] == training and sizes[2] == test
+  assert sizes[1] / training == pytest.approx(0.1, abs=0.01)
+  patients = {split: {entry.patient for entry in entries if side[entry.image_id] == split} for split in SPLITS}
+  assert not patients['train'] & patients['validation']
 
 
 def test_the_official_split_of_nih_is_that_of_its_lists(archives, prepared):
   rows = index.read(build.locate('nih_chest_xray', prepared))
-  for name, split in (('train_val_list.txt', 'train'), ('test_list.txt', 'test')):
+  for name, split in (('train_val_list.txt', ('train', 'validation')), ('test_list.txt', ('test',))):
     listed = set((archives / 'nih_chest_xray' / name).read_text().split())
-    assert listed and {f'{row["image_id"]}.png' for row in rows if row['official'] == split} == listed
+    assert listed and {f'{row["image_id"]}.png' for row in rows if row['official'] in split} == listed
+  assert {row['official'] for row in rows} == set(SPLITS)
 
 
 @pytest.mark.parametrize('name', build.NAMES)
@@ -115,21 +122,19 @@ def test_a_view_is_shuffled_and_batched_like_a_stored_split_and_has_another_fing
   assert pipeline.fingerprint(one, config) != pipeline.fingerprint(other, config)
 
 
-def test_an_empty_split_is_an_error_that_names_the_splits_with_images(prepared):
-  with pytest.raises(MissingSplit, match='no validation images under the split rule .official., only test and train'):
-    open_source('nih_chest_xray', prepared, '256', 'validation', 'official')
+def test_an_empty_split_is_an_error(prepared):
   with pytest.raises(MissingSplit, match='panoramic_dental has no test images under the split rule .official. at all'):
     open_source('panoramic_dental', prepared, '256', 'test', 'official')
 
 
 @pytest.mark.parametrize('rule, complaint', [
   ('image', "unknown data.split 'image': choose one of patient, paper, official"),
-  ('official', 'nih_chest_xray has no validation images')])
+  ('official', 'panoramic_dental has no train images')])
 def test_the_rule_of_a_run_is_checked_before_it_trains(rule, complaint, prepared, archives, tmp_path):
   command = [sys.executable, '-m', 'mtpret_jax.main', '--config=configs/pretrain.py:smoke',
              f'--config.data.split={rule}', f'--config.data.dir={prepared}', f'--config.data.archives={archives}',
              f'--config.workdir={tmp_path}',
-             "--config.data.datasets=('nih_chest_xray',)"]
+             "--config.data.datasets=('panoramic_dental',)"]
   done = subprocess.run(command, cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, capture_output=True, text=True)
   assert done.returncode == 2 and complaint in done.stderr and 'Traceback' not in done.stderr
 

@@ -45,3 +45,39 @@ def test_the_splits_of_these_patients_are_those_published():
   side = splits.split_by_patient([(str(i), '') for i in range(20)])
   assert {split: sorted(int(p) for p in side if side[p] == split) for split in ('validation', 'test')} == {
     'validation': [4, 7], 'test': [15, 18]}
+
+
+# The rule `official`
+
+PUBLISHED = [(f'{patient}_{i}', patient, stratum, 'test' if int(patient[7:]) % 5 == 0 else 'train')
+             for patient, stratum in PAIRS for i in range(2)]
+
+
+def test_a_published_test_set_stays_and_validation_is_a_tenth_of_the_training_patients_of_each_stratum():
+  side = splits.split_by_archive(PUBLISHED)
+  tested = {row[0] for row in PUBLISHED if row[3] == 'test'}
+  assert {image for image, split in side.items() if split == 'test'} == tested
+  split_of = {patient: {side[f'{patient}_0'], side[f'{patient}_1']} for patient, _ in PAIRS}
+  assert all(len(names) == 1 for names in split_of.values())  # validation is cut by patient
+  for stratum in {stratum for _, stratum in PAIRS}:
+    counts = collections.Counter(min(split_of[patient]) for patient, its in PAIRS if its == stratum)
+    assert counts['validation'] == round((counts['train'] + counts['validation']) / 10)
+  assert side == splits.split_by_archive(PUBLISHED[::-1])
+
+
+def test_a_published_validation_set_stays_and_unlisted_images_are_in_no_split():
+  images = [('a', 'p', '', 'validation'), ('b', 'q', '', ''), *PUBLISHED]
+  assert splits.split_by_archive(images) == {image: split for image, _, _, split in images if split}
+
+
+def test_an_archive_that_publishes_no_split_has_none():
+  assert splits.split_by_archive((image, patient, stratum, '') for image, patient, stratum, _ in PUBLISHED) == {}
+
+
+def test_a_patient_in_two_published_splits_is_counted_and_not_moved():
+  images = [*PUBLISHED, ('again', 'patient0', 'stratum0', 'train')]  # patient0 is in the test set
+  side = splits.split_by_archive(images)
+  assert side['patient0_0'] == 'test' and side['again'] != 'test'
+  patient_of = {image: patient for image, patient, *_ in images}
+  assert splits.count_shared_patients(patient_of, side) == 1
+  assert splits.count_shared_patients(patient_of, splits.split_by_archive(PUBLISHED)) == 0

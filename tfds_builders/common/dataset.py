@@ -37,7 +37,8 @@ class Entry:
       that no pixel is annotated, if other images of the dataset have masks.
     objects: ((class_name, y0, x0, y1, x1), ...) with coordinates from 0 to 1.
     paper_group: the class within which the split rule `paper` draws. None excludes the image, as the paper did.
-    official_split: 'train', 'validation' or 'test' as the archive itself splits; '' if it does not.
+    official_split: 'train', 'validation' or 'test' as the archive itself splits; '' if it does not. Validation is cut
+      from training if no image has it, see `splits.split_by_archive`.
   """
   image_id: str
   patient: str
@@ -73,7 +74,7 @@ Contents = tuple[list[Entry], list[Reject], dict[str, int]]
 def dataset_info(
     builder: tfds.core.DatasetBuilder, homepage: str, findings: Sequence[str] = (),
     value: Mapping[str, str] | None = None, mask: Sequence[str] = (), box_classes: Sequence[str] = (),
-    relation: str = 'independent', **notes: Any) -> tfds.core.DatasetInfo:
+    relation: str = 'independent', box_negatives: Sequence[str] = (), **notes: Any) -> tfds.core.DatasetInfo:
   """DatasetInfo of a builder, which defines the record schema.
 
   Every record has these fields:
@@ -111,11 +112,13 @@ def dataset_info(
     box_classes: names of the box classes; `class_id` indexes them.
     relation: of the findings. 'independent': any number may be present. 'exclusive': exactly one is present.
       'ordinal': exactly one is present, and they are listed from least to most severe.
+    box_negatives: names of findings. An image without a box was examined for boxes, and has none, if all of these
+      findings are known to be absent. Empty if findings do not tell; see also `negative_images` in custom.py.
     notes: further metadata entries.
 
   Returns:
-    The metadata always has `findings`, `relation`, `value`, `mask`, `box_classes`, `size` and `split`, empty where
-    unused. After the build it also has `archive`, `rejects` and `left_out`.
+    The metadata always has `findings`, `relation`, `value`, `mask`, `box_classes`, `box_negatives`, `size` and
+    `split`, empty where unused. After the build it also has `archive`, `rejects` and `left_out`.
   """
   features = tfds.features
   fields = {
@@ -137,5 +140,5 @@ def dataset_info(
     features=features.FeaturesDict(fields), homepage=homepage,
     metadata=tfds.core.MetadataDict(
       findings=list(findings), relation=relation, value=dict(value or {}), mask=list(mask),
-      box_classes=list(box_classes), size=builder.builder_config.name,
+      box_classes=list(box_classes), box_negatives=list(box_negatives), size=builder.builder_config.name,
       split={'rule': splits.PATIENT_RULE, 'seed': splits.SEED}, **notes))

@@ -48,23 +48,67 @@ def split_generators(
   """
   root = archives.find_root(archive, manual_dir)
   files = archives.list_files(archive, root)
-  entries, rejects, left_out = read_archive(root, files)
+  entries, rejects, left_out = clean_entries(root, files, read_archive)
   builder.info.metadata.update(archive=archives.fingerprint(root, files), left_out=left_out)
-  entries, garbled = drop_garbled(entries, root)
-  entries, duplicates = drop_duplicates(entries, root)
-  builder.rejects = [*rejects, *garbled, *duplicates]
-  builder.total = len(entries) + len(builder.rejects)
+  builder.rejects = rejects
+  builder.total = len(entries) + len(rejects)
   check_rejects(builder)
-  split_of = splits.split_by_patient((entry.patient, entry.stratum) for entry in entries)
-  builder.split_rules = {
-    'paper': splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries),
-    'official': {entry.image_id: entry.official_split for entry in entries if entry.official_split}}
-  by_split = {split: [entry for entry in entries if split_of[entry.patient] == split] for split in splits.FRACTIONS}
+  builder.split_rules = assign_splits(entries)
+  patient_of = {entry.image_id: entry.patient for entry in entries}
+  if shared := splits.count_shared_patients(patient_of, builder.split_rules['official']):
+    log.warning('%s: the official split has images of %d patients in more than one split; they stay where the archive '
+                'puts them', builder.name, shared)
+  split_of = builder.split_rules['patient']
+  by_split = {split: [entry for entry in entries if split_of[entry.image_id] == split] for split in splits.FRACTIONS}
   empty = [split for split in by_split if not by_split[split]]
   if empty:
-    raise ValueError(f'{builder.name}: {root} holds {len(entries)} images of {len(split_of)} patients, which leaves '
-                     f'{empty} empty. A split by patient needs at least three patients.')
+    raise ValueError(f'{builder.name}: {root} holds {len(entries)} images of {len(set(patient_of.values()))} patients, '
+                     f'which leaves {empty} empty. A split by patient needs at least three patients.')
   return {split: builder._generate_examples(split, root, by_split[split]) for split in by_split}
+
+
+def read_entries(
+    archive: archives.Archive, manual_dir: str | os.PathLike[str],
+    read_archive: Callable[[pathlib.Path, dict[str, int]], dataset.Contents],
+) -> tuple[pathlib.Path, list[dataset.Entry], list[dataset.Reject], dict[str, int]]:
+  """Reads the tables and file names of an archive, and decodes no image.
+
+  Args:
+    archive: what the archive looks like on disk.
+    manual_dir: folder that holds the archives.
+    read_archive: of the builder, see `split_generators`.
+
+  Returns:
+    Root of the archive, entries that may become records, rejects, {reason: images left out}.
+
+  Raises:
+    archives.ArchiveMissing: no such archive below `manual_dir`.
+  """
+  root = archives.find_root(archive, manual_dir)
+  return root, *clean_entries(root, archives.list_files(archive, root), read_archive)
+
+
+def clean_entries(
+    root: pathlib.Path, files: dict[str, int],
+    read_archive: Callable[[pathlib.Path, dict[str, int]], dataset.Contents]) -> dataset.Contents:
+  """`read_archive`, with garbled and duplicate entries among the rejects."""
+  entries, rejects, left_out = read_archive(root, files)
+  entries, garbled = drop_garbled(entries, root)
+  entries, duplicates = drop_duplicates(entries, root)
+  return entries, [*rejects, *garbled, *duplicates], left_out
+
+
+def assign_splits(entries: Sequence[dataset.Entry]) -> dict[str, dict[str, str]]:
+  """The split of each image by each rule: {'patient' | 'paper' | 'official': {image_id: split}}.
+
+  An image that a rule puts in no split is missing from that rule's dict.
+  """
+  split_of = splits.split_by_patient((entry.patient, entry.stratum) for entry in entries)
+  return {
+    'patient': {entry.image_id: split_of[entry.patient] for entry in entries},
+    'paper': splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries),
+    'official': splits.split_by_archive(
+      (entry.image_id, entry.patient, entry.stratum, entry.official_split) for entry in entries)}
 
 
 def drop_garbled(

@@ -7,11 +7,11 @@ the other rules are lists of images beside the records (`tfds_builders.common.in
 |---|---|
 | patient | ours, and the one to report: no patient is in two splits |
 | paper | MUSCLE's, inferred from its counts: splits by image, so a patient may be in several splits |
-| official | the archive's own, if it has one with public labels |
+| official | the archive's own test set; validation is cut from its training set if the archive has none |
 """
 import collections
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 SEED = 0
 FRACTIONS = {'train': 0.8, 'validation': 0.1, 'test': 0.1}
@@ -35,6 +35,17 @@ def split_by_patient(pairs: Iterable[tuple[str, str]], seed: int = SEED) -> dict
   Returns:
     {patient: 'train' | 'validation' | 'test'}
   """
+  splits = {}
+  for patients in stratify(pairs, seed).values():
+    test = split_size(len(patients), FRACTIONS['test'])
+    validation = test + split_size(len(patients), FRACTIONS['validation'])
+    splits.update({patient: 'test' if rank < test else 'validation' if rank < validation else 'train'
+                   for rank, patient in enumerate(patients)})
+  return splits
+
+
+def stratify(pairs: Iterable[tuple[str, str]], seed: int = SEED) -> dict[str, list[str]]:
+  """{stratum: its patients, ordered by SHA-256}; see `split_by_patient` for the strata of patients."""
   strata_of = collections.defaultdict(set)
   for patient, stratum in pairs:
     strata_of[patient].add(stratum)
@@ -43,15 +54,8 @@ def split_by_patient(pairs: Iterable[tuple[str, str]], seed: int = SEED) -> dict
     strata['+'.join(sorted(names))].append(patient)
   for name in [name for name, patients in strata.items() if len(patients) < 3 and name != 'rest']:
     strata['rest'] += strata.pop(name)
-
-  splits = {}
-  for patients in strata.values():
-    patients = sorted(patients, key=lambda patient: hashlib.sha256(f'{seed}:{patient}'.encode()).digest())
-    test = split_size(len(patients), FRACTIONS['test'])
-    validation = test + split_size(len(patients), FRACTIONS['validation'])
-    splits.update({patient: 'test' if rank < test else 'validation' if rank < validation else 'train'
-                   for rank, patient in enumerate(patients)})
-  return splits
+  return {name: sorted(patients, key=lambda patient: hashlib.sha256(f'{seed}:{patient}'.encode()).digest())
+          for name, patients in strata.items()}
 
 
 def split_size(patients: int, fraction: float) -> int:
@@ -86,3 +90,43 @@ def split_by_paper(pairs: Iterable[tuple[str, str | None]], seed: int = SEED) ->
     splits.update({image: 'test' if rank < test else 'validation' if rank < validation else 'train'
                    for rank, image in enumerate(images)})
   return splits
+
+
+def split_by_archive(images: Iterable[tuple[str, str, str, str]], seed: int = SEED) -> dict[str, str]:
+  """Assigns each image to one split, by the split that the archive publishes (the rule `official`).
+
+  The published test set is the test split and is never changed. If the archive publishes a validation set, that is the
+  validation split. Otherwise validation is cut from the published training set by patient: of the patients of a
+  stratum, in the order of `split_by_patient`, the first tenth. A builder decides what the archive publishes: one that
+  calls its test set "valid" (MURA) passes 'test', and 16 images named "val" (Kermany) pass 'train'.
+
+  Args:
+    images: (image_id, patient, stratum, published split), where the published split is 'train', 'validation', 'test',
+      or '' for an image that is in no split.
+    seed: part of the hash.
+
+  Returns:
+    {image_id: 'train' | 'validation' | 'test'}
+  """
+  images = list(images)
+  splits = {image: published for image, _, _, published in images if published}
+  if 'validation' not in splits.values():
+    training = [(image, patient, stratum) for image, patient, stratum, published in images if published == 'train']
+    strata = stratify(((patient, stratum) for _, patient, stratum in training), seed)
+    held_out = {patient for patients in strata.values()
+                for patient in patients[:split_size(len(patients), FRACTIONS['validation'])]}
+    splits.update({image: 'validation' for image, patient, _ in training if patient in held_out})
+  return splits
+
+
+def count_shared_patients(patient_of: Mapping[str, str], split_of: Mapping[str, str]) -> int:
+  """Number of patients with images in more than one split.
+
+  Args:
+    patient_of: {image_id: patient}.
+    split_of: {image_id: split}; an image that is missing is in no split.
+  """
+  splits_of = collections.defaultdict(set)
+  for image, split in split_of.items():
+    splits_of[patient_of[image]].add(split)
+  return sum(len(names) > 1 for names in splits_of.values())

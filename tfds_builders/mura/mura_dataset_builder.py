@@ -11,7 +11,7 @@ from tfds_builders.common import archives, dataset, records
 PATH = re.compile(r'(?P<folder>train|valid)/XR_(?P<part>[A-Z]+)/(?P<patient>patient\d+)/'
                   r'study\d+_(?P<label>positive|negative)/[^/]+\.png')
 
-OFFICIAL = {'train': 'train', 'valid': 'validation'}  # the test split is not public
+OFFICIAL = {'train': 'train', 'valid': 'test'}  # its own test set is not public: others test on the public "valid"
 
 ARCHIVE = archives.Archive(
   name='mura', marker='train/XR_*',

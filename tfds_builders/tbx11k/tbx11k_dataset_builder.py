@@ -30,8 +30,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions()
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return dataset.dataset_info(self, homepage='https://mmcheng.net/tb/', findings=FINDINGS, box_classes=BOX_CLASSES,
-                           boxes='on all images with tuberculosis but one; no other image has any')
+    return dataset.dataset_info(
+      self, homepage='https://mmcheng.net/tb/', findings=FINDINGS, box_classes=BOX_CLASSES,
+      box_negatives=('tuberculosis',), boxes='on all images with tuberculosis but one; no other image has any')
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
     return records.split_generators(self, ARCHIVE, dl_manager.manual_dir, read_archive)
@@ -76,8 +77,8 @@ def make_entry(
 
 
 def read_official(root: pathlib.Path, files: Mapping[str, int]) -> dict[str, str]:
-  """{file_name: 'train' | 'validation'} from the archive's lists."""
-  lists = {f'lists/{TABLES[0]}.txt': 'train', f'lists/{TABLES[1]}.txt': 'validation'}
+  """{file_name: 'train' | 'test'} from the archive's lists. The labels of its test set are hidden, so val is the test."""
+  lists = {f'lists/{TABLES[0]}.txt': 'train', f'lists/{TABLES[1]}.txt': 'test'}
   return {name: split for path, split in lists.items() if path in files
           for name in archives.read_text(root / path).split()}
 
