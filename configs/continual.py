@@ -48,6 +48,9 @@ def base() -> ConfigDict:
     # every step)
     order='cyclic_reshuffled',
     rounds=3,                  # visits to each task; recalled: about 10
+    # True: the run may resume with more rounds than it was started with (not in the order 'sequential'), or, with one
+    # task and one round, with a longer visit
+    extend=False,
     memory=dict(
       # the weights that the trunk is pulled toward: those after the 'previous_visit', those at the 'start' of the run,
       # or 'none'; L2-SP inferred, this anchor recalled
@@ -57,13 +60,17 @@ def base() -> ConfigDict:
     statistics='per_task',     # running statistics of the trunk's batch norm: 'per_task' or 'shared'; assumed
     optimiser=dict(
       kind='adamw',            # 'sgd' or 'adamw'; assumed
-      # peak learning rate in each visit, from which it falls to 0 along half a cosine; value assumed, cosine recalled
+      # peak learning rate in each visit, from which it falls along half a cosine; value assumed, cosine recalled
       learning_rate=1e-3,
+      final_learning_rate=0.0,  # learning rate at the end of each visit's cosine; value assumed
       momentum=0.9,            # momentum of SGD, or beta1 of AdamW; assumed
       weight_decay=1e-4,       # on all weights, batch norm and biases included; assumed
-      warmup_steps=5,          # steps of linear warm-up in each visit; assumed
+      warmup=0.125,            # share of each visit that is linear warm-up, rounded to steps; assumed
+      clip=0.0,                # gradients are scaled down to this norm, over all parts together; 0: never; assumed
     ),
-    evaluate_every=0,          # steps between validations; 0 means after every round
+    validations=1,             # number of validations in each round, at equal distances; the last is at its end
+    # one task: the run ends after this many validations in a row without a better score; 0: it takes all its steps
+    patience=0,
     resamples=200,             # bootstrap resamples of patients, for the 95 % intervals
     save_every=100,            # steps between checkpoints
     log_every=10,              # steps between lines of metrics
@@ -103,18 +110,21 @@ def smoke(config: ConfigDict) -> None:
 
 
 def muscle4(config: ConfigDict) -> None:
-  """MUSCLE's four tasks at full scale: ResNet-50 at 224 and 512 px, ten rounds of an epoch per task."""
+  """MUSCLE's four tasks at full scale: ResNet-50 at 224 and 512 px, ten rounds of an epoch per task, at least 20
+  steps."""
   papers_scale(config, 'muscle4', tasks.muscle4)
 
 
 def mtpret7(config: ConfigDict) -> None:
-  """Seven tasks, three of them assumed, at full scale: ResNet-50 at 224 and 512 px, ten rounds of an epoch per task."""
+  """Seven tasks, three of them assumed, at full scale: ResNet-50 at 224 and 512 px, ten rounds of an epoch per task,
+  at least 20 steps."""
   papers_scale(config, 'mtpret7', tasks.mtpret7)
 
 
 def papers_scale(config: ConfigDict, name: str, names: Sequence[str]) -> None:
   config.workdir, config.trunk, config.dtype = f'runs/{name}', 'resnet50', 'bfloat16'
-  config.tasks = tasks.papers_scale(names, steps=0)
+  # One epoch is recalled. At least 20 steps is ours: an epoch of the jaws has two, which teach nothing.
+  config.tasks = tasks.papers_scale(names, epochs=1.0, min_steps=20)
   config.rounds, config.resamples, config.save_every = 10, 1000, 500
   config.optimiser.update(kind='sgd', learning_rate=0.01)
   config.data.update(archives='archives', dir='data/real', stored_size='512', threads=2, workers=8, prefetch=4)

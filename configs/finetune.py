@@ -6,7 +6,7 @@ test split.
     python -m mtpret_jax.main --config=configs/finetune.py:real,abnormality --config.data.archives=DIR --config.init=...
 
 Tasks of MUSCLE: pneumonia, abnormality, lung, tuberculosis. Others: bone_age, jaw, knee. External tasks, on datasets
-that pretraining must not have seen: covid, findings.
+that pretraining must not have seen: findings, fracture, covid.
 
 `--config.train=head` freezes the trunk. `--config.data.fraction=0.1` learns from a tenth of the training patients.
 """
@@ -25,8 +25,9 @@ def get_config(variant: str = 'pneumonia') -> ConfigDict:
   config = continual.base()
   config.update(name='finetune', workdir=f'runs/finetune/{task}', order='cyclic', rounds=1, resamples=1000)
   config.memory.anchor = 'none'
-  config.evaluate_every = 50
+  config.optimiser.warmup = 0.02
   config.tasks = tasks.embedded([task], steps=STEPS.get(task, 300))
+  config.validations = config.tasks[task].steps // 50
   if size:
     SIZES[size[0]](config, task)
   return config
@@ -35,15 +36,16 @@ def get_config(variant: str = 'pneumonia') -> ConfigDict:
 def smoke(config: ConfigDict, task: str) -> None:
   """Four steps, to check that everything runs. The scores mean nothing."""
   continual.smoke(config)
-  config.update(workdir=f'runs/smoke_finetune/{task}', evaluate_every=3)
+  config.update(workdir=f'runs/smoke_finetune/{task}', validations=2)
   config.tasks = tasks.embedded([task], steps=4)
 
 
 def real(config: ConfigDict, task: str) -> None:
-  """One task on real archives at full scale: ResNet-50 at 224 or 512 px, 10,000 steps."""
+  """One task on real archives at full scale: ResNet-50 at 224 or 512 px, up to 50 epochs, at least 500 steps. It ends
+  early after 10 epochs without a better validation score."""
   continual.papers_scale(config, f'finetune/{task}', [task])
-  config.rounds, config.evaluate_every = 1, 500
-  config.tasks[task].steps = 10_000
+  config.update(rounds=1, validations=50, patience=10)  # once per epoch
+  config.tasks[task].update(epochs=50.0, min_steps=500)  # 30 to 50 epochs are assumed (docs/method.md)
 
 
 SIZES = {'smoke': smoke, 'real': real}

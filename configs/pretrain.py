@@ -39,6 +39,7 @@ def base() -> ConfigDict:
     init='scratch',
     init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
     steps=2400,                # optimiser steps; they set the length of the learning-rate schedule
+    extend=False,              # True: the run may resume with more `steps` than it was started with
     batch=64,                  # images per step, over all devices; MoCo v2: 256
     save_every=400,            # steps between checkpoints
     log_every=10,              # steps between lines of metrics
@@ -59,16 +60,21 @@ def base() -> ConfigDict:
     ),
     optimiser=dict(
       kind='sgd',              # 'sgd' or 'adamw'; MoCo v2: SGD
-      # peak learning rate, from which it falls to 0 along half a cosine; MoCo v2: 0.03 at batch 256, not scaled here
+      # peak learning rate, from which it falls along half a cosine; MoCo v2: 0.03 at batch 256, not scaled here
       learning_rate=0.03,
+      final_learning_rate=0.0,  # learning rate at the end of the cosine; MoCo v2: 0
       momentum=0.9,            # momentum of SGD, or beta1 of AdamW; MoCo v2
       weight_decay=1e-4,       # on all weights, batch norm and biases included; MoCo v2
-      warmup_steps=50,         # steps of linear warm-up; assumed; MoCo v2: none
+      warmup=0.02,             # share of the run that is linear warm-up; assumed; MoCo v2: none
+      clip=0.0,                # gradients are scaled down to this norm, over all parts together; 0: never, as MoCo v2
     ),
     augment=dict(common.moco_v2_augment(32), crop_area=(0.3, 1.0)),
     data=dict(
       # names of datasets, whose order matters when a run resumes; () is every dataset found in `archives`
       datasets=common.embedded,
+      # names of datasets of which every image is a training image, whatever `split` says, as MUSCLE uses its unlabelled
+      # datasets; nothing can be scored on them afterwards
+      whole=(),
       archives='',             # folder of the downloaded archives; with '' the run renders phantoms
       phantoms=common.phantoms(),
       dir='data/phantoms',     # folder of the prepared datasets
@@ -139,7 +145,7 @@ def papers_scale(config: ConfigDict, name: str, datasets: Sequence[str]) -> None
   config.batch, config.steps = 256, 132_000
   config.save_every, config.log_every, config.keep = 1000, 50, 3
   config.moco.update(queue=65_536, momentum=0.999, group=32, shuffle_groups=8)
-  config.optimiser.update(learning_rate=0.03, warmup_steps=1000)
+  config.optimiser.update(learning_rate=0.03, warmup=0.0075)
   config.augment = common.moco_v2_augment(224)
   config.data.update(datasets=datasets, archives='archives', dir='data/real', stored_size='256', size=256)
   config.data.update(threads=2, workers=8, prefetch=4)

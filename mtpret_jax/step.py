@@ -1,7 +1,7 @@
 """The train state, the learning-rate schedule, the optimiser and the compiled step."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from flax import struct
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mtpret_jax.data.task_schedule import Plan
+from mtpret_jax.data.task_schedule import JOINT, Plan
 from mtpret_jax.objectives import Objective
 from mtpret_jax.runtime import backend
 from mtpret_jax.runtime.sharding import all_gather, by_batch, fsdp_shardings, replicated
@@ -37,26 +37,53 @@ class TrainState:
   opt: dict
 
 
-def make_schedule(config: ConfigDict, steps: int) -> Schedule:
-  """Linear warm-up over `warmup_steps`, then half a cosine down to zero at `steps` (Loshchilov and Hutter 2017). MoCo
-  v2's code has no warm-up: `warmup_steps=0`."""
+def make_schedule(config: ConfigDict, steps: int, learning_rates: Sequence[float] = ()) -> Schedule:
+  """Linear warm-up, then half a cosine from the peak to the final learning rate at `steps` (Loshchilov and Hutter
+  2017). MoCo v2's code has no warm-up (`warmup=0`) and ends at 0.
+
+  Args:
+    config: `config.optimiser`.
+    learning_rates: (peak, final); () takes those of `config`.
+  """
+  peak, final = learning_rates or (config.learning_rate, config.final_learning_rate)
+  warmup = count_warmup_steps(config, steps)
+
   def learning_rate(step: jax.Array | np.ndarray) -> jax.Array:
-    warm = jnp.minimum((step + 1) / max(config.warmup_steps, 1), 1.0)
-    done = jnp.clip((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 0.0, 1.0)
-    return config.learning_rate * warm * 0.5 * (1 + jnp.cos(jnp.pi * done))
+    warm = jnp.minimum((step + 1) / max(warmup, 1), 1.0)
+    done = jnp.clip((step - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+    return final * warm + (peak - final) * warm * 0.5 * (1 + jnp.cos(jnp.pi * done))
   return learning_rate
 
 
+def count_warmup_steps(config: ConfigDict, steps: int) -> int:
+  """The steps of linear warm-up among `steps`; `config` is `config.optimiser`. A share rather than a number, so that no
+  short visit ends before its warm-up does."""
+  return round(config.warmup * steps)
+
+
 def make_visit_schedule(config: ConfigDict, plan: Plan) -> Schedule:
-  """Restarts `make_schedule` at each visit of the plan, so that every visit gets the full learning rate. The papers
-  name a "cyclic" learning rate without details; one half cosine per visit is our assumption."""
-  rates = np.zeros(plan.steps, np.float32)
-  for length in {visit.length for visit in plan.visits}:
-    curve = np.asarray(make_schedule(config, length)(np.arange(length)))
-    for visit in plan.visits:
-      if visit.length == length:
-        rates[visit.start:visit.start + length] = curve
-  return lambda step: jnp.asarray(rates)[step]
+  """Restarts `make_schedule` at each visit of the plan, so that every visit gets the full learning rate. `config` is
+  that of the run.
+
+  We recall a cyclic cosine with a range for each task from MUSCLE: eta_t = eta_min + (eta_max - eta_min) / 2 *
+  (1 + cos(2 pi t / T)). One half cosine per visit, with a warm-up, is our choice.
+  """
+  learning_rates = np.zeros(plan.steps, np.float32)
+  curves: dict[tuple[str, int], np.ndarray] = {}  # (task, steps of the visit) -> learning rate of each step
+  for visit in plan.visits:
+    key = visit.task, visit.length
+    if key not in curves:
+      schedule = make_schedule(config.optimiser, visit.length, find_learning_rates(config, visit.task))
+      curves[key] = np.asarray(schedule(np.arange(visit.length)))
+    learning_rates[visit.start:visit.start + visit.length] = curves[key]
+  return lambda step: jnp.asarray(learning_rates)[step]
+
+
+def find_learning_rates(config: ConfigDict, task: str) -> tuple[float, float]:
+  """(peak, final) learning rate of the visits to `task`: its own or, in a joint step as well, the optimiser's."""
+  own = config.tasks[task].learning_rates if task != JOINT else ()
+  peak, final = own or (config.optimiser.learning_rate, config.optimiser.final_learning_rate)
+  return peak, final
 
 
 def make_optimiser(config: ConfigDict) -> optax.GradientTransformation:

@@ -23,8 +23,9 @@ def run_main(*flags):
 
 @pytest.mark.parametrize('flags, message', [
   ([PRETRAIN, '--config.moco.queu=1'], "unknown config field in --config.moco.queu=1: did you mean 'queue'?"),
-  ([PRETRAIN, '--config.optimiser.rate=0.1'],
-   'unknown config field in --config.optimiser.rate=0.1: it is now --config.optimiser.learning_rate'),
+  ([PRETRAIN, '--config.optimiser.warmup_steps=5'],
+   'unknown config field in --config.optimiser.warmup_steps=5: it is now --config.optimiser.warmup, a share (0 to 1) '
+   'of the run in stage 1, and of each visit later, instead of steps'),
   ([PRETRAIN, '--config.contrast.queue=512'],
    'unknown config field in --config.contrast.queue=512: it is now --config.moco.queue'),
   ([PRETRAIN, '--config.spike=4'], 'unknown config field in --config.spike=4: it no longer exists; leave it out'),

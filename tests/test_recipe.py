@@ -27,7 +27,7 @@ def make_recipe(two_tasks, tmp_path_factory):
     first = change(first, workdir=f'{root}/pretrain', **data)
     second = change(two_tasks, workdir=f'{root}/continual', init='md_moco', init_from=f'{root}/pretrain', **data)
     last = change(two_tasks, workdir=f'{root}/bone_age', init='mtpret', init_from=f'{root}/continual', order='cyclic',
-                  rounds=1, evaluate_every=2, **{'memory.anchor': 'none', 'tasks.bone_age.steps': 4}, **data)
+                  rounds=1, validations=2, **{'memory.anchor': 'none', 'tasks.bone_age.steps': 4, 'optimiser.learning_rate': 8e-4}, **data)
     with last.unlocked():
       del last.tasks['pneumonia']
     stages = ConfigDict(dict(zip(STAGES, (first, second, last), strict=True)), sort_keys=False)

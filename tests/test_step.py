@@ -71,7 +71,7 @@ def test_sgd_is_pytorchs_decay_then_momentum_then_learning_rate(optimiser):
 
 
 def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_zero():
-  rate = make_schedule(ConfigDict(dict(learning_rate=0.5, warmup_steps=10)), steps=110)
+  rate = make_schedule(ConfigDict(dict(learning_rate=0.5, final_learning_rate=0.0, warmup=10 / 110)), steps=110)
   assert rate(0) == pytest.approx(0.05) and rate(9) == pytest.approx(0.5) and rate(10) == pytest.approx(0.5)
   assert rate(60) == pytest.approx(0.25) and rate(110) == pytest.approx(0, abs=1e-7)
   assert all(rate(step) > rate(step + 1) for step in range(11, 109))

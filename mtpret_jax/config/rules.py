@@ -46,6 +46,12 @@ def span(low: float, high: float) -> Rule:
               lambda value: is_row(value, 2, 2, number(low, high).fits) and value[0] <= value[1])
 
 
+def descending(low: float, high: float) -> Rule:
+  """() or two numbers from `low` to `high`, in descending order (they may be equal)."""
+  return Rule(f'() or two numbers from {low} to {high}, the larger one first', lambda value: is_row(
+    value, 0, 0, number(low, high).fits) or is_row(value, 2, 2, number(low, high).fits) and value[1] <= value[0])
+
+
 def sample() -> Rule:
   """(number of candidates, the maximum number of them that are objects)"""
   return Rule('two whole numbers from 1 to 10000, the larger one first',

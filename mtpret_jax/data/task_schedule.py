@@ -3,15 +3,17 @@ number alone.
 
 A visit is a number of steps on one task. A round visits every task, except in the order `sequential`, where it is one
 visit. MUSCLE's "cyclic and reshuffled learning schedule" is `cyclic_reshuffled`; its ablation MUSCLE-- has neither the
-schedule nor cross-task memory, and is `sequential` here. The configurable length of a visit is our choice; in the
-papers, as far as we know, it is one epoch.
+schedule nor cross-task memory, and is `sequential` here. A visit of one epoch is recalled of the papers; other lengths,
+and the least number of steps, are our choice.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from ml_collections import ConfigDict
 
 JOINT = 'joint'  # an order, and the name of its only task: each step is on all tasks at once
 ORDERS = ('cyclic_reshuffled', 'cyclic', 'sequential', JOINT)
@@ -59,6 +61,22 @@ class Plan:
     """For each round, the number of steps taken when it is over."""
     ends = {visit.round: visit.start + visit.length for visit in self.visits}
     return [ends[number] for number in sorted(ends)]
+
+  def space_validations(self, count: int) -> frozenset[int]:
+    """The numbers of steps after which to validate: `count` times in each round at equal distances, the last time at
+    its end. A round of fewer steps is validated after each of them."""
+    ends = self.round_ends
+    return frozenset(start + max((end - start) * number // count, 1)
+                     for start, end in zip([0, *ends[:-1]], ends, strict=True) for number in range(1, count + 1))
+
+
+def count_visit_steps(task_config: ConfigDict, images: int) -> int:
+  """The steps of a visit to a task with `images` training images: `steps`, or if that is 0, `epochs` without the last
+  incomplete batch, but at least `min_steps`. One epoch of 93 images in batches of 32 would be two steps."""
+  if task_config.steps:
+    return task_config.steps
+  # The small number keeps 0.29 epochs of 100 images, which is 28.999999999999996 in floating point, at 29.
+  return max(math.floor(task_config.epochs * images / task_config.batch + 1e-6), task_config.min_steps)
 
 
 def make_plan(lengths: Mapping[str, int], rounds: int, order: str, seed: int) -> Plan:

@@ -63,7 +63,7 @@ def make_abstract_run(config: ConfigDict) -> AbstractRun:
   # of steps changes no shape.
   plan = make_plan(config, dict.fromkeys(config.tasks, 0))
   return AbstractRun(make_multitask(config, models, plan.begins), batches,
-                     make_visit_schedule(config.optimiser, plan))
+                     make_visit_schedule(config, plan))
 
 
 def describe_dataset(config: ConfigDict, name: str) -> About:

@@ -68,8 +68,8 @@ def make_step_check(config: ConfigDict, workdir: str | pathlib.Path, name_images
     after = f' after skipping {skips} steps in a row' if skips else ''
     raise Diverged(
       f'{words}: the run stops{after}. The images of the batch are listed in {path}. {describe_latest()} Try a lower '
-      f'--config.optimiser.learning_rate or more --config.optimiser.warmup_steps; --config.on_nonfinite=skip skips '
-      f'such steps')
+      f'--config.optimiser.learning_rate, a larger --config.optimiser.warmup or --config.optimiser.clip=1; '
+      f'--config.on_nonfinite=skip skips such steps')
   return check_step
 
 

@@ -112,10 +112,16 @@ def test_a_stream_that_starts_at_any_step_continues_as_the_whole_one(start):
     assert list(feed) == [visits[step] for step in range(start, 20)]
 
 
+def make_rates(**own):
+  """A config with learning rates from 0.5 to 0, without warm-up, and some tasks' `own` (peak, final)."""
+  tasks = {task: dict(learning_rates=own.get(task, ())) for task in LENGTHS}
+  return ConfigDict(dict(tasks=tasks, optimiser=dict(learning_rate=0.5, final_learning_rate=0.0, warmup=0.0)))
+
+
 @pytest.mark.parametrize('order', ['cyclic_reshuffled', 'sequential', JOINT])
 def test_the_learning_rate_restarts_in_every_visit(order):
   plan = make_plan(LENGTHS, ROUNDS, order, seed=2)
-  learning_rate = make_visit_schedule(ConfigDict(dict(learning_rate=0.5, warmup_steps=0)), plan)
+  learning_rate = make_visit_schedule(make_rates(), plan)
   for visit in plan.visits:
     done = np.arange(visit.length) / visit.length
     np.testing.assert_allclose([learning_rate(visit.start + step) for step in range(visit.length)],
@@ -123,7 +129,7 @@ def test_the_learning_rate_restarts_in_every_visit(order):
 
 
 def test_a_visit_of_zero_steps_is_an_epoch_of_whole_batches():
-  task_config = dict(batch=4, steps=0)
+  task_config = dict(batch=4, steps=0, epochs=1.0, min_steps=1)
   configs = dict(chest=task_config, hand=task_config | dict(steps=9), jaw=task_config)
   config = ConfigDict(dict(tasks=configs, rounds=1, order='cyclic', seed=0))
   plan = stages.make_plan(config, {'chest': 23, 'hand': 23, 'jaw': 3})
