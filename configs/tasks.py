@@ -1,9 +1,10 @@
 """The tasks of stages 2 and 3: what is learned from which dataset, at which size.
 
 MUSCLE has four tasks: `pneumonia`, `abnormality`, `lung` and `tuberculosis`. MTPret has seven tasks, and two external
-ones. Our sources do not name the added ones, so `bone_age`, `jaw`, `knee` and the external `covid` and `findings` are
-assumed. They do not give image sizes and batches either, so these are also assumed: 224 px for one label per image and
-512 px for masks and boxes are common practice.
+ones. Our sources do not name the added ones, so `bone_age`, `jaw`, `knee` and the external `findings` and `fracture`
+are assumed. `covid` is a third external task, for trunks that were pretrained without the archives that its images are
+from. Our sources do not give image sizes and batches either, so these are also assumed: 224 px for one label per image
+and 512 px for masks and boxes are common practice.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from configs import common
 
 muscle4 = ('pneumonia', 'abnormality', 'lung', 'tuberculosis')
 mtpret7 = (*muscle4, 'bone_age', 'jaw', 'knee')
-external2 = ('covid', 'findings')
+external2 = ('findings', 'fracture')
 
 TASKS: Mapping[str, Mapping[str, Any]] = {
   'pneumonia': dict(kind='classification', dataset='kermany_pneumonia', findings=('pneumonia',)),
@@ -27,6 +28,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
   'knee': dict(kind='classification', dataset='knee_oa'),
   'covid': dict(kind='classification', dataset='covid19_radiography', external=True),
   'findings': dict(kind='detection', dataset='vinbigdata_cxr', box_factor=2, external=True),
+  'fracture': dict(kind='classification', dataset='frac_atlas', external=True),
 }
 
 

@@ -61,7 +61,7 @@ DATASETS_INTRO = '''
 ### Lists of datasets
 
 In stage 1, `data.datasets` accepts the name of any [dataset](datasets.md), your own included. `configs/common.py` has
-these lists. `embedded` is the default: five datasets, used as phantoms. (All thirteen datasets have phantoms.)
+these lists. `embedded` is the default: five datasets, used as phantoms. (All fourteen datasets have phantoms.)
 '''
 
 FIELDS_INTRO = '''

@@ -20,7 +20,7 @@ from tfds_builders.custom import custom
 IMAGES, SIZE = 12, 48  # of each miniature archive; px
 FULL_BUILDS = 0.1  # share of the cases that run all of `build.prepare` and read the records back
 LENIENT = 0.8  # share of the cases in which half of the archive may be bad, so that there are records to judge
-PICTURES = ('.png', '.jpeg', '.dcm', '.dicom')
+PICTURES = ('.png', '.jpeg', '.jpg', '.dcm', '.dicom')
 
 
 def make(folder: pathlib.Path) -> Run:

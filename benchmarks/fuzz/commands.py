@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.fuzz import values
 from tests.support.paths import ROOT
 
-TASKS = ('pneumonia', 'abnormality', 'lung', 'tuberculosis', 'bone_age', 'jaw', 'knee', 'covid', 'findings')
+TASKS = ('pneumonia', 'abnormality', 'lung', 'tuberculosis', 'bone_age', 'jaw', 'knee', 'covid', 'findings', 'fracture')
 FILES = (
   *(f'pretrain.py{variant}' for variant in ('', '', '', '', ':smoke', ':real', ':muscle9', ':mtpret11')),
   *(f'continual.py{variant}' for variant in ('', '', ':smoke', ':muscle4', ':mtpret7')),

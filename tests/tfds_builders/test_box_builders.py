@@ -7,7 +7,9 @@ import re
 import shutil
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
+import PIL.ImageOps
 import pydicom
 import pytest
 
@@ -15,8 +17,9 @@ from tests.support.archives import edit, list_objects, match_truth, read_all, re
 from tests.support.paths import XRAYS
 from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, phantoms
-from tfds_builders.common import boxes, dataset, dicom, images, records, splits
-from tfds_builders.phantoms.archives import covid19_radiography, tbx11k, vinbigdata_cxr
+from tfds_builders.common import boxes, dataset, dicom, images, index, records, splits
+from tfds_builders.phantoms.archives import covid19_radiography, frac_atlas, tbx11k, vinbigdata_cxr
+from tfds_builders.phantoms.exposure import bounding_box
 from tfds_builders.phantoms.layout import save_dicom
 
 # Boxes
@@ -378,3 +381,102 @@ def test_the_size_is_read_from_the_header_alone(tmp_path):
     path.write_bytes(broken)
     with pytest.raises(images.Unreadable, match='DICOM'):
       dicom.read_size(path)
+
+
+# FracAtlas
+
+def test_fractures_and_their_boxes_are_those_drawn(prepared):
+  path = build.locate('frac_atlas', prepared)
+  about, records, drawn = build.read_metadata(path), read_all(path), collections.Counter()
+  assert about['box_classes'] == ['fracture'] and about['box_negatives'] == about['findings'] == ['fractured']
+  for record, radiograph in match_truth('frac_atlas', records):
+    boxes_drawn = compare_boxes(record, radiograph, about['box_classes'], atol=0.01)
+    assert record['present'] == [bool(boxes_drawn)] and record['label_mask'] == [True]
+    parts = frac_atlas.PARTS[radiograph.part]
+    assert record['part'] == (parts[0] if len(parts) == 1 else 'mixed') and record['view'] == 'frontal'
+    drawn[radiograph.patient] += boxes_drawn
+  assert len(records) == 23 and len(read_rejects(path)) == 1  # CONTRADICTED
+  assert drawn[frac_atlas.TURNED] == 1 and max(drawn.values()) == 2
+  rows = index.read(path)
+  assert all(row['paper'] for row in rows) and not any(row['official'] for row in rows)
+
+
+def write_frac_atlas(folder, images=80, orientation=1):
+  """Grey JPEG files of 40 x 20 pixels, of which the first eight have a box. Returns (root, table, COCO table)."""
+  root, table = folder / 'frac_atlas/FracAtlas', [frac_atlas.HEADER]
+  coco = {'images': [], 'annotations': [], 'categories': [{'id': 0, 'name': 'fractured'}]}
+  exif = PIL.Image.Exif()
+  exif[PIL.ExifTags.Base.Orientation] = orientation
+  for i in range(images):
+    name = f'IMG{i:07d}.jpg'
+    path = root / 'images' / ('Fractured' if i < 8 else 'Non_fractured') / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.new('L', (40, 20), 90).save(path, exif=exif)
+    table.append(f'{name},1,0,0,0,0,0,0,{int(i < 8)},{int(i < 8)},1,0,0')
+    if i < 8:
+      coco['images'].append({'id': i, 'file_name': name, 'width': 40, 'height': 20})
+      coco['annotations'].append({'id': i, 'image_id': i, 'category_id': 0, 'bbox': [4.0, 2.0, 12.0, 6.0]})
+  return root, table, coco
+
+
+def prepare_frac_atlas(folder, root, table, coco):
+  (root / 'dataset.csv').write_text('\n'.join([*table, '']))
+  (root / 'Annotations/COCO JSON').mkdir(parents=True, exist_ok=True)
+  (root / 'Annotations/COCO JSON/COCO_fracture_masks.json').write_text(json.dumps(coco))
+  return build.prepare('frac_atlas', folder, folder / 'data', tolerated=0.2)
+
+
+def test_contradictions_and_bad_files_of_frac_atlas_are_listed_with_their_reasons(tmp_path):
+  root, table, coco = write_frac_atlas(tmp_path)
+  table[1] = 'IMG0000000.jpg,1,1,0,0,1,0,0,0,1,0,1,0'  # the table contradicts the folder and the box
+  table[3] = 'IMG0000002.jpg,0,0,1,0,0,0,0,1,1,0,1,1'
+  table[4] = 'IMG0000003.jpg,1,0,0,1,1,0,0,1,1,1,0,0'
+  table[21] = table[21].replace(',0,0,1,0,0', ',1,0,1,0,0')  # as does this one, the other way round
+  del table[31]
+  table += [table[12], 'IMG0000999.jpg,1,0,0,0,0,0,0,0,0,1,0,0']
+  coco['images'] += [{'id': 50, 'file_name': 'IMG0000050.jpg', 'width': 40, 'height': 20},
+                     {'id': 51, 'file_name': 'IMG0000998.jpg', 'width': 40, 'height': 20}]
+  coco['annotations'] += [{'id': 8, 'image_id': 50, 'category_id': 0, 'bbox': [4, 2, 12, 6]},
+                          {'id': 9, 'image_id': 1, 'category_id': 0, 'bbox': [41, 2, 12, 6]}]
+  cut = root / 'images/Non_fractured/IMG0000040.jpg'
+  cut.write_bytes(cut.read_bytes()[:-20])
+  path = prepare_frac_atlas(tmp_path, root, table, coco)
+  assert read_rejects(path) == {
+    ('IMG0000000', 'folder and table disagree'), ('IMG0000020', 'folder and table disagree'),
+    ('IMG0000030', 'image without row'), ('IMG0000011', 'duplicate row'), ('IMG0000999', 'row without image'),
+    ('IMG0000998', 'row without image'), ('IMG0000050', 'box on an image without a fracture'),
+    ('IMG0000001', 'box outside the image'), ('IMG0000040', 'unreadable image')}
+  records = read_all(path)
+  assert len(records) == 75 and sum(record['present'][0] for record in records.values()) == 7
+  (_, box), = list_objects(records['IMG0000001'])
+  np.testing.assert_allclose(box, [0.1, 0.1, 0.4, 0.4])
+  seen = {name: (records[name]['part'], records[name]['view']) for name in ('IMG0000001', 'IMG0000002', 'IMG0000003')}
+  assert list(seen.values()) == [('hand', 'frontal'), ('hip', 'lateral+oblique'), ('mixed', 'frontal')]
+
+
+def test_frac_atlas_without_its_table_or_boxes_is_refused(tmp_path, capsys):
+  root, table, coco = write_frac_atlas(tmp_path)
+  command = ['frac_atlas', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]
+  assert build.main(command) == 1
+  assert 'no dataset.csv and no Annotations/COCO JSON/COCO_fracture_masks.json' in capsys.readouterr().err
+  prepare_frac_atlas(tmp_path, root, table, coco)
+  (root / 'Annotations/COCO JSON/COCO_fracture_masks.json').unlink()
+  assert build.main([*command, '--overwrite']) == 1
+  assert 'has no Annotations/COCO JSON' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_boxes_drawn_on_the_displayed_image_are_turned_to_the_stored_one(orientation, tmp_path):
+  """Pillow displays the image, and a rectangle that is marked in it must be the box of the stored image."""
+  stored = np.zeros((20, 40), np.uint8)
+  stored[2:8, 4:16] = 255
+  exif = PIL.Image.Exif()
+  exif[PIL.ExifTags.Base.Orientation] = orientation
+  PIL.Image.fromarray(stored).save(tmp_path / 'a.jpg', exif=exif, quality=100)
+  with PIL.Image.open(tmp_path / 'a.jpg') as image:
+    shown = np.asarray(PIL.ImageOps.exif_transpose(image)) > 127
+  x, y, width, height = bounding_box(shown)
+  box, _ = boxes.place_box('fractured', x, y, x + width, y + height, shown.shape[1], shown.shape[0])
+  row = dict.fromkeys(frac_atlas.HEADER.split(','), '0') | {'fractured': '1'}
+  (_, *sides), = build.load('frac_atlas').make_entry(tmp_path / 'a.jpg', row, [box]).objects
+  np.testing.assert_allclose(sides, [0.1, 0.1, 0.4, 0.4])

@@ -1,5 +1,6 @@
 """Leakage: the same radiograph in two places is found, and a task on pretraining images is not external."""
 
+import contextlib
 import csv
 import itertools
 import pathlib
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from configs import common, tasks
 from tests.support.paths import XRAYS
 from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, leakage, phantoms
@@ -187,6 +189,15 @@ def test_archives_without_known_overlap_pass():
   leakage.check_external('shenzhen_cxr', ['montgomery_cxr'])
   for one, other in itertools.permutations(leakage.KNOWN_OVERLAPS, 2):
     assert bool(leakage.explain_overlap(one, other)) == bool(leakage.explain_overlap(other, one))
+
+
+@pytest.mark.parametrize('name', [*tasks.external2, 'covid'])
+def test_the_external_tasks_of_mtpret_are_external_to_its_pretraining(name):
+  task = tasks.TASKS[name]
+  assert task['external'] and (task['dataset'] in common.external2) == (name in tasks.external2)
+  refused = contextlib.nullcontext() if name in tasks.external2 else pytest.raises(leakage.NotExternal)
+  with refused:
+    leakage.check_external(task['dataset'], common.mtpret11)
 
 
 def test_a_task_is_not_external_if_its_images_are_found_in_the_pretraining(tmp_path):

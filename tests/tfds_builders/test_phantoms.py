@@ -17,7 +17,8 @@ from tfds_builders.phantoms.physics import Vendor
 from tfds_builders.phantoms.scene import Scene, ellipsoid, tube
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
-         'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr')
+         'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr',
+         'frac_atlas')
 DRAWN = (*FINDINGS, 'ActiveTuberculosis', 'ObsoletePulmonaryTuberculosis', 'Ground glass')
 QUIET = Vendor(photons=1e9, mark=0, shutter=0)
 
@@ -160,13 +161,13 @@ def test_a_large_heart_is_more_than_half_as_wide_as_the_chest():
 
 
 def test_every_label_has_a_drawing():
-  for name in ('nih_chest_xray', 'kermany_pneumonia', 'mura'):
+  for name in ('nih_chest_xray', 'kermany_pneumonia', 'mura', 'frac_atlas'):
     for _, seen in phantoms.render(name, 40, 64):
       assert bool(seen.findings) == bool(seen.boxes)
 
 
 def test_the_mean_grey_does_not_reveal_the_label():
-  for name in ('nih_chest_xray', 'kermany_pneumonia', 'mura'):
+  for name in ('nih_chest_xray', 'kermany_pneumonia', 'mura', 'frac_atlas'):
     seen = [radiograph for _, radiograph in phantoms.render(name, 120, 48, seed=2)]
     ill, well = ([r.image.mean() for r in seen if bool(r.findings) == kind] for kind in (True, False))
     area = np.mean([[a > b for b in well] for a in ill])  # the ROC curve's
@@ -274,6 +275,26 @@ def test_panoramic_layout(written):
     assert not drawn[0][0, 0]
 
 
+def test_frac_atlas_layout(written):
+  root = written['frac_atlas'] / 'FracAtlas'
+  lines = (root / 'dataset.csv').read_text().splitlines()
+  assert lines[0] == ('image_id,hand,leg,hip,shoulder,mixed,hardware,multiscan,fractured,fracture_count,frontal,'
+                      'lateral,oblique')
+  rows = {row['image_id']: row for row in csv.DictReader(lines)}
+  folders = [{path.name for path in (root / 'images' / name).iterdir()} for name in ('Non_fractured', 'Fractured')]
+  assert len(rows) == 24 and set(rows) == set.union(*folders)
+  contradicted, = [name for name, row in rows.items() if name not in folders[int(row['fractured'])]]
+  assert rows[contradicted]['fractured'] == '0' and rows[contradicted]['fracture_count'] == '1'
+  coco = json.loads((root / 'Annotations/COCO JSON/COCO_fracture_masks.json').read_text())
+  assert coco['categories'] == [{'id': 0, 'name': 'fractured'}]
+  assert {image['file_name'] for image in coco['images']} == folders[1]
+  turned, = [image for image in coco['images']
+             if Image.open(root / 'images/Fractured' / image['file_name']).size != (image['width'], image['height'])]
+  assert Image.open(root / 'images/Fractured' / turned['file_name']).getexif() == {274: 8}
+  listed = [path.read_text().split()[1:] for path in (root / 'Utilities/Fracture Split').iterdir()]
+  assert sorted(sum(listed, [])) == sorted(folders[1]) and len(listed) == 3
+
+
 def read_picture(path):
   if not path.name.endswith('.dicom'):
     return np.asarray(Image.open(path).convert('RGB'))[..., 0]
@@ -288,7 +309,7 @@ def test_what_is_written_is_what_is_rendered(name, written):
   for path, seen in phantoms.render(name, 3, 64):
     there = read_picture(written[name] / path)
     assert there.shape == seen.image.shape
-    if path.endswith('.jpeg'):
+    if path.endswith(('.jpeg', '.jpg')):
       assert np.abs(there.astype(int) - seen.image).mean() < 4
     else:
       assert np.array_equal(there, seen.image)

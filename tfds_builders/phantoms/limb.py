@@ -1,6 +1,6 @@
 """The arm from shoulder to wrist. Each body part is a window on the whole arm."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,42 @@ def visible_span(a: Point, b: Point, centre: tuple[float, float], field: float) 
   return (float(seen[0]), float(seen[-1])) if len(seen) else (0.0, 1.0)
 
 
+def draw_bones(
+    scene: Scene, bones: Mapping[str, tuple], looks: Mapping[str, Mapping[str, Any]],
+    window: tuple[tuple[float, float], float], hit: str | None, requested: Sequence[str], rng: np.random.Generator,
+    severity: float) -> dict[str, Patch]:
+  """Draws long bones, and on one of them the requested abnormalities.
+
+  Args:
+    scene: drawn into.
+    bones: {bone: (one end, other end, shaft radius, flare of both ends)}.
+    looks: {bone: further arguments of `long_bone`}.
+    window: (centre, size) of the visible square in cm. Abnormalities lie inside it.
+    hit: the bone that has the abnormalities.
+    requested: any of fracture, hardware, lesion.
+    rng: places the abnormalities.
+    severity: 0 to 1.
+
+  Returns:
+    {abnormality: region}
+  """
+  regions = {}
+  for name, (a, b, shaft, ends) in bones.items():
+    span = visible_span(a, b, *window)
+    if name == hit and 'fracture' in requested:
+      regions['fracture'], _ = draw_fracture(scene, a, b, shaft, ends, rng, severity, span, **looks[name])
+    else:
+      long_bone(scene, a, b, shaft, ends, **looks[name])
+    if name == hit:
+      a, b = np.asarray(a), np.asarray(b)
+      a, b = a + (b - a) * span[0], a + (b - a) * span[1]
+      if 'lesion' in requested:
+        regions['lesion'] = draw_lesion(scene, a, b, shaft, rng, severity)
+      if 'hardware' in requested:
+        regions['hardware'] = draw_hardware(scene, a, b, shaft, rng)
+  return regions
+
+
 def draw_arm(
     arm: dict[str, Any], part: str, scale: float, make_rng: Callable[..., np.random.Generator],
     requested: Sequence[str] = (), severity: float = 0.5) -> tuple[Scene, dict[str, np.ndarray]]:
@@ -143,22 +179,10 @@ def draw_arm(
   rng, site_rng = make_rng('bones'), make_rng('site')
   bones = place_bones(arm)
   draw_flesh(scene, arm, bones)
-  regions = {}
   hit = str(site_rng.choice(BONES[part])) if requested else None
-  for name, (a, b, shaft, ends) in bones.items():
-    look = dict(cortex=arm['cortex'], dense=arm['dense'], fill=0.24, bow=arm['bow'] * (3 if name == 'clavicle' else 1))
-    span = visible_span(a, b, centre, field)
-    if name == hit and 'fracture' in requested:
-      regions['fracture'], _ = draw_fracture(scene, a, b, shaft, ends, site_rng, severity, span, **look)
-    else:
-      long_bone(scene, a, b, shaft, ends, **look)
-    if name == hit:
-      a, b = np.asarray(a), np.asarray(b)
-      a, b = a + (b - a) * span[0], a + (b - a) * span[1]
-      if 'lesion' in requested:
-        regions['lesion'] = draw_lesion(scene, a, b, shaft, site_rng, severity)
-      if 'hardware' in requested:
-        regions['hardware'] = draw_hardware(scene, a, b, shaft, site_rng)
+  looks = {name: dict(cortex=arm['cortex'], dense=arm['dense'], fill=0.24,
+                      bow=arm['bow'] * (3 if name == 'clavicle' else 1)) for name in bones}
+  regions = draw_bones(scene, bones, looks, WINDOWS[part], hit, requested, site_rng, severity)
   if part in ('SHOULDER', 'HUMERUS'):
     draw_shoulder(scene, arm, rng)
   if part != 'SHOULDER':

@@ -1,4 +1,4 @@
-"""Renders one exposure of one patient, for each anatomy: chest, hand, arm, knee and jaw.
+"""Renders one exposure of one patient, for each anatomy: chest, hand, arm, leg, knee and jaw.
 
 The patient's random generators decide the body and the site of a finding. They are the same for all of the patient's
 images. The exposure's generator decides pose, dose and noise.
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from tfds_builders.phantoms import hand as hands
-from tfds_builders.phantoms import limb
+from tfds_builders.phantoms import leg, limb
 from tfds_builders.phantoms.acquisition import acquire, pose
 from tfds_builders.phantoms.chest import draw_chest, sample_chest
 from tfds_builders.phantoms.exposure import Exposure, Radiograph, bounding_box, seeded_rng
@@ -25,6 +25,8 @@ from tfds_builders.phantoms.physics import Vendor
 from tfds_builders.phantoms.scene import clouds
 from tfds_builders.phantoms.thorax import FIELD as CHEST_FIELD
 from tfds_builders.phantoms.thorax_bones import draw_wires
+
+LONG_PARTS = ('HUMERUS', 'FOREARM', 'LEG')  # their images are narrow
 
 
 def make_rngs(
@@ -81,7 +83,7 @@ def render_hand(seed: int, name: str, exposure: Exposure, size: int, vendor: Ven
 
 
 def render_limb(seed: int, name: str, exposure: Exposure, size: int, vendor: Vendor) -> Radiograph:
-  """A part of the arm, named as in MURA. `requested` is empty for a normal study."""
+  """A part of the arm, named as in MURA, or of the lower leg. `requested` is empty for a normal study."""
   own, rng = make_rngs(seed, name, exposure)
   part, requested = exposure.part, exposure.requested
   part_rng = functools.partial(own, part)
@@ -89,16 +91,19 @@ def render_limb(seed: int, name: str, exposure: Exposure, size: int, vendor: Ven
   if part in limb.WINDOWS:
     _, field = limb.WINDOWS[part]
     scene, regions = limb.draw_arm(limb.sample_arm(own('body')), part, size / field, part_rng, requested, severity)
+  elif part in leg.WINDOWS:
+    _, field = leg.WINDOWS[part]
+    scene, regions = leg.draw_leg(leg.sample_leg(own('body')), part, size / field, part_rng, requested, severity)
   else:
     centre, field, target = choose_window(part, part_rng('where'))
     scene, regions = draw_hand(
       sample_hand(own('body')), size / field, part_rng, requested, severity, centre, field, target)
   tall = rng.uniform(0.62, 1.0)
-  if part in ('HUMERUS', 'FOREARM') or rng.random() < 0.6:
+  if part in LONG_PARTS or rng.random() < 0.6:
     shape = (size, round(size * tall))
   else:
     shape = (round(size * max(tall, 0.75)), size)
-  if part in ('HUMERUS', 'FOREARM'):
+  if part in LONG_PARTS:
     shape = (size, round(size * rng.uniform(0.5, 0.7)))
   place = pose(rng, 16, 0.05, 0.1, rng.random() < 0.5)
   image, visible = acquire(scene, shape, place, vendor, own('shape'), rng, regions)

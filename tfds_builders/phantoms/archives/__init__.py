@@ -9,7 +9,8 @@ import importlib
 from tfds_builders.phantoms.layout import Archive
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
-         'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr')
+         'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr',
+         'frac_atlas')
 ARCHIVES: dict[str, Archive] = {
   name: importlib.import_module(f'tfds_builders.phantoms.archives.{name}').ARCHIVE for name in NAMES}
 
