@@ -66,13 +66,18 @@ def test_values_that_would_fail_later_are_refused_at_once(field, value):
 
 @pytest.mark.parametrize('field, value', [
   ('tasks.tuberculosis.objects', 0), ('tasks.tuberculosis.head.anchor_sizes', ((8,), (16,))), ('rounds', 10**9),
-  ('tasks.lung.head.dilations', (1, 2, 'x')), ('tasks.lung.head.output_stride', 7), ('tasks.lung.kind', 'detection'),
+  ('tasks.lung.head.dilations', (1, 2, 'x')), ('tasks.lung.head.output_stride', 7),
   ('tasks.tuberculosis.head.roi_sample', (16, 64)), ('tasks.lung.steps', 10**7), ('tasks.lung.kind', 'words')])
 def test_task_configs_that_no_task_can_be_made_of_are_refused(field, value):
   words, remedy = refuse(continual.get_config(), **{field: value})
   assert field.split('.')[-1] in words
   if remedy:
     check_config(change(continual.get_config(), **{field: value} | remedy), devices=1, processes=1)
+
+
+def test_another_kind_of_task_needs_the_fields_of_its_head():
+  words, _ = refuse(continual.get_config(), **{'tasks.lung.kind': 'detection'})
+  assert words.startswith('the config has no tasks.lung.head.')
 
 
 def test_a_visit_of_an_epoch_counts_among_the_steps_of_a_run():
