@@ -49,7 +49,9 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, steps: in
     group=batch,                 # images in a batch-norm group
     steps=steps,                 # steps of a visit; 0 means one epoch
     objects=task.get('box_factor', 0) * objects,  # detection: at most this many boxes per image
-    negatives=False,             # detection: True also learns from images without boxes
+    # detection: when images that were examined and have no box are used: 'never', 'evaluation' (validation and test) or
+    # 'always' (training too)
+    negatives='evaluation',
     external=task.get('external', False),  # if True, a trunk that was pretrained on this dataset's images is refused
     head={'segmentation': deeplab, 'detection': detector}.get(kind, ConfigDict()),
     augment=common.labelled_augment(size),

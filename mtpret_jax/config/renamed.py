@@ -34,6 +34,18 @@ RENAMED = {
   'tasks.*.head.detections': 'tasks.*.head.max_detections',
 }
 
+# Pattern of a field -> {its value in earlier versions, as text: its present value}
+CHANGED_VALUES = {
+  r'(.*\.)?objective': {'contrast': 'moco'},
+  r'(stages\.[^.]+\.)?tasks\.[^.]+\.negatives': {'False': 'never', 'True': 'always'},
+}
+
+
+def new_value(field: str, value: object) -> str | None:
+  """The present value of a field that had another one in earlier versions, else None."""
+  return next((values.get(str(value)) for pattern, values in CHANGED_VALUES.items() if re.fullmatch(pattern, field)),
+              None)
+
 
 def new_name(field: str) -> str | None:
   """The present name of a dotted field of an earlier version: '' if it was removed, None if it is not an old name. The

@@ -9,6 +9,7 @@ from mtpret_jax.data.task_schedule import ORDERS
 from mtpret_jax.models.resnet import LAYERS
 from mtpret_jax.runtime.sharding import STATES
 from mtpret_jax.tasks import KINDS
+from mtpret_jax.tasks.detection import NEGATIVES
 
 Schema = Mapping[str, Any]  # field -> its `Rule`, or the schema of its own fields
 Mistake = tuple[str, Any, Rule | None]  # field, value, rule
@@ -52,7 +53,8 @@ MULTITASK = STAGE | {
 TASK = {  # plus `head`, whose fields depend on the kind of task
   'kind': choice(KINDS), 'dataset': name(), 'findings': row(text(1), 0, 1000), 'size': whole(8, 4096),
   'batch': whole(1, LIMITS['tasks.batch']), 'group': whole(2, 65_536), 'steps': whole(0, 10**7),
-  'objects': whole(0, 10_000), 'negatives': flag(), 'external': flag(), 'augment': VIEW | {'min_visibility': SHARE}}
+  'objects': whole(0, 10_000), 'negatives': choice(NEGATIVES), 'external': flag(),
+  'augment': VIEW | {'min_visibility': SHARE}}
 EVALUATE = {
   'run': path(1), 'state': choice(('', 'best', 'last')), 'split': choice(SPLITS), 'workdir': path(),
   'resamples': whole(2, 10**6), 'data': {'dir': path()}}

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError, show
-from mtpret_jax.config.renamed import new_name
+from mtpret_jax.config.renamed import new_name, new_value
 from mtpret_jax.config.schema import LIMITS, OBJECTIVES, find_mistake
 from mtpret_jax.tasks import find_kind
 
@@ -43,15 +43,15 @@ def check_objective(config: ConfigDict) -> str:
 
 
 def check_renamed(config: ConfigDict) -> None:
-  """Raises ConfigError for a field that has another name now, or was removed."""
+  """Raises ConfigError for a field or value that has another name now, or was removed."""
   for field, value in walk_fields(config.to_dict()):
     new = new_name(field)
     if new == '':
       raise ConfigError(f'{field} no longer exists: remove it')
     if new is not None:
       raise ConfigError(f'{field} is now {new}: rename it')
-    if field.rpartition('.')[2] == 'objective' and value == 'contrast':
-      raise ConfigError(f'{field}={value!r} is now {field}=\'moco\': rename it')
+    if (now := new_value(field, value)) is not None:
+      raise ConfigError(f'{field}={value!r} is now {field}={now!r}: rename it')
 
 
 def walk_fields(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:

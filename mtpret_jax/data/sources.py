@@ -1,9 +1,9 @@
 """A prepared dataset as a random-access source of records."""
 
+import collections
 import csv
 import dataclasses
 import hashlib
-import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,15 @@ from tensorflow_datasets.proto import tf_example_pb2
 ENCODED = tfds.decode.SkipDecoding()
 SPLIT_RULES = ('patient', 'paper', 'official')  # defined in the builders' splits.py; records are stored by 'patient'
 SPLITS = ('train', 'validation', 'test')
+WHOLE = 'whole'  # in place of a split rule: every image is a training image
 
 
 class MissingSplit(ValueError):
   """The split rule gives the dataset no such split."""
+
+
+class OutdatedIndex(ValueError):
+  """The dataset was prepared by an earlier version, whose index.csv lacks what is needed now."""
 
 
 class Records(Protocol):
@@ -39,7 +44,7 @@ class Source:
     version: of the prepared dataset, such as 1.0.0.
     about: the builder's metadata of the whole dataset: names of findings, unit of the value, mask and box classes.
     records: record i is a dict of fields, with image and mask still encoded.
-    split_rule: one of SPLIT_RULES.
+    split_rule: one of SPLIT_RULES, or WHOLE.
   """
 
   name: str
@@ -83,7 +88,7 @@ class Subset:
 
 
 def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split: str, split_rule: str = 'patient',
-                images_only: bool = False, fraction: float = 1.0) -> Source:
+                images_only: bool = False, fraction: float = 1.0, whole: bool = False) -> Source:
   """Opens one split of a prepared dataset.
 
   Args:
@@ -91,26 +96,39 @@ def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split
     split: train, validation or test.
     split_rule: which patients or images are in which split; see SPLIT_RULES.
     images_only: records have their image and its name only, which is all that stage 1 reads.
-    fraction: share of the split's patients. The patients of a smaller fraction are among those of a larger one.
+    fraction: share of the split's patients, the same in each stratum of labels, rounded up. The patients of a smaller
+      fraction are among those of a larger one.
+    whole: the split has all images of the dataset, whatever the split rule; only for training splits.
 
   Raises:
     FileNotFoundError: the dataset is not prepared; the message has the command that prepares it.
     MissingSplit: the split rule leaves the split empty.
+    OutdatedIndex: the dataset was prepared by an earlier version.
   """
+  folder = find_folder(name, data_dir, stored_size)
+  builder = tfds.builder_from_directory(folder)
+  records: Records
+  if whole:
+    stored = {part: open_split(builder, part, images_only) for part in SPLITS}
+    records = Subset(stored, [(part, position) for part in SPLITS for position in range(len(stored[part]))])
+  elif split_rule == 'patient' and fraction == 1:
+    records = open_split(builder, split, images_only)
+  else:
+    positions = read_positions(folder, name, split, split_rule, fraction)
+    records = Subset({part: open_split(builder, part, images_only) for part in SPLITS}, positions)
+  return Source(name, split, str(builder.version), dict(builder.info.metadata or {}), records,
+                WHOLE if whole else split_rule)
+
+
+def find_folder(name: str, data_dir: str | pathlib.Path, stored_size: str) -> pathlib.Path:
+  """The folder of the newest prepared version. Raises FileNotFoundError with the command that prepares the dataset."""
   folder = find_newest_version(pathlib.Path(data_dir, name, stored_size))
   if folder is None:
     raise FileNotFoundError(
       f'{name} is not prepared under {data_dir} (there is no {name}/{stored_size}/<version>/dataset_info.json): run '
       f'python -m tfds_builders.build {name} --archives <folder of downloads> --data_dir {data_dir} '
       f'--size {stored_size}')
-  builder = tfds.builder_from_directory(folder)
-  records: Records
-  if split_rule == 'patient' and fraction == 1:
-    records = open_split(builder, split, images_only)
-  else:
-    positions = read_positions(folder, name, split, split_rule, fraction)
-    records = Subset({part: open_split(builder, part, images_only) for part in SPLITS}, positions)
-  return Source(name, split, str(builder.version), dict(builder.info.metadata or {}), records, split_rule)
+  return folder
 
 
 def find_newest_version(folder: pathlib.Path) -> pathlib.Path | None:
@@ -136,16 +154,50 @@ def read_positions(folder: pathlib.Path, name: str, split: str, split_rule: str,
                    fraction: float) -> list[tuple[str, int]]:
   """[(stored split, position)] of the records in `split` by `split_rule`, from the builder's index.csv.
 
-  With a `fraction` below 1, only the records of the patients whose hashes sort first; at least one patient.
+  With a `fraction` below 1, only the records of the patients whose hashes sort first in their stratum; at least one
+  patient of each.
   """
-  with open(folder / 'index.csv', newline='', encoding='utf-8') as file:
-    rows = list(csv.DictReader(file))
-  chosen = [row for row in rows if (row['split'] if split_rule == 'patient' else row[split_rule]) == split]
+  chosen = read_rows(folder, name, split, split_rule)
+  shares = rank_patients(chosen)
+  return [(row['split'], int(row['position'])) for row in chosen if shares[row['patient']] < fraction]
+
+
+def read_patient_shares(name: str, data_dir: str | pathlib.Path, stored_size: str, split: str,
+                        split_rule: str) -> dict[str, float]:
+  """{patient: the share above which a fraction of the split keeps it}, see `rank_patients`. Raises as `open_source`."""
+  return rank_patients(read_rows(find_folder(name, data_dir, stored_size), name, split, split_rule))
+
+
+def read_rows(folder: pathlib.Path, name: str, split: str, split_rule: str) -> list[dict[str, str]]:
+  """The rows of index.csv in `split` by `split_rule`. Raises MissingSplit and OutdatedIndex."""
+  rows, column = read_index(folder, name), 'split' if split_rule == 'patient' else split_rule
+  chosen = [row for row in rows if row[column] == split]
   if not chosen:
-    there = sorted({row[split_rule] for row in rows} - {''})
+    there = sorted({row[column] for row in rows} - {''})
     raise MissingSplit(f'{name} has no {split} images under the split rule {split_rule!r}'
                        f'{", only " + " and ".join(there) if there else " at all"}: try --config.data.split=patient')
-  # Ordered by a hash, not by a random draw: the patients of 10 % are then a subset of those of 20 %.
-  patients = sorted({row['patient'] for row in chosen}, key=lambda patient: hashlib.sha256(patient.encode()).digest())
-  kept = set(patients[:math.ceil(fraction * len(patients))])
-  return [(row['split'], int(row['position'])) for row in chosen if row['patient'] in kept]
+  return chosen
+
+
+def read_index(folder: pathlib.Path, name: str) -> list[dict[str, str]]:
+  """The rows of index.csv. Raises OutdatedIndex if it has no strata; its official splits are outdated then, too."""
+  with open(folder / 'index.csv', newline='', encoding='utf-8') as file:
+    table = csv.DictReader(file)
+    if 'stratum' not in (table.fieldnames or ()):
+      raise OutdatedIndex(f'{folder} was prepared by an earlier version, and its index.csv has no column stratum: run '
+                          f'python -m tfds_builders.build {name} --archives <folder of downloads> '
+                          f'--data_dir {folder.parents[2]} --size {folder.parent.name} --overwrite')
+    return list(table)
+
+
+def rank_patients(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
+  """{patient: rank / number of patients} within the patient's stratum, from 0 to below 1.
+
+  A fraction keeps the patients whose number is below it: ceil(fraction * n) of the n patients of a stratum. They are
+  ordered by a hash, not by a random draw: the patients of 10 % are then a subset of those of 20 %.
+  """
+  strata = collections.defaultdict(set)
+  for row in rows:
+    strata[row['stratum']].add(row['patient'])
+  return {patient: rank / len(patients) for patients in strata.values() for rank, patient in enumerate(
+    sorted(patients, key=lambda patient: hashlib.sha256(patient.encode()).digest()))}

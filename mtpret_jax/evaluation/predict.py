@@ -22,13 +22,25 @@ from mtpret_jax.step import TrainState
 from mtpret_jax.tasks import dataset, find_kind
 
 Predict = Callable[[Mapping, Mapping, Mapping], tuple[Mapping, Mapping]]
-Predictor = tuple[Source, Predict]  # the records of a split, and the compiled model
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+  """Attributes:
+    source: the records of a split.
+    read: record -> one row of a batch, with all its labels.
+    predict: the compiled model: (params, stats, batch) -> (the batch as the trunk sees it, predictions).
+  """
+
+  source: Source
+  read: Callable[[Mapping], Mapping]
+  predict: Predict
 
 
 def make_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding.Mesh) -> Predictor:
-  """(source, predict) of the task `name` on one split: predict(params, stats, batch) -> (the batch as the trunk sees
-  it, predictions). The head takes its numbers, such as the mean of a value, from the training split."""
-  source = dataset.open_task(config, name, split)
+  """The predictor of the task `name` on one split. The head takes its numbers, such as the mean of a value, from the
+  training split."""
+  source, read = dataset.open_whole(config, name, split)
   train = dataset.open_task(config, name, 'train', config.data.fraction)
   predict = make_predict(config, name, dataset.make_task(config, name, train))
 
@@ -38,7 +50,7 @@ def make_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return predict(params, stats, batch)
 
-  return source, predict_batch
+  return Predictor(source, read, predict_batch)
 
 
 def score_tasks(config: ConfigDict, state: TrainState, split: str,
@@ -51,7 +63,7 @@ def score_tasks(config: ConfigDict, state: TrainState, split: str,
   for name, task_config in config.tasks.items():
     if (name, split) not in predictors:
       predictors[name, split] = make_predictor(config, name, split, mesh)
-    source, _ = predictors[name, split]
+    source = predictors[name, split].source
     rows = collect_rows(config, name, split, state, predictors[name, split], mesh)
     if jax.process_index() == 0:
       about, kind = dataset.describe_task(source.about, task_config), find_kind(task_config.kind)
@@ -63,7 +75,7 @@ def collect_rows(config: ConfigDict, name: str, split: str, state: TrainState, p
                  mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
   """Predictions and labels of every record of a split, in order, as columns with one row per image."""
   task_config = config.tasks[name]
-  kind, (source, _) = find_kind(task_config.kind), predictor
+  kind, source = find_kind(task_config.kind), predictor.source
   about, rows = dataset.describe_task(source.about, task_config), []
   for first, count, batch, predictions in predict_batches(task_config, f'{name} {split}', state, name, predictor, mesh):
     for index in range(count):
@@ -79,9 +91,9 @@ def predict_batches(task_config: ConfigDict, title: str, state: TrainState, name
 
   Each process reads its share of each batch and takes part in the prediction; only the first one yields.
   """
-  source, predict = predictor
+  source, read = predictor.source, predictor.read
   params = {part: state.params[part] for part in ('trunk', name)}
-  read, size = dataset.make_reader(source, task_config), task_config.batch
+  size = task_config.batch
   share = size // jax.process_count()
   own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
   for first in tqdm(range(0, len(source), size), desc=title, unit='batch', leave=False,
@@ -93,7 +105,7 @@ def predict_batches(task_config: ConfigDict, title: str, state: TrainState, name
     # The first batch includes the compilation, which has no time limit.
     limit = watchdog.time_limit(f'{title}, images from {first} on') if first else contextlib.nullcontext()
     with limit:
-      seen, predictions = jax.device_get(predict(params, state.carry['stats'], place_batch(batch, mesh)))
+      seen, predictions = jax.device_get(predictor.predict(params, state.carry['stats'], place_batch(batch, mesh)))
     if jax.process_index() == 0:
       yield first, int(valid.sum()), seen, predictions
 
@@ -102,13 +114,13 @@ def collect_examples(config: ConfigDict, name: str, split: str, state: TrainStat
                      count: int) -> list[dict[str, Any]]:
   """Up to `count` images spread over a split, for pictures: [{'image', 'labels', 'prediction', 'about'}]. Images are
   (S, S) in 0-1, labels and predictions dicts of one image's fields."""
-  task_config, (source, predict), examples = config.tasks[name], predictor, []
+  task_config, source, examples = config.tasks[name], predictor.source, []
   places = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
   few = dataclasses.replace(source, records=Subset({source.split: source.records},
                                                    [(source.split, int(place)) for place in places]))
   about = dataset.describe_task(source.about, task_config)
-  for _, images, batch, predictions in predict_batches(task_config, f'{name} examples', state, name, (few, predict),
-                                                       make_mesh()):
+  for _, images, batch, predictions in predict_batches(task_config, f'{name} examples', state, name,
+                                                       dataclasses.replace(predictor, source=few), make_mesh()):
     for index in range(images):
       pixels = np.asarray(batch['image'][index][..., 0], np.float32)
       examples.append({

@@ -119,7 +119,7 @@ def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, sp
   def write() -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     for name, (rows, _) in scored.items():
-      task_config, (source, _) = config.tasks[name], predictors[name, split]
+      task_config, source = config.tasks[name], predictors[name, split].source
       metrics.write_predictions(predictions_path(workdir, name), find_kind(task_config.kind).metrics,
                                 dataset.describe_task(source.about, task_config), rows)
     write_json(workdir / FILE, results)  # last: `is_finished` takes this file as proof that the predictions are written

@@ -7,7 +7,7 @@ choice.
 Letters: B images, N rows of a table, T findings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,13 +60,35 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
   return {'present': ((findings,), np.float32), 'label_mask': ((findings,), np.bool_)}
 
 
-def find_defect(about: About, task_config: ConfigDict, record: Mapping) -> str:
+def find_defect(about: About, task_config: ConfigDict, record: Mapping, split: str) -> str:
   columns = list_columns(about, task_config)
   label_mask, present = np.asarray(record['label_mask'], bool)[columns], np.asarray(record['present'])[columns]
   if about['relation'] == 'independent':
     return '' if label_mask.any() else 'no known finding'
   known = int((present[label_mask] > 0).sum())
   return '' if known == 1 else 'several findings known to be present' if known else 'no finding known to be present'
+
+
+def list_classes(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> dict[str, np.ndarray]:
+  """A class for each finding; for each independent finding another one, 'no <finding>', of images known not to have
+  it."""
+  columns, names = list_columns(about, task_config), select_findings(about, task_config)['findings']
+  label_mask_NT = np.array([label['label_mask'] for label in labels], bool)[:, columns]
+  present_NT = np.array([label['present'] for label in labels])[:, columns] > 0
+  classes = dict(zip(names, (present_NT & label_mask_NT).T, strict=True))
+  if about['relation'] == 'independent':
+    classes |= {f'no {name}': absent_N for name, absent_N in zip(names, (~present_NT & label_mask_NT).T, strict=True)}
+  return classes
+
+
+def find_split_defect(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> str:
+  classes = list_classes(about, task_config, labels)
+  shown = [name for name, shown_N in classes.items() if shown_N.any()]
+  if about['relation'] != 'independent':
+    return '' if len(shown) > 1 else f'has one class only ({", ".join(shown)})'
+  if any(name in shown and f'no {name}' in shown for name in classes):
+    return ''
+  return f'has no finding that is present in one image and absent in another (only {", ".join(shown)})'
 
 
 # Model
@@ -126,4 +148,6 @@ CLASSIFICATION = TaskKind(
   make_row=make_row,
   metrics=classification.METRICS,
   draw=draw,
+  list_classes=list_classes,
+  find_split_defect=find_split_defect,
   select=select_findings)

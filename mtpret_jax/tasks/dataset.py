@@ -4,13 +4,16 @@ import collections
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.data.records import decode_image, name_record
-from mtpret_jax.data.sources import Source, Subset, open_source
+from mtpret_jax.data.records import decode_image, name_record, read_text
+from mtpret_jax.data.sources import Source, Subset, open_source, read_patient_shares
 from mtpret_jax.tasks import find_kind
 from mtpret_jax.tasks.task import About, Row, TaskModel
 
@@ -23,40 +26,137 @@ def open_tasks(config: ConfigDict, split: str, fraction: float = 1.0) -> dict[st
 
 
 def open_task(config: ConfigDict, name: str, split: str, fraction: float = 1.0) -> Source:
-  """The records of one split that the task `name` can learn from.
+  """The records of one split that the task `name` can use. `fraction` keeps a share of the patients.
 
-  For detection these are the images with boxes, unless `negatives` says that images without boxes were examined and
-  are empty. `fraction` keeps a share of the patients.
+  The first call in a process reads every record of the split, see `find_usable`.
+
+  Raises:
+    ConfigError: no record can be used.
+    MissingSplit, OutdatedIndex, FileNotFoundError: see `open_source`.
   """
+  source, usable = open_usable(config, name, split, fraction)
+  return keep_places(source, usable)
+
+
+def open_usable(config: ConfigDict, name: str, split: str, fraction: float = 1.0) -> tuple[Source, 'Usable']:
+  """(all records of one split, those that the task `name` can use)."""
   task_config = config.tasks[name]
   source = open_source(task_config.dataset, config.data.dir, config.data.stored_size, split, config.data.split,
                        fraction=fraction)
-  if task_config.negatives:
-    return source
-  source, left_out = keep_usable(task_config, source)
-  if left_out:
-    log.info('%s, %s split of %s: left out images: %s', name, split, task_config.dataset, describe_left_out(left_out))
-  return source
+  # Reading takes minutes for 100,000 images, and a run opens a split several times.
+  archive = source.about.get('archive', {}).get('sha256')
+  key = (task_config.to_json(), config.data.dir, config.data.stored_size, split, config.data.split, fraction,
+         source.version, archive, len(source))
+  if key not in USABLE:
+    usable = USABLE[key] = find_usable(task_config, source)
+    if usable.left_out:
+      log.info('%s, %s split of %s: left out images: %s', name, split, task_config.dataset,
+               describe_left_out(usable.left_out))
+  return source, USABLE[key]
 
 
-def keep_usable(task_config: ConfigDict, source: Source) -> tuple[Source, dict[str, int]]:
-  """(the records that this kind of task can learn from, {reason: number left out}).
+@dataclasses.dataclass(frozen=True)
+class Usable:
+  """The records of a split that a task can use.
 
-  Reads every record once, which takes about a millisecond each. Raises ValueError where no record is left.
+  Attributes:
+    places: their positions in the split.
+    labels: {'patient': ..., and those of LABELS that the dataset has} for each of them.
+    left_out: {reason: number of the other records}.
   """
-  find_defect, places, left_out = find_kind(task_config.kind).find_defect, [], collections.Counter[str]()
-  for position in range(len(source)):
-    defect = find_defect(source.about, task_config, source.records[position])
+
+  places: Sequence[int]
+  labels: Sequence[Mapping[str, Any]]
+  left_out: Mapping[str, int]
+
+
+LABELS = ('present', 'label_mask', 'value', 'objects')  # the fields of a record that the checks of a split need
+USABLE: dict[tuple, Usable] = {}  # the splits that this process has read
+
+
+def find_usable(task_config: ConfigDict, source: Source) -> Usable:
+  """The records that this kind of task can use. Reads every record once, which takes about a millisecond each.
+
+  Raises:
+    ConfigError: there is none.
+  """
+  find_defect = find_kind(task_config.kind).find_defect
+  places, labels, left_out = [], [], collections.Counter[str]()
+  for place in range(len(source)):
+    record = source.records[place]
+    defect = find_defect(source.about, task_config, record, source.split)
     if defect:
       left_out[defect] += 1
     else:
-      places.append((source.split, position))
+      places.append(place)
+      labels.append({field: record[field] for field in ('patient', *LABELS) if field in record})
   if not places:
-    raise ValueError(f'{source.name} {source.split}: none of {len(source)} images has a label for {task_config.kind} '
-                     f'({describe_left_out(left_out)}): choose another dataset or kind of task')
-  if not left_out:
-    return source, {}
-  return dataclasses.replace(source, records=Subset({source.split: source.records}, places)), dict(left_out)
+    raise ConfigError(
+      f'{describe_split(source)} has no image for {task_config.kind}: of {len(source)} images, '
+      f'{describe_left_out(left_out)}. Set --config.tasks.TASK.dataset, --config.tasks.TASK.kind or '
+      f'--config.data.split to what has one')
+  return Usable(places, labels, left_out)
+
+
+def keep_usable(task_config: ConfigDict, source: Source) -> tuple[Source, dict[str, int]]:
+  """(the records that this kind of task can use, {reason: number left out}), see `find_usable`."""
+  usable = find_usable(task_config, source)
+  return keep_places(source, usable), dict(usable.left_out)
+
+
+def keep_places(source: Source, usable: Usable) -> Source:
+  if not usable.left_out:
+    return source
+  places = [(source.split, place) for place in usable.places]
+  return dataclasses.replace(source, records=Subset({source.split: source.records}, places))
+
+
+def describe_split(source: Source) -> str:
+  return f'the {source.split} split of {source.name} by the split rule {source.split_rule!r}'
+
+
+def check_split(config: ConfigDict, name: str, split: str) -> None:
+  """Checks that the task `name` can be trained or scored on a split, before anything is trained.
+
+  Raises:
+    ConfigError: no record can be used; in training or test, the labels are all the same; or `data.fraction` keeps no
+      training image of a class that the training split has.
+    MissingSplit, OutdatedIndex, FileNotFoundError: see `open_source`.
+  """
+  task_config = config.tasks[name]
+  kind, fraction = find_kind(task_config.kind), config.data.fraction if split == 'train' else 1.0
+  source, usable = open_usable(config, name, split, fraction)
+  if fraction < 1:
+    check_fraction(config, name, kind.list_classes(source.about, task_config, usable.labels))
+  # With one class in validation only the best state is unknown; see `validation.make_validate`.
+  defect = '' if split == 'validation' else kind.find_split_defect(source.about, task_config, usable.labels)
+  if defect:
+    raise ConfigError(f'tasks.{name}: {describe_split(source)} {defect}, so {task_config.kind} cannot be '
+                      f'{"learned" if split == "train" else "scored"} on it: set --config.tasks.{name}.dataset or '
+                      f'--config.data.split to what has more')
+
+
+def check_fraction(config: ConfigDict, name: str, classes: Mapping[str, np.ndarray]) -> None:
+  """Raises ConfigError if `data.fraction` keeps no training image of a class of which there are some.
+
+  Args:
+    classes: {class: (N,) bool, which of the images that are kept show it}.
+  """
+  missing = [name for name, shown in classes.items() if not shown.any()]
+  if not missing:
+    return
+  task_config, data = config.tasks[name], config.data
+  source, usable = open_usable(config, name, 'train')
+  shares = read_patient_shares(task_config.dataset, data.dir, data.stored_size, 'train', data.split)
+  share_N = np.array([shares[read_text(label['patient'])] for label in usable.labels])
+  shown_of = find_kind(task_config.kind).list_classes(source.about, task_config, usable.labels)
+  least = {label: float(share_N[shown_of[label]].min()) for label in missing if shown_of[label].any()}
+  if not least:
+    return
+  worst = max(least, key=lambda label: least[label])
+  enough = min(math.floor(least[worst] * 10_000 + 1) / 10_000, 1.0)  # a patient is kept above its share
+  raise ConfigError(f'data.fraction={data.fraction} keeps no image of {worst!r} of {describe_split(source)}, the '
+                    f'smallest fraction that does is {enough:g}', {'data.fraction': enough})
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
@@ -67,6 +167,15 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
 def make_reader(source: Source, task_config: ConfigDict) -> Callable[[Mapping], Row]:
   """record -> one row of a batch; picklable, so that worker processes can read."""
   return functools.partial(read_row, source.about, task_config)
+
+
+def open_whole(config: ConfigDict, name: str, split: str) -> tuple[Source, Callable[[Mapping], Row]]:
+  """(the source of `open_task`, its reader), for evaluation: the reader keeps every label of the split, also where
+  training would cut it to a fixed shape."""
+  task_config = config.tasks[name]
+  source, usable = open_usable(config, name, split)
+  return keep_places(source, usable), make_reader(
+    source, find_kind(task_config.kind).fit_labels(task_config, usable.labels))
 
 
 def read_row(about: About, task_config: ConfigDict, record: Mapping) -> Row:

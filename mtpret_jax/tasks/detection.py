@@ -6,9 +6,10 @@ Letters: B images, M slots for annotated boxes, N rows of a table, S sampled anc
 background.
 """
 
+import bisect
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.rules import levels, number, row, sample, span, whole
-from mtpret_jax.data.records import name_record
+from mtpret_jax.data.records import name_record, read_text
 from mtpret_jax.evaluation.metrics import detection
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows
 
@@ -28,6 +29,8 @@ with epy.lazy_imports():
 
   from mtpret_jax.models.detection import faster_rcnn
 
+# When images that were examined and have no box are used: only in validation and test, or in training too.
+NEGATIVES = ('never', 'evaluation', 'always')
 SMOOTH_L1_BETA = 1 / 9  # torchvision's, for the box deltas
 
 log = logging.getLogger(__name__)
@@ -64,10 +67,44 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
   return {'boxes': ((task_config.objects, 4), np.float32), 'class_id': ((task_config.objects,), np.int32)}
 
 
-def find_defect(about: About, task_config: ConfigDict, record: Mapping) -> str:
-  """An image without boxes cannot be used for training, since it may not be annotated: of NIH's chest X-rays only 880
-  are annotated with boxes. torchvision's reference training leaves such images out as well."""
-  return '' if len(record['objects']['class_id']) else 'no box'
+def find_defect(about: About, task_config: ConfigDict, record: Mapping, split: str) -> str:
+  """An image without boxes is used only if it is a negative, and only in the splits that `task_config.negatives` means.
+  Any other one may not be annotated: of NIH's chest X-rays only 880 have boxes. torchvision's reference training leaves
+  out every image without boxes."""
+  if len(record['objects']['class_id']):
+    return ''
+  uses_negatives = task_config.negatives == 'always' or task_config.negatives == 'evaluation' and split != 'train'
+  return '' if uses_negatives and is_negative(about, record) else 'no box'
+
+
+def is_negative(about: About, record: Mapping) -> bool:
+  """Whether an image without boxes is known to show nothing that would have one.
+
+  Its findings say so, if the dataset names findings in `box_negatives`; else it must be among `negative_images`, which
+  are sorted. Datasets with neither, which may be prepared by an earlier version, have no negatives.
+  """
+  if about.get('box_negatives'):
+    columns = [about['findings'].index(name) for name in about['box_negatives']]
+    label_mask, present = (np.asarray(record[field])[columns] for field in ('label_mask', 'present'))
+    return bool(label_mask.all() and not present.any())
+  names, image_id = about.get('negative_images', ()), read_text(record['image_id'])
+  place = bisect.bisect_left(names, image_id)
+  return place < len(names) and names[place] == image_id
+
+
+def list_classes(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> dict[str, np.ndarray]:
+  """The classes of boxes."""
+  return {name: np.array([class_id in label['objects']['class_id'] for label in labels])
+          for class_id, name in enumerate(about['box_classes'])}
+
+
+def find_split_defect(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> str:
+  return '' if any(len(label['objects']['class_id']) for label in labels) else 'has no box'
+
+
+def fit_slots(task_config: ConfigDict, labels: Sequence[Mapping]) -> ConfigDict:
+  """The config with a slot for every box of the image that has most."""
+  return ConfigDict({**task_config, 'objects': max([1, *(len(label['objects']['class_id']) for label in labels)])})
 
 
 def check(name: str, task_config: ConfigDict) -> None:
@@ -168,4 +205,7 @@ DETECTION = TaskKind(
     'rpn_proposals_test': row(whole(1, 10_000), 2, 2), 'rpn_nms_iou': number(0.0, 1.0),
     'rpn_match_iou': span(0.0, 1.0), 'rpn_sample': sample(), 'roi_match_iou': span(0.0, 1.0), 'roi_sample': sample(),
     'min_score': number(0.0, 1.0), 'roi_nms_iou': number(0.0, 1.0), 'max_detections': whole(1, 10_000)},
-  check=check)
+  check=check,
+  list_classes=list_classes,
+  find_split_defect=find_split_defect,
+  fit_labels=fit_slots)

@@ -3,7 +3,7 @@
 Letters: B images, N rows of a table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,13 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
   return {'value': ((1,), np.float32)}
 
 
-def find_defect(about: About, task_config: ConfigDict, record: Mapping) -> str:
+def find_defect(about: About, task_config: ConfigDict, record: Mapping, split: str) -> str:
   return '' if np.isfinite(record['value']).all() else 'unknown value'
+
+
+def find_split_defect(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> str:
+  values = np.concatenate([label['value'] for label in labels])
+  return '' if np.ptp(values) else f'has the same value in all images ({values[0]:g})'
 
 
 # Model
@@ -90,4 +95,5 @@ REGRESSION = TaskKind(
   make_row=make_row,
   metrics=regression.METRICS,
   draw=draw,
+  find_split_defect=find_split_defect,
   fit_head=fit_head)

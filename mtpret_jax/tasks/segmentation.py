@@ -47,7 +47,7 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
   return {'mask': ((task_config.size, task_config.size), find_dtype(about))}
 
 
-def find_defect(about: About, task_config: ConfigDict, record: Mapping) -> str:
+def find_defect(about: About, task_config: ConfigDict, record: Mapping, split: str) -> str:
   return '' if (decode_grey(record['mask']) != UNANNOTATED).any() else 'no annotated pixel'
 
 

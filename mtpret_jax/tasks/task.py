@@ -9,7 +9,7 @@ each worker seconds and hundreds of megabytes. So the files import JAX lazily, w
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,20 @@ def accept(name: str, task_config: ConfigDict) -> None:
   return None
 
 
+def no_classes(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> dict[str, np.ndarray]:
+  return {}
+
+
+def accept_split(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> str:
+  return ''
+
+
 def configured_head(task_config: ConfigDict, source: Any) -> ConfigDict | None:
   return task_config.get('head')
+
+
+def configured_labels(task_config: ConfigDict, labels: Sequence[Mapping]) -> ConfigDict:
+  return task_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +85,8 @@ class TaskKind:
     read_label: (about, task_config, record) -> the label's fields of one row of a batch. Raises ValueError where the
       record contradicts `about`.
     label_shapes: (about, task_config) -> {field: (shape, dtype)} of such a row.
-    find_defect: (about, task_config, record) -> why the task cannot learn from the record; '' if it can.
+    find_defect: (about, task_config, record, split) -> why the task cannot use the record in this split, one of
+      'train', 'validation' and 'test'; '' if it can.
     make_model: (about, head config) -> `TaskModel`.
     make_row: (about, batch, predictions, index) -> the columns of `metrics` for image `index` of a batch.
     metrics: how rows are scored and written to a table, and whether a higher or a lower headline score is better.
@@ -83,15 +96,21 @@ class TaskKind:
     dense: whether a label has the size of the image, as masks have.
     select: (about, task_config) -> `about` reduced to what the task asks for.
     check: (task name, task_config) -> None. Raises ConfigError for values that do not fit each other.
+    list_classes: (about, task_config, labels) -> {class: (N,) bool, which of N images show it}, for classes that
+      training needs. `labels` has the label fields of the N records, without masks.
+    find_split_defect: (about, task_config, labels) -> why these labels alone can be neither learned nor scored, such as
+      'has one class only'; '' if they can.
     fit_head: (task_config, source) -> the head's config, with numbers taken from the training records. `source` is
       None where only shapes matter.
+    fit_labels: (task_config, labels) -> the task's config with which `read_label` keeps all of these labels.
+      Evaluation reads with it; training has the fixed shapes of `label_shapes`.
   """
 
   name: str
   annotation: str
   read_label: Callable[[About, ConfigDict, Mapping], Row]
   label_shapes: Callable[[About, ConfigDict], dict[str, tuple]]
-  find_defect: Callable[[About, ConfigDict, Mapping], str]
+  find_defect: Callable[[About, ConfigDict, Mapping, str], str]
   make_model: Callable[[About, ConfigDict | None], TaskModel]
   make_row: Callable[[About, Mapping, Mapping, int], dict[str, Any]]
   metrics: Metrics
@@ -100,7 +119,10 @@ class TaskKind:
   dense: bool = False
   select: Callable[[About, ConfigDict], About] = select_all
   check: Callable[[str, ConfigDict], None] = accept
+  list_classes: Callable[[About, ConfigDict, Sequence[Mapping]], dict[str, np.ndarray]] = no_classes
+  find_split_defect: Callable[[About, ConfigDict, Sequence[Mapping]], str] = accept_split
   fit_head: Callable[[ConfigDict, Any], ConfigDict | None] = configured_head
+  fit_labels: Callable[[ConfigDict, Sequence[Mapping]], ConfigDict] = configured_labels
 
 
 def find_rows(batch: Mapping) -> 'jax.Array':

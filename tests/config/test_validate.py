@@ -162,6 +162,17 @@ def test_an_objective_of_an_earlier_version_is_refused_with_its_new_name():
   assert refuse(objective='contrast') == "objective='contrast' is now objective='moco': rename it"
 
 
+@pytest.mark.parametrize('old, new', [(True, 'always'), (False, 'never'), ('True', 'always')])
+def test_negatives_of_an_earlier_version_are_refused_with_the_choice_to_write(old, new):
+  config = mtpret.get_config('smoke')
+  with config.unlocked(), config.ignore_type():
+    config.stages.continual.tasks.tuberculosis.negatives = old
+  field = 'stages.continual.tasks.tuberculosis.negatives'
+  with pytest.raises(ConfigError) as error:
+    validate.check_objective(config)
+  assert str(error.value) == f'{field}={old!r} is now {field}={new!r}: rename it'
+
+
 def test_every_new_name_is_a_field():
   fields = {field for module in (pretrain, continual)
             for field, _ in validate.walk_fields(module.get_config().to_dict())}

@@ -41,7 +41,7 @@ COUNT = TaskKind(
   annotation='box_classes',
   read_label=read_label,
   label_shapes=lambda about, task_config: {'count': ((1,), np.float32)},
-  find_defect=lambda about, task_config, record: '',
+  find_defect=lambda about, task_config, record, split: '',
   make_model=make_model,
   make_row=lambda about, batch, predictions, index: {
     'predicted': predictions['count'][index], 'count': batch['count'][index]},

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data import records
 from mtpret_jax.data.sources import Source, open_source
 from mtpret_jax.tasks.dataset import keep_usable, read_row
@@ -25,7 +26,7 @@ def make_record(**fields):
 
 
 def configure(kind, size=SIZE, objects=3):
-  return ConfigDict(dict(kind=kind, dataset='atlas', size=size, objects=objects, findings=()))
+  return ConfigDict(dict(kind=kind, dataset='atlas', size=size, objects=objects, findings=(), negatives='evaluation'))
 
 
 def read(kind, **fields):
@@ -179,7 +180,7 @@ def test_of_exclusive_findings_the_one_must_be_known():
 
 
 def test_a_source_without_a_usable_label_is_refused():
-  with pytest.raises(ValueError, match=r'atlas train: none of 1 images has a label for detection \(1 with no box\)'):
+  with pytest.raises(ConfigError, match='the train split of atlas .* has no image for detection: of 1 images, 1 with'):
     keep('detection', ABOUT, {'objects': make_objects()})
 
 

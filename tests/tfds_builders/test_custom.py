@@ -74,11 +74,13 @@ def test_masks_and_boxes_are_read(tmp_path):
   PIL.Image.fromarray(mask).save(root / 'masks/a/3.png')
   (root / 'boxes.json').write_text(json.dumps({
     'categories': [{'id': 7, 'name': 'break'}],
-    'images': [{'id': 1, 'file_name': 'a/3.png', 'width': 30, 'height': 20}],
-    'annotations': [{'id': 1, 'image_id': 1, 'category_id': 7, 'bbox': [10, 5, 10, 10]}]}))
+    'images': [{'id': number, 'file_name': f'a/{number}.png', 'width': 30, 'height': 20} for number in (3, 12, 5, 6)],
+    'annotations': [{'id': 1, 'image_id': 3, 'category_id': 7, 'bbox': [10, 5, 10, 10]},
+                    {'id': 2, 'image_id': 6, 'category_id': 7, 'bbox': [10, 5, 0, 10]}]}))
   path = build.prepare('clinic', tmp_path, tmp_path / 'data')
   about, records = build.read_metadata(path), read_all(path)
   assert about['mask'] == ['background', 'foreground'] and about['box_classes'] == ['break']
+  assert about['negative_images'] == ['a/12', 'a/5']  # a/6 has a box that is rejected, a/4 is not listed
   np.testing.assert_array_equal(records['a/3']['mask'][..., 0], mask > 0)
   assert (records['a/4']['mask'] == dataset.UNANNOTATED).all() and records['a/4']['mask'].shape == (20, 30, 1)
   (kind, box), = list_objects(records['a/3'])

@@ -67,6 +67,7 @@ def exists(name: str, archives_dir: str | os.PathLike[str]) -> bool:
 def make_builder(name: str, root: pathlib.Path) -> type[tfds.core.GeneratorBasedBuilder]:
   """A TFDS builder class of this name, with a finding for each label column of the table in `root`."""
   findings, value, classes, box_classes = read_schema(root)
+  negatives = list_negatives(root, box_classes)
   archive = make_archive(name)
 
   class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -78,7 +79,8 @@ def make_builder(name: str, root: pathlib.Path) -> type[tfds.core.GeneratorBased
 
     def _info(self) -> tfds.core.DatasetInfo:
       return dataset.dataset_info(
-        self, homepage='', findings=findings, value=value, mask=classes, box_classes=box_classes)
+        self, homepage='', findings=findings, value=value, mask=classes, box_classes=box_classes,
+        negative_images=negatives)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
       reader = functools.partial(read_archive, classes=classes, box_classes=box_classes)
@@ -140,6 +142,16 @@ def read_class_names(root: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ..
     except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise InvalidDataset(f'{root / "boxes.json"} is not a COCO file: {type(error).__name__} {error}') from error
   return classes, box_classes
+
+
+def list_negatives(root: pathlib.Path, box_classes: Sequence[str]) -> list[str]:
+  """Sorted ids of the images that boxes.json lists without a box. They were examined, so they are negatives of
+  detection; an image that boxes.json does not list was not. An image with a rejected box is no negative."""
+  if not box_classes:
+    return []
+  boxes_of, rejected = boxes.read_coco(root / 'boxes.json', box_classes)
+  doubtful = {name for name, _ in rejected}
+  return sorted(stem(name) for name, found in boxes_of.items() if not found and name not in doubtful)
 
 
 def read_archive(

@@ -77,7 +77,7 @@ def make_entry(
 
 
 def read_official(root: pathlib.Path, files: Mapping[str, int]) -> dict[str, str]:
-  """{file_name: 'train' | 'test'} from the archive's lists. The labels of its test set are hidden, so val is the test."""
+  """{file_name: 'train' | 'test'} from the archive's lists. Its own test labels are hidden, so `val` is the test."""
   lists = {f'lists/{TABLES[0]}.txt': 'train', f'lists/{TABLES[1]}.txt': 'test'}
   return {name: split for path, split in lists.items() if path in files
           for name in archives.read_text(root / path).split()}

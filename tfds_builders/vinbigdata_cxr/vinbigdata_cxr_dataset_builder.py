@@ -39,7 +39,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _info(self) -> tfds.core.DatasetInfo:
     return dataset.dataset_info(
       self, homepage='https://www.kaggle.com/competitions/vinbigdata-chest-xray-abnormalities-detection',
-      findings=FINDINGS, box_classes=FINDINGS,
+      findings=FINDINGS, box_classes=FINDINGS, box_negatives=FINDINGS,
       boxes=f'of any reader; boxes of different readers with an IoU of at least {MERGE_IOU} are averaged')
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:

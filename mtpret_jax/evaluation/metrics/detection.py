@@ -23,22 +23,31 @@ def find_headline(about: About) -> str:
 
 
 def prepare(about: About, rows: Rows) -> Rows:
-  return dict(rows) | {'matched': match_boxes(rows, len(about['box_classes']))}
+  """Adds `matched`, and `matched_any`, the matches if all boxes had the same class."""
+  merged = {name: to_objects(np.minimum(image, 0) for image in rows[name]) for name in ('class_id', 'truth_class_id')}
+  return dict(rows) | {'matched': match_boxes(rows, len(about['box_classes'])),
+                       'matched_any': match_boxes({**rows, **merged}, 1)}
 
 
 def make_scorer(about: About, rows: Rows) -> WeightedScores:
   """COCO's average precision in 0..1 of each class as 'NAME: CLASS', and as 'NAME' the mean over the classes that have
-  a true box. 'AP50' is at IoU 0.5; 'AP50-95' is the mean over IoU 0.5, 0.55 ... 0.95 (Lin et al. 2014; pycocotools)."""
+  a true box. 'AP50' is at IoU 0.5; 'AP50-95' is the mean over IoU 0.5, 0.55 ... 0.95 (Lin et al. 2014; pycocotools).
+
+  'NAME: any class' takes all boxes as one class: the category-agnostic detection of TBX11K's protocol, as SymFormer
+  (Liu et al. 2023) reports it."""
   precisions = [make_average_precision([image[class_id] for image in rows['matched']])
                 for class_id in range(len(about['box_classes']))]
+  any_class = make_average_precision([class_agnostic for class_agnostic, in rows['matched_any']])
 
   def compute(weights_NR: np.ndarray) -> dict[str, np.ndarray]:
     precision_TLR = np.stack([precision(weights_NR) for precision in precisions])
     scores = {'AP50': precision_TLR[:, 0], 'AP50-95': precision_TLR.mean(1)}
+    any_LR = any_class(weights_NR)
     found = {name: average(values_TR) for name, values_TR in scores.items()}
     if len(precisions) > 1:
       found |= {f'{name}: {title}': row for name, values_TR in scores.items()
                 for title, row in zip(about['box_classes'], values_TR, strict=True)}
+      found |= {'AP50: any class': any_LR[0], 'AP50-95: any class': any_LR.mean(0)}
     return found
 
   return compute
