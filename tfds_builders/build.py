@@ -109,8 +109,7 @@ def prepare(
   if is_prepared(path) and not overwrite:
     check_archive(name, archives_dir, path)
     return path
-  root = find_root(name, archives_dir)  # before anything is deleted
-  make_builder = load(name).Builder if name in NAMES else custom.make_builder(name, root)
+  make_builder = find_builder(name, archives_dir)  # before anything is deleted
   manual = tfds.download.DownloadConfig(manual_dir=pathlib.Path(archives_dir).expanduser().absolute())
   if beam is not None:
     make_builder, manual.beam_options = use_beam(make_builder, beam)
@@ -125,8 +124,26 @@ def prepare(
   # TFDS needs a download folder even if nothing is downloaded; a temporary one keeps data_dir clean.
   with silence_tfds(), spill_without_tensorflow(), tempfile.TemporaryDirectory() as downloads:
     builder.download_and_prepare(download_dir=downloads, download_config=manual)
-  index.write(path, builder.split_rules)
+  index.write(path, builder.split_rules, builder.strata)
   return path
+
+
+def find_builder(name: str, archives_dir: str | os.PathLike[str]) -> type[tfds.core.GeneratorBasedBuilder]:
+  """The TFDS builder class of a dataset, also of a custom one. Raises archives.ArchiveMissing."""
+  root = find_root(name, archives_dir)
+  return load(name).Builder if name in NAMES else custom.make_builder(name, root)
+
+
+def read_tables(name: str, archives_dir: str | os.PathLike[str]) -> tfds.core.GeneratorBasedBuilder:
+  """A builder that has read the tables and file names of its archive and assigned the splits, but has decoded no image.
+
+  It has the metadata in `info`, and `entries`, `split_rules` and `strata` (`records.split_generators`). Images that
+  cannot be decoded are still among the entries.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    builder = find_builder(name, archives_dir)(data_dir=folder, config='256')
+  builder._split_generators(types.SimpleNamespace(manual_dir=pathlib.Path(archives_dir).expanduser().absolute()))
+  return builder
 
 
 def use_beam(

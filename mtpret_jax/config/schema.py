@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mtpret_jax.config.rules import Rule, choice, flag, name, number, path, row, span, text, whole
+from mtpret_jax.config.rules import Rule, choice, descending, flag, name, number, path, row, span, text, whole
 from mtpret_jax.data.sources import SPLIT_RULES, SPLITS
 from mtpret_jax.data.task_schedule import ORDERS
 from mtpret_jax.models.resnet import LAYERS
@@ -24,7 +24,8 @@ VIEW = {
   'jitter': SHARE, 'brightness': SHARE, 'contrast': SHARE}
 OPTIMISER = {
   'kind': choice(('adamw', 'sgd')), 'learning_rate': number(0.0, 1000.0, 0.01),
-  'momentum': number(0.0, 0.99999, 0.9), 'weight_decay': number(0.0, 1000.0), 'warmup_steps': whole(0, STEPS)}
+  'final_learning_rate': number(0.0, 1000.0), 'momentum': number(0.0, 0.99999, 0.9),
+  'weight_decay': number(0.0, 1000.0), 'warmup': SHARE, 'clip': number(0.0, 1e6)}
 DATA = {
   'datasets': row(name(), 0, 100), 'archives': path(), 'dir': path(1),
   'stored_size': choice(('256', '512', 'original')), 'split': choice(SPLIT_RULES), 'threads': whole(1, 1024),
@@ -35,24 +36,26 @@ STAGE = {
   'dtype': choice(('bfloat16', 'float32')), 'sharding': choice(STATES), 'init': text(), 'init_from': path(),
   'save_every': whole(1, STEPS), 'log_every': whole(1, STEPS), 'keep': whole(1, 1_000_000),
   'save_retries': whole(0, 10), 'on_nonfinite': choice(('skip', 'stop')), 'max_skips': whole(0, STEPS),
-  'optimiser': OPTIMISER}
+  'extend': flag(), 'optimiser': OPTIMISER}
 MOCO = STAGE | {
   'steps': whole(1, STEPS), 'batch': whole(1, LIMITS['batch']),
   'moco': {'dim': whole(1, 65_536), 'queue': whole(1, LIMITS['moco.queue']),
            'temperature': number(0.001, 1000.0, 0.2), 'momentum': SHARE, 'group': whole(2, 65_536),
            'shuffle_groups': whole(1, LIMITS['moco.shuffle_groups']), 'negatives': choice(('all', 'same_source'))},
   'augment': VIEW | {'blur': SHARE, 'blur_sigma': span(0.0, 1000.0)},
-  'data': DATA | {'size': whole(8, 4096), 'weights': text()},
+  'data': DATA | {'size': whole(8, 4096), 'weights': text(), 'whole': row(name(), 0, 100)},
   'probe': {'images': whole(2, 10**7), 'neighbours': whole(1, 10**6), 'penalty': number(1e-9, 1e9, 0.01),
             'resamples': whole(2, 10**6)}}
 MULTITASK = STAGE | {
   'train': choice(('all', 'head')), 'order': choice(ORDERS), 'rounds': whole(1, 10_000),
   'memory': {'anchor': choice(('none', 'previous_visit', 'start')), 'l2_sp': number(0.0, 1e6)},
-  'statistics': choice(('per_task', 'shared')), 'evaluate_every': whole(0, STEPS), 'resamples': whole(2, 10**6),
+  'statistics': choice(('per_task', 'shared')), 'validations': whole(1, 10_000),
+  'patience': whole(0, STEPS), 'resamples': whole(2, 10**6),
   'data': DATA | {'fraction': number(1e-6, 1.0, 1.0)}}
 TASK = {  # plus `head`, whose fields depend on the kind of task
   'kind': choice(KINDS), 'dataset': name(), 'findings': row(text(1), 0, 1000), 'size': whole(8, 4096),
   'batch': whole(1, LIMITS['tasks.batch']), 'group': whole(2, 65_536), 'steps': whole(0, 10**7),
+  'epochs': number(0.0, 1e6), 'min_steps': whole(1, 10**7), 'learning_rates': descending(0.0, 1000.0),
   'objects': whole(0, 10_000), 'negatives': choice(NEGATIVES), 'external': flag(),
   'augment': VIEW | {'min_visibility': SHARE}}
 EVALUATE = {

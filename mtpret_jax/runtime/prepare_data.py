@@ -8,10 +8,11 @@ import jax
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.data.sources import MissingSplit, open_source
+from mtpret_jax.data.sources import SPLITS, MissingSplit, OutdatedIndex, open_source
 from mtpret_jax.runtime import distributed
 from mtpret_jax.tasks import KINDS
-from tfds_builders import build, leakage
+from mtpret_jax.tasks.dataset import check_split
+from tfds_builders import build
 from tfds_builders.common.records import TooManyRejects
 from tfds_builders.custom import custom
 
@@ -20,7 +21,7 @@ PHANTOMS = 'phantom radiographs (computed images, not of patients)'
 log = logging.getLogger(__name__)
 
 # Errors that the user can correct: the command line prints them as one line, without a traceback.
-USER_ERRORS = (ConfigError, MissingSplit, build.ArchiveChanged, TooManyRejects, custom.InvalidDataset)
+USER_ERRORS = (ConfigError, MissingSplit, OutdatedIndex, build.ArchiveChanged, TooManyRejects, custom.InvalidDataset)
 
 
 def choose_datasets(config: ConfigDict) -> None:
@@ -64,28 +65,28 @@ def build_data(config: ConfigDict) -> None:
 
 
 def check_prepared(config: ConfigDict) -> None:
-  """Opens the training and validation splits, to find problems early. Raises MissingSplit for an empty one, and
-  ConfigError if this host does not see what another one built."""
-  for name in config.data.datasets:
-    for split in ('train', 'validation'):
-      try:
-        open_source(name, config.data.dir, config.data.stored_size, split, config.data.split)
-      except FileNotFoundError as error:
-        if jax.process_index() == 0:
-          raise
-        raise ConfigError(f'{name} is prepared, but this host does not see it in {config.data.dir!r}: set '
-                          f'--config.data.dir to a folder on storage that all hosts share') from error
+  """Opens every split that the run will use, to find problems before it trains: the training splits of stage 1, and the
+  training, validation and test splits of stages 2 and 3. Only a run with one task uses the test split.
 
-
-def check_external(config: ConfigDict, pretrained: Sequence[str]) -> None:
-  """Raises ConfigError if an external task shares images with one of the datasets its trunk was pretrained on."""
-  for name, task_config in config.get('tasks', {}).items():
-    if task_config.external:
-      try:
-        leakage.check_external(task_config.dataset, pretrained)
-      except leakage.NotExternal as error:
-        raise ConfigError(f'{error}; to run it anyway, as an internal task, add '
-                          f'--config.tasks.{name}.external=False') from error
+  Raises:
+    MissingSplit, OutdatedIndex: see `open_source`.
+    ConfigError: a task cannot be trained or scored on a split, see `check_split`; or this host does not see what
+      another one built.
+  """
+  data = config.data
+  try:
+    if config.objective == 'moco':
+      for name in data.datasets:
+        open_source(name, data.dir, data.stored_size, 'train', data.split, whole=name in data.whole)
+    else:
+      for name in config.tasks:
+        for split in SPLITS if len(config.tasks) == 1 else ('train', 'validation'):
+          check_split(config, name, split)
+  except FileNotFoundError as error:
+    if jax.process_index() == 0:
+      raise
+    raise ConfigError(f'a dataset is prepared, but this host does not see it in {data.dir!r}: set --config.data.dir to '
+                      f'a folder on storage that all hosts share ({error})') from error
 
 
 def check_annotations(config: ConfigDict) -> None:

@@ -1,8 +1,12 @@
-"""Which version of a prepared dataset is opened."""
+"""Which version of a prepared dataset is opened, and which records of it."""
+
+import collections
 
 import pytest
 
 from mtpret_jax.data import sources
+from tfds_builders import build
+from tfds_builders.common import index
 
 
 @pytest.mark.parametrize('newest', ['1.9.0', '1.10.0'])
@@ -28,3 +32,41 @@ def test_an_interrupted_preparation_is_none(tmp_path):
   (folder / 'dataset_info.json').touch()
   with pytest.raises(FileNotFoundError, match='atlas is not prepared'):
     sources.open_source('atlas', tmp_path, '256', 'train')
+
+
+# A share of the patients
+
+GRADES = {'0': 50, '1': 30, '2': 9, '3': 3, '4': 1}  # patients of a stratum
+
+
+def keep(fraction):
+  """{stratum: number of patients that the fraction keeps}"""
+  shares = sources.rank_patients([{'patient': f'{grade} {i}', 'stratum': grade, 'image_id': f'{eye}'}
+                                  for grade, patients in GRADES.items() for i in range(patients) for eye in 'lr'])
+  return {patient for patient, share in shares.items() if share < fraction}
+
+
+@pytest.mark.parametrize('fraction', [1e-6, 0.01, 0.1, 0.3, 0.7, 1.0])
+def test_a_fraction_keeps_its_share_of_each_stratum_rounded_up(fraction):
+  kept = collections.Counter(patient.split()[0] for patient in keep(fraction))
+  for grade, patients in GRADES.items():
+    assert kept[grade] - 1 < round(fraction * patients, 9) <= kept[grade]
+
+
+def test_a_smaller_fraction_lies_within_a_larger_one():
+  fractions = [keep(fraction / 100) for fraction in range(1, 101)]
+  assert all(small <= large for small, large in zip(fractions, fractions[1:], strict=False))
+
+
+@pytest.mark.parametrize('rule', ['patient', 'paper'])
+def test_of_a_prepared_dataset_a_fraction_keeps_whole_patients_of_each_stratum(rule, prepared):
+  rows = [row for row in index.read(build.locate('knee_oa', prepared))
+          if row['split' if rule == 'patient' else rule] == 'train']
+  source = sources.open_source('knee_oa', prepared, '256', 'train', rule, fraction=0.01)
+  kept = {source.records[position]['image_id'].decode() for position in range(len(source))}
+  patients = collections.defaultdict(set)
+  for row in rows:
+    patients[row['stratum']].add(row['patient'])
+  chosen = {row['patient'] for row in rows if row['image_id'] in kept}
+  assert all(len(chosen & own) == 1 for own in patients.values())
+  assert kept == {row['image_id'] for row in rows if row['patient'] in chosen}

@@ -5,6 +5,7 @@
 | split, position | where the record is stored; the split is that of the rule `patient` |
 | image_id, patient | as in the record |
 | paper, official | the record's split by that rule; empty if it is in none |
+| stratum | of the patient, see `splits.stratify`; a fraction of the patients is a fraction of each stratum |
 | sha256 | of the stored bytes, which cover image, mask and labels |
 """
 import csv
@@ -21,13 +22,13 @@ import tqdm
 from tfds_builders.common import splits
 
 NAME = 'index.csv'
-COLUMNS = ('split', 'position', 'image_id', 'patient', 'paper', 'official', 'sha256')
+COLUMNS = ('split', 'position', 'image_id', 'patient', 'paper', 'official', 'stratum', 'sha256')
 RAW = tfds.decode.DeserializeMethod.RAW_BYTES
 ENCODED = tfds.decode.SkipDecoding()
 READERS = min(8, os.cpu_count() or 1)  # threads; reading and hashing release the GIL
 
 
-def write(path: pathlib.Path, split_rules: Mapping[str, Mapping[str, str]]) -> None:
+def write(path: pathlib.Path, split_rules: Mapping[str, Mapping[str, str]], strata: Mapping[str, str]) -> None:
   """Reads every record back and writes the index.
 
   This is the last step of a build. The file is renamed into place, so half an index is never seen.
@@ -35,6 +36,7 @@ def write(path: pathlib.Path, split_rules: Mapping[str, Mapping[str, str]]) -> N
   Args:
     path: of the prepared version.
     split_rules: {'paper' | 'official': {image_id: split}}.
+    strata: {image_id: stratum of its patient}.
   """
   builder = tfds.builder_from_directory(path)
   partial = path / f'{NAME}.part'
@@ -46,7 +48,8 @@ def write(path: pathlib.Path, split_rules: Mapping[str, Mapping[str, str]]) -> N
         record = parse(builder, raw)
         image_id = record['image_id'].decode()
         table.writerow((split, position, image_id, record['patient'].decode(),
-                        *(split_rules[rule].get(image_id, '') for rule in ('paper', 'official')), digest(raw)))
+                        *(split_rules[rule].get(image_id, '') for rule in ('paper', 'official')), strata[image_id],
+                        digest(raw)))
   partial.rename(path / NAME)
 
 

@@ -50,10 +50,10 @@ def split_generators(
   files = archives.list_files(archive, root)
   entries, rejects, left_out = clean_entries(root, files, read_archive)
   builder.info.metadata.update(archive=archives.fingerprint(root, files), left_out=left_out)
-  builder.rejects = rejects
+  builder.entries, builder.rejects = entries, rejects
   builder.total = len(entries) + len(rejects)
   check_rejects(builder)
-  builder.split_rules = assign_splits(entries)
+  builder.split_rules, builder.strata = assign_splits(entries), assign_strata(entries)
   patient_of = {entry.image_id: entry.patient for entry in entries}
   if shared := splits.count_shared_patients(patient_of, builder.split_rules['official']):
     log.warning('%s: the official split has images of %d patients in more than one split; they stay where the archive '
@@ -109,6 +109,13 @@ def assign_splits(entries: Sequence[dataset.Entry]) -> dict[str, dict[str, str]]
     'paper': splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries),
     'official': splits.split_by_archive(
       (entry.image_id, entry.patient, entry.stratum, entry.official_split) for entry in entries)}
+
+
+def assign_strata(entries: Sequence[dataset.Entry]) -> dict[str, str]:
+  """{image_id: stratum of its patient}, see `splits.stratify`."""
+  strata = splits.stratify((entry.patient, entry.stratum) for entry in entries)
+  stratum_of = {patient: name for name, patients in strata.items() for patient in patients}
+  return {entry.image_id: stratum_of[entry.patient] for entry in entries}
 
 
 def drop_garbled(

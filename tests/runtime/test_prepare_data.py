@@ -1,0 +1,183 @@
+"""A split that a run cannot use is an error before the run trains, in one line with a remedy."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.data.sources import MissingSplit, OutdatedIndex, Source, open_source, rank_patients
+from mtpret_jax.runtime.prepare_data import USER_ERRORS, check_prepared
+from mtpret_jax.tasks import dataset
+from tests.support.archives import write_clinic
+from tfds_builders import build
+
+LABELLED = np.array([True])
+BOXES = {'class_id': np.zeros(1, np.int64), 'box': np.zeros((1, 4), np.float32)}
+
+
+def make_config(task='classification', tasks=1, split='patient', fraction=1.0, **fields):
+  task_config = dict(kind=task, dataset='atlas', findings=(), negatives='evaluation', **fields)
+  return ConfigDict(dict(
+    objective='multitask', tasks={f'task{index}': task_config for index in range(tasks)},
+    data=dict(datasets=('atlas',), dir='data', stored_size='256', split=split, fraction=fraction)))
+
+
+def make_record(patient, **labels):
+  return {'patient': f'atlas:{patient}'.encode(), 'image_id': str(patient).encode()} | labels
+
+
+def find(*present):
+  """A record for each label of one finding."""
+  return [make_record(i, present=np.float32([each]), label_mask=LABELLED) for i, each in enumerate(present)]
+
+
+def use(monkeypatch, relation='independent', findings=('nodule',), **splits):
+  """Lets the splits of the dataset 'atlas' be these lists of records. Returns the splits that are opened."""
+  about, opened = {'findings': findings, 'relation': relation, 'box_classes': ['mass'],
+                   'box_negatives': list(findings)}, []
+
+  def open_splits(name, data_dir, stored_size, split, split_rule, fraction=1.0):
+    opened.append(split)
+    records = splits[split]
+    if fraction < 1:
+      records = [record for record in records if share_of(records)[record['patient'].decode()] < fraction]
+    return Source(name, split, '1.0.0', about, records, split_rule)
+
+  def share_of(records):
+    return rank_patients([{'patient': record['patient'].decode(), 'stratum': ''} for record in records])
+
+  monkeypatch.setattr(dataset, 'USABLE', {})
+  monkeypatch.setattr(dataset, 'open_source', open_splits)
+  monkeypatch.setattr(dataset, 'read_patient_shares', lambda name, *rest: share_of(splits['train']))
+  return opened
+
+
+def refuse(config):
+  with pytest.raises(ConfigError) as error:
+    check_prepared(config)
+  assert '\n' not in str(error.value)
+  return str(error.value)
+
+
+@pytest.mark.parametrize('tasks, splits', [(1, ['train', 'validation', 'test']), (2, ['train', 'validation'] * 2)])
+def test_the_splits_that_a_run_will_use_are_opened(tasks, splits, monkeypatch):
+  opened = use(monkeypatch, train=find(0, 1), validation=find(1), test=find(0, 1))
+  check_prepared(make_config(tasks=tasks))
+  assert opened == splits
+
+
+@pytest.mark.parametrize('task, test, message', [
+  ('classification', find(1, 1), "the test split of atlas by the split rule 'paper' has no finding that is present in "
+   'one image and absent in another (only nodule), so classification cannot be scored on it'),
+  ('classification', [make_record(0, present=np.float32([0]), label_mask=~LABELLED)],
+   "the test split of atlas by the split rule 'paper' has no image for classification: of 1 images, 1 with no known "
+   'finding'),
+  ('regression', [make_record(i, value=np.float32([12])) for i in range(2)],
+   'has the same value in all images (12), so regression cannot be scored on it'),
+  ('detection', [make_record(0, objects={'class_id': []}, present=np.float32([1]), label_mask=LABELLED)],
+   'has no image for detection: of 1 images, 1 with no box'),
+  ('detection', [make_record(0, objects={'class_id': []}, present=np.float32([0]), label_mask=LABELLED)],
+   'has no box, so detection cannot be scored on it')])
+def test_a_test_split_that_gives_no_score_is_refused(task, test, message, monkeypatch):
+  train = find(0, 1)
+  for index, record in enumerate(train):
+    record.update(value=np.float32([index]), objects=BOXES)
+  use(monkeypatch, train=train, validation=train, test=test)
+  complaint = refuse(make_config(task, split='paper'))
+  assert message in complaint and '--config.data.split' in complaint
+  check_prepared(make_config(task, tasks=2))  # several tasks are not scored on test
+
+
+def test_training_images_of_one_grade_are_refused(monkeypatch):
+  two = [make_record(i, present=np.float32([1, 0]), label_mask=np.ones(2, bool)) for i in range(2)]
+  use(monkeypatch, relation='ordinal', findings=('grade 0', 'grade 1'), train=two, validation=two, test=two)
+  assert 'the train split of atlas by the split rule \'patient\' has one class only (grade 0), so classification ' \
+    'cannot be learned on it' in refuse(make_config())
+
+
+def test_the_records_of_a_split_are_read_once_in_a_process(monkeypatch):
+  class Counted(list):
+    reads = 0
+
+    def __getitem__(self, index):
+      Counted.reads += 1
+      return super().__getitem__(index)
+
+  use(monkeypatch, train=Counted(find(0, 1)), validation=Counted(find(0, 1)), test=Counted(find(0, 1)))
+  config = make_config()
+  check_prepared(config)
+  for split in ('train', 'validation', 'test'):
+    dataset.open_task(config, 'task0', split)
+  assert Counted.reads == 6
+
+
+# data.fraction
+
+def test_a_fraction_without_an_image_of_a_class_is_refused_with_the_smallest_one_that_has_some(monkeypatch):
+  records = find(*[0] * 40)
+  order = rank_patients([{'patient': f'atlas:{i}', 'stratum': ''} for i in range(40)])
+  ill = max(range(40), key=lambda i: order[f'atlas:{i}'] if order[f'atlas:{i}'] < 0.5 else 0)  # rank 19 of 40
+  records[ill]['present'] = np.float32([1])
+  use(monkeypatch, train=records, validation=records, test=records)
+  complaint = refuse(make_config(fraction=0.1))
+  assert "data.fraction=0.1 keeps no image of 'nodule'" in complaint and '--config.data.fraction=0.4751' in complaint
+  check_prepared(make_config(fraction=0.4751))
+  assert 'nodule' in refuse(make_config(fraction=0.475))
+
+
+def test_a_class_without_any_training_image_is_no_matter_of_the_fraction(monkeypatch):
+  two = [make_record(i, present=np.float32([i % 2, 0]), label_mask=np.ones(2, bool)) for i in range(40)]
+  use(monkeypatch, findings=('nodule', 'mass'), train=two, validation=two, test=two)
+  check_prepared(make_config(fraction=0.5))
+
+
+# Prepared datasets
+
+@pytest.fixture(scope='module')
+def clinic(tmp_path_factory):
+  """A data_dir with the custom dataset 'clinic', whose official split has test images only."""
+  folder = tmp_path_factory.mktemp('clinic')
+  write_clinic(folder)
+  build.prepare('clinic', folder, folder / 'data')
+  return folder / 'data'
+
+
+def test_a_rule_without_the_split_is_refused_in_every_stage(clinic):
+  config = make_config(split='official')
+  config.data.update(datasets=('clinic',), dir=str(clinic))
+  config.tasks.task0.dataset = 'clinic'
+  config.data.whole = ()
+  for objective in ('moco', 'multitask'):
+    config.objective = objective
+    with pytest.raises(MissingSplit, match="clinic has no train images under the split rule 'official', only test"):
+      check_prepared(config)
+  config.update(objective='moco')
+  config.data.whole = ('clinic',)
+  check_prepared(config)  # the rule does not matter for a dataset that is used whole
+
+
+def test_an_index_of_an_earlier_version_is_refused_with_the_command(clinic, tmp_path):
+  path = build.locate('clinic', clinic)
+  older = tmp_path / 'clinic/256/1.0.0'
+  shutil.copytree(path, older)
+  with open(path / 'index.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  with open(older / 'index.csv', 'w', newline='') as file:
+    table = csv.DictWriter(file, [column for column in rows[0] if column != 'stratum'], extrasaction='ignore')
+    table.writeheader()
+    table.writerows(rows)
+  open_source('clinic', tmp_path, '256', 'train')  # the stored split needs no index
+  with pytest.raises(OutdatedIndex, match=f'build clinic --archives .* --data_dir {tmp_path} --size 256 --overwrite'):
+    open_source('clinic', tmp_path, '256', 'train', 'paper')
+  assert OutdatedIndex in USER_ERRORS
+
+
+def test_a_whole_dataset_has_all_stored_images_in_order(clinic):
+  stored = [record['image_id'] for split in ('train', 'validation', 'test')
+            for record in open_source('clinic', clinic, '256', split).records]
+  source = open_source('clinic', clinic, '256', 'train', 'official', images_only=True, whole=True)
+  assert [source.records[index]['image_id'] for index in range(len(source))] == stored and len(stored) == 24
+  assert (source.split, source.split_rule) == ('train', 'whole')
