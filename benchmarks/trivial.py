@@ -53,8 +53,8 @@ def score_average(config: ConfigDict, name: str) -> dict[str, Any]:
   task_config = config.tasks[name]
   kind, read = find_kind(task_config.kind), {}
   for split in ('train', 'test'):
-    source = dataset.open_task(config, name, split)
-    about, reader = dataset.describe_task(source.about, task_config), dataset.make_reader(source, task_config)
+    source, reader = dataset.open_whole(config, name, split)
+    about = dataset.describe_task(source.about, task_config)
     records = [source.records[index] for index in tqdm(range(len(source)), f'{name} {split}', leave=False)]
     read[split] = [(reader(record), record) for record in records]
   guess = AVERAGES[task_config.kind]([row for row, _ in read['train']], about)
