@@ -32,8 +32,8 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def make_task_config(name: str, *, small: int, large: int, batch: int, steps: int, deeplab: ConfigDict,
-                     detector: ConfigDict, objects: int) -> ConfigDict:
+def make_task_config(name: str, *, small: int, large: int, batch: int, deeplab: ConfigDict, detector: ConfigDict,
+                     objects: int, steps: int = 0, epochs: float = 1.0, min_steps: int = 1) -> ConfigDict:
   """The config of one task, at `small` px where an image has one label and `large` px where it has masks or boxes."""
   if name not in TASKS:
     raise ValueError(f'unknown task {name!r}: choose one of {", ".join(TASKS)}')
@@ -47,7 +47,11 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, steps: in
     size=round(size * 1.15),     # px, side of the images that reach the device; `augment` crops from them; assumed
     batch=batch,                 # images per step, over all devices; assumed
     group=batch,                 # images in a batch-norm group
-    steps=steps,                 # steps of a visit; 0 means one epoch
+    steps=steps,                 # steps of a visit; 0: `epochs` sets its length
+    epochs=epochs,               # with `steps=0`: epochs of the training images in a visit; 1 is recalled for stage 2
+    min_steps=min_steps,         # with `steps=0`: a visit has at least this many steps; assumed
+    # (peak, final) learning rate of this task's visits; () takes the optimiser's; a range per task is recalled
+    learning_rates=(),
     objects=task.get('box_factor', 0) * objects,  # detection: at most this many boxes per image
     # detection: when images that were examined and have no box are used: 'never', 'evaluation' (validation and test) or
     # 'always' (training too)
@@ -78,9 +82,9 @@ def embedded(names: Iterable[str], steps: int) -> ConfigDict:
                            objects=8)
 
 
-def papers_scale(names: Iterable[str], steps: int) -> ConfigDict:
+def papers_scale(names: Iterable[str], epochs: float, min_steps: int) -> ConfigDict:
   """The tasks at full scale."""
   deeplab = common.deeplab_v3()
   deeplab.update(output_stride=16, dilations=(6, 12, 18))  # the DeepLab-V3 paper's values at this stride
-  return make_task_configs(names, small=224, large=512, batch=32, steps=steps, deeplab=deeplab,
+  return make_task_configs(names, small=224, large=512, batch=32, epochs=epochs, min_steps=min_steps, deeplab=deeplab,
                            detector=common.faster_rcnn(512), objects=32)

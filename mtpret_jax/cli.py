@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mtpret_jax.config.errors import ConfigError, as_line, show
 from mtpret_jax.config.locate import use_bundled_configs
-from mtpret_jax.config.renamed import new_name
+from mtpret_jax.config.renamed import describe_new_name, new_name
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'the config file of the run, FILE.py or FILE.py:VARIANT, such as configs/pretrain.py:smoke')
@@ -27,11 +27,13 @@ DISTRIBUTED = flags.DEFINE_bool(
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process')
 PROCESSES = flags.DEFINE_integer('processes', None, 'the number of processes', lower_bound=1)
 PROCESS = flags.DEFINE_integer('process', None, 'the index of this process, from 0', lower_bound=0)
+DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'print the images, steps and epochs of every stage, and stop: nothing is prepared or trained')
 STALL_TIMEOUT = flags.DEFINE_integer(
   'stall_timeout', 300, 'with --distributed: seconds that a process waits for another before it exits', lower_bound=1)
 
-KNOWN_FLAGS = ('--config, --config.FIELD (after --config) and, for several processes, --distributed, --coordinator, '
-               '--processes, --process and --stall_timeout')
+KNOWN_FLAGS = ('--config, --config.FIELD (after --config), --dry_run and, for several processes, --distributed, '
+               '--coordinator, --processes, --process and --stall_timeout')
 
 # Exit codes. FAILED: the run went wrong. REFUSED: the command has a mistake. The third is preemption.EXIT_CODE: the
 # run can resume.
@@ -66,7 +68,7 @@ def main(_: list[str]) -> None:
     set_up_cpu(CONFIG.value, single_process=not DISTRIBUTED.value)
     preemption.install_handlers()
     with distributed.exit_on_error((*prepare_data.USER_ERRORS, *failures)):
-      stages.run(CONFIG.value)
+      stages.print_plan(CONFIG.value) if DRY_RUN.value else stages.run(CONFIG.value)
   except prepare_data.USER_ERRORS as error:
     stop(REFUSED, error)
   except failures as error:
@@ -136,7 +138,7 @@ def explain_field(error: Exception, argv: list[str]) -> str:
     new = new_name(field[1]) if field else None
     if new is not None:
       return as_line(f'unknown config field in {show(flag)[1:-1]}: ' + (
-        f'it is now --config.{new}' if new else 'it no longer exists; leave it out'))
+        f'it is now --config.{describe_new_name(new)}' if new else 'it no longer exists; leave it out'))
   name = re.search(r"'(\w+)\\?'", str(error))
   flag = next((flag for flag in argv if name and re.match(rf'--config\.([\w.]+\.)?{name[1]}\b', flag)), str(error))
   guess = re.search(r'Did you mean "(\w+)"', str(error))

@@ -10,11 +10,13 @@ import contextlib
 import functools
 import logging
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import jax
 from ml_collections import ConfigDict
 
+from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.validate import (
   check_config,
@@ -31,9 +33,11 @@ from mtpret_jax.data.sources import open_source
 from mtpret_jax.evaluation import test_scores
 from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.objectives.multitask import make_multitask
-from mtpret_jax.report import multitask, pretrain, recipe
-from mtpret_jax.runtime import distributed, preemption, prepare_data, workdir_lock
-from mtpret_jax.runtime.initial_weights import check_init, list_pretraining_datasets
+from mtpret_jax.report import dry_run, multitask, pretrain, recipe
+from mtpret_jax.report.crops import describe_crops
+from mtpret_jax.report.schedule import describe_schedule
+from mtpret_jax.runtime import distributed, image_counts, lineage, preemption, prepare_data, workdir_lock
+from mtpret_jax.runtime.initial_weights import check_init
 from mtpret_jax.runtime.logging import list_libraries
 from mtpret_jax.runtime.shared_memory import check_shared_memory
 from mtpret_jax.step import TrainState, make_schedule, make_visit_schedule
@@ -76,14 +80,60 @@ def run_evaluation(config: ConfigDict) -> None:
 def run_recipe(config: ConfigDict) -> None:
   """Runs the stages in the order of the config. Stages that finished with the same config are skipped."""
   distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
+  distributed.run_on_first(lambda: check_extended(config))
+  prepare_stages(config)
   for name, stage in config.stages.items():
     # Decided once: file systems may show a new file to one host later than to another.
     if distributed.run_on_first(functools.partial(test_scores.is_finished, stage)):
       log.info('stage %s is already finished; its results are in %s', name, stage.workdir)
     else:
       log.info('starting stage %s', name)
-      run_stage(stage)
+      try:
+        run_stage(stage)
+      except ConfigError as error:
+        raise name_stage(name, error) from error
   distributed.run_on_first(lambda: recipe.finish(config))
+
+
+def check_extended(config: ConfigDict) -> None:
+  """Raises ConfigError if a stage is to be extended from which a later one has already started: that one would not be
+  trained again, and its scores would belong to another trunk than the recipe says."""
+  changed = {stage.workdir: name for name, stage in config.stages.items()
+             if stage.extend and not test_scores.is_finished(stage)}  # workdir -> the stage that is extended
+  for name, stage in config.stages.items():
+    if stage.init_from in changed:
+      changed[stage.workdir] = changed[stage.init_from]
+      if pathlib.Path(stage.workdir, saved.FILE).exists():
+        raise ConfigError(f'stage {name} has already started from the trunk of stage {changed[stage.workdir]}, which '
+                          f'is to be extended: move {stage.workdir} away, and the recipe trains it again')
+
+
+def prepare_stages(config: ConfigDict) -> None:
+  """Prepares and checks the data of all stages that are not finished, before the first of them trains for days."""
+  for name, stage in config.stages.items():
+    if distributed.run_on_first(functools.partial(test_scores.is_finished, stage)):
+      continue
+    resolved = stage.copy_and_resolve_references()
+    try:
+      distributed.run_on_all(functools.partial(prepare_data.choose_datasets, resolved), prepare_data.USER_ERRORS)
+      prepare_data.prepare_data(resolved)
+    except prepare_data.USER_ERRORS as error:
+      raise name_stage(name, error) from error
+
+
+def print_plan(config: ConfigDict) -> None:
+  """What a run would do (`--dry_run`): checks the config, counts the images in the archives, and prints the schedule of
+  each stage. Prepares and trains nothing."""
+  if config.objective == 'evaluate':
+    raise ConfigError('--dry_run is for a config that trains: leave it out')
+  check_run(config)
+  is_recipe = config.objective == 'recipe'
+  for name, stage in config.stages.items() if is_recipe else [(config.name, config)]:
+    try:
+      prepare_data.choose_datasets(stage)
+      print('\n'.join(dry_run.describe_stage(name, stage, image_counts.count_images(stage))), flush=True)
+    except prepare_data.USER_ERRORS as error:
+      raise name_stage(name, error) if is_recipe else error from error
 
 
 RUNNERS = {'moco': run_stage, 'multitask': run_stage, 'evaluate': run_evaluation, 'recipe': run_recipe}
@@ -100,17 +150,19 @@ def check_run(config: ConfigDict) -> None:
   else:
     check_fields(config)
     check_workdir(config.workdir)
-    workdirs = {stage.get('workdir') for stage in config.stages.values()}
+    planned: dict[str, ConfigDict] = {}
     for name, stage in config.stages.items():
+      resolved = stage.copy_and_resolve_references()
       try:
-        check_stage(stage.copy_and_resolve_references(), workdirs)
+        check_stage(resolved, planned)
       except prepare_data.USER_ERRORS as error:
         raise name_stage(name, error) from error
+      planned[resolved.workdir] = resolved
 
 
-def check_stage(config: ConfigDict, future_workdirs: Collection[str] = ()) -> None:
-  """Checks one stage. `future_workdirs`: the workdirs of the recipe's stages; `init_from` may name them although they
-  are still empty."""
+def check_stage(config: ConfigDict, planned: Mapping[str, ConfigDict] = MappingProxyType({})) -> None:
+  """Checks one stage. `planned`: {workdir: config} of the recipe's earlier stages; `init_from` may name such a workdir
+  although it is still empty."""
   devices, processes = jax.device_count(), jax.process_count()
   check_fields(config, devices, processes)
   check_workdir(config.workdir)
@@ -119,9 +171,9 @@ def check_stage(config: ConfigDict, future_workdirs: Collection[str] = ()) -> No
   check_devices(config, devices, processes)
   check_shared_memory(config, processes)
   prepare_data.check_annotations(config)
-  if config.init_from not in future_workdirs:
+  if config.init_from not in planned:
     check_init(config)
-    prepare_data.check_external(config, list_pretraining_datasets(config))
+  lineage.check_lineage(config, lineage.trace_lineage(config, planned))
 
 
 def can_use_devices(config: ConfigDict, devices: int) -> bool:
@@ -149,7 +201,13 @@ def find_view_size(stage: ConfigDict) -> int:
 
 def train_stage(config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
   """Trains a stage whose data is prepared; returns the last state."""
-  return train(make_run(config), config, workdir)
+  run = make_run(config)
+  names = config.data.datasets if config.objective == 'moco' else config.tasks
+  for line in describe_schedule(config, {name: len(source) for name, source in zip(names, run.sources, strict=True)}):
+    log.info(line)
+  if config.objective == 'moco' and (line := describe_crops(config)):
+    log.info(line)
+  return train(run, config, workdir)
 
 
 def make_run(config: ConfigDict) -> Run:
@@ -159,8 +217,8 @@ def make_run(config: ConfigDict) -> Run:
 
 def make_moco_run(config: ConfigDict) -> Run:
   """Stage 1: the images of all datasets, mixed, without labels."""
-  sources = [open_source(name, config.data.dir, config.data.stored_size, 'train', config.data.split, images_only=True)
-             for name in config.data.datasets]
+  sources = [open_source(name, config.data.dir, config.data.stored_size, 'train', config.data.split, images_only=True,
+                         whole=name in config.data.whole) for name in config.data.datasets]
   return Run(
     objective=make_moco(config),
     sources=sources,
@@ -176,21 +234,20 @@ def make_multitask_run(config: ConfigDict) -> Run:
   tasks = {name: make_task(config, name, source) for name, source in sources.items()}
   readers = {name: make_reader(source, config.tasks[name]) for name, source in sources.items()}
   plan = make_plan(config, {name: len(source) for name, source in sources.items()})
-  every = config.evaluate_every
   return Run(
     objective=make_multitask(config, tasks, plan.begins),
     sources=list(sources.values()),
     batches=pipeline.make_visit_batches(plan, sources, readers, config, **process_share()),
-    schedule=make_visit_schedule(config.optimiser, plan),
+    schedule=make_visit_schedule(config, plan),
     steps=plan.steps,
     name_images=functools.partial(pipeline.name_visit_images, plan, sources, config),
-    validation_steps=frozenset(range(every, plan.steps, every) if every else plan.round_ends) | {plan.steps})
+    validation_steps=plan.space_validations(config.validations))
 
 
 def make_plan(config: ConfigDict, images: Mapping[str, int]) -> task_schedule.Plan:
-  """The visits of a run; `images` says how many training images each task has. A visit takes `tasks.NAME.steps` steps;
-  0 stands for one epoch, without its last incomplete batch. Raises ConfigError if that makes too many steps."""
-  lengths = {name: task_config.steps or max(images[name] // task_config.batch, 1)
+  """The visits of a run; `images` says how many training images each task has. `count_visit_steps` sets the length of
+  a visit. Raises ConfigError if that makes too many steps."""
+  lengths = {name: task_schedule.count_visit_steps(task_config, images[name])
              for name, task_config in config.tasks.items()}
   check_length(config, lengths)
   return task_schedule.make_plan(lengths, config.rounds, config.order, config.seed)

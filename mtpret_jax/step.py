@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mtpret_jax.data.task_schedule import JOINT, Plan
-from mtpret_jax.objectives import Objective
+from mtpret_jax.objectives import Measures, Objective, Params
 from mtpret_jax.runtime import backend
 from mtpret_jax.runtime.sharding import all_gather, by_batch, fsdp_shardings, replicated
 
@@ -156,7 +156,8 @@ def is_known(option: Mapping[str, str | int], device: jax.Device) -> bool:
 
 
 def compile_step(objective: Objective, optimiser: optax.GradientTransformation, schedule: Schedule, task: str,
-                 mesh: Mesh, seed: int, guard: Callable | None = None, placement: TrainState | None = None) -> Callable:
+                 mesh: Mesh, seed: int, guard: Callable | None = None, placement: TrainState | None = None,
+                 clip: float = 0.0) -> Callable:
   """step(state, batch) -> (state, measures) for batches of `task`; jax compiles it at the first call.
 
   The old state is donated: its memory holds the new one, so do not use it after the call.
@@ -167,6 +168,7 @@ def compile_step(objective: Objective, optimiser: optax.GradientTransformation, 
       run resumes bit for bit.
     guard: guard(old state, new state, measures) -> the state to keep (`runtime/loss_guard.py`).
     placement: shardings of the state, from `place_state`; None is a full copy on every device.
+    clip: gradients of a larger norm, over all parts that the task trains, are scaled down to it; 0 leaves them alone.
   """
   live = objective.parts[task]
   placement = placement or place_state(objective, optimiser, mesh)
@@ -191,12 +193,34 @@ def compile_step(objective: Objective, optimiser: optax.GradientTransformation, 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       (_, (carry, measures)), grads = jax.value_and_grad(compute_loss, has_aux=True)(trained)
 
+    grads, ratio = add_pull(grads, objective.pull(trained, carry))
+
+    # Measured before clipping, so that the log shows how often a gradient is clipped.
+    norm = optax.global_norm(grads)
+    if clip:
+      # Here and not in the optimiser, which sees one part at a time: a norm per part would change the direction.
+      grads, _ = optax.clip_by_global_norm(clip).update(grads, optax.EmptyState())
+
     params, opt, learning_rate = dict(state.params), dict(state.opt), schedule(state.step)
     for part in live:
       updates, opt[part] = optimiser.update(grads[part], state.opt[part], trained[part])
       params[part] = jax.tree.map(lambda weight, update: weight - learning_rate * update, trained[part], updates)
-    measures = measures | {'gradient': optax.global_norm(grads), 'learning_rate': learning_rate}
+    measures = measures | ratio | {'gradient': norm, 'learning_rate': learning_rate}
     new = TrainState(state.step + 1, params, carry, opt)
     return (guard(state, new, measures) if guard else new), measures
 
   return step
+
+
+def add_pull(grads: Params, pull: Params) -> tuple[Params, Measures]:
+  """The loss's gradients plus the pull of a penalty (`Objective.pull`), and the measure of how much the pull matters.
+
+  `pull_ratio` is |pull| / |gradient of the loss|, over the parts that are pulled. Far below 1, the penalty hardly
+  changes a step. It is 0 where the loss has no gradient, as in a batch without labels: a huge number would spoil the
+  means of the log.
+  """
+  if not pull:
+    return grads, {}
+  pull_norm, loss_norm = optax.global_norm(pull), optax.global_norm({part: grads[part] for part in pull})
+  ratio = jnp.where(loss_norm > 0, pull_norm / loss_norm, 0.0)
+  return grads | {part: jax.tree.map(jnp.add, grads[part], pull[part]) for part in pull}, {'pull_ratio': ratio}

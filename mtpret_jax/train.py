@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data import pipeline
+from mtpret_jax.evaluation import validation
 from mtpret_jax.evaluation.validation import make_validate
 from mtpret_jax.objectives import Objective
 from mtpret_jax.runtime import checkpoint, distributed, preemption, watchdog
@@ -68,7 +69,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep, retries=config.save_retries))
     state = init_state(run.objective, optimiser, mesh, config.seed, read_initial_weights(config), placement)
-    state = checkpoint.restore(checkpoints, state, fingerprint)
+    state = checkpoint.restore(checkpoints, state, fingerprint, config.extend)
     start = int(state.step)
     if start:
       log.info('resumed from step %d of %d', start, run.steps)
@@ -82,6 +83,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
     # The measures (loss and so on) of a step are read one step later. Reading them immediately would leave the device
     # idle.
     pending: Pending | None = None
+    end = run.steps
 
     for step in range(start, run.steps):
       stops = preemption.should_stop(step)
@@ -95,6 +97,12 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
       if step in run.validation_steps:
         with preemption.interruptible():
           validate(gather_state(state), step)
+          reason = explain_early_end(config, workdir, step)
+        if reason:
+          log.info('the run ends early, at step %d of %d: %s', step, run.steps, reason)
+          run_log.finish(step)
+          end = step
+          break
 
       began = time.perf_counter()
       with watchdog.time_limit(f'the batch of step {step}'):
@@ -104,7 +112,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
 
       if task not in compiled:
         compiled[task] = compile_step(
-          run.objective, optimiser, run.schedule, task, mesh, config.seed, guard, placement)
+          run.objective, optimiser, run.schedule, task, mesh, config.seed, guard, placement, config.optimiser.clip)
         with run_log.compiling(task):
           compiled[task].lower(state, batch).compile()  # jax keeps the result for the call below
         # No time limit: the other processes may still be compiling.
@@ -118,12 +126,20 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
       pending = step, task, measures | {'waited': waited}
 
     flush(pending, check_step, run_log)
-    checkpoint.save(checkpoints, state, run.steps, fingerprint, wait=True)
-    if run.steps in run.validation_steps:
+    checkpoint.save(checkpoints, state, end, fingerprint, wait=True)
+    if end == run.steps and end in run.validation_steps:
       with preemption.interruptible():
-        validate(gather_state(state), run.steps)
+        validate(gather_state(state), end)
     log.info(checkpoint.describe_latest(checkpoints))
   return gather_state(state)
+
+
+def explain_early_end(config: ConfigDict, workdir: str | pathlib.Path, step: int) -> str:
+  """Why the run ends at `step`, where it was just validated; '' if it goes on. The first process decides for all,
+  because the others may not see its newest line of `validation.jsonl` yet."""
+  if not config.patience:
+    return ''
+  return distributed.run_on_first(lambda: validation.explain_early_end(workdir, step, config.patience))
 
 
 def is_busy(pending: Pending | None) -> bool:

@@ -107,11 +107,12 @@ def one_block() -> Iterator[None]:
 def compile_quickly() -> Iterator[None]:
   """XLA optimises little, and compiles in half the time. For tests that compare runs with runs: both sides must be
   compiled in the same way. Tests against references and recorded numbers compile as users do."""
+  before = jax.config.read('jax_disable_most_optimizations')  # True in a file that uses `quick_compilation` as well
   jax.config.update('jax_disable_most_optimizations', True)
   try:
     yield
   finally:
-    jax.config.update('jax_disable_most_optimizations', False)
+    jax.config.update('jax_disable_most_optimizations', before)
 
 
 @pytest.fixture(scope='module')

@@ -36,7 +36,7 @@ ALLOWED = {
   'mtpret_jax.evaluation': {'mtpret_jax.step', 'mtpret_jax.objectives', 'mtpret_jax.runtime', 'mtpret_jax.config',
                             'mtpret_jax.tasks', 'mtpret_jax.augment', 'mtpret_jax.models', 'mtpret_jax.data'},
   'mtpret_jax.report': {'mtpret_jax.evaluation', 'mtpret_jax.step', 'mtpret_jax.objectives', 'mtpret_jax.runtime',
-                        'mtpret_jax.tasks', 'mtpret_jax.augment', 'mtpret_jax.config.errors'},
+                        'mtpret_jax.tasks', 'mtpret_jax.augment', 'mtpret_jax.config.errors', 'mtpret_jax.data'},
   'mtpret_jax.train': {'mtpret_jax.step', 'mtpret_jax.objectives', 'mtpret_jax.evaluation', 'mtpret_jax.runtime',
                        'mtpret_jax.config', 'mtpret_jax.data'},
   'mtpret_jax.stages': {'mtpret_jax.train', 'mtpret_jax.report', 'mtpret_jax.evaluation', 'mtpret_jax.objectives',

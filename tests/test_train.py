@@ -80,7 +80,7 @@ def test_a_finished_run_has_nothing_left_to_do(config, undisturbed):
 
 @pytest.mark.parametrize('field, value, said', [
   ('data.weights', 'balanced', "data.weights is 'by_images' in the checkpoint and 'balanced' in this config"),
-  ('optimiser.learning_rate', 0.5, 'optimiser.learning_rate is 0.03 in the checkpoint and 0.5 in this config')])
+  ('optimiser.learning_rate', 0.5, 'optimiser.learning_rate is 0.0048 in the checkpoint and 0.5 in this config')])
 def test_another_run_is_refused_with_the_differing_fields(field, value, said, config, undisturbed):
   workdir, _ = undisturbed
   before = (workdir / 'config.json').read_text()

@@ -168,7 +168,7 @@ def build(rng: np.random.Generator, config: ConfigDict) -> None:
     plan = plan_visits(config)
     judge.demand(plan.steps > 0 and plan.visits, 'a run without steps')
     plan.round_ends, plan.begins, plan.find(plan.steps - 1)
-    schedule, steps = make_visit_schedule(config.optimiser, plan), plan.steps
+    schedule, steps = make_visit_schedule(config, plan), plan.steps
   else:
     schedule, steps = make_schedule(config.optimiser, config.steps), config.steps
   learning_rates = np.array([schedule(step) for step in (0, 1, steps // 2, steps - 1)])

@@ -8,6 +8,8 @@ import re
 # Old field -> new field; None if it was removed. `*` stands for the name of a task.
 RENAMED = {
   'optimiser.rate': 'optimiser.learning_rate',
+  'optimiser.warmup_steps': 'optimiser.warmup',
+  'evaluate_every': 'validations',
   'data.ahead': 'data.prefetch',
   'data.stored': 'data.stored_size',
   'data.rule': 'data.split',
@@ -34,11 +36,23 @@ RENAMED = {
   'tasks.*.head.detections': 'tasks.*.head.max_detections',
 }
 
+# New field -> its unit, where that has changed as well.
+UNITS = {
+  'optimiser.warmup': 'a share (0 to 1) of the run in stage 1, and of each visit later, instead of steps',
+  'validations': 'the number of validations in each round instead of the steps between them',
+}
+
 # Pattern of a field -> {its value in earlier versions, as text: its present value}
 CHANGED_VALUES = {
   r'(.*\.)?objective': {'contrast': 'moco'},
   r'(stages\.[^.]+\.)?tasks\.[^.]+\.negatives': {'False': 'never', 'True': 'always'},
 }
+
+
+def describe_new_name(field: str) -> str:
+  """A new field, with its unit if that has changed."""
+  unit = UNITS.get(re.sub(r'^stages\.[^.]+\.', '', field))
+  return f'{field}, {unit}' if unit else field
 
 
 def new_value(field: str, value: object) -> str | None:

@@ -12,10 +12,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mtpret_jax.config import extension
 from mtpret_jax.config.errors import ConfigError, as_line, show
-from mtpret_jax.config.rules import row, text
+from mtpret_jax.config.rules import choice, number, row, text
 from mtpret_jax.config.schema import MULTITASK, Schema, compare
 from mtpret_jax.data.pipeline import flatten, is_incidental
+from mtpret_jax.data.sources import SPLIT_RULES
 
 FILE = 'config.json'
 MAX_BYTES = 10**7
@@ -25,9 +27,12 @@ NAMES = row(text(1, 300), 0, 1000)
 # Every reader uses the dataset names. A run never writes one twice, so a duplicate means damage.
 NEEDED: Schema = {'data': {'datasets': dataclasses.replace(
   NAMES, fits=lambda value: NAMES.fits(value) and len(set(value)) == len(value))}}
+# Fields that only some stages have.
+OPTIONAL: Schema = {'data': {'whole': NAMES, 'fraction': number(0.0, 1.0)}}
 # Schemas of further fields that some readers need.
-ORIGIN: Schema = {'init': text(), 'init_from': text(longest=4000)}
-PLACES: Schema = {'workdir': text(longest=4000), 'data': {'dir': text(longest=4000), 'archives': text(longest=4000)}}
+LINEAGE: Schema = {'init': text(), 'init_from': text(longest=4000), 'data': {'split': choice(SPLIT_RULES)}}
+EVALUATION: Schema = {**LINEAGE, 'workdir': text(longest=4000), 'data': {
+  'split': choice(SPLIT_RULES), 'dir': text(longest=4000), 'archives': text(longest=4000)}}
 # A tuple, because `in` compares its items: a damaged value may be a list, which `in` on a set or dict cannot hash.
 OBJECTIVES = ('moco', 'multitask')
 
@@ -54,7 +59,8 @@ def read_config(workdir: str | pathlib.Path, also: Schema | None = None) -> dict
   if not isinstance(config, dict) or config.get('objective') not in OBJECTIVES:
     raise ConfigError(f'{path} is damaged: it does not hold the config of a stage; {REMEDY}')
   schema = {key: MULTITASK[key] for key in ('order', 'memory')} if config['objective'] == 'multitask' else {}
-  mistake = compare(config, {**NEEDED, **schema}, True, '') or compare(config, also or {}, True, '')
+  mistake = (compare(config, {**NEEDED, **schema}, True, '') or compare(config, OPTIONAL, False, '')
+             or compare(config, also or {}, True, ''))
   if mistake:
     field, value, _ = mistake
     raise ConfigError(f'{path} is damaged: {field} is {show(value)}; {REMEDY}')
@@ -75,7 +81,9 @@ def check_unchanged(config: Mapping[str, Any], fingerprint: Mapping[str, Any], w
   is what `pipeline.fingerprint` returned then."""
   datasets = {f'data.{name}' for name in config['data']['datasets']}
   fields = {field: value for field, value in flatten(config).items() if not is_incidental(field)}
-  changed = [field for field in sorted({*fields, *fingerprint} - datasets, key=str)
+  # A run that was extended saves its config when it starts, and its fingerprint with the next checkpoint.
+  grown = extension.find_growth(fingerprint, fields) if config.get('extend') else {}
+  changed = [field for field in sorted({*fields, *fingerprint} - datasets - grown.keys(), key=str)
              if fields.get(field) != fingerprint.get(field)]
   changed += sorted(datasets - fingerprint.keys())
   if changed:

@@ -14,8 +14,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError, show
-from mtpret_jax.config.renamed import new_name, new_value
+from mtpret_jax.config.renamed import describe_new_name, new_name, new_value
 from mtpret_jax.config.schema import LIMITS, OBJECTIVES, find_mistake
+from mtpret_jax.data.task_schedule import JOINT, count_visit_steps
 from mtpret_jax.tasks import find_kind
 
 # The most steps of a run of stages 2 and 3, fewer than `schema.STEPS`: its visits and the learning rate of every step
@@ -49,7 +50,7 @@ def check_renamed(config: ConfigDict) -> None:
     if new == '':
       raise ConfigError(f'{field} no longer exists: remove it')
     if new is not None:
-      raise ConfigError(f'{field} is now {new}: rename it')
+      raise ConfigError(f'{field} is now {describe_new_name(new)}: rename it')
     if (now := new_value(field, value)) is not None:
       raise ConfigError(f'{field}={value!r} is now {field}={now!r}: rename it')
 
@@ -103,6 +104,8 @@ def find_remedy(config: ConfigDict, field: str, value: Any, devices: int, proces
 
 def check_devices(config: ConfigDict, devices: int, processes: int) -> None:
   """Raises ConfigError if fields contradict each other, or do not suit the number of devices."""
+  if 'optimiser' in config:
+    check_optimiser(config.optimiser)
   if config.objective == 'moco':
     check_moco(config, devices, processes)
   elif config.objective == 'multitask':
@@ -120,8 +123,31 @@ def check_multitask(config: ConfigDict, devices: int) -> None:
     if kind.annotation != 'findings' and task_config.findings:
       raise ConfigError(f'tasks.{name}.findings={show(tuple(task_config.findings))} applies to classification only, '
                         f'and this task is {task_config.kind}', {f'tasks.{name}.findings': '()'})
-  # steps=0 is an epoch, which has at least one step; how many is known only with the data.
-  check_length(config, {name: max(task_config.steps, 1) for name, task_config in config.tasks.items()})
+    check_visit(config, name)
+  if config.patience and len(config.tasks) > 1:
+    raise ConfigError(f'patience={config.patience} needs one task, because the scores of several have no common unit, '
+                      f'and this config has {len(config.tasks)}', {'patience': 0})
+  # How many steps the epochs of a visit have is known only with the data. Without images it is `min_steps`.
+  check_length(config, {name: count_visit_steps(task_config, 0) for name, task_config in config.tasks.items()})
+
+
+def check_visit(config: ConfigDict, name: str) -> None:
+  """Raises ConfigError unless the visits to a task have a length, and a learning rate that its order of visits uses."""
+  task_config = config.tasks[name]
+  if not task_config.steps and not task_config.epochs:
+    raise ConfigError(f'tasks.{name}.steps=0 and tasks.{name}.epochs=0 leave a visit without a length, so one of them '
+                      f'must be positive', {f'tasks.{name}.epochs': 1.0})
+  if config.order == JOINT and task_config.learning_rates:
+    raise ConfigError(f'tasks.{name}.learning_rates={show(tuple(task_config.learning_rates))} cannot be used with '
+                      f'order={JOINT!r}, where one step with the learning rate of the optimiser is on all tasks',
+                      {f'tasks.{name}.learning_rates': ()})
+
+
+def check_optimiser(optimiser: ConfigDict) -> None:
+  if optimiser.final_learning_rate > optimiser.learning_rate:
+    raise ConfigError(f'optimiser.final_learning_rate={optimiser.final_learning_rate} exceeds '
+                      f'optimiser.learning_rate={optimiser.learning_rate}, the peak from which it falls',
+                      {'optimiser.final_learning_rate': optimiser.learning_rate})
 
 
 def check_length(config: ConfigDict, lengths: Mapping[str, int]) -> None:
@@ -177,6 +203,7 @@ def check_moco(config: ConfigDict, devices: int, processes: int) -> None:
     raise ConfigError(f'moco.queue={moco.queue} is not a multiple of batch={batch}',
                       {'moco.queue': longer if longer <= LIMITS['moco.queue'] else shorter})
   check_weights(config.data.weights, config.data.datasets)
+  check_whole(config.data.whole, config.data.datasets)
 
 
 def fit_batch(batch: int, queue: int, unit: int) -> dict[str, int]:
@@ -209,6 +236,15 @@ def check_weights(weights: str, datasets: Sequence[str]) -> None:
     raise ConfigError(
       f'invalid data.weights {show(weights)}: use balanced, by_images, or a number from 0.001 to 1000 for each of '
       f'{", ".join(datasets)}, such as {",".join("1" for _ in datasets)}')
+
+
+def check_whole(whole: Sequence[str], datasets: Sequence[str]) -> None:
+  """Raises ConfigError unless every dataset that is used whole is among the run's datasets, if these are known yet."""
+  others = [name for name in whole if name not in datasets]
+  if others and datasets:
+    raise ConfigError(f'data.whole names {others[0]!r}, which is not among the data.datasets of this run '
+                      f'({", ".join(datasets)}): remove it from data.whole or add it to data.datasets',
+                      {'data.whole': tuple(name for name in whole if name in datasets)})
 
 
 def check_choice(field: str, value: object, choices: Collection[str]) -> None:

@@ -19,7 +19,7 @@ from mtpret_jax.config.schema import MULTITASK, find_mistake
 from mtpret_jax.config.validate import check_choice, check_workdir
 from mtpret_jax.data.sources import SPLITS
 from mtpret_jax.evaluation import metrics, predict, validation
-from mtpret_jax.runtime import checkpoint, distributed
+from mtpret_jax.runtime import checkpoint, distributed, lineage
 from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.logging import list_versions
 from mtpret_jax.runtime.prepare_data import PHANTOMS
@@ -62,9 +62,11 @@ def evaluate_run(config: ConfigDict) -> Scored:
   """Scores an earlier run on a split, see configs/evaluate.py.
 
   Raises:
-    ConfigError: `config.run` is not a run of stage 2 or 3, it has no such state, or its data is not there.
+    ConfigError: `config.run` is not a run of stage 2 or 3, it has no such state, its data is not there, or an earlier
+      run had trained on images of its test split.
   """
   trained = read_trained_config(config.run)
+  lineage.check_lineage(trained, lineage.trace_lineage(trained))  # the run may be older than this check
   chosen = config.state or ('best' if len(trained.tasks) == 1 else 'last')
   check_choice('state', chosen, sorted(STATES))
   check_choice('split', config.split, SPLITS)
@@ -92,7 +94,7 @@ def read_trained_config(run: str) -> ConfigDict:
     ConfigError: `run` is no such run, or its config.json is damaged or does not match its checkpoint.
   """
   try:
-    config = saved.read_config(run, saved.PLACES)
+    config = saved.read_config(run, saved.EVALUATION)
     if config['objective'] != 'multitask':
       raise ConfigError(f'its objective is {config["objective"]!r}, and only multitask runs (stages 2 and 3) have '
                         f'tasks to score')
@@ -113,6 +115,7 @@ def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, sp
   predictors: dict[tuple[str, str], predict.Predictor] = {}
   scored = predict.score_tasks(config, state, split, predictors)
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'split_rule': config.data.split,
+             'pretraining': lineage.describe_lineage(config, lineage.trace_lineage(config)),
              'step': int(state.step), 'tasks': {name: result for name, (_, result) in scored.items()},
              'versions': list_versions(), 'config': config.to_dict()}
 
@@ -144,7 +147,7 @@ def is_finished(config: ConfigDict) -> bool:
   except ConfigError as error:  # damaged: the run writes it again
     log.warning('%s', error)
     return False
-  now = json.loads(json.dumps(config.to_dict()))
+  now = json.loads(json.dumps(config.to_dict())) | {'extend': before.get('extend')}
   if config.objective == 'multitask' or not config.data.datasets:
     before['data']['datasets'] = now['data']['datasets'] = None  # the run fills this in
   return before == now

@@ -5,7 +5,7 @@ import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -50,7 +50,7 @@ def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -
       for name, (title, value, _) in headlines.items()))
     if len(headlines) == 1:
       (_, value, sign), = headlines.values()
-      save_if_best(workdir, state, step, -math.inf if value is None else sign * value, config.save_retries)
+      save_if_best(workdir, state, step, rank_score({'value': value, 'sign': sign}), config.save_retries)
     if jax.process_index() == 0:
       write(workdir, step, {name: {'headline': title, 'value': value, 'sign': sign}
                             for name, (title, value, sign) in headlines.items()})
@@ -82,6 +82,25 @@ def is_score(score: Any) -> bool:
   """Whether `score` is what `write` stores for a task. `sign` is -1 where lower is better."""
   return (isinstance(score, dict) and isinstance(score.get('headline'), str) and score.get('sign') in (-1, 1)
           and (score.get('value', '') is None or isinstance(score.get('value'), int | float)))
+
+
+def explain_early_end(workdir: str | pathlib.Path, step: int, patience: int) -> str:
+  """Why a run with one task ends at `step`: the last `patience` validations brought no better score. '' if it goes on.
+
+  The answer depends on `validation.jsonl` only, so that a run that resumes at `step` gets the same one.
+  """
+  lines = [line for line in read(workdir) if line['step'] <= step]  # an interrupted run may have written later ones
+  scores = [rank_score(score) for line in lines for score in line['tasks'].values()]
+  best = scores.index(max(scores)) if scores else 0  # the first of equal ones
+  if not patience or len(scores) - 1 - best < patience:
+    return ''
+  return (f'the validation score has not improved since step {lines[best]["step"]}, in {len(scores) - 1 - best} '
+          f'validations (patience={patience})')
+
+
+def rank_score(score: Mapping[str, Any]) -> float:
+  """A number that is higher for a better score; an undefined one is the worst."""
+  return -math.inf if score['value'] is None else score['sign'] * score['value']
 
 
 def check_best(workdir: str | pathlib.Path) -> None:

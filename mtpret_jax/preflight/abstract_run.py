@@ -107,7 +107,8 @@ def lower_step(config: ConfigDict, run: AbstractRun, task: str, mesh: jax.shardi
   optimiser = make_optimiser(config.optimiser)
   placement = place_state(run.objective, optimiser, mesh, config.sharding)
   step: Any = compile_step(  # jitted, so it can be lowered
-    run.objective, optimiser, run.schedule, task, mesh, config.seed, make_guard(config), placement)
+    run.objective, optimiser, run.schedule, task, mesh, config.seed, make_guard(config), placement,
+    config.optimiser.clip)
 
   def place(sharding: jax.sharding.Sharding, shapes: Any) -> Any:
     return jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes)

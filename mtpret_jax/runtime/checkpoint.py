@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from mtpret_jax.config import extension
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.runtime import backend, checksums, distributed, tensorstore_leak
 from mtpret_jax.runtime.checkpoint_folder import (
@@ -179,19 +180,30 @@ def describe_latest(checkpoints: Checkpoints) -> str:
   return f'The last good checkpoint is step {checkpoints.latest} in {checkpoints.folder / str(checkpoints.latest)}.'
 
 
-def restore(checkpoints: Checkpoints, state: Any, fingerprint: Mapping[str, Any]) -> Any:
-  """The newest saved state, with the shardings of `state`; `state` itself if nothing was saved. Raises ConfigError if
-  the checkpoint has another fingerprint (`pipeline.fingerprint`): that run took other steps than this one would."""
+def restore(checkpoints: Checkpoints, state: Any, fingerprint: Mapping[str, Any], extend: bool = False) -> Any:
+  """The newest saved state, with the shardings of `state`; `state` itself if nothing was saved.
+
+  With `extend`, the run may have grown since (`config/extension.py`).
+
+  Raises:
+    ConfigError: the checkpoint has another fingerprint (`pipeline.fingerprint`), so that run took other steps than this
+      one would.
+  """
   if checkpoints.latest is None:
     return state
   folder = checkpoints.folder / str(checkpoints.latest)
   saved = read_step_metadata(folder)
-  differing = [f'{field} is {saved.get(field)!r} in the checkpoint and {fingerprint.get(field)!r} in this config'
-               for field in sorted(saved | dict(fingerprint)) if saved.get(field) != fingerprint.get(field)]
-  if differing:
+  differing = {field: f'{field} is {saved.get(field)!r} in the checkpoint and {fingerprint.get(field)!r} in this config'
+               for field in sorted(saved | dict(fingerprint)) if saved.get(field) != fingerprint.get(field)}
+  growth = extension.find_growth(saved, fingerprint)
+  only_grown = differing.keys() <= growth.keys()
+  if differing and not (extend and only_grown):
+    longer = ' extend the run with --config.extend=True,' if only_grown else ''
     raise ConfigError(
       f'the checkpoint of step {checkpoints.latest} in {checkpoints.folder} is from a run with another config '
-      f'({"; ".join(differing)}): use that config, or start a new run with another --config.workdir')
+      f'({"; ".join(differing.values())}): use that config,{longer} or start a new run with another --config.workdir')
+  if growth:
+    log.info(extension.describe_growth(growth, checkpoints.latest))
   abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
   with explain_errors(folder):
     return ocp.load_checkpointables(folder, {'state': abstract})['state']

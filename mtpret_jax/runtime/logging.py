@@ -78,6 +78,11 @@ class RunLog:
     if done % self.config.log_every == 0 or done == self.steps:
       self.write(done)
 
+  def finish(self, done: int) -> None:
+    """Writes what is left of a run that ends early, after `done` steps."""
+    if self.rows:
+      self.write(done)
+
   def write(self, done: int) -> None:
     now = time.perf_counter()
     seconds = now - self.since
@@ -100,6 +105,9 @@ class SilentLog:
     return contextlib.nullcontext()
 
   def add(self, step: int, task: str, measures: Mapping[str, float] | None) -> None:
+    pass
+
+  def finish(self, done: int) -> None:
     pass
 
 

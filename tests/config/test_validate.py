@@ -72,6 +72,12 @@ def test_a_wrong_choice_lists_the_choices(field, value):
   assert repr(value) in message and (': choose one of ' in message or ': use ' in message)
 
 
+def test_a_dataset_that_is_used_whole_must_be_one_of_the_run():
+  message = refuse(**{'data.whole': ('mura', 'knee_oa')})
+  assert "data.whole names 'knee_oa', which is not among the data.datasets of this run" in message
+  assert message.endswith("try --config.data.whole=('mura',)")
+
+
 def test_an_unknown_dataset_lists_the_datasets():
   config = get_config()
   config.data.datasets = ('murra',)
@@ -138,6 +144,10 @@ def make_section(field, value):
 
 @pytest.mark.parametrize('make, field, message', [
   (pretrain, 'optimiser.rate', 'optimiser.rate is now optimiser.learning_rate: rename it'),
+  (pretrain, 'optimiser.warmup_steps', 'optimiser.warmup_steps is now optimiser.warmup, a share (0 to 1) of the run in '
+   'stage 1, and of each visit later, instead of steps: rename it'),
+  (mtpret, 'stages.lung.evaluate_every', 'stages.lung.evaluate_every is now stages.lung.validations, the number of '
+   'validations in each round instead of the steps between them: rename it'),
   (pretrain, 'contrast', 'contrast is now moco: rename it'),
   (pretrain, 'on_bad', 'on_bad is now on_nonfinite: rename it'),
   (pretrain, 'spike_window', 'spike_window no longer exists: remove it'),

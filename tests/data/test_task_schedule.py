@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import continual, finetune
 from mtpret_jax import stages
 from mtpret_jax.data import pipeline
 from mtpret_jax.data.pipeline import VisitBatches
-from mtpret_jax.data.task_schedule import JOINT, ORDERS, make_plan
+from mtpret_jax.data.task_schedule import JOINT, ORDERS, count_visit_steps, make_plan
 from mtpret_jax.step import make_visit_schedule
 
 LENGTHS = {'chest': 3, 'hand': 5, 'jaw': 2}
@@ -126,6 +127,59 @@ def test_the_learning_rate_restarts_in_every_visit(order):
     done = np.arange(visit.length) / visit.length
     np.testing.assert_allclose([learning_rate(visit.start + step) for step in range(visit.length)],
                                0.25 * (1 + np.cos(np.pi * done)), rtol=1e-5, atol=1e-7)
+
+
+def test_a_task_may_have_learning_rates_of_its_own_except_in_joint_steps():
+  config = make_rates(hand=(0.25, 0.125))
+  plan = make_plan(LENGTHS, ROUNDS, 'cyclic_reshuffled', seed=2)
+  learning_rate = make_visit_schedule(config, plan)
+  peaks = {visit.task: learning_rate(visit.start) for visit in plan.visits}
+  lasts = {visit.task: learning_rate(visit.start + visit.length - 1) for visit in plan.visits}
+  assert peaks == {'chest': 0.5, 'hand': 0.25, 'jaw': 0.5} and lasts['hand'] > 0.125 > lasts['chest'] - 0.01
+  joint = make_plan(LENGTHS, ROUNDS, JOINT, seed=2)
+  assert make_visit_schedule(config, joint)(0) == 0.5
+
+
+def test_more_rounds_leave_the_visits_and_learning_rates_of_the_earlier_ones_as_they_are():
+  for order in ('cyclic_reshuffled', 'cyclic', JOINT):
+    short, long = make_plan(LENGTHS, 3, order, seed=2), make_plan(LENGTHS, 5, order, seed=2)
+    steps = np.arange(short.steps)
+    assert long.visits[:len(short.visits)] == short.visits
+    np.testing.assert_array_equal(make_visit_schedule(make_rates(), long)(steps),
+                                  make_visit_schedule(make_rates(), short)(steps))
+
+
+def test_validations_are_spaced_over_each_round_and_the_last_is_at_its_end():
+  plan = make_plan(LENGTHS, 2, 'cyclic', seed=0)  # rounds of ten steps
+  assert sorted(plan.space_validations(1)) == plan.round_ends == [10, 20]
+  assert sorted(plan.space_validations(4)) == [2, 5, 7, 10, 12, 15, 17, 20]
+  assert sorted(plan.space_validations(50)) == list(range(1, 21))
+  task = finetune.get_config('lung')
+  assert sorted(stages.make_plan(task, {'lung': 564}).space_validations(task.validations)) == [
+    50, 100, 150, 200, 250, 300]
+
+
+PUBLISHED = {'pneumonia': 4686, 'abnormality': 32_013, 'lung': 564, 'tuberculosis': 640, 'bone_age': 10_090, 'jaw': 93,
+             'knee': 6608}  # training images
+
+
+def test_visits_at_the_papers_scale_are_an_epoch_but_never_only_a_few_steps():
+  lengths = {visit.task: visit.length
+             for visit in stages.make_plan(continual.get_config('mtpret7'), PUBLISHED).visits}
+  assert lengths == {'pneumonia': 146, 'abnormality': 1000, 'lung': 20, 'tuberculosis': 20, 'bone_age': 315, 'jaw': 20,
+                     'knee': 206}
+
+
+@pytest.mark.parametrize('task, steps', [('pneumonia', 7321), ('abnormality', 50_020), ('lung', 881), ('jaw', 500)])
+def test_fine_tuning_at_the_papers_scale_is_in_epochs_and_validated_once_per_epoch(task, steps):
+  config = finetune.get_config(f'real,{task}')
+  plan = stages.make_plan(config, PUBLISHED)
+  assert plan.steps == steps and len(plan.space_validations(config.validations)) == 50 and config.patience == 10
+
+
+def test_a_fraction_of_an_epoch_is_not_lost_to_rounding():
+  task_config = ConfigDict(dict(steps=0, epochs=0.29, batch=1, min_steps=1))
+  assert count_visit_steps(task_config, 100) == 29 and 0.29 * 100 < 29
 
 
 def test_a_visit_of_zero_steps_is_an_epoch_of_whole_batches():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import pathlib
 import types
 
@@ -32,12 +33,13 @@ DOWN = -1  # lower is better
 @pytest.fixture(scope='module')
 def one_task(two_tasks, tmp_path_factory):
   """Stage 3 on bone age, six steps from random weights."""
-  config = change(two_tasks, order='cyclic', rounds=1, evaluate_every=2,
+  config = change(two_tasks, order='cyclic', rounds=1, validations=3,
                   workdir=str(tmp_path_factory.mktemp('one_task')))
   with config.unlocked():
     config.memory.anchor = 'none'
     del config.tasks['pneumonia']
     config.tasks.bone_age.steps = 6
+    config.optimiser.update(learning_rate=1e-3, warmup=5 / 6)
     config.data.archives = str(tmp_path_factory.mktemp('none'))  # everything is prepared already
     config.data.datasets = ('rsna_bone_age',)
   return config
@@ -92,6 +94,10 @@ def test_scores_can_be_computed_again_from_the_predictions(finished, one_task):
   np.testing.assert_array_equal(again['value'][:, 0], [test.records[index]['value'][0] for index in range(len(test))])
   assert np.abs(again['predicted'] - again['value']).mean() == pytest.approx(
     result['scores'][result['headline']]['value'], rel=1e-9)
+
+
+def test_scores_say_what_the_trunk_was_pretrained_on(finished):
+  assert read_scores(finished[0])['pretraining'] == {'runs': [], 'weights_file': None, 'notes': []}
 
 
 def test_what_is_predicted_is_split_over_the_devices_as_a_step_is(one_task, monkeypatch):
@@ -193,6 +199,42 @@ def test_a_resumed_run_keeps_its_best(one_task, finished, tmp_path, monkeypatch)
   assert [line['step'] for line in validation.read(tmp_path)] == [2, 4, 6]
 
 
+def test_a_run_whose_patience_is_over_ends_there_also_when_it_resumes(
+    one_task, finished, tmp_path, monkeypatch, caplog):
+  """Step 2 is made the best there is. The batches and the learning rates are those of a run without patience."""
+  real = validation.predict.find_headline
+  calls = iter([1.0, 2.0, 3.0])
+  monkeypatch.setattr(validation.predict, 'find_headline', lambda result: (real(result)[0], next(calls), DOWN))
+  impatient = change(one_task, patience=1)
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    stop_at(patch, 3)
+    stages.train_stage(impatient, tmp_path)
+  with caplog.at_level(logging.INFO):
+    assert int(stages.train_stage(impatient, tmp_path).step) == 4
+  assert ('the run ends early, at step 4 of 6: the validation score has not improved since step 2, in 1 validations '
+          '(patience=1)') in caplog.text
+  assert json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])['step'] == 4
+  with monkeypatch.context() as patch:
+    stop_at(patch, 0)  # as after a kill right after the decision: no batch may be drawn
+    assert int(stages.train_stage(impatient, tmp_path).step) == 4
+  assert checkpoint.read_state(tmp_path)[0]['step'] == 4
+  stages.train_stage(change(one_task, patience=2), tmp_path)
+  assert [line['step'] for line in validation.read(tmp_path)] == [2, 4, 6]
+  jax.tree.map(np.testing.assert_array_equal, checkpoint.read_state(tmp_path)[0],
+               checkpoint.read_state(finished[0])[0])
+
+
+def test_patience_counts_validations_since_the_first_best_up_to_a_step(tmp_path):
+  for step, value in enumerate([None, 0.5, 0.7, 0.7, None, 0.6]):
+    validation.write(tmp_path, step, {'task': {'headline': 'AUC', 'value': value, 'sign': 1}})
+  ends = {patience: [step for step in range(6) if validation.explain_early_end(tmp_path, step, patience)]
+          for patience in range(5)}
+  assert ends == {0: [], 1: [3, 4, 5], 2: [4, 5], 3: [5], 4: []}
+  validation.write(tmp_path, 0, {'task': {'headline': 'months', 'value': 9.0, 'sign': DOWN}})
+  validation.write(tmp_path, 1, {'task': {'headline': 'months', 'value': 8.0, 'sign': DOWN}})
+  assert not validation.explain_early_end(tmp_path, 1, patience=1), 'lower is better'
+
+
 def test_a_run_that_starts_anew_forgets_the_best_of_another(one_task, tmp_path):
   state = {'step': np.array(5)}
   validation.save_if_best(tmp_path, state, 5, 1e9, 0)
@@ -214,6 +256,8 @@ def test_a_run_without_any_defined_score_still_has_a_best_state(one_task, tmp_pa
 
 def test_a_run_is_finished_once_it_has_reported_with_the_same_config(one_task, finished):
   assert test_scores.is_finished(one_task)
+  assert test_scores.is_finished(change(one_task, extend=True)), 'it would not get longer'
+  assert not test_scores.is_finished(change(one_task, **{'tasks.bone_age.steps': 8}))
   assert not test_scores.is_finished(change(one_task, seed=1))
   assert not test_scores.is_finished(change(one_task, workdir=one_task.workdir + '_other'))
 
@@ -234,10 +278,3 @@ def test_the_recipe_pretrains_before_it_learns_tasks_and_fine_tunes_last(variant
   assert stages[:2] == ['pretrain', 'continual'] and len(stages) == 6
 
 
-def test_a_smaller_share_of_patients_lies_within_a_larger_one(prepared):
-  def list_patients(fraction):
-    source = open_source('mura', prepared, '256', 'train', fraction=fraction)
-    return {source.records[index]['patient'] for index in range(len(source))}
-  least, tenth, half, whole = (list_patients(fraction) for fraction in (0.01, 0.1, 0.5, 1.0))
-  assert len(least) == 1 and least <= tenth <= half < whole
-  assert len(half) == -(-len(whole) // 2)

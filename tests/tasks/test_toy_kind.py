@@ -19,7 +19,7 @@ from tests.support.toy_kind import COUNT
 def config(prepared, one_block, tmp_path, monkeypatch):
   monkeypatch.setitem(KINDS, 'count', COUNT)
   config = finetune.get_config('smoke,tuberculosis')
-  config.update(trunk='one_block', workdir=str(tmp_path / 'run'), resamples=4, evaluate_every=2, save_every=2)
+  config.update(trunk='one_block', workdir=str(tmp_path / 'run'), resamples=4, validations=2, save_every=2)
   config.tasks.tuberculosis.update(kind='count', size=36, batch=16, group=2, steps=4)
   config.tasks.tuberculosis.head = ConfigDict()
   config.tasks.tuberculosis.augment.size = 32
