@@ -1,4 +1,4 @@
-"""Stage 2: how the score of each task changes from round to round."""
+"""Stage 2: how the score of each task changes from round to round, and how strong the memory's pull was."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,3 +34,30 @@ def compute_forgetting(lines: Sequence[Mapping[str, Any]], tasks: Sequence[str],
     measured[name] = {'forgetting': max(scores[:-1]) - scores[-1] if defined else None,
                       'transfer': scores[-1] - scores[0] if defined else None}
   return measured
+
+
+def summarise_memory(metrics: Sequence[Mapping[str, Any]],
+                     round_ends: Sequence[int]) -> dict[str, list[dict[str, float | None]]]:
+  """How far each task's visits moved the trunk from its anchor, and how strong the pull back was.
+
+  A line of the log has the means over a few steps (`log_every`). It counts for the round in which it was written, so a
+  line that spans the end of a round counts for the next one.
+
+  Args:
+    metrics: the lines of `metrics.jsonl`.
+    round_ends: for each round, the number of steps taken when it was over.
+
+  Returns:
+    {task: for each round {'drift': in the last line, 'pull_ratio': the mean over all lines}}, None where a round has no
+    line of the task. The task of a joint step is 'joint'. {} for a run without memory.
+  """
+  metrics = [line for line in metrics if 'drift' in line]
+  summary: dict[str, list[dict[str, float | None]]] = {line['task']: [] for line in metrics}
+  for start, end in zip([0, *round_ends], round_ends, strict=False):
+    for task, rounds in summary.items():
+      lines = [line for line in metrics if line['task'] == task and start < line['step'] <= end]
+      # A run that freezes the trunk has a drift of 0 and no pull.
+      ratios = [line.get('pull_ratio', 0.0) for line in lines]
+      rounds.append({'drift': lines[-1]['drift'] if lines else None,
+                     'pull_ratio': sum(ratios) / len(ratios) if ratios else None})
+  return summary

@@ -20,6 +20,11 @@ Measures = dict[str, jax.Array]  # scalars for the log; has 'loss'
 Trunk = tuple[dict[str, Any], dict[str, Any]]  # (params, running statistics) of a trunk to start from
 
 
+def apply_no_pull(params: Params, carry: Carry) -> Params:
+  """The `pull` of an objective whose loss has no penalty on the weights."""
+  return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
   """What `step.py` needs to know about a stage.
@@ -29,8 +34,12 @@ class Objective:
     loss: (task, params, carry, batch, step, rng) -> (loss, (carry, measures)). A pure function. `rng` is new in each
       step; the returned carry is the input of the next step.
     parts: {task: the parts of `params` that a step on this task updates}.
+    pull: (params, carry) -> {part: gradient of a penalty on the weights of this part}. The step adds it to the gradient
+      of the loss, which leaves the penalty out. It is apart because its size beside that of the loss's gradient shows
+      whether the penalty matters. `carry` is the one that the loss returns; parts without a penalty are left out.
   """
 
   init: Callable[..., tuple[Params, Carry]]
   loss: Callable[..., tuple[jax.Array, tuple[Carry, Measures]]]
   parts: Mapping[str, tuple[str, ...]]
+  pull: Callable[[Params, Carry], Params] = apply_no_pull

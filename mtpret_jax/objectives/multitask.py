@@ -3,9 +3,9 @@
 Stage 2 is multitask continual learning: the trunk visits one task after another (`data/task_schedule.py`). Stage 3
 fine-tunes the trunk on one task.
 
-Cross-task memory is an L2-SP penalty (Li, Grandvalet and Davoine 2018), `l2_sp_penalty`: it pulls the trunk towards an
-anchor, which is the trunk at the end of the previous visit. We infer that MUSCLE's "cross-task memorization" is this
-penalty; its strength is our choice. Heads are not pulled.
+Cross-task memory is an L2-SP penalty (Li, Grandvalet and Davoine 2018), l2_sp / 2 * |trunk - anchor|^2. Its gradient,
+`pull_trunk`, pulls the trunk towards an anchor, which is the trunk at the end of the previous visit. We infer that
+MUSCLE's "cross-task memorization" is this penalty; its strength is our choice. Heads are not pulled.
 
 The trunk's weights are shared, but its running statistics are kept per task by default: a mean over hands and chests
 fits neither.
@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.augment import labelled
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.models.resnet import ResNet
-from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Trunk
+from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Trunk, apply_no_pull
 from mtpret_jax.objectives.modules import Graphs, split_graphs, split_weights, take_stats
 from mtpret_jax.tasks.task import TaskModel
 
@@ -49,12 +49,14 @@ def make_multitask(config: ConfigDict, tasks: Tasks, begins: np.ndarray) -> Obje
   # A step must not touch the other heads: weight decay and momentum would move them even at a gradient of zero.
   updated: dict[str, tuple[str, ...]] = {task: (TRUNK, task) if trains_trunk else (task,) for task in tasks}
   updated[JOINT] = (TRUNK, *tasks) if trains_trunk else tuple(tasks)
+  pulls = config.memory.anchor != 'none' and trains_trunk  # a frozen trunk lies on its anchor and gets no gradient
   # `begins` is a constant of the compiled step, which looks up its own step number. The first step of a visit therefore
   # needs no program of its own.
   return Objective(
     init=functools.partial(init, config, tasks, build),
     loss=functools.partial(compute_loss, config, tasks, graphs, jnp.asarray(begins)),
-    parts=updated)
+    parts=updated,
+    pull=functools.partial(pull_trunk, config.memory.l2_sp) if pulls else apply_no_pull)
 
 
 def build_modules(config: ConfigDict, tasks: Tasks, rng: jax.Array) -> dict[str, Any]:
@@ -92,9 +94,10 @@ def find_owner(config: ConfigDict, task: str) -> str:
 def compute_loss(config: ConfigDict, tasks: Tasks, graphs: Graphs, begins: jax.Array, task: str, params: Params,
                  carry: Carry, batch: Batch, step: jax.Array,
                  rng: jax.Array) -> tuple[jax.Array, tuple[Carry, Measures]]:
-  """The loss of one task, or the mean of all tasks' losses if joint, plus the L2-SP penalty.
+  """The loss of one task, or the mean of all tasks' losses if joint. Moves the anchor at the first step of a visit.
 
-  Measures: `loss` without the penalty; `drift`, the distance between the trunk and its anchor.
+  Measures: `loss`; `drift`, the distance between the trunk and its anchor. The L2-SP penalty is in neither, see
+  `pull_trunk`: losses of runs with different strengths can be compared.
   """
   stats, losses = carry['stats'], []
   if task == JOINT:
@@ -110,13 +113,11 @@ def compute_loss(config: ConfigDict, tasks: Tasks, graphs: Graphs, begins: jax.A
   # A mean, not a sum: the learning rate need not change with the number of tasks.
   loss = sum(losses, jnp.zeros(())) / len(losses)
   carry = carry | {'stats': stats}  # a new dict, because the loss must not change its arguments
-  measures = {'loss': loss}  # without the penalty, so runs of different strengths can be compared
+  measures = {'loss': loss}
   if config.memory.anchor != 'none':
-    # The penalty uses the anchor of this visit, so the anchor moves first.
     moves = begins[step] & (config.memory.anchor == 'previous_visit')
     carry['anchor'] = move_anchor(carry['anchor'], params[TRUNK], moves)
-    penalty, measures['drift'] = l2_sp_penalty(params[TRUNK], carry['anchor'], config.memory.l2_sp)
-    loss = loss + penalty
+    measures['drift'] = measure_drift(jax.lax.stop_gradient(params[TRUNK]), carry['anchor'])
   return loss, (carry, measures)
 
 
@@ -151,12 +152,17 @@ def move_anchor(anchor: dict[str, Any], trunk: dict[str, Any], moves: jax.Array)
   return jax.tree.map(lambda old, new: jnp.where(moves, new, old), anchor, current)
 
 
-def l2_sp_penalty(trunk: dict[str, Any], anchor: dict[str, Any], strength: float) -> tuple[jax.Array, jax.Array]:
-  """(strength / 2 * |trunk - anchor|^2, |trunk - anchor|), over all weights, batch-norm scales and biases included."""
+def measure_drift(trunk: dict[str, Any], anchor: dict[str, Any]) -> jax.Array:
+  """|trunk - anchor|, over all weights, batch-norm scales and biases included. For the log: its gradient would be NaN
+  where trunk and anchor are equal."""
   squares = jax.tree.map(lambda weight, anchor_weight: jnp.square(weight - anchor_weight).sum(), trunk, anchor)
-  squared = sum(jax.tree.leaves(squares), jnp.zeros(()))
-  # The root is for the log only. Differentiating it would give NaN where trunk and anchor are equal.
-  return 0.5 * strength * squared, jnp.sqrt(jax.lax.stop_gradient(squared))
+  return jnp.sqrt(sum(jax.tree.leaves(squares), jnp.zeros(())))
+
+
+def pull_trunk(strength: float, params: Params, carry: Carry) -> Params:
+  """The gradient of strength / 2 * |trunk - anchor|^2 on the trunk. Its norm is `strength` times the drift."""
+  return {TRUNK: jax.tree.map(lambda weight, anchor_weight: strength * (weight - anchor_weight),
+                              params[TRUNK], carry['anchor'])}
 
 
 def make_predict(config: ConfigDict, name: str, task: TaskModel) -> Callable[..., tuple[Batch, Any]]:

@@ -1,4 +1,5 @@
-"""The report of stage 2: each task's validation score after each round, as `rounds.json`, a table and `rounds.png`."""
+"""The report of stage 2: the validation score of each task after each round and the strength of the memory, as
+`rounds.json`, tables and `rounds.png`."""
 
 import logging
 import pathlib
@@ -9,9 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax.evaluation import validation
-from mtpret_jax.evaluation.rounds import compute_forgetting
+from mtpret_jax.evaluation.rounds import compute_forgetting, summarise_memory
 from mtpret_jax.report.tables import align, format_score
-from mtpret_jax.runtime.atomic_io import write_json
+from mtpret_jax.runtime.atomic_io import read_json_lines, write_json
+from mtpret_jax.runtime.logging import METRICS
 from mtpret_jax.runtime.prepare_data import PHANTOMS
 
 log = logging.getLogger(__name__)
@@ -20,18 +22,21 @@ Line = Mapping[str, Any]  # of validation.jsonl
 
 
 def report_rounds(config: ConfigDict) -> None:
-  """Writes, draws and prints the rounds of a run, from its `validation.jsonl`."""
+  """Writes, draws and prints the rounds of a run, from its `validation.jsonl` and `metrics.jsonl`."""
   workdir = pathlib.Path(config.workdir)
   lines = [line for line in validation.read(workdir) if set(line['tasks']) == set(config.tasks)]
   if not lines:
     log.warning('%s has no scores of any round: nothing to report', workdir / validation.FILE)
     return
   forgetting, data = compute_forgetting(lines, list(config.tasks), config.order), config.data.archives or PHANTOMS
+  memory = summarise_memory(read_json_lines(workdir / METRICS), [line['step'] for line in lines])
   picture = draw_rounds(lines, workdir)
   # The file comes last, because `test_scores.is_finished` takes it as proof that the report is complete.
   results = write_json(workdir / 'rounds.json', {'data': data, 'split': 'validation', 'rounds': lines,
-                                                 'tasks': forgetting})
+                                                 'tasks': forgetting, 'memory': memory})
   print(describe_rounds(lines, forgetting, data, config.order))
+  if memory:
+    print(describe_memory(lines, memory))
   print(f'See {picture}, {results}, {workdir / "checkpoints"}')
 
 
@@ -47,6 +52,16 @@ def describe_rounds(lines: Sequence[Line], forgetting: Mapping[str, Mapping], da
     'Forgetting: best earlier score minus the last; higher is worse. Backward transfer: last score minus the first; '
     'higher is better.',
     *(['Both count the scores of a task from its own visit on.'] if order == 'sequential' else [])])
+
+
+def describe_memory(lines: Sequence[Line], memory: Mapping[str, Sequence[Mapping]]) -> str:
+  """A row for each task: drift and pull ratio of its visit in each round."""
+  table = [('task', *(f'step {line["step"]}' for line in lines))]
+  for name, rounds in memory.items():
+    table.append((name, *(f'{format_score(visit["drift"])} ({format_score(visit["pull_ratio"])})' for visit in rounds)))
+  return '\n'.join([
+    'Memory: drift, the distance of the trunk from its anchor at the end of a visit, and in parentheses the mean ratio '
+    "of the pull to the loss's gradient.", *align(table)])
 
 
 def draw_rounds(lines: Sequence[Line], workdir: pathlib.Path) -> pathlib.Path:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtpret_jax.evaluation.rounds import compute_forgetting
+from mtpret_jax.evaluation.rounds import compute_forgetting, summarise_memory
 
 DOWN = -1  # lower is better
 UNDEFINED = {'forgetting': None, 'transfer': None}
@@ -37,3 +37,20 @@ def test_with_one_visit_per_task_its_scores_count_from_that_visit_on():
     'first': {'forgetting': 0.375, 'transfer': -0.375}, 'second': {'forgetting': 3.0, 'transfer': -3.0},
     'third': UNDEFINED}
   assert compute_forgetting(lines[:2], tasks, 'sequential') == dict.fromkeys(tasks, UNDEFINED), 'a line is missing'
+
+
+def make_metrics(*lines):
+  return [{'step': step, 'task': task, 'loss': 1.0, 'drift': drift, 'pull_ratio': ratio}
+          for step, task, drift, ratio in lines]
+
+
+def test_memory_is_the_last_drift_and_the_mean_ratio_of_each_visit():
+  metrics = make_metrics((10, 'hand', 0.5, 0.0), (20, 'hand', 1.0, 0.5), (30, 'chest', 3.0, 0.125),
+                         (40, 'chest', 2.0, 0.25), (50, 'hand', 4.0, 0.75))
+  assert summarise_memory(metrics, [40, 80]) == {
+    'hand': [{'drift': 1.0, 'pull_ratio': 0.25}, {'drift': 4.0, 'pull_ratio': 0.75}],
+    'chest': [{'drift': 2.0, 'pull_ratio': 0.1875}, {'drift': None, 'pull_ratio': None}]}
+
+
+def test_a_run_without_memory_has_no_summary_of_it():
+  assert summarise_memory([{'step': 10, 'task': 'hand', 'loss': 1.0}], [10]) == {}

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
@@ -13,7 +14,7 @@ from configs import common
 from mtpret_jax import stages, train
 from mtpret_jax.data.records import decode_image, read_text
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
-from mtpret_jax.objectives.multitask import make_multitask
+from mtpret_jax.objectives.multitask import make_multitask, measure_drift
 from mtpret_jax.runtime.sharding import make_mesh, place_batch
 from mtpret_jax.stages import make_run
 from mtpret_jax.step import TrainState, compile_step, init_state, make_optimiser
@@ -65,17 +66,17 @@ def draw_joint_batch():
 
 
 def take_steps(objective, order=ORDER, devices=None):
-  """The states before and after each step, and the loss of each."""
+  """The states before and after each step, and the measures of each."""
   mesh, optimiser = make_mesh(devices), make_optimiser(ConfigDict(SGD))
   state = init_state(objective, optimiser, mesh, seed=0)
   steps = {task: compile_step(objective, optimiser, lambda step: jnp.float32(0.01), task, mesh, seed=0)
            for task in set(order)}
-  states, losses = [jax.device_get(state)], []
+  states, measured = [jax.device_get(state)], []
   for number, task in enumerate(order):
     state, measures = steps[task](state, place_batch(draw_batch(task, number), mesh))
     states.append(jax.device_get(state))
-    losses.append(float(measures['loss']))
-  return states, losses
+    measured.append(jax.device_get(measures))
+  return states, measured
 
 
 @pytest.fixture(scope='module')
@@ -153,19 +154,44 @@ def test_without_memory_there_is_no_anchor():
   assert list(carry) == ['stats']
 
 
-def test_l2_sp_pulls_the_trunk_by_strength_times_distance_and_no_head():
+def test_the_loss_gradient_plus_the_pull_is_the_gradient_of_the_penalised_loss():
   params, carry = init_away_from_anchor()
-  with_memory, without = (make_gradient('chest', **{'memory.l2_sp': strength})(
-    params, carry, draw_batch('chest'), jax.random.key(0))[0] for strength in (0.5, 0.0))
-  assert all(not differ(with_memory[head], without[head]) for head in TASKS)
-  jax.tree.map(lambda pulled, free, here, anchor: np.testing.assert_allclose(
-    pulled - free, 0.5 * (here - anchor), rtol=1e-4, atol=1e-5 * (1 + np.abs(free).max())),
-    with_memory['trunk'], without['trunk'], params['trunk'], carry['anchor'])
+  objective, args = make_objective(), (draw_batch('chest'), jax.random.key(0))
+
+  def penalise(params, carry, batch, rng):
+    loss, (after, _) = objective.loss('chest', params, carry, batch, 1, rng)
+    squares = jax.tree.map(lambda here, anchor: jnp.square(here - anchor).sum(), params['trunk'], after['anchor'])
+    return loss + 0.5 / 2 * sum(jax.tree.leaves(squares))
+  penalised = jax.jit(jax.grad(penalise), compiler_options=QUICK)(params, carry, *args)
+  free, (after, _) = make_gradient('chest')(params, carry, *args)
+  pull = objective.pull(params, after)
+  assert list(pull) == ['trunk'], 'no head is pulled'
+  jax.tree.map(lambda whole, loss, pull: np.testing.assert_allclose(
+    loss + pull, whole, rtol=1e-6, atol=1e-6 * (1 + np.abs(whole).max())),
+    penalised['trunk'], free['trunk'], pull['trunk'])
+
+
+def test_a_step_logs_the_pull_beside_the_gradient_of_the_loss(visits):
+  states, measured = visits
+  for number, (step, task) in enumerate(zip(measured, ORDER, strict=True)):
+    assert (step['drift'] == 0) == (step['pull_ratio'] == 0) == BEGINS[number]
+    if BEGINS[number]:
+      continue
+    before, anchor = states[number], states[number + 1].carry['anchor']
+    free, _ = make_gradient(task)(before.params, before.carry, draw_batch(task, number),
+                                  jax.random.fold_in(jax.random.key(0), number))
+    assert step['pull_ratio'] == pytest.approx(
+      float(0.5 * measure_drift(before.params['trunk'], anchor) / optax.global_norm(free['trunk'])), rel=1e-3)
+
+
+def test_a_frozen_trunk_or_a_run_without_memory_is_not_pulled():
+  for changes in ({'train': 'head'}, {'memory.anchor': 'none'}):
+    assert make_objective(**changes).pull({'trunk': {}}, {'anchor': {}}) == {}
 
 
 def test_drift_is_the_distance_to_the_anchor():
   params, carry = init_away_from_anchor()
-  _, (_, measures) = make_gradient('chest', **{'memory.l2_sp': 0.5})(
+  _, (_, measures) = make_gradient('chest')(
     params, carry, draw_batch('chest'), jax.random.key(0))
   flat, flat_anchor = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
                        for tree in (params['trunk'], carry['anchor']))
@@ -174,11 +200,11 @@ def test_drift_is_the_distance_to_the_anchor():
 
 def test_a_joint_step_has_the_mean_gradient_and_updates_every_tasks_statistics():
   params, carry = init_away_from_anchor()
-  rng, free = jax.random.key(5), {'memory.l2_sp': 0.0}
-  joint, (after, _) = make_gradient('joint', **free)(params, carry, draw_joint_batch(), rng)
+  rng = jax.random.key(5)
+  joint, (after, _) = make_gradient('joint')(params, carry, draw_joint_batch(), rng)
   single = {}
   for index, task in enumerate(TASKS):
-    single[task], (alone, _) = make_gradient(task, **free)(
+    single[task], (alone, _) = make_gradient(task)(
       params, carry, draw_batch(task), jax.random.fold_in(rng, index))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
                  after['stats']['trunk'][task], alone['stats']['trunk'][task])
@@ -210,9 +236,10 @@ def test_padding_and_unknown_labels_do_not_change_the_loss_or_the_gradient():
 
 
 def test_eight_devices_compute_what_one_does(visits):
-  states, losses = visits
-  alone, losses_alone = take_steps(make_objective(), ORDER[:2], jax.devices()[:1])
-  np.testing.assert_allclose(losses_alone, losses[:2], rtol=1e-4)
+  states, measured = visits
+  alone, measured_alone = take_steps(make_objective(), ORDER[:2], jax.devices()[:1])
+  for one, eight in zip(measured_alone, measured, strict=False):
+    np.testing.assert_allclose(one['loss'], eight['loss'], rtol=1e-4)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-4),
                alone[1].params, states[1].params)
 

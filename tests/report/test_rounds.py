@@ -1,5 +1,7 @@
 """The report of stage 2."""
 
+import json
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -32,8 +34,11 @@ def test_rounds_are_written_after_the_picture(tmp_path, monkeypatch):
 @pytest.mark.parametrize('order, hand', [('cyclic', '-0.625              0.625'), ('sequential', '-           -')])
 def test_a_task_counts_from_its_own_visit_on_if_it_has_only_one(order, hand, tmp_path, capsys):
   write_rounds(tmp_path)
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 20, "task": "hand", "drift": 2.0, "pull_ratio": 0.25}\n')
   rounds.report_rounds(make_config(tmp_path, order))
-  printed = capsys.readouterr().out
+  printed, memory = capsys.readouterr().out.split('Memory: ')
+  assert memory.splitlines()[2] == 'hand  - (-)    2.000 (0.250)'
+  assert json.loads((tmp_path / 'rounds.json').read_text())['memory']['hand'][1] == {'drift': 2.0, 'pull_ratio': 0.25}
   row, = [line.split() for line in printed.splitlines() if line.startswith('hand')]
   assert row[-2:] == hand.split()
   assert ('from its own visit on' in printed) == (order == 'sequential')
