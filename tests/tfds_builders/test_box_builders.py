@@ -347,6 +347,58 @@ def test_readers_boxes_are_merged_only_if_they_are_of_one_class_and_overlap(tmp_
   assert objects(3) == [] and records[f'{3:032x}']['label_mask'].all()
 
 
+def write_vindr(root, images=24):
+  """PhysioNet's layout: three readers of each training image, a consensus on each test image. Every third image has a
+  heart that all readers report, every fourth a box of a class that Kaggle lacks."""
+  findings = build.load('vinbigdata_cxr').FINDINGS
+  for folder, readers in (('train', ('R1', 'R2', 'R3')), ('test', ('',))):
+    boxes_of, labels = [], []
+    for i in range(images):
+      name = f'{folder}{i}'
+      save_dicom(root / f'{folder}/{name}.dicom', np.full((30, 60), i, np.uint8), bits=8, photometric='MONOCHROME2')
+      for reader in readers:
+        who = f'{name},{reader}' if reader else name
+        labels.append(','.join([who, *(str(int(finding == 'Cardiomegaly' and i % 3 == 0)) for finding in findings)])
+                      + ',0,0,0')
+        boxes_of += [f'{who},{box}' for wanted, box in (
+          (i % 3 == 0, 'Cardiomegaly,10,10,30,20'), (i % 4 == 0, 'Edema,1,1,9,9')) if wanted] or [
+            f'{who},No finding,,,,']
+    head = 'image_id,rad_id' if folder == 'train' else 'image_id'
+    other = 'Other diseases' if folder == 'train' else 'Other disease'
+    (root / 'annotations').mkdir(exist_ok=True)
+    (root / f'annotations/annotations_{folder}.csv').write_text(
+      '\n'.join([f'{head},class_name,x_min,y_min,x_max,y_max', *boxes_of, '']))
+    (root / f'annotations/image_labels_{folder}.csv').write_text(
+      '\n'.join([','.join([head, *findings, 'COPD', other, 'No finding']), *labels, '']))
+
+
+def test_vindr_of_physionet_is_read_with_its_test_set(tmp_path):
+  write_vindr(tmp_path / 'vinbigdata_cxr')
+  module = build.load('vinbigdata_cxr')
+  _, entries, rejects, left_out = records.read_entries(module.ARCHIVE, tmp_path, module.read_archive)
+  assert not rejects and left_out == {'box of a class that Kaggle does not have': 6 * 3 + 6}
+  assert len(entries) == 48
+  for entry in entries:
+    ill = int(re.sub(r'\D', '', entry.image_id)) % 3 == 0
+    assert [name for name, *_ in entry.objects] == ill * ['Cardiomegaly'], entry
+    assert all(entry.fields['label_mask']) and sum(entry.fields['present']) == ill
+    assert not ill or entry.objects[0][1:] == pytest.approx((1 / 3, 1 / 6, 2 / 3, 1 / 2))
+  official = records.assign_splits(entries)['official']
+  assert {name for name, split in official.items() if split == 'test'} == {f'test{i}' for i in range(24)}
+  assert collections.Counter(official.values()) == {'train': 21, 'validation': 3, 'test': 24}
+
+
+def test_kaggles_vinbigdata_has_no_official_split_and_an_archive_without_tables_is_refused(tmp_path):
+  root = tmp_path / 'vinbigdata_cxr'
+  write_vin(root, [], images=12)
+  module = build.load('vinbigdata_cxr')
+  _, entries, *_ = records.read_entries(module.ARCHIVE, tmp_path, module.read_archive)
+  assert len(entries) == 12 and not records.assign_splits(entries)['official']
+  (root / 'train.csv').unlink()
+  with pytest.raises(ValueError, match='has neither train.csv .Kaggle. nor all of annotations/annotations_train.csv'):
+    records.read_entries(module.ARCHIVE, tmp_path, module.read_archive)
+
+
 def test_bad_rows_and_files_of_vinbigdata_are_listed_with_their_reasons(tmp_path):
   root = tmp_path / 'vinbigdata_cxr'
   write_vin(root, ['0,ILD,5,R1,,,,', '1,ILD,5,R1,70,10,80,20', '2,Gout,5,R1,10,10,20,20', 'fff,ILD,5,R1,1,1,2,2',

@@ -1,5 +1,7 @@
-"""VinBigData chest X-rays: DICOM files; three radiologists boxed fourteen findings on each image."""
+"""VinBigData chest X-rays: DICOM files; three radiologists boxed fourteen findings on each image. From Kaggle, or from
+PhysioNet as VinDr-CXR, with the labels of its test set."""
 import collections
+import dataclasses
 import math
 import pathlib
 import re
@@ -19,14 +21,25 @@ RAREST = ('Pneumothorax', 'Atelectasis', 'Consolidation', 'Calcification', 'ILD'
           'Aortic enlargement')
 NOTHING = 'No finding'
 MERGE_IOU = 0.4  # boxes of one class by different readers are merged from this IoU on; see README.md
-IMAGE = re.compile(r'train/([^/]+)\.(?:dicom|dcm)', re.IGNORECASE)
-COLUMNS = ('image_id', 'class_name', 'rad_id', 'x_min', 'y_min', 'x_max', 'y_max')
+IMAGE = re.compile(r'(?P<folder>train|test)/(?P<name>[^/]+)\.(?:dicom|dcm)', re.IGNORECASE)
+SIDES = ('x_min', 'y_min', 'x_max', 'y_max')
+COLUMNS = ('image_id', 'class_name', *SIDES)
+READER = 'rad_id'  # the column of the reader; the tables of PhysioNet's test set, a consensus, lack it
+CONSENSUS = 'consensus'
+# Classes of boxes that PhysioNet's tables have and Kaggle's lack.
+FURTHER = ('Clavicle fracture', 'Edema', 'Emphysema', 'Enlarged PA', 'Lung cavity', 'Lung cyst', 'Mediastinal shift',
+           'Rib fracture')
+KAGGLE = {'train': ('train.csv', '')}  # {folder of images: (table of boxes, table of labels)}
+PHYSIONET = {folder: (f'annotations/annotations_{folder}.csv', f'annotations/image_labels_{folder}.csv')
+             for folder in ('train', 'test')}
 
 ARCHIVE = archives.Archive(
   name='vinbigdata_cxr', marker='train/*.dicom',
-  files=('train', 'test', 'train.csv'),
-  layout='train/<image_id>.dicom, train.csv (test/*.dicom has no labels and may be absent).',
-  download='Kaggle competition vinbigdata-chest-xray-abnormalities-detection (its rules: non-commercial research).')
+  files=('train', 'test', 'train.csv', 'annotations'),
+  layout='train/<image_id>.dicom, train.csv (test/*.dicom has no labels and may be absent); or, from PhysioNet, '
+         'train/<image_id>.dicom, test/<image_id>.dicom, annotations/{annotations,image_labels}_{train,test}.csv.',
+  download='Kaggle competition vinbigdata-chest-xray-abnormalities-detection (its rules: non-commercial research), or '
+           'https://physionet.org/content/vindr-cxr (credentialed access), which also has the labels of the test set.')
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -51,44 +64,84 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
-  """Entries, rejects and counts of what is left out: the test images, which have no labels."""
+  """Entries, rejects and counts of what is left out: in Kaggle's archive the test images, which have no labels."""
+  tables = find_tables(root, files)
   pictures: dict[str, str] = {}
-  rejects, test_images = [], 0
+  rejects, left_out = [], collections.Counter[str]()
   for path in files:
     match = IMAGE.fullmatch(path)
-    if match and match[1] not in pictures:
-      pictures[match[1]] = path
-    elif path.startswith('test/'):
-      test_images += 1
-    elif path != 'train.csv':
-      rejects.append(dataset.Reject(match[1] if match else '', path, 'duplicate image_id' if match else
+    if path.startswith('test/') and 'test' not in tables:
+      left_out['test image without label'] += 1
+    elif match and match['name'] not in pictures:
+      pictures[match['name']] = path
+    elif not path.startswith('annotations/') and path != 'train.csv':
+      rejects.append(dataset.Reject(match['name'] if match else '', path, 'duplicate image_id' if match else
                                    'not an image of this archive'))
-  rows = collections.defaultdict(list)
-  table, ragged = archives.read_table(root / 'train.csv', COLUMNS)
-  rejects += [dataset.Reject('', 'train.csv', reason) for reason in ragged]
-  for row in table:
-    rows[row['image_id']].append(row)
-  rejects += [dataset.Reject(name, 'train.csv', 'row without image') for name in rows.keys() - pictures.keys()]
-  rejects += [dataset.Reject(name, pictures[name], 'image without row') for name in pictures.keys() - rows.keys()]
   entries = []
-  for name in sorted(rows.keys() & pictures.keys()):
-    try:
-      entry, bad = make_entry(name, root / pictures[name], rows[name])
-      entries.append(entry)
-      rejects += bad
-    except images.Unreadable as error:
-      rejects.append(dataset.Reject(name, pictures[name], str(error)))
-  return entries, rejects, {'test image without label': test_images} if test_images else {}
+  for folder, (annotations, labels) in tables.items():
+    own = {name: path for name, path in pictures.items() if path.lower().startswith(f'{folder}/')}
+    reports, rows, bad = read_tables(root, annotations, labels)
+    rejects += bad
+    rejects += [dataset.Reject(name, annotations, 'row without image') for name in reports.keys() - own.keys()]
+    rejects += [dataset.Reject(name, own[name], 'image without row') for name in own.keys() - reports.keys()]
+    for name in sorted(reports.keys() & own.keys()):
+      kept = [row for row in rows[name] if not labels or row['class_name'] not in FURTHER]
+      if len(kept) < len(rows[name]):
+        left_out['box of a class that Kaggle does not have'] += len(rows[name]) - len(kept)
+      try:
+        entry, bad = make_entry(name, root / own[name], reports[name], kept, annotations)
+        entries.append(dataclasses.replace(entry, official_split=folder if tables is PHYSIONET else ''))
+        rejects += bad
+      except images.Unreadable as error:
+        rejects.append(dataset.Reject(name, own[name], str(error)))
+  return entries, rejects, dict(left_out)
+
+
+def find_tables(root: pathlib.Path, files: Mapping[str, int]) -> Mapping[str, tuple[str, str]]:
+  """{folder of images: (table of boxes, table of labels)}; Kaggle's one table has both. Raises ValueError."""
+  for tables in (PHYSIONET, KAGGLE):
+    if all(path in files for pair in tables.values() for path in pair if path):
+      return tables
+  raise ValueError(f'{root} has neither train.csv (Kaggle) nor all of '
+                   f'{", ".join(path for pair in PHYSIONET.values() for path in pair)} (PhysioNet)')
+
+
+def read_tables(
+    root: pathlib.Path, annotations: str,
+    labels: str) -> tuple[dict[str, dict[str, set[str]]], dict[str, list[dict[str, str]]], list[dataset.Reject]]:
+  """The tables of one folder.
+
+  Returns:
+    {image_id: {reader: findings that this reader reports}}, {image_id: rows of the table of boxes}, and rejects.
+  """
+  reports: dict[str, dict[str, set[str]]] = collections.defaultdict(lambda: collections.defaultdict(set))
+  rows: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
+  needed = (*COLUMNS, READER) if annotations in KAGGLE['train'] else COLUMNS
+  table, ragged = archives.read_table(root / annotations, needed)
+  rejects = [dataset.Reject('', annotations, reason) for reason in ragged]
+  for row in table:
+    rows[row['image_id']].append({READER: CONSENSUS, **row})
+    if not labels:
+      reports[row['image_id']][row[READER]].add(row['class_name'])
+  if labels:
+    table, ragged = archives.read_table(root / labels, ('image_id', *FINDINGS))
+    rejects += [dataset.Reject('', labels, reason) for reason in ragged]
+    for row in table:
+      reports[row['image_id']][row.get(READER, CONSENSUS)] |= {
+        finding for finding in FINDINGS if read_number(row[finding]) == 1}
+    # A row of the table of boxes for an image without labels is listed as a row without image or label.
+    rejects += [dataset.Reject(name, annotations, 'boxes without labels') for name in rows.keys() - reports.keys()]
+  return reports, rows, rejects
 
 
 def make_entry(
-    name: str, path: pathlib.Path, rows: Sequence[dict[str, str]]) -> tuple[dataset.Entry, list[dataset.Reject]]:
-  """One image with its rows of the table. Raises images.Unreadable if there are boxes but no image size."""
-  readers, readers_of = {row['rad_id'] for row in rows}, collections.defaultdict(set)
-  for row in rows:
-    readers_of[row['class_name']].add(row['rad_id'])
-  drawn, rejects = read_boxes(name, path, [row for row in rows if row['class_name'] != NOTHING])
-  present = [2 * len(readers_of[finding]) > len(readers) for finding in FINDINGS]
+    name: str, path: pathlib.Path, reports: Mapping[str, set[str]], rows: Sequence[dict[str, str]],
+    table: str) -> tuple[dataset.Entry, list[dataset.Reject]]:
+  """One image with its readers' reports and its rows of the table of boxes. Raises images.Unreadable if there are boxes
+  but no image size."""
+  readers_of = {finding: {reader for reader, found in reports.items() if finding in found} for finding in FINDINGS}
+  drawn, rejects = read_boxes(name, path, [row for row in rows if row['class_name'] != NOTHING], table)
+  present = [2 * len(readers_of[finding]) > len(reports) for finding in FINDINGS]
   known = [yes or not readers_of[finding] for yes, finding in zip(present, FINDINGS, strict=True)]
   return dataset.Entry(
     image_id=name, patient=name, path=path, objects=tuple(merge_readers(drawn)),
@@ -97,20 +150,20 @@ def make_entry(
 
 
 def read_boxes(
-    name: str, path: pathlib.Path,
-    rows: Sequence[dict[str, str]]) -> tuple[list[tuple[str, boxes.Box]], list[dataset.Reject]]:
+    name: str, path: pathlib.Path, rows: Sequence[dict[str, str]],
+    table: str) -> tuple[list[tuple[str, boxes.Box]], list[dataset.Reject]]:
   """[(reader, box), ...] and rejects from the rows of one image. Boxes are in pixels of the DICOM file."""
   drawn: list[tuple[str, boxes.Box]] = []
   rejects = []
   height, width = dicom.read_size(path) if rows else (1, 1)
   for row in rows:
-    x0, y0, x1, y1 = (read_number(row[column]) for column in COLUMNS[3:])
+    x0, y0, x1, y1 = (read_number(row[column]) for column in SIDES)
     box: boxes.Box | None = None
     reason: str | None = f'unknown box class: {row["class_name"]}'
     if row['class_name'] in FINDINGS:
       box, reason = boxes.place_box(row['class_name'], x0, y0, x1, y1, width, height)
-    drawn += [(row['rad_id'], box)] if box else []
-    rejects += [dataset.Reject(name, 'train.csv', reason)] if reason else []
+    drawn += [(row[READER], box)] if box else []
+    rejects += [dataset.Reject(name, table, reason)] if reason else []
   return drawn, rejects
 
 
