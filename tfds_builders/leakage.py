@@ -33,6 +33,8 @@ KNOWN_OVERLAPS = {
     'kermany_pneumonia': '1,345 images of Viral Pneumonia and 1,341 of Normal'},
   'covidx': {'rsna_pneumonia': 'some images', 'nih_chest_xray': 'some images'},
 }
+# {dataset: the datasets that it shares images with} where MUSCLE pretrains on the latter and tests on the former.
+MUSCLE_OVERLAPS = {'lung_masks': {'shenzhen_cxr', 'montgomery_cxr'}}
 CACHE = 'fingerprints.npz'  # beside index.csv; computed again when the index changes
 # A file name that two archives would hardly give to different images: at least 8 characters with 4 digits.
 DISTINCTIVE = re.compile(r'(?=.*\d.*\d.*\d.*\d).{8,}')

@@ -73,7 +73,8 @@ def write_run(workdir: pathlib.Path, config: ConfigDict) -> None:
   score = {'headline': 'MAE (months)', 'scores': {'MAE (months)': {'value': 12.5, 'interval': [11.0, 14.0]}}}
   texts = {
     'config.json': {'config': config.to_dict(), 'versions': {'jax': '0.10.2'}}, 'results.json': {'probe': []},
-    'scores.json': {'step': STEP, 'tasks': {'bone_age': score}}, 'run.lock': {'host': 'here', 'pid': 1, 'since': 'now'}}
+    'scores.json': {'step': STEP, 'tasks': {'bone_age': score}, 'pretraining': {'notes': []}},
+    'run.lock': {'host': 'here', 'pid': 1, 'since': 'now'}}
   for name, contents in texts.items():
     (workdir / name).write_text(json.dumps(contents))
   (workdir / 'metrics.jsonl').write_text(''.join(
@@ -212,18 +213,18 @@ def judge_end(use: Callable, case: pathlib.Path, clean: Mapping[str, Any]) -> st
 def start_from(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
   """Uses both runs as `init_from`."""
   from mtpret_jax.config import saved
-  from mtpret_jax.runtime import initial_weights
+  from mtpret_jax.runtime import initial_weights, lineage
   refused = []
   for source in (FIRST, THIRD):
     config = ConfigDict(dict(init='other', init_from=source, trunk='resnet18', tasks={}))
     try:
       initial_weights.check_init(config)
-      lineage = initial_weights.list_pretraining_datasets(config)
+      datasets = lineage.trace_lineage(config).datasets
       params, _ = initial_weights.read_initial_weights(config)
     except ValueError as error:
       refused.append(error)
       continue
-    judge.demand({'rsna_bone_age'} <= set(lineage), f'lineage {lineage}')
+    judge.demand({'rsna_bone_age'} <= set(datasets), f'datasets of the lineage: {datasets}')
     judge.demand(params['conv1']['kernel'].shape == (7, 7, 1, 64), 'another trunk')
     judge_config(saved.read_config(source), clean[source], source)
   if refused:

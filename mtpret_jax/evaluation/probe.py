@@ -3,12 +3,17 @@
 Both are fitted on the training split and scored on the validation split. The splits share no patient if `data.split`
 is 'patient'; with the other rules they may. The trunk runs in inference mode, with its running statistics.
 
+A score means little alone: many findings can be predicted from an image's greys, or from an untrained trunk. So the
+same probes run on baselines too: small images, grey histograms, and the initial weights with calibrated statistics.
+
 Letters: N training images, M validation images, C feature channels, T findings, R resamples of the bootstrap.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
 from flax import nnx
@@ -17,15 +22,23 @@ from tqdm import tqdm
 
 from mtpret_jax.augment import views
 from mtpret_jax.data.records import decode_image
-from mtpret_jax.data.sources import Source, open_source
+from mtpret_jax.data.sources import MissingSplit, Source, open_source
 from mtpret_jax.evaluation.metrics.bootstrap import WeightedScore, draw_weights, find_interval
 from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
 from mtpret_jax.evaluation.metrics.ranking import make_ranking_scores
+from mtpret_jax.models.norm import BatchNorm
 from mtpret_jax.models.pool import pool_mean
 from mtpret_jax.models.resnet import ResNet
+from mtpret_jax.objectives import Trunk
+from mtpret_jax.objectives.modules import take_stats
 
 PROBES = ('knn', 'linear')
 CHUNK = 64  # images that go through the trunk at a time
+PIXELS = 16  # side of the small images, px
+BINS = 32  # of the grey histogram
+CALIBRATION = 2048  # at most this many images set the running statistics of `calibrate`
+
+log = logging.getLogger(__name__)
 
 Split = dict[str, Any]  # see `read_split`
 Datasets = dict[str, dict[str, Split]]  # {dataset: {'train' | 'validation': ...}}
@@ -33,10 +46,23 @@ Features = dict[str, dict[str, np.ndarray]]  # {dataset: {'train' | 'validation'
 
 
 def read_datasets(config: ConfigDict) -> Datasets:
-  """Images and labels of the training and the validation split of every configured dataset."""
-  return {name: {split: read_split(open_source(name, config.data.dir, config.data.stored_size, split,
-                                               config.data.split), config)
-                 for split in ('train', 'validation')} for name in config.data.datasets}
+  """Images and labels of the training and the validation split of every configured dataset.
+
+  A dataset without a validation split is left out, and so is one in `data.whole`: its validation images were training
+  images.
+  """
+  datasets: Datasets = {}
+  for name in config.data.datasets:
+    if name in config.data.whole:
+      log.info('%s is not probed: all its images are training images (data.whole)', name)
+      continue
+    try:
+      datasets[name] = {split: read_split(open_source(name, config.data.dir, config.data.stored_size, split,
+                                                      config.data.split), config)
+                        for split in ('train', 'validation')}
+    except MissingSplit as error:
+      log.info('%s is not probed: %s', name, error)
+  return datasets
 
 
 def read_split(source: Source, config: ConfigDict) -> Split:
@@ -81,14 +107,66 @@ def embed_datasets(embed: Callable[[Mapping, Mapping, np.ndarray], np.ndarray], 
                                    leave=False)}
 
 
-def score_features(datasets: Datasets, before: Features, after: Features, config: ConfigDict) -> list[dict[str, Any]]:
-  """Probes the features of a trunk before and after training.
+def describe_datasets(describe: Callable[[np.ndarray], np.ndarray], datasets: Datasets) -> Features:
+  """Features that need no trunk: `describe` is `shrink_images` or `count_greys`."""
+  return {name: {split: describe(part['image']) for split, part in splits.items()}
+          for name, splits in datasets.items()}
+
+
+def shrink_images(images: np.ndarray) -> np.ndarray:
+  """The images at 16 x 16 px, as features: (N, H, W, 1) uint8 -> (N, 256) f32 in 0-1."""
+  small = [cv2.resize(image[..., 0], (PIXELS, PIXELS), interpolation=cv2.INTER_AREA) for image in images]
+  return np.stack(small).reshape(len(images), -1).astype(np.float32) / 255
+
+
+def count_greys(images: np.ndarray) -> np.ndarray:
+  """The share of pixels in each of 32 equal ranges of grey values: (N, H, W, 1) uint8 -> (N, 32) f32."""
+  bins = [np.bincount(image.ravel() // (256 // BINS), minlength=BINS) for image in images]
+  return np.stack(bins).astype(np.float32) / images[0].size
+
+
+def calibrate(config: ConfigDict, trunk: Trunk, datasets: Datasets) -> Trunk:
+  """The same weights, with the running statistics of training images of all datasets, mixed; (params, stats).
+
+  A new trunk has running means of 0 and variances of 1, which are not those of its activations. A trained trunk differs
+  from it in weights and in statistics; from the calibrated one it differs in weights only.
+  """
+  params, stats = trunk
+  graph = nnx.split(nnx.eval_shape(lambda: ResNet(config.trunk, rngs=nnx.Rngs(0))))[0]
+
+  @jax.jit
+  def measure(params: Mapping, stats: Mapping, images: jax.Array) -> dict[str, Any]:
+    model = nnx.merge(graph, params, stats)
+    for _, module in nnx.iter_modules(model):
+      if isinstance(module, BatchNorm):
+        module.momentum = 1.0  # the running statistics then become exactly those of this batch
+    model(views.make_plain(images, config.augment.size, config.dtype), groups=1)
+    return take_stats(model)
+
+  measured = [measure(params, stats, images) for images in draw_training_images(datasets, config.seed)]
+  return params, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *jax.device_get(measured))
+
+
+def draw_training_images(datasets: Datasets, seed: int) -> Iterator[np.ndarray]:
+  """Chunks of training images, mixed over the datasets. Some images come twice if the last chunk would be smaller."""
+  pool = [image for splits in datasets.values() for image in splits['train']['image']]
+  order = np.random.default_rng(seed).permutation(len(pool))
+  chunks = -(-min(len(pool), CALIBRATION) // CHUNK)
+  for rows in np.resize(order, (chunks, CHUNK)):
+    yield np.stack([pool[row] for row in rows])
+
+
+def score_features(datasets: Datasets, features: Mapping[str, Features], config: ConfigDict) -> list[dict[str, Any]]:
+  """Probes features of the same images, and compares those of the pretrained trunk with those of the initial one.
+
+  Args:
+    features: {title: features}, with the titles 'initial' and 'pretrained' and any others.
 
   Returns:
     A row for each dataset with labels: `dataset`; `metric`, 'AUROC' (mean over findings; test scores call it 'AUC') or
-    'MAE (unit)'; `train` and `validation`, numbers of images; and for 'knn' and 'linear' a dict of `before`, `after`
-    and `change`, each (score, 95 % interval over patients). The interval of the change draws the same patients before
-    and after.
+    'MAE (unit)'; `train` and `validation`, numbers of images; and for 'knn' and 'linear' a dict of every title and of
+    `change`, pretrained minus initial, each (score, 95 % interval over patients). The interval of the change draws the
+    same patients for both.
   """
   rows = []
   for name, splits in tqdm(datasets.items(), desc='probing', unit='dataset', leave=False):
@@ -105,23 +183,24 @@ def score_features(datasets: Datasets, before: Features, after: Features, config
       continue  # no finding is both present and absent among the validation images, which the report says
     row = {'dataset': name, 'metric': metric, 'train': len(train['image']), 'validation': images}
     for probe in PROBES:
-      old, new = (make_score(validation, predict(probe, train, features[name]['train'], features[name]['validation'],
-                                                 config.probe)) for features in (before, after))
-      row[probe] = compare(old, new, validation['patient'], config.probe.resamples)
+      scores = {title: make_score(validation, predict(probe, train, all_features[name]['train'],
+                                                      all_features[name]['validation'], config.probe))
+                for title, all_features in features.items()}
+      row[probe] = compare(scores, validation['patient'], config.probe.resamples)
     rows.append(row)
   return rows
 
 
-def compare(before: WeightedScore, after: WeightedScore, patients: np.ndarray,
+def compare(scores: Mapping[str, WeightedScore], patients: np.ndarray,
             resamples: int) -> dict[str, tuple[float, tuple[float, float] | None]]:
-  """{'before' | 'after' | 'change': (score, 95 % interval)}."""
+  """{title or 'change': (score, 95 % interval)}; `scores` has 'initial' and 'pretrained'."""
   def compute(weights_NR: np.ndarray) -> dict[str, np.ndarray]:
-    old, new = before(weights_NR), after(weights_NR)
-    return {'before': old, 'after': new, 'change': new - old}
+    values = {title: score(weights_NR) for title, score in scores.items()}
+    return {**values, 'change': values['pretrained'] - values['initial']}
 
   values = compute(np.ones((len(patients), 1)))
   drawn = [compute(weights_NR) for weights_NR in draw_weights(patients, resamples, seed=0)]
-  return {title: (float(value[0]), find_interval(np.concatenate([scores[title] for scores in drawn])))
+  return {title: (float(value[0]), find_interval(np.concatenate([resampled[title] for resampled in drawn])))
           for title, value in values.items()}
 
 

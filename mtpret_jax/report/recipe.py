@@ -17,7 +17,8 @@ def finish(config: ConfigDict) -> None:
   Raises:
     ConfigError: the scores of a stage are damaged.
   """
-  table, collected = [('stage', 'task', 'score', 'value', '95 % interval')], {}
+  table: list[tuple[str, ...]] = [('stage', 'task', 'score', 'value', '95 % interval', 'notes')]
+  collected, notes = {}, list[str]()
   for name, stage in config.stages.items():
     path = pathlib.Path(stage.workdir, FILE)
     if not path.exists():  # stages 1 and 2 leave the test splits alone
@@ -25,14 +26,21 @@ def finish(config: ConfigDict) -> None:
     try:
       if not path.is_file():
         raise ValueError('not a file')  # reading a pipe or a device might never end
-      collected[name] = json.loads(path.read_text())['tasks']
+      scores = json.loads(path.read_text())
+      collected[name], stage_notes = scores['tasks'], scores['pretraining']['notes']
+      notes += [note for note in stage_notes if note not in notes]
+      marks = ', '.join(str(notes.index(note) + 1) for note in stage_notes)
       for task, result in collected[name].items():
         score = result['scores'][result['headline']]
-        table.append((name, task, result['headline'], format_score(score['value']), format_interval(score['interval'])))
+        table.append((name, task, result['headline'], format_score(score['value']), format_interval(score['interval']),
+                      marks))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
       raise ConfigError(f'{path} is damaged: delete it and run the same command, which scores stage {name} again'
                         ) from error
   workdir = pathlib.Path(config.workdir)
   write_json(workdir / FILE, collected)
-  print('\n'.join(['Scores on the test splits', *align(table)]))
+  if not notes:
+    table = [row[:-1] for row in table]
+  print('\n'.join(['Scores on the test splits', *align(table),
+                   *(f'Note {number}: {note}.' for number, note in enumerate(notes, 1))]))
   print(f'See {workdir}')

@@ -17,6 +17,8 @@ def report_scores(scored: Scored) -> None:
     print(f'{name}: {results["split"]} split (rule: {results["split_rule"]}), state after step {results["step"]:,}. '
           f'Data: {results["data"]}.')
     print(describe_result(result))
+  for note in results['pretraining']['notes']:
+    print(f'Note: {note}.')
   # scores.json is already there: if a run is killed while it draws, it is finished all the same, only without pictures.
   for name, examples in scored.examples.items():
     pictures.append(pathlib.Path(workdir, f'examples_{name}.png'))

@@ -2,7 +2,7 @@
 
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -84,27 +84,6 @@ def read_initial_weights(config: ConfigDict, quiet: bool = False) -> tuple[dict,
   log.log(level, 'trunk: %s from %s, %d parameters; everything else is initialised randomly', config.init, source,
           count)
   return trunk
-
-
-def list_pretraining_datasets(config: Mapping[str, Any], later: Sequence[pathlib.Path] = ()) -> list[str]:
-  """The datasets that the trunk was trained on before this run: those of the run in `init_from` and of all runs before
-  it. What a weights file was trained on is unknown and not listed.
-
-  Args:
-    later: runs that descend from this one, to detect a cycle.
-
-  Raises:
-    ConfigError: a config.json on the way cannot be read, or the runs form a cycle.
-  """
-  source = pathlib.Path(config['init_from'])
-  if config['init'] == SCRATCH or not (source / saved.FILE).exists():  # `check_init` rejects a folder without a run
-    return []
-  if source.resolve() in later:
-    raise ConfigError(f'the chain of init_from leads from the run in {source} back to itself: its {saved.FILE}, or '
-                      f'that of an earlier run, is damaged; {saved.REMEDY}')
-  before = saved.read_config(source, saved.ORIGIN)
-  earlier = list_pretraining_datasets(before, (*later, source.resolve()))
-  return list(dict.fromkeys([*earlier, *before['data']['datasets']]))
 
 
 def read_trunk(workdir: str, config: ConfigDict) -> tuple[dict, dict]:

@@ -24,7 +24,7 @@ from mtpret_jax.config.validate import check_config
 from mtpret_jax.evaluation import test_scores, validation
 from mtpret_jax.models import torchvision_weights
 from mtpret_jax.report import recipe
-from mtpret_jax.runtime import initial_weights, prepare_data
+from mtpret_jax.runtime import initial_weights, lineage, prepare_data
 from mtpret_jax.runtime.atomic_io import read_json_lines
 from tests.support.changed import change
 
@@ -228,7 +228,7 @@ def test_runs_that_claim_to_start_from_each_other_are_refused(tmp_path):
   write_config(one, init='md_moco', init_from=str(two))
   write_config(two, init='md_moco', init_from=str(one))
   with pytest.raises(ConfigError, match='back to itself'):
-    initial_weights.list_pretraining_datasets({'init': 'md_moco', 'init_from': str(one)})
+    lineage.trace_lineage({'init': 'md_moco', 'init_from': str(one)})
 
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"config": 5}', '[' * 100_000, '{"config": {"objective": []}}',
@@ -236,7 +236,7 @@ def test_runs_that_claim_to_start_from_each_other_are_refused(tmp_path):
                                   '{"config": {"objective": "moco", "data": {"datasets": ["mura"]}}}'])
 def test_a_damaged_config_of_a_run_is_reported_in_one_line(text, tmp_path):
   (tmp_path / saved.FILE).write_text(text)
-  for read in (lambda: initial_weights.list_pretraining_datasets({'init': 'other', 'init_from': str(tmp_path)}),
+  for read in (lambda: lineage.trace_lineage({'init': 'other', 'init_from': str(tmp_path)}),
                lambda: test_scores.read_trained_config(str(tmp_path))):
     with pytest.raises(ConfigError, match='is damaged') as caught:
       read()

@@ -1,12 +1,18 @@
 """What is said of features, against scikit-learn and a loop over resamples."""
 
+import logging
+
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 from sklearn.metrics import roc_auc_score
 
+from mtpret_jax.augment.views import make_plain
 from mtpret_jax.evaluation import probe
 from mtpret_jax.evaluation.metrics import bootstrap_interval
+from mtpret_jax.models.resnet import ResNet
 
 CONFIG = ConfigDict(dict(probe=dict(neighbours=5, penalty=0.01, resamples=120)))
 rng = np.random.default_rng(0)
@@ -35,7 +41,7 @@ def test_scores_and_intervals_are_those_of_scikit_learn_and_a_loop():
   sets = {'chest': {'train': train, 'validation': validation}}
   before, after = ({'chest': {'train': fitted, 'validation': scored}}
                    for fitted, scored in zip(train_features, features, strict=True))
-  row, = probe.score_features(sets, before, after, CONFIG)
+  row, = probe.score_features(sets, {'initial': before, 'pixels': before, 'pretrained': after}, CONFIG)
   assert (row['dataset'], row['metric'], row['train'], row['validation']) == ('chest', 'AUROC', 80, 60)
   for kind in ('knn', 'linear'):
     old, new = (probe.predict_findings(kind, train, one['chest']['train'], one['chest']['validation'], CONFIG.probe)
@@ -43,8 +49,8 @@ def test_scores_and_intervals_are_those_of_scikit_learn_and_a_loop():
 
     def change(rows, old=old, new=new):
       return score_by_scikit_learn(validation, new, rows) - score_by_scikit_learn(validation, old, rows)
-    slow = {'before': lambda rows, old=old: score_by_scikit_learn(validation, old, rows),
-            'after': lambda rows, new=new: score_by_scikit_learn(validation, new, rows), 'change': change}
+    slow = {'initial': lambda rows, old=old: score_by_scikit_learn(validation, old, rows),
+            'pretrained': lambda rows, new=new: score_by_scikit_learn(validation, new, rows), 'change': change}
     for title, call in slow.items():
       score, interval = row[kind][title]
       assert score == pytest.approx(call(np.arange(60)))
@@ -57,14 +63,15 @@ def test_a_value_has_its_mean_absolute_error():
     del split['present']
   chest = {'train': train, 'validation': validation}
   hand = {'hand': {'train': train_features, 'validation': features}}
-  row, = probe.score_features({'hand': chest}, hand, hand, CONFIG)
+  row, = probe.score_features({'hand': chest}, {'initial': hand, 'pretrained': hand}, CONFIG)
   predicted = probe.predict_value('linear', train, train_features, features, CONFIG.probe)
 
   def measure(rows):
     return np.abs(validation['value'][rows] - predicted[rows]).mean()
   assert row['metric'] == 'MAE (months)'
-  assert row['linear']['after'][0] == pytest.approx(measure(np.arange(30)))
-  assert row['linear']['after'][1] == pytest.approx(bootstrap_interval(measure, validation['patient'], resamples=120))
+  assert row['linear']['pretrained'][0] == pytest.approx(measure(np.arange(30)))
+  assert row['linear']['pretrained'][1] == pytest.approx(
+    bootstrap_interval(measure, validation['patient'], resamples=120))
   assert row['linear']['change'] == (0, (0, 0))
 
 
@@ -72,4 +79,39 @@ def test_a_set_whose_findings_have_one_class_is_left_out():
   split, features, _ = make_split(20, 10)
   split['present'][:] = 1
   chest = {'chest': {'train': features, 'validation': features}}
-  assert probe.score_features({'chest': {'train': split, 'validation': split}}, chest, chest, CONFIG) == []
+  assert probe.score_features({'chest': {'train': split, 'validation': split}},
+                              {'initial': chest, 'pretrained': chest}, CONFIG) == []
+
+
+def test_baselines_are_the_small_image_and_its_greys():
+  block = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+  images = np.concatenate([block.repeat(4, 1).repeat(4, 2), np.full((1, 64, 64, 1), 200, np.uint8)])
+  np.testing.assert_array_equal(probe.shrink_images(images)[0], np.arange(256, dtype=np.float32) / 255)
+  greys = probe.count_greys(images)
+  np.testing.assert_array_equal(greys[0], np.full(32, 1 / 32))
+  assert greys[1].argmax() == 200 // 8 and greys[1].max() == 1
+
+
+def test_a_calibrated_trunk_has_the_same_weights_and_the_statistics_of_training_images(one_block):
+  config = ConfigDict(dict(trunk='one_block', seed=0, dtype='float32', augment=dict(size=32)))
+  images = rng.integers(256, size=(probe.CHUNK, 32, 32, 1)).astype(np.uint8)
+  datasets = {name: {'train': {'image': part}} for name, part in (('chest', images[:20]), ('hand', images[20:]))}
+  model = ResNet('one_block', rngs=nnx.Rngs(0))
+  params, stats = (nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
+  same, calibrated = probe.calibrate(config, (params, stats), datasets)
+  assert same is params and jax.tree.map(np.shape, calibrated) == jax.tree.map(np.shape, stats)
+  first = np.asarray(jax.jit(lambda images: model.conv1(make_plain(images, 32, 'float32'), stride=2))(images))
+  np.testing.assert_allclose(calibrated['norm1']['mean'], first.mean((0, 1, 2)), atol=1e-5)
+  np.testing.assert_allclose(calibrated['norm1']['var'], first.reshape(-1, 64).var(0, ddof=1), rtol=1e-4)
+
+
+def test_a_set_used_whole_or_without_a_validation_split_is_left_out_with_a_line(prepared, caplog):
+  config = ConfigDict(dict(seed=0, probe=dict(images=4), data=dict(
+    datasets=('kermany_pneumonia', 'mura', 'panoramic_dental'), whole=('mura',), dir=str(prepared), stored_size='256',
+    split='official', size=16)))
+  with caplog.at_level(logging.INFO):
+    datasets = probe.read_datasets(config)
+  assert list(datasets) == ['kermany_pneumonia'] and len(datasets['kermany_pneumonia']['validation']['image']) > 0
+  lines = [record.message for record in caplog.records if record.name == probe.log.name]
+  assert lines[0] == 'mura is not probed: all its images are training images (data.whole)'
+  assert lines[1].startswith('panoramic_dental is not probed: panoramic_dental has no train images')

@@ -1,7 +1,5 @@
 """The printed probe scores of stage 1."""
 
-import types
-
 import pytest
 from ml_collections import ConfigDict
 
@@ -10,12 +8,14 @@ from mtpret_jax.report.pretrain import describe_change, describe_scores
 
 
 def make_row(metric='AUROC', before=0.824, after=0.934, change=(0.07, 0.15)):
-  scores = {'before': (before, (0.7, 0.9)), 'after': (after, None), 'change': (after - before, change)}
+  scores = {'pixels': (0.5, None), 'histogram': (0.6, None), 'initial': (before, (0.7, 0.9)),
+            'calibrated': (0.7, None), 'pretrained': (after, (0.8, 0.95)), 'change': (after - before, change)}
   return {'dataset': 'chest', 'metric': metric, 'train': 1603, 'validation': 197, 'knn': scores, 'linear': scores}
 
 
-def make_config(split):
-  return ConfigDict(dict(data=dict(archives='archives', split=split, datasets=('chest', 'teeth'))))
+def make_config(split, init='scratch'):
+  return ConfigDict(dict(init=init, data=dict(archives='archives', split=split, datasets=('chest', 'teeth', 'hands'),
+                                   whole=('hands',))))
 
 
 @pytest.mark.parametrize('row, sentence', [
@@ -37,10 +37,22 @@ def test_the_table_has_a_line_for_each_dataset_and_probe():
   lines = words.splitlines()
   assert [line.split()[:3] for line in lines if line.startswith('chest')] == [
     ['chest', 'kNN', 'AUROC'], ['chest', 'linear', 'AUROC']]
-  assert '0.824 (0.700 to 0.900)' in words and '+0.110 (+0.070 to +0.150)' in words
+  assert '0.934 (0.800 to 0.950)' in words and '+0.110 (+0.070 to +0.150)' in words
   assert 'no patient is in both splits. Data: archives in archives.' in words
-  assert lines[-1] == ('teeth is not scored: it has neither a value nor a finding that is both present and absent '
-                       'among its validation images.')
+  assert lines[-2:] == [
+    'teeth is not scored: its validation images have neither a value nor a finding that is both present and absent '
+    'among them.', 'hands is not scored: all its images were training images (data.whole).']
+
+
+@pytest.mark.parametrize('init, title', [('scratch', 'untrained'), ('imagenet', 'imagenet')])
+def test_the_table_has_the_baselines_beside_the_pretrained_trunk(init, title):
+  lines = describe_scores([make_row('MAE (months)')], make_config('patient', init)).splitlines()
+  header, knn = (next(line for line in lines if line.startswith(word)) for word in ('dataset', 'chest'))
+  columns = ['16 x 16 px', 'histogram', title, 'calibrated', 'pretrained', 'change']
+  starts = [header.index(column) for column in columns]
+  assert starts == sorted(starts)
+  assert [knn[at:].split()[0] for at in starts] == ['0.5', '0.6', '0.8', '0.7', '0.9', '+0.1']
+  assert any(f'change: pretrained minus {title}.' in line for line in lines)
 
 
 def test_a_split_that_shares_patients_is_said_so():
@@ -58,16 +70,13 @@ def test_results_are_written_after_the_pictures(draws, tmp_path, monkeypatch):
   """The other steps of the report do nothing here."""
   def fail(*args):
     raise OSError('no space left')
-  trunk = {'trunk': 0.0}
-  monkeypatch.setattr(pretrain, 'make_moco', lambda config: types.SimpleNamespace(
-    init=lambda rng, initial: (trunk, {'stats': trunk})))
-  for name in ('read_datasets', 'make_embedder', 'embed_datasets', 'score_features'):
-    monkeypatch.setattr(pretrain.probe, name, lambda *args: [])
+  monkeypatch.setattr(pretrain.probe, 'read_datasets', lambda config: {'chest': {}})
+  monkeypatch.setattr(pretrain, 'compute_features', lambda *args: {'pretrained': {}})
+  monkeypatch.setattr(pretrain.probe, 'score_features', lambda *args: [])
   for name in ('draw_views', 'draw_neighbours'):
     monkeypatch.setattr(pretrain, name, fail if name == draws else lambda *args: tmp_path)
-  state = types.SimpleNamespace(params=trunk, carry={'stats': trunk})
   config = make_config('patient')
   config.update(seed=0, workdir=str(tmp_path))
   with pytest.raises(OSError, match='no space left'):
-    pretrain.report(state, None, config)
+    pretrain.report(None, None, config)
   assert not (tmp_path / 'results.json').exists(), 'a run with this file counts as finished'

@@ -1,7 +1,10 @@
 """The printed table of test scores."""
 
+import pathlib
+
 from mtpret_jax.evaluation.metrics import score
-from mtpret_jax.report.scores import describe_result
+from mtpret_jax.evaluation.test_scores import Scored
+from mtpret_jax.report.scores import describe_result, report_scores
 from tests.support.scored import ABOUT, METRICS, make_rows
 
 
@@ -21,3 +24,11 @@ def test_images_without_a_label_are_counted_and_their_scores_undefined():
   rows['confusion'][:] = 0
   words = describe_result(score(METRICS['segmentation'], ABOUT['mask'], rows, resamples=5))
   assert '90 left out, without a label' in words and 'undefined' in words
+
+
+def test_notes_on_the_pretraining_are_printed_with_the_scores(capsys):
+  result = score(METRICS['segmentation'], ABOUT['mask'], make_rows('mask'), resamples=5)
+  results = {'split': 'test', 'split_rule': 'patient', 'step': 3, 'data': 'archives', 'tasks': {'lung': result},
+             'pretraining': {'runs': [], 'weights_file': None, 'notes': ['seen before']}}
+  report_scores(Scored(results, pathlib.Path('runs'), {}))
+  assert 'Note: seen before.' in capsys.readouterr().out.splitlines()
