@@ -132,11 +132,14 @@ def describe(path: str | os.PathLike[str], stats: Survey) -> list[str]:
   table = stats.table
   rows: list[tuple] = [('', *SPLITS), ('images', *(f'{table["images"][split]:,}' for split in SPLITS)),
                        ('patients', *(f'{len(stats.patients[split]):,}' for split in SPLITS))]
-  indexed = index.read(path)
+  indexed, shared = index.read(path), {}
   for rule in ('paper', 'official'):
     count = collections.Counter(row[rule] for row in indexed)
     if any(count[split] for split in SPLITS):
       rows.append((f'images by rule {rule}', *(f'{count[split]:,}' for split in SPLITS)))
+    patient_of = {row['image_id']: row['patient'] for row in indexed}
+    shared[rule] = splits.count_shared_patients(
+      patient_of, {row['image_id']: row[rule] for row in indexed if row[rule]})
   rows += [(name, *(f'{table[name][split]:,}' for split in SPLITS)) for name in list_rows(table, info.metadata)]
   if any(stats.values.values()):
     title = f'{info.metadata["value"]["name"]} ({info.metadata["value"]["unit"]}), median (range)'
@@ -148,6 +151,7 @@ def describe(path: str | os.PathLike[str], stats: Survey) -> list[str]:
   for side, pixels in (('height', [height for height, _ in stats.sizes]),
                        ('width', [width for _, width in stats.sizes])):
     lines.append(f'{side} in pixels, median (range): {format_range(pixels)}')
+  lines += [f'patients in more than one split by rule {rule}: {count:,}' for rule, count in shared.items() if count]
   if stats.ages:
     lines.append(f'age in years of {len(stats.ages):,} images, median (range): {format_range(stats.ages)}')
   for field in TEXTS:

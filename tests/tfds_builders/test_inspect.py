@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.support.archives import SPLITS, flip_bit, match_truth, read_all
+from tests.support.archives import SPLITS, flip_bit, match_truth, read_all, write_clinic
 from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, inspect, phantoms
 from tfds_builders.common import contact_sheet, index
@@ -60,6 +60,13 @@ def test_masks_sizes_split_rules_and_rejects_are_printed(prepared, capsys):
   assert find_row(printed, 'images by rule paper') == [20, 2, 2]
   rejects = run_inspect('rsna_bone_age', prepared, capsys)
   assert re.search(r'left out: \d+ test image without bone age', rejects)
+
+
+def test_patients_in_two_official_splits_are_reported_by_the_build_and_by_inspect(tmp_path, capsys, caplog):
+  write_clinic(tmp_path, row=lambda i: f'a/{i}.png,p{i // 2},,,,{i % 2},0,{"test" if i < 6 and i % 2 else "train"}')
+  build.prepare('clinic', tmp_path, tmp_path / 'data')
+  assert 'clinic: the official split has images of 3 patients in more than one split' in caplog.text
+  assert 'patients in more than one split by rule official: 3' in run_inspect('clinic', tmp_path / 'data', capsys)
 
 
 @pytest.mark.parametrize('name', build.NAMES)
