@@ -7,6 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mtpret_jax import stages
+from mtpret_jax.config.errors import ConfigError
 from tests.support import small_runs
 from tests.support.changed import change
 from tests.support.interrupted import stop_at
@@ -27,7 +28,8 @@ def make_recipe(two_tasks, tmp_path_factory):
     first = change(first, workdir=f'{root}/pretrain', **data)
     second = change(two_tasks, workdir=f'{root}/continual', init='md_moco', init_from=f'{root}/pretrain', **data)
     last = change(two_tasks, workdir=f'{root}/bone_age', init='mtpret', init_from=f'{root}/continual', order='cyclic',
-                  rounds=1, validations=2, **{'memory.anchor': 'none', 'tasks.bone_age.steps': 4, 'optimiser.learning_rate': 8e-4}, **data)
+                  rounds=1, validations=2, **{'memory.anchor': 'none', 'tasks.bone_age.steps': 4,
+                                                'optimiser.learning_rate': 8e-4}, **data)
     with last.unlocked():
       del last.tasks['pneumonia']
     stages = ConfigDict(dict(zip(STAGES, (first, second, last), strict=True)), sort_keys=False)
@@ -49,7 +51,24 @@ def read(root, *names):
 def test_the_stages_follow_each_other(undisturbed):
   assert read(undisturbed, 'continual', 'config.json')['config']['init_from'] == str(undisturbed / 'pretrain')
   assert list(read(undisturbed, 'scores.json')) == ['bone_age']
-  assert read(undisturbed, 'scores.json')['bone_age'] == read(undisturbed, 'bone_age', 'scores.json')['tasks']
+  scores = read(undisturbed, 'bone_age', 'scores.json')
+  assert read(undisturbed, 'scores.json')['bone_age'] == scores['tasks']
+  assert [run['workdir'] for run in scores['pretraining']['runs']] == [
+    str(undisturbed / name) for name in ('pretrain', 'continual')]
+
+
+def test_a_stage_is_not_extended_once_a_later_one_has_started_from_it(make_recipe, tmp_path, monkeypatch):
+  monkeypatch.setattr(stages.test_scores, 'is_finished', lambda stage: stage.steps == 8 if 'steps' in stage else False)
+  recipe = make_recipe(tmp_path)
+  (tmp_path / 'bone_age').mkdir()
+  (tmp_path / 'bone_age/config.json').touch()
+  stages.check_extended(recipe)
+  with recipe.stages.pretrain.unlocked():
+    recipe.stages.pretrain.update(extend=True, steps=16)
+  with pytest.raises(ConfigError, match='stage bone_age .* from the trunk of stage pretrain.*move .*bone_age away'):
+    stages.check_extended(recipe)
+  (tmp_path / 'bone_age/config.json').unlink()
+  stages.check_extended(recipe)
 
 
 def test_a_recipe_stopped_in_every_stage_goes_on_to_the_same_scores(make_recipe, undisturbed, tmp_path, monkeypatch):

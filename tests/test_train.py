@@ -1,13 +1,18 @@
 """The loop: an interrupted run resumes bit-for-bit, and an error says what to do."""
 
 import json
+import logging
 import re
+import shutil
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mtpret_jax import stages, train
+from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.runtime import checkpoint
 from mtpret_jax.runtime.loss_guard import Diverged
@@ -107,6 +112,34 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_check
     stages.train_stage(config, tmp_path)
   with checkpoint.open_checkpoints(tmp_path, 2) as checkpoints:
     assert checkpoints.latest == 2
+
+
+def compile_nothing(*args):
+  """A step that only counts."""
+  def run(state, batch):
+    return state.replace(step=state.step + 1), {'loss': jnp.zeros(()), 'gradient': jnp.zeros(())}
+  run.lower = lambda state, batch: types.SimpleNamespace(compile=lambda: None)
+  return run
+
+
+def test_a_run_gets_longer_only_if_its_config_says_so(config, undisturbed, tmp_path, monkeypatch, caplog):
+  workdir = shutil.copytree(undisturbed[0], tmp_path / 'run')
+  with pytest.raises(ConfigError, match='steps is 8 .* and 12 in .*extend the run with --config.extend=True'):
+    stages.train_stage(change(config, steps=12), workdir)
+  for other in (dict(steps=4), dict(steps=12, seed=1)):  # shorter; another run
+    with pytest.raises(ConfigError, match='is from a run with another config .*: use that config, or start'):
+      stages.train_stage(change(config, extend=True, **other), workdir)
+  monkeypatch.setattr(train, 'compile_step', compile_nothing)
+  longer = change(config, steps=12, extend=True)
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), caplog.at_level(logging.INFO):
+    stop_at(patch, 1)  # its config is saved, and a checkpoint with that config is not
+    stages.train_stage(longer, workdir)
+  assert ('the run is extended: steps from 8 to 12. From step 8 on, the learning rate follows the schedule of the new '
+          'length, so the result is not that of a run of this length from the start') in caplog.text
+  saved.check_unchanged(saved.read_config(workdir), checkpoint.read_fingerprint(workdir), workdir)
+  assert int(stages.train_stage(longer, workdir).step) == 12
+  assert [step for step, _ in read_losses(workdir)] == list(range(1, 13))
+  assert int(stages.train_stage(change(longer, extend=False), workdir).step) == 12, 'it has this length now'
 
 
 def test_metrics_hold_what_a_person_watches(undisturbed):

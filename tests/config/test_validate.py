@@ -135,6 +135,24 @@ def test_the_options_for_bad_steps_and_failed_saves_are_checked(field, value, sa
   assert said in refuse(**{field: value})
 
 
+@pytest.mark.parametrize('changes, message', [
+  (dict(patience=3), 'patience=3 needs one task, .* this config has 4: try --config.patience=0'),
+  ({'tasks.lung.steps': 0, 'tasks.lung.epochs': 0.0},
+   'tasks.lung.steps=0 and tasks.lung.epochs=0 leave a visit without a length.*: try --config.tasks.lung.epochs=1.0'),
+  ({'order': 'joint', 'tasks.lung.learning_rates': (0.1, 0.01)},
+   r'tasks.lung.learning_rates=.0.1, 0.01. cannot be used with order=.joint.*try --config.tasks.lung.learning_rates='),
+  ({'tasks.lung.learning_rates': (0.01, 0.1)}, 'it must be .* two numbers .*, the larger one first'),
+  ({'optimiser.final_learning_rate': 0.1}, 'optimiser.final_learning_rate=0.1 exceeds optimiser.learning_rate=0.001.*: '
+   'try --config.optimiser.final_learning_rate=0.001'),
+  ({'tasks.lung.steps': 0, 'tasks.lung.min_steps': 10**7}, 'exceed 10000000.*try --config.tasks.lung.steps='),
+  ({'validations': 0}, 'validations=0: it must be a whole number from 1')])
+def test_schedules_that_cannot_be_are_refused(changes, message):
+  config = continual.get_config()
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(ConfigError, match=message):
+    check_config(config, devices=1, processes=1)
+
+
 def make_section(field, value):
   """{'a': {'b': value}} for the field 'a.b'."""
   for name in reversed(field.split('.')):
