@@ -93,7 +93,9 @@ def list_sections() -> list[Section]:
     Section('Stage 1: augmentation', 'Each image gives two views.', common.moco_v2_augment, 'augment.',
             *pretrain_pair),
     Section('Stages 2 and 3', '`configs/continual.py` and `configs/finetune.py`, which sets `order=\'cyclic\'`, '
-            '`rounds=1`, `memory.anchor=\'none\'`, `evaluate_every=50` and `resamples=1000`.', continual.base, '',
+            '`rounds=1`, `memory.anchor=\'none\'`, `optimiser.warmup=0.02`, `resamples=1000` and a validation every 50 '
+            'steps (`validations=6` for most tasks). At the papers\' scale it sets `validations=50` and `patience=10`.',
+            continual.base, '',
             *continual_pair),
     Section('Stages 2 and 3: a task', 'The values are those of `pneumonia`.', tasks.make_task_config,
             'tasks.pneumonia.', *tasks_of['pneumonia']),
@@ -107,7 +109,8 @@ def list_sections() -> list[Section]:
             pretrain.get_config(), None),
     Section('Scoring again', '`configs/evaluate.py`', evaluate.get_config, '', evaluate.get_config(), None),
     Section('The whole recipe', '`configs/mtpret.py`. The fields of each stage are under `stages`, for example '
-            '`stages.pretrain.steps`.', mtpret.join, '', mtpret.get_config(), None)]
+            '`stages.pretrain.steps`.', mtpret.make_recipe, '', mtpret.get_config(),
+            mtpret.get_config('muscle'), ':muscle')]
 
 
 def read_comments(function: Callable) -> dict[str, str]:
