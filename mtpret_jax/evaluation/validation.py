@@ -94,8 +94,8 @@ def explain_early_end(workdir: str | pathlib.Path, step: int, patience: int) -> 
   best = scores.index(max(scores)) if scores else 0  # the first of equal ones
   if not patience or len(scores) - 1 - best < patience:
     return ''
-  return (f'the validation score has not improved since step {lines[best]["step"]}, in {len(scores) - 1 - best} '
-          f'validations (patience={patience})')
+  return (f'the validation score has not improved since step {lines[best]["step"]} (validations since then: '
+          f'{len(scores) - 1 - best}, patience: {patience})')
 
 
 def rank_score(score: Mapping[str, Any]) -> float:
