@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from mtpret_jax import stages
 from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.data.sources import MissingSplit, open_source
+from mtpret_jax.tasks import dataset
 from tests.support import small_runs
 from tests.support.changed import change
 from tests.support.interrupted import stop_at
@@ -82,3 +84,15 @@ def test_a_recipe_stopped_in_every_stage_goes_on_to_the_same_scores(make_recipe,
   stages.run_recipe(recipe)
   assert visited == ['pretrain', 'pretrain', 'continual', 'continual', 'bone_age', 'bone_age']
   assert read(tmp_path, 'scores.json') == read(undisturbed, 'scores.json')
+
+
+def test_the_splits_of_all_stages_are_checked_before_the_first_one_trains(make_recipe, tmp_path, monkeypatch):
+  def open_no_test_split(name, data_dir, stored_size, split, split_rule, **options):
+    if split == 'test':
+      raise MissingSplit(f'{name} has no test images')
+    return open_source(name, data_dir, stored_size, split, split_rule, **options)
+
+  monkeypatch.setattr(dataset, 'open_source', open_no_test_split)
+  monkeypatch.setattr(stages, 'run_stage', None)
+  with pytest.raises(ConfigError, match='stage bone_age: rsna_bone_age has no test images'):
+    stages.run_recipe(make_recipe(tmp_path))
