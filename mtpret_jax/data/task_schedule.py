@@ -65,9 +65,11 @@ class Plan:
   def space_validations(self, count: int) -> frozenset[int]:
     """The numbers of steps after which to validate: `count` times in each round at equal distances, the last time at
     its end. A round of fewer steps is validated after each of them."""
-    ends = self.round_ends
-    return frozenset(start + max((end - start) * number // count, 1)
-                     for start, end in zip([0, *ends[:-1]], ends, strict=True) for number in range(1, count + 1))
+    validated = set()
+    for start, end in zip([0, *self.round_ends[:-1]], self.round_ends, strict=True):
+      times = min(count, end - start)
+      validated |= {start + (end - start) * number // times for number in range(1, times + 1)}
+    return frozenset(validated)
 
 
 def count_visit_steps(task_config: ConfigDict, images: int) -> int:
