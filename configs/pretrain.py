@@ -109,7 +109,7 @@ def smoke(config: ConfigDict) -> None:
   config.steps, config.batch, config.save_every, config.log_every = 6, 32, 3, 2
   config.workdir = 'runs/smoke'
   config.data.dir = 'data/smoke'
-  config.data.phantoms.update(images=48, size=64)
+  config.data.phantoms.update(images=64, size=64)  # fewer leave the test split of MURA without an abnormal image
   config.data.size = 40
   config.moco.update(queue=64, group=8)
   config.augment = common.moco_v2_augment(32)

@@ -12,11 +12,12 @@ from concurrent import futures
 import pytest
 from ml_collections import ConfigDict
 
+from configs.pretrain import get_config
 from mtpret_jax.data import pipeline
 from mtpret_jax.data.sources import MissingSplit, open_source
 from tests.support.archives import SPLITS, flip_bit
 from tests.support.paths import ROOT
-from tfds_builders import build
+from tfds_builders import build, phantoms
 from tfds_builders.common import archives as downloads
 from tfds_builders.common import index, records, splits
 
@@ -148,6 +149,15 @@ def test_the_rule_of_a_run_is_checked_before_it_trains(rule, complaint, prepared
              "--config.data.datasets=('panoramic_dental',)"]
   done = subprocess.run(command, cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, capture_output=True, text=True)
   assert done.returncode == 2 and complaint in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_the_smoke_phantoms_of_mura_have_both_classes_in_each_split(tmp_path):
+  """Otherwise `configs/finetune.py:smoke,abnormality` is refused."""
+  phantoms.write('mura', tmp_path, **{**get_config('smoke').data.phantoms, 'size': 48})
+  module = build.load('mura')
+  _, entries, *_ = records.read_entries(module.ARCHIVE, tmp_path, module.read_archive)
+  split_of = records.assign_splits(entries)['patient']
+  assert len({(split_of[entry.image_id], *entry.fields['present']) for entry in entries}) == 6
 
 
 # Prefetch
