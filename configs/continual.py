@@ -87,7 +87,8 @@ def base() -> ConfigDict:
       stored_size='256',       # px, longer side of prepared images: '256', '512' or 'original'
       # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's, inferred) or 'official' (docs/datasets.md)
       split='patient',
-      # share of the training patients to use; the patients of a smaller share are a subset of those of a larger one
+      # share of the training patients to use, the same of each stratum of labels; the patients of a smaller share are a
+      # subset of those of a larger one
       fraction=1.0,
       threads=4,               # number of reading threads in each reader process
       # number of reader processes; 0 reads in the main process; several help on hosts with many cores
