@@ -1,17 +1,27 @@
-"""All three stages in one run, on phantom data: stages 1 and 2, then stage 3 and the test scores for each of MUSCLE's
-four tasks. Run the same command again to resume it.
+"""All three stages in one run: stages 1 and 2, then stage 3 and the test scores for each task. Run the same command
+again to resume it.
 
     python -m mtpret_jax.main --config=configs/mtpret.py
     python -m mtpret_jax.main --config=configs/mtpret.py:smoke
+    python -m mtpret_jax.main --config=configs/mtpret.py:muscle --config.data.archives=DIR
+    python -m mtpret_jax.main --config=configs/mtpret.py:mtpret --config.data.archives=DIR
 
-Each stage has the fields of its own config file, below `stages`: `--config.stages.pretrain.steps=...`.
+The fields of `data` and `workdir` are those of all stages. Each stage has the other fields of its own config file,
+below `stages`: `--config.stages.pretrain.steps=...`. `--dry_run` prints the images, steps and epochs of every stage and
+stops.
+
+`muscle` has the datasets, tasks and splits of MUSCLE, `mtpret` those of MTPret as far as they are known: two of its
+eleven datasets, three of its seven tasks and both external tasks are assumed. A dataset without a task is used whole
+in stage 1, as in MUSCLE.
 """
+
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from configs import continual, finetune, pretrain, tasks
+from configs import common, continual, finetune, pretrain, tasks
 
-DATASETS = ('kermany_pneumonia', 'mura', 'lung_masks', 'tbx11k')
+DATASETS = ('kermany_pneumonia', 'mura', 'lung_masks', 'tbx11k')  # of the phantom variants: those of MUSCLE's tasks
 
 
 def get_config(variant: str = 'embedded') -> ConfigDict:
@@ -26,30 +36,69 @@ def embedded() -> ConfigDict:
   stages |= {task: finetune.get_config(task) for task in tasks.muscle4}
   # Half as many as stage 1 has on its own, so that all stages together take half an hour.
   stages['pretrain'].steps = 1200
-  return join(stages, 'runs/mtpret', 'data/mtpret')
+  stages['pretrain'].data.datasets = DATASETS
+  return join(stages, workdir='runs/mtpret', folder='data/mtpret')
 
 
 def smoke() -> ConfigDict:
   """A few steps of every stage, to check that everything runs. The scores mean nothing."""
   stages = {'pretrain': pretrain.get_config('smoke'), 'continual': continual.get_config('smoke')}
   stages |= {task: finetune.get_config(f'smoke,{task}') for task in tasks.muscle4}
-  return join(stages, 'runs/smoke_mtpret', 'data/smoke')
-
-
-def join(stages: dict[str, ConfigDict], workdir: str, data: str) -> ConfigDict:
-  """Makes each stage start from the one before it and share the prepared data in the folder `data`."""
   stages['pretrain'].data.datasets = DATASETS
-  stages['continual'].update(init='md_moco', init_from=f'{workdir}/pretrain')
-  for name, stage in stages.items():
-    stage.update(workdir=f'{workdir}/{name}')
-    stage.data.update(dir=data, phantoms=stages['pretrain'].data.phantoms)
-    if name in tasks.muscle4:
-      stage.update(init='mtpret', init_from=f'{workdir}/continual')
+  return join(stages, workdir='runs/smoke_mtpret', folder='data/smoke')
+
+
+def muscle() -> ConfigDict:
+  """MUSCLE at full scale: stage 1 on nine datasets, stages 2 and 3 on four tasks, with its split rule."""
+  return papers_scale('muscle', pretrain.get_config('muscle9'), continual.get_config('muscle4'), tasks.muscle4)
+
+
+def mtpret() -> ConfigDict:
+  """MTPret at full scale: stage 1 on eleven datasets, stages 2 and 3 on seven tasks, stage 3 on two external tasks as
+  well, with MUSCLE's split rule."""
+  return papers_scale('mtpret', pretrain.get_config('mtpret11'), continual.get_config('mtpret7'),
+                      (*tasks.mtpret7, *tasks.external2))
+
+
+def papers_scale(name: str, first: ConfigDict, second: ConfigDict, names: Sequence[str]) -> ConfigDict:
+  """The recipe of stage 1, stage 2, and stage 3 on the tasks `names`."""
+  with_task = {task.dataset for task in second.tasks.values()}
+  first.data.whole = tuple(dataset for dataset in first.data.datasets if dataset not in with_task)
+  stages = {'pretrain': first, 'continual': second} | {task: finetune.get_config(f'real,{task}') for task in names}
+  return join(stages, workdir=f'runs/{name}', folder='data/real', archives='archives', split='paper')
+
+
+def join(stages: dict[str, ConfigDict], **shared: str) -> ConfigDict:
+  """Makes each stage start from the one before it, in a folder of its own below `workdir`, with the same data."""
+  recipe = make_recipe(stages, **shared)
+  recipe.data.phantoms.update(stages['pretrain'].data.phantoms)
+  # References, so that a field that is set on the command line holds for every stage.
+  for name, stage in recipe.stages.items():
+    stage.workdir = recipe.get_oneway_ref('workdir') + f'/{name}'
+    for field in ('archives', 'dir', 'split'):
+      stage.data[field] = recipe.data.get_oneway_ref(field)
+    for field in recipe.data.phantoms:
+      stage.data.phantoms[field] = recipe.data.phantoms.get_oneway_ref(field)
+    if name != 'pretrain':
+      stage.init, earlier = ('md_moco', 'pretrain') if name == 'continual' else ('mtpret', 'continual')
+      stage.init_from = recipe.get_oneway_ref('workdir') + f'/{earlier}'
+  return recipe
+
+
+def make_recipe(stages: dict[str, ConfigDict], workdir: str, folder: str, archives: str = '',
+                split: str = 'patient') -> ConfigDict:
   return ConfigDict(dict(
-    objective='recipe',                           # the kind of run; fixed for this file
-    workdir=workdir,                              # folder of the stages' workdirs
+    objective='recipe',             # the kind of run; fixed for this file
+    workdir=workdir,                # folder of the stages' workdirs
+    data=dict(
+      archives=archives,            # folder of the downloaded archives; with '' the run renders phantoms
+      dir=folder,                   # folder of the prepared datasets
+      # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's, inferred) or 'official' (docs/datasets.md)
+      split=split,
+      phantoms=common.phantoms(),   # the phantom archives, if there are no others
+    ),
     stages=ConfigDict(stages, sort_keys=False),   # the config of each stage; they run in this order
   ))
 
 
-VARIANTS = {'embedded': embedded, 'smoke': smoke}
+VARIANTS = {'embedded': embedded, 'smoke': smoke, 'muscle': muscle, 'mtpret': mtpret}

@@ -16,8 +16,8 @@ from configs import common, continual, pretrain, tasks
 TRUNK = 'one_block'
 DATASETS = ('rsna_bone_age', 'kermany_pneumonia')
 PHANTOMS = dict(images=24, size=96, seed=0)
-# All of a run or visit is warm-up, whose learning rate rises by this much in each step: a few steps with a full learning
-# rate would enlarge the rounding errors that tests compare.
+# All of a run or visit is warm-up, and the learning rate rises by this much in each step: a few steps with a full
+# learning rate would enlarge the rounding errors that tests compare.
 RISE = {'pretrain': 0.03 / 50, 'continual': 1e-3 / 5}
 
 

@@ -1,0 +1,122 @@
+"""`configs/mtpret.py:muscle` and `:mtpret`: their plans at the published sizes, and runs on miniature phantoms."""
+
+import json
+
+import jax
+import pytest
+
+from configs import common, mtpret, tasks
+from mtpret_jax import stages
+from mtpret_jax.models import resnet
+from mtpret_jax.models.resnet import LAYERS, BasicBlock
+from mtpret_jax.runtime import backend
+from tests.support import published
+from tfds_builders import build, phantoms
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+TRUNK = 'four_blocks'
+IMAGES = {'mura': 150, 'knee_oa': 100}  # of the phantoms whose groups the rule `paper` splits one by one
+OTHERS = 40
+EXTERNAL = [tasks.TASKS[name]['dataset'] for name in tasks.external2]
+
+
+@pytest.fixture(scope='module')
+def published_archives(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('published')
+  published.write_archives(folder)
+  return folder
+
+
+def plan(recipe, archives, folder, capsys):
+  """The printed lines of a dry run, split into stages: {stage: lines}."""
+  recipe.workdir, recipe.data.archives, recipe.data.dir = str(folder / 'runs'), str(archives), str(folder / 'data')
+  for stage in recipe.stages.values():
+    for task_config in stage.get('tasks', {}).values():
+      task_config.group = 4  # the tests have eight devices, which share a batch of 32
+  stages.print_plan(recipe)
+  printed, name = {}, ''
+  for line in capsys.readouterr().out.splitlines():
+    if not line.startswith(' '):
+      name = line.split(':')[0]
+    printed.setdefault(name, []).append(' '.join(line.split()))
+  assert not list(folder.glob('data/*'))  # nothing is prepared
+  return printed
+
+
+def test_the_plan_of_muscle_has_the_published_counts(published_archives, tmp_path, capsys):
+  """MUSCLE's table (Liao et al. 2022): four tasks split 8 : 1 : 1, five datasets used whole. Its lung set counts 896
+  image files, of which 704 can be used; it names 661 of 662 Shenzhen and 10,811 of 12,611 bone-age images."""
+  printed = plan(mtpret.get_config('muscle'), published_archives, tmp_path, capsys)
+  assert list(printed) == ['pretrain', 'continual', *tasks.muscle4]
+  whole = 'every image, because no task uses it'
+  for row in (f'nih_chest_xray 112,120 0 0 {whole}', f'shenzhen_cxr 662 0 0 {whole}', f'montgomery_cxr 138 0 0 {whole}',
+              f'indiana_cxr 7,470 0 0 {whole}', f'rsna_bone_age 12,611 0 0 {whole}', 'kermany_pneumonia 4,686 585 585',
+              'mura 32,013 3,997 3,995', 'lung_masks 564 70 70', 'tbx11k 640 80 80'):
+    assert row in printed['pretrain']
+  for row in ('pneumonia 4,686 585 585 of kermany_pneumonia', 'abnormality 32,013 3,997 3,995 of mura',
+              'lung 564 70 70 of lung_masks', 'tuberculosis 639 80 80 of tbx11k; without a usable label: 1 train'):
+    assert row in printed['continual']
+  epochs = 132_000 * 256 / 170_904
+  assert '132,000 steps' in printed['pretrain'][-1] and f'{epochs:.1f} epochs' in printed['pretrain'][-1]
+  visits = {'pneumonia': 4686 // 32, 'abnormality': 32013 // 32, 'lung': 20, 'tuberculosis': 20}  # at least 20 steps
+  for line, (name, length) in zip(printed['continual'][-4:], visits.items(), strict=True):
+    assert line.startswith(f'{name}: ') and f'10 visits of {length:,} steps' in line
+  for name in tasks.muscle4:
+    assert '50.0 epochs' in printed[name][-1]
+
+
+def test_the_plan_of_mtpret_has_seven_tasks_and_two_external_ones(published_archives, tmp_path, capsys):
+  printed = plan(mtpret.get_config('mtpret'), published_archives, tmp_path, capsys)
+  assert list(printed) == ['pretrain', 'continual', *tasks.mtpret7, *tasks.external2]
+  assert [line.split()[0] for line in printed['pretrain'][2:-2]] == list(common.mtpret11)
+  assert 'rsna_bone_age 10,089 1,261 1,261' in printed['pretrain']  # a task uses it: 12,611 images, 8 : 1 : 1
+  assert 'jaw 94 11 11 of panoramic_dental' in printed['continual']
+  assert not any(name in line for name in EXTERNAL for line in printed['pretrain'] + printed['continual'])
+  # The 10,606 normal images of VinBigData are no training images of the detector, but its test split has their tenth.
+  assert any(line.startswith('findings 3,') and 'vinbigdata_cxr' in line for line in printed['findings'])
+  assert 'fracture 3,269 407 407 of frac_atlas' in printed['fracture']
+
+
+@pytest.fixture(scope='module')
+def miniature(tmp_path_factory):
+  """(archives, data): phantoms of all datasets of the two recipes; the recipes prepare them in the same folder."""
+  root = tmp_path_factory.mktemp('miniature')
+  for name in (*common.mtpret11, *EXTERNAL):
+    phantoms.write(name, root / 'archives', images=IMAGES.get(name, OTHERS), size=48, seed=0, processes=1)
+  return root / 'archives', root / 'data'
+
+
+def shrink(recipe, miniature, workdir):
+  """The recipe with a trunk of four blocks, small images and few steps. Datasets, tasks and splits stay."""
+  recipe.workdir, recipe.data.archives, recipe.data.dir = str(workdir), *map(str, miniature)
+  for stage in recipe.stages.values():
+    stage.update(trunk=TRUNK, dtype='float32', save_every=100)
+    stage.data.update(workers=0, stored_size='256')
+  first = recipe.stages.pretrain
+  first.update(steps=2, batch=16)
+  first.moco.update(group=2, shuffle_groups=2, dim=16, queue=16)
+  first.augment = common.moco_v2_augment(32)
+  first.data.size = 40
+  first.probe.update(images=8, resamples=2)
+  for name, stage in recipe.stages.items():
+    if name != 'pretrain':
+      small = tasks.embedded(stage.tasks, steps=1)
+      for task, task_config in stage.tasks.items():
+        task_config.update(size=36, batch=16, group=2, steps=1, head=small[task].head)
+        task_config.augment = common.labelled_augment(32)
+      stage.update(rounds=min(stage.rounds, 2), resamples=2, validations=1)
+  return recipe
+
+
+@pytest.mark.parametrize('variant, names', [('muscle', tasks.muscle4), ('mtpret', (*tasks.mtpret7, *tasks.external2))])
+def test_a_papers_recipe_runs_to_its_end(variant, names, miniature, tmp_path, monkeypatch):
+  monkeypatch.setitem(LAYERS, TRUNK, (BasicBlock, (1, 1, 1, 1)))
+  monkeypatch.setattr(resnet, 'WIDTHS', (8, 16, 24, 32))
+  monkeypatch.setattr(backend, 'OVERRIDES', {})
+  monkeypatch.setattr(jax, 'devices', lambda *_, first=jax.devices()[:1]: first)  # eight would take longer
+  stages.run_recipe(shrink(mtpret.get_config(variant), miniature, tmp_path))
+  scores = json.loads((tmp_path / 'scores.json').read_text())
+  assert list(scores) == list(names)
+  datasets = common.muscle9 if variant == 'muscle' else common.mtpret11
+  assert all(build.is_prepared(build.locate(name, miniature[1])) for name in datasets)
