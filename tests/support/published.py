@@ -36,7 +36,7 @@ def list_kermany():
 
 
 def list_mura():
-  return [f'{folder}/XR_{part}/patient{i // 50:05d}/study1_{label}/image{i % 50}.png'
+  return [f'{folder}/XR_{part}/patient{i // 3:05d}/study1_{label}/image{i % 3}.png'
           for part, counts in MURA.items()
           for (folder, label), images in zip(
             [('train', 'positive'), ('train', 'negative'), ('valid', 'positive'), ('valid', 'negative')], counts,

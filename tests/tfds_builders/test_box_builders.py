@@ -374,16 +374,15 @@ def write_vindr(root, images=24):
 
 def test_vindr_of_physionet_is_read_with_its_test_set(tmp_path):
   write_vindr(tmp_path / 'vinbigdata_cxr')
-  module = build.load('vinbigdata_cxr')
-  _, entries, rejects, left_out = records.read_entries(module.ARCHIVE, tmp_path, module.read_archive)
-  assert not rejects and left_out == {'box of a class that Kaggle does not have': 6 * 3 + 6}
+  builder = build.read_tables('vinbigdata_cxr', tmp_path)
+  entries, official = builder.entries, builder.split_rules['official']
+  assert not builder.rejects and builder.info.metadata['left_out'] == {'box of a class that Kaggle does not have': 6 * 3 + 6}
   assert len(entries) == 48
   for entry in entries:
     ill = int(re.sub(r'\D', '', entry.image_id)) % 3 == 0
     assert [name for name, *_ in entry.objects] == ill * ['Cardiomegaly'], entry
     assert all(entry.fields['label_mask']) and sum(entry.fields['present']) == ill
     assert not ill or entry.objects[0][1:] == pytest.approx((1 / 3, 1 / 6, 2 / 3, 1 / 2))
-  official = records.assign_splits(entries)['official']
   assert {name for name, split in official.items() if split == 'test'} == {f'test{i}' for i in range(24)}
   assert collections.Counter(official.values()) == {'train': 21, 'validation': 3, 'test': 24}
 
@@ -391,12 +390,11 @@ def test_vindr_of_physionet_is_read_with_its_test_set(tmp_path):
 def test_kaggles_vinbigdata_has_no_official_split_and_an_archive_without_tables_is_refused(tmp_path):
   root = tmp_path / 'vinbigdata_cxr'
   write_vin(root, [], images=12)
-  module = build.load('vinbigdata_cxr')
-  _, entries, *_ = records.read_entries(module.ARCHIVE, tmp_path, module.read_archive)
-  assert len(entries) == 12 and not records.assign_splits(entries)['official']
+  builder = build.read_tables('vinbigdata_cxr', tmp_path)
+  assert len(builder.entries) == 12 and not builder.split_rules['official']
   (root / 'train.csv').unlink()
   with pytest.raises(ValueError, match='has neither train.csv .Kaggle. nor all of annotations/annotations_train.csv'):
-    records.read_entries(module.ARCHIVE, tmp_path, module.read_archive)
+    build.read_tables('vinbigdata_cxr', tmp_path)
 
 
 def test_bad_rows_and_files_of_vinbigdata_are_listed_with_their_reasons(tmp_path):

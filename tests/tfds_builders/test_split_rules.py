@@ -15,18 +15,12 @@ from ml_collections import ConfigDict
 from configs.pretrain import get_config
 from mtpret_jax.data import pipeline
 from mtpret_jax.data.sources import MissingSplit, open_source
+from tests.support import published
 from tests.support.archives import SPLITS, flip_bit
 from tests.support.paths import ROOT
 from tfds_builders import build, phantoms
 from tfds_builders.common import archives as downloads
 from tfds_builders.common import index, records, splits
-
-KERMANY = {'train/NORMAL': 1341, 'train/PNEUMONIA': 3875, 'val/NORMAL': 8, 'val/PNEUMONIA': 8,
-           'test/NORMAL': 234, 'test/PNEUMONIA': 390}  # images in each folder of the Kaggle archive
-MURA = {  # images of MURA v1.1: train positive, train negative, valid positive, valid negative
-  'ELBOW': (2006, 2925, 230, 235), 'FINGER': (1968, 3138, 247, 214), 'FOREARM': (661, 1164, 151, 150),
-  'HAND': (1484, 4059, 189, 271), 'HUMERUS': (599, 673, 140, 148), 'SHOULDER': (4168, 4211, 278, 285),
-  'WRIST': (3987, 5765, 295, 364)}
 
 
 def count(sides):
@@ -34,32 +28,21 @@ def count(sides):
   return tuple(sides[split] for split in SPLITS)
 
 
-def list_kermany():
-  return {f'{folder}/person{i}_virus_{i}.jpeg': 1 for folder, images in KERMANY.items() for i in range(images)}
-
-
-def list_mura():
-  return {f'{folder}/XR_{part}/patient{i:05d}/study1_{label}/image1.png': 1
-          for part, counts in MURA.items()
-          for (folder, label), images in zip(
-            [('train', 'positive'), ('train', 'negative'), ('valid', 'positive'), ('valid', 'negative')], counts,
-            strict=True) for i in range(images)}
-
-
 # The counts that MUSCLE prints. Its table gives 3,997 test images for MURA, but its totals need 3,995.
-@pytest.mark.parametrize('name, listed, published', [
-  ('kermany_pneumonia', list_kermany(), (4686, 585, 585)), ('mura', list_mura(), (32013, 3997, 3995))])
-def test_the_paper_rule_gives_the_published_counts_from_the_lists_of_files(name, listed, published):
-  entries, rejects, _ = build.load(name).read_archive(pathlib.Path('archive'), listed)
-  assert not rejects and len(entries) == sum(published)
-  assert count(splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries)) == published
+@pytest.mark.parametrize('name, paths, counts', [
+  ('kermany_pneumonia', published.list_kermany(), (4686, 585, 585)),
+  ('mura', published.list_mura(), (32013, 3997, 3995))])
+def test_the_paper_rule_gives_the_published_counts_from_the_lists_of_files(name, paths, counts):
+  entries, rejects, _ = build.load(name).read_archive(pathlib.Path('archive'), dict.fromkeys(paths, 1))
+  assert not rejects and len(entries) == sum(counts)
+  assert count(splits.split_by_paper((entry.image_id, entry.paper_group) for entry in entries)) == counts
 
 
-@pytest.mark.parametrize('images, published', [(896, (718, 89, 89)), (800, (640, 80, 80)), (704, (564, 70, 70))])
-def test_the_paper_rule_gives_the_published_counts_of_one_group(images, published):
+@pytest.mark.parametrize('images, counts', [(896, (718, 89, 89)), (800, (640, 80, 80)), (704, (564, 70, 70))])
+def test_the_paper_rule_gives_the_published_counts_of_one_group(images, counts):
   """896 is the number of image files of the lung set that MUSCLE counts; the rule can use the 704 with a mask. 800
   TBX11K images show tuberculosis."""
-  assert count(splits.split_by_paper((f'{i}', '') for i in range(images))) == published
+  assert count(splits.split_by_paper((f'{i}', '') for i in range(images))) == counts
 
 
 def test_the_paper_rule_splits_the_704_images_with_a_lung_mask():
@@ -92,10 +75,11 @@ def test_the_paper_rule_does_not_depend_on_the_order_of_files_and_leaves_out_wha
 
 
 # The public test sets are Kermany's 624 images and MURA's 3,197 of the folder valid. Validation is cut from the rest.
-@pytest.mark.parametrize('name, listed, folder, training, test', [
-  ('kermany_pneumonia', list_kermany(), 'test/', 5232, 624), ('mura', list_mura(), 'valid/', 36808, 3197)])
-def test_the_official_test_set_is_the_published_one(name, listed, folder, training, test):
-  entries, *_ = build.load(name).read_archive(pathlib.Path('archive'), listed)
+@pytest.mark.parametrize('name, paths, folder, training, test', [
+  ('kermany_pneumonia', published.list_kermany(), 'test/', 5232, 624),
+  ('mura', published.list_mura(), 'valid/', 36808, 3197)])
+def test_the_official_test_set_is_the_published_one(name, paths, folder, training, test):
+  entries, *_ = build.load(name).read_archive(pathlib.Path('archive'), dict.fromkeys(paths, 1))
   side = records.assign_splits(entries)['official']
   assert {image for image in side if side[image] == 'test'} == {image for image in side if image.startswith(folder)}
   sizes = count(side)
@@ -154,10 +138,9 @@ def test_the_rule_of_a_run_is_checked_before_it_trains(rule, complaint, prepared
 def test_the_smoke_phantoms_of_mura_have_both_classes_in_each_split(tmp_path):
   """Otherwise `configs/finetune.py:smoke,abnormality` is refused."""
   phantoms.write('mura', tmp_path, **{**get_config('smoke').data.phantoms, 'size': 48})
-  module = build.load('mura')
-  _, entries, *_ = records.read_entries(module.ARCHIVE, tmp_path, module.read_archive)
-  split_of = records.assign_splits(entries)['patient']
-  assert len({(split_of[entry.image_id], *entry.fields['present']) for entry in entries}) == 6
+  builder = build.read_tables('mura', tmp_path)
+  split_of = builder.split_rules['patient']
+  assert len({(split_of[entry.image_id], *entry.fields['present']) for entry in builder.entries}) == 6
 
 
 # Prefetch

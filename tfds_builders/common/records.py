@@ -67,27 +67,6 @@ def split_generators(
   return {split: builder._generate_examples(split, root, by_split[split]) for split in by_split}
 
 
-def read_entries(
-    archive: archives.Archive, manual_dir: str | os.PathLike[str],
-    read_archive: Callable[[pathlib.Path, dict[str, int]], dataset.Contents],
-) -> tuple[pathlib.Path, list[dataset.Entry], list[dataset.Reject], dict[str, int]]:
-  """Reads the tables and file names of an archive, and decodes no image.
-
-  Args:
-    archive: what the archive looks like on disk.
-    manual_dir: folder that holds the archives.
-    read_archive: of the builder, see `split_generators`.
-
-  Returns:
-    Root of the archive, entries that may become records, rejects, {reason: images left out}.
-
-  Raises:
-    archives.ArchiveMissing: no such archive below `manual_dir`.
-  """
-  root = archives.find_root(archive, manual_dir)
-  return root, *clean_entries(root, archives.list_files(archive, root), read_archive)
-
-
 def clean_entries(
     root: pathlib.Path, files: dict[str, int],
     read_archive: Callable[[pathlib.Path, dict[str, int]], dataset.Contents]) -> dataset.Contents:
