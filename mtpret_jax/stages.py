@@ -128,9 +128,12 @@ def print_plan(config: ConfigDict) -> None:
     raise ConfigError('--dry_run is for a config that trains: leave it out')
   check_run(config)
   is_recipe = config.objective == 'recipe'
-  for name, stage in config.stages.items() if is_recipe else [(config.name, config)]:
+  stages = dict(config.stages.items()) if is_recipe else {config.name: config}
+  for stage in stages.values():
+    prepare_data.choose_datasets(stage)
+  image_counts.check_archives(stages.values())
+  for name, stage in stages.items():
     try:
-      prepare_data.choose_datasets(stage)
       print('\n'.join(dry_run.describe_stage(name, stage, image_counts.count_images(stage))), flush=True)
     except prepare_data.USER_ERRORS as error:
       raise name_stage(name, error) if is_recipe else error from error
@@ -171,8 +174,7 @@ def check_stage(config: ConfigDict, planned: Mapping[str, ConfigDict] = MappingP
   check_devices(config, devices, processes)
   check_shared_memory(config, processes)
   prepare_data.check_annotations(config)
-  if config.init_from not in planned:
-    check_init(config)
+  check_init(config, planned)
   lineage.check_lineage(config, lineage.trace_lineage(config, planned))
 
 

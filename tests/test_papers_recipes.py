@@ -8,6 +8,7 @@ from flax import nnx
 
 from configs import common, mtpret, tasks
 from mtpret_jax import stages
+from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.models import resnet
 from mtpret_jax.models.conv import Conv
 from mtpret_jax.runtime import backend
@@ -41,13 +42,18 @@ def published_archives(tmp_path_factory):
   return folder
 
 
+def share_batches(recipe):
+  """Smaller batch-norm groups, because the tests have eight devices, which share a batch of 32."""
+  for stage in recipe.stages.values():
+    for task_config in stage.get('tasks', {}).values():
+      task_config.group = 4
+  return recipe
+
+
 def plan(recipe, archives, folder, capsys):
   """The printed lines of a dry run, split into stages: {stage: lines}."""
   recipe.workdir, recipe.data.archives, recipe.data.dir = str(folder / 'runs'), str(archives), str(folder / 'data')
-  for stage in recipe.stages.values():
-    for task_config in stage.get('tasks', {}).values():
-      task_config.group = 4  # the tests have eight devices, which share a batch of 32
-  stages.print_plan(recipe)
+  stages.print_plan(share_batches(recipe))
   printed, name = {}, ''
   for line in capsys.readouterr().out.splitlines():
     if not line.startswith(' '):
@@ -89,6 +95,39 @@ def test_the_plan_of_mtpret_has_seven_tasks_and_two_external_ones(published_arch
   # The 10,606 normal images of VinBigData are no training images of the detector, but its test split has their tenth.
   assert any(line.startswith('findings 3,') and 'vinbigdata_cxr' in line for line in printed['findings'])
   assert 'fracture 3,269 407 407 of frac_atlas' in printed['fracture']
+
+
+@pytest.mark.parametrize('changes, message', [
+  ({'stages.continual.order': 'sequential', 'stages.continual.memory.anchor': 'none'},
+   r"stage pneumonia: init='mtpret', but the run in .* is 'muscle--' .*--config.stages.pneumonia.init=muscle--"),
+  ({'stages.lung.trunk': 'resnet18'},
+   r"stage lung: trunk='resnet18', but the run in .* trains 'resnet50': set --config.stages.lung.trunk=resnet50"),
+  ({'stages.lung.data.split': 'patient'}, r'stage lung: the run in .* used lung_masks with data.split=.paper.')])
+def test_stages_that_do_not_fit_each_other_are_refused_before_anything_is_prepared(changes, message, tmp_path):
+  recipe = share_batches(mtpret.get_config('muscle'))
+  recipe.workdir = str(tmp_path)
+  recipe.update_from_flattened_dict(changes)
+  with pytest.raises(ConfigError, match=message):
+    stages.check_run(recipe)
+
+
+def test_a_plan_lists_all_missing_archives(tmp_path):
+  recipe = share_batches(mtpret.get_config('muscle'))
+  recipe.workdir, recipe.data.archives = str(tmp_path / 'runs'), str(tmp_path)
+  with pytest.raises(ConfigError, match='9 of 9 archives are missing:\n(.*\n){8}'):
+    stages.print_plan(recipe)
+
+
+def test_a_plan_is_refused_where_a_split_has_no_image(published_archives, tmp_path):
+  recipe = share_batches(mtpret.get_config('muscle'))
+  recipe.workdir, recipe.data.archives, recipe.data.split = str(tmp_path), str(published_archives), 'official'
+  del recipe.stages['pretrain'], recipe.stages['continual']
+  recipe.stages.lung.init, recipe.stages.lung.init_from = 'scratch', ''
+  for name in ('pneumonia', 'abnormality', 'tuberculosis'):
+    del recipe.stages[name]
+  with pytest.raises(ConfigError, match="stage lung: tasks.lung: the train split of lung_masks by the rule 'official' "
+                                        'has no image with a usable label'):
+    stages.print_plan(recipe)
 
 
 @pytest.fixture(scope='module')

@@ -3,6 +3,7 @@
 import logging
 import pathlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -30,9 +31,13 @@ def init_name_of(config: Mapping[str, Any]) -> str:
   return 'mtpret' if full else 'other'
 
 
-def check_init(config: ConfigDict) -> None:
+def check_init(config: ConfigDict, planned: Mapping[str, ConfigDict] = MappingProxyType({})) -> None:
   """Raises ConfigError if `init` and `init_from` contradict each other or the run in `init_from`. Weights are not read
-  yet."""
+  yet.
+
+  Args:
+    planned: {workdir: config} of runs that will have been made by then, such as the earlier stages of a recipe.
+  """
   source = config.init_from
   if config.init == SCRATCH:
     if source:
@@ -44,6 +49,12 @@ def check_init(config: ConfigDict) -> None:
   if not source:
     raise ConfigError(f'init={config.init!r} needs --config.init_from: a .safetensors file of a torchvision ResNet, or '
                       f'the workdir of a run')
+  if source in planned:
+    check_init_name(source, config, planned[source])
+    if planned[source].trunk != config.trunk:
+      raise ConfigError(f'trunk={config.trunk!r}, but the run in {source} trains {planned[source].trunk!r}: set '
+                        f'--config.trunk={planned[source].trunk}')
+    return
   if not pathlib.Path(source).exists():
     raise ConfigError(f'init_from={source!r} does not exist: give the workdir of an earlier run, or a .safetensors '
                       f'file')
