@@ -154,7 +154,8 @@ def main() -> None:
   parser.add_argument('--start_steps', type=int, default=400, help='steps that train the first trunk')
   options = parser.parse_args()
   malloc.restart_with_tunables()  # as mtpret_jax.main does
-  logging.basicConfig(level=logging.INFO)
+  logging.basicConfig()
+  logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   path = pathlib.Path(options.folder, 'memory_sweep.csv')
   sweep(options, path)
   print(describe(read_rows(path), options.seeds))
