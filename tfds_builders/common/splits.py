@@ -68,8 +68,10 @@ def split_by_paper(pairs: Iterable[tuple[str, str | None]], seed: int = SEED) ->
 
   The archive's own splits are merged. A group is a class, or in MURA a class of one body part. Of the n images of a
   group, floor(n / 10) are test, floor((n - test) / 9) are validation, and the rest are train. This reproduces every
-  count that MUSCLE prints for its labelled datasets. MUSCLE does not publish which image goes where; here the images
-  of a group are ordered by SHA-256("<seed>:paper:<image_id>").
+  count that MUSCLE prints for its labelled datasets, except MURA's test count, which disagrees with the totals of
+  MUSCLE's own table. `lung_masks` has other counts here, because only 704 of its images have a mask (docs/method.md).
+  MUSCLE does not publish which image goes where; here the images of a group are ordered by
+  SHA-256("<seed>:paper:<image_id>").
 
   Args:
     pairs: (image_id, group); an image whose group is None is in no split.
