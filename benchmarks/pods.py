@@ -1,4 +1,4 @@
-"""What each chip does in stage 1 at the papers' scale, compiled for TPU pods of 8 to 256 chips that are not here.
+"""What each chip does in stage 1 at full scale, compiled for TPU pods of 8 to 256 chips that are not here.
 
     python -m benchmarks.pods                                   needs libtpu (benchmarks/requirements.txt), no TPU
     python -m benchmarks.pods --pods v5e:2x4 v5e:4x4 --images 64

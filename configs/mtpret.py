@@ -10,9 +10,10 @@ The fields of `data` and `workdir` are those of all stages. Each stage has the o
 below `stages`: `--config.stages.pretrain.steps=...`. `--dry_run` prints the images, steps and epochs of every stage and
 stops.
 
-`muscle` has the datasets, tasks and splits of MUSCLE, `mtpret` those of MTPret as far as they are known: two of its
-eleven datasets, three of its seven tasks and both external tasks are assumed. A dataset without a task is used whole
-in stage 1, as in MUSCLE.
+`muscle` has MUSCLE's datasets, tasks and (inferred) split rule. Which image is in which split, and most
+hyper-parameters, are ours. `mtpret` has those of MTPret as far as they are known: two of its eleven datasets, three of
+its seven tasks and both external tasks are assumed. In stage 1 both use every image of a dataset without a task, as
+MUSCLE does.
 """
 
 from collections.abc import Sequence
@@ -49,18 +50,18 @@ def smoke() -> ConfigDict:
 
 
 def muscle() -> ConfigDict:
-  """MUSCLE at full scale: stage 1 on nine datasets, stages 2 and 3 on four tasks, with its split rule."""
-  return papers_scale('muscle', pretrain.get_config('muscle9'), continual.get_config('muscle4'), tasks.muscle4)
+  """MUSCLE at full scale: stage 1 on nine datasets, stages 2 and 3 on four tasks, with its (inferred) split rule."""
+  return full_scale('muscle', pretrain.get_config('muscle9'), continual.get_config('muscle4'), tasks.muscle4)
 
 
 def mtpret() -> ConfigDict:
   """MTPret at full scale: stage 1 on eleven datasets, stages 2 and 3 on seven tasks, stage 3 on two external tasks as
-  well, with MUSCLE's split rule."""
-  return papers_scale('mtpret', pretrain.get_config('mtpret11'), continual.get_config('mtpret7'),
+  well, with MUSCLE's (inferred) split rule."""
+  return full_scale('mtpret', pretrain.get_config('mtpret11'), continual.get_config('mtpret7'),
                       (*tasks.mtpret7, *tasks.external2))
 
 
-def papers_scale(name: str, first: ConfigDict, second: ConfigDict, names: Sequence[str]) -> ConfigDict:
+def full_scale(name: str, first: ConfigDict, second: ConfigDict, names: Sequence[str]) -> ConfigDict:
   """The recipe of stage 1, stage 2, and stage 3 on the tasks `names`."""
   with_task = {task.dataset for task in second.tasks.values()}
   first.data.whole = tuple(dataset for dataset in first.data.datasets if dataset not in with_task)

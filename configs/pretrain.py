@@ -66,7 +66,8 @@ def base() -> ConfigDict:
       momentum=0.9,            # momentum of SGD, or beta1 of AdamW; MoCo v2
       weight_decay=1e-4,       # on all weights, batch norm and biases included; MoCo v2
       warmup=0.02,             # share of the run that is linear warm-up; assumed; MoCo v2: none
-      clip=0.0,                # gradients are scaled down to this norm, over all parts together; 0: never, as MoCo v2
+      # gradients with a larger norm, over all parts together, are scaled down to it; 0: never, as MoCo v2
+      clip=0.0,
     ),
     augment=dict(common.moco_v2_augment(32), crop_area=(0.3, 1.0)),
     data=dict(
@@ -129,19 +130,19 @@ def real(config: ConfigDict) -> None:
 def muscle9(config: ConfigDict) -> None:
   """MUSCLE's nine datasets at full scale: ResNet-50 at 224 px, 132,000 steps, with MoCo v2's
   hyper-parameters."""
-  papers_scale(config, 'muscle9', common.muscle9)
+  full_scale(config, 'muscle9', common.muscle9)
 
 
 def mtpret11(config: ConfigDict) -> None:
   """MTPret's eleven datasets, two of them assumed, at full scale: ResNet-50 at 224 px, 132,000 steps, with MoCo v2's
   hyper-parameters."""
-  papers_scale(config, 'mtpret11', common.mtpret11)
+  full_scale(config, 'mtpret11', common.mtpret11)
 
 
-def papers_scale(config: ConfigDict, name: str, datasets: Sequence[str]) -> None:
+def full_scale(config: ConfigDict, name: str, datasets: Sequence[str]) -> None:
   config.workdir = f'runs/{name}'
   config.trunk, config.dtype = 'resnet50', 'bfloat16'
-  # 200 epochs (MoCo v2's) of MUSCLE's 169,257 training images; our splits train on fewer
+  # 200 epochs (MoCo v2's) of MUSCLE's 169,257 training images. Ours differ, so `--dry_run` prints the epochs.
   config.batch, config.steps = 256, 132_000
   config.save_every, config.log_every, config.keep = 1000, 50, 3
   config.moco.update(queue=65_536, momentum=0.999, group=32, shuffle_groups=8)

@@ -52,7 +52,8 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, deeplab: 
     min_steps=min_steps,         # with `steps=0`: a visit has at least this many steps; assumed
     # (peak, final) learning rate of this task's visits; () takes the optimiser's; a range per task is recalled
     learning_rates=(),
-    objects=task.get('box_factor', 0) * objects,  # detection: at most this many boxes per image
+    # detection: training keeps at most this many boxes per image, the largest; evaluation counts all
+    objects=task.get('box_factor', 0) * objects,
     # detection: when images that were examined and have no box are used: 'never', 'evaluation' (validation and test) or
     # 'always' (training too)
     negatives='evaluation',
@@ -82,7 +83,7 @@ def embedded(names: Iterable[str], steps: int) -> ConfigDict:
                            objects=8)
 
 
-def papers_scale(names: Iterable[str], epochs: float, min_steps: int) -> ConfigDict:
+def full_scale(names: Iterable[str], epochs: float, min_steps: int) -> ConfigDict:
   """The tasks at full scale."""
   deeplab = common.deeplab_v3()
   deeplab.update(output_stride=16, dilations=(6, 12, 18))  # the DeepLab-V3 paper's values at this stride

@@ -67,12 +67,13 @@ these lists. `embedded` is the default: five datasets, used as phantoms. (All fo
 FIELDS_INTRO = '''
 ## Fields
 
-The second column is the default. The third is the value at the papers' scale, where it differs.
+The second column is the default. The third is the value at full scale, where it differs. *Full scale* means ResNet-50
+with MoCo v2's settings in stage 1, and our own values where the papers' are unknown.
 '''
 
 
 class Section(NamedTuple):
-  """A table of fields: those below `prefix` that `function` lists, at the default and at the papers' scale."""
+  """A table of fields: those below `prefix` that `function` lists, at the default and at full scale."""
 
   title: str
   words: str
@@ -93,12 +94,14 @@ def list_sections() -> list[Section]:
     Section('Stage 1: augmentation', 'Each image gives two views.', common.moco_v2_augment, 'augment.',
             *pretrain_pair),
     Section('Stages 2 and 3', '`configs/continual.py` and `configs/finetune.py`, which sets `order=\'cyclic\'`, '
-            '`rounds=1`, `memory.anchor=\'none\'`, `optimiser.warmup=0.02`, `resamples=1000` and a validation every 50 '
-            'steps (`validations=6` for most tasks). At the papers\' scale it sets `validations=50` and `patience=10`.',
+            '`rounds=1`, `memory.anchor=\'none\'`, `optimiser.warmup=0.02`, `resamples=1000` and one validation per 50 '
+            'steps of the visit (`validations=6`, or 12 for `abnormality` and `bone_age`). At full scale it sets '
+            '`validations=50` and `patience=10`, whatever the number of steps.',
             continual.base, '',
             *continual_pair),
-    Section('Stages 2 and 3: a task', 'The values are those of `pneumonia`.', tasks.make_task_config,
-            'tasks.pneumonia.', *tasks_of['pneumonia']),
+    Section('Stages 2 and 3: a task', 'The values are those of `pneumonia` in stage 3. Stage 2 has `steps=40`, and at '
+            'full scale `epochs=1` and `min_steps=20`.', tasks.make_task_config, 'tasks.pneumonia.',
+            *tasks_of['pneumonia']),
     Section('Stages 2 and 3: augmentation of a task', 'The values are those of `pneumonia`.', common.labelled_augment,
             'tasks.pneumonia.augment.', *tasks_of['pneumonia']),
     Section('The segmentation head', 'DeepLab-V3. The values are those of `lung`.', common.deeplab_v3,
@@ -108,8 +111,9 @@ def list_sections() -> list[Section]:
     Section('Phantoms', 'Used while `data.archives` is empty.', common.phantoms, 'data.phantoms.',
             pretrain.get_config(), None),
     Section('Scoring again', '`configs/evaluate.py`', evaluate.get_config, '', evaluate.get_config(), None),
-    Section('The whole recipe', '`configs/mtpret.py`. The fields of each stage are under `stages`, for example '
-            '`stages.pretrain.steps`.', mtpret.make_recipe, '', mtpret.get_config(),
+    Section('The whole recipe', '`configs/mtpret.py`. The fields below hold for all stages. Set any other field for '
+            'each stage by itself: `--config.stages.STAGE.FIELD`, such as `--config.stages.pretrain.steps=600`. STAGE '
+            'is `pretrain`, `continual` or the name of a task.', mtpret.make_recipe, '', mtpret.get_config(),
             mtpret.get_config('muscle'), ':muscle')]
 
 

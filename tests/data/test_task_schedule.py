@@ -163,7 +163,7 @@ PUBLISHED = {'pneumonia': 4686, 'abnormality': 32_013, 'lung': 564, 'tuberculosi
              'knee': 6608}  # training images
 
 
-def test_visits_at_the_papers_scale_are_an_epoch_but_never_only_a_few_steps():
+def test_visits_at_full_scale_are_an_epoch_but_never_only_a_few_steps():
   lengths = {visit.task: visit.length
              for visit in stages.make_plan(continual.get_config('mtpret7'), PUBLISHED).visits}
   assert lengths == {'pneumonia': 146, 'abnormality': 1000, 'lung': 20, 'tuberculosis': 20, 'bone_age': 315, 'jaw': 20,
@@ -171,7 +171,7 @@ def test_visits_at_the_papers_scale_are_an_epoch_but_never_only_a_few_steps():
 
 
 @pytest.mark.parametrize('task, steps', [('pneumonia', 7321), ('abnormality', 50_020), ('lung', 881), ('jaw', 500)])
-def test_fine_tuning_at_the_papers_scale_is_in_epochs_and_validated_once_per_epoch(task, steps):
+def test_fine_tuning_at_full_scale_is_in_epochs_and_validated_once_per_epoch(task, steps):
   config = finetune.get_config(f'real,{task}')
   plan = stages.make_plan(config, PUBLISHED)
   assert plan.steps == steps and len(plan.space_validations(config.validations)) == 50 and config.patience == 10
