@@ -31,7 +31,7 @@ from mtpret_jax.runtime.atomic_io import read_json_lines
 
 TASKS = ('pneumonia', 'knee')
 OPTIMISERS = {'adamw': dict(kind='adamw', learning_rate=1e-3),  # as in the small configs
-              'sgd': dict(kind='sgd', learning_rate=0.01)}      # as at the papers' scale
+              'sgd': dict(kind='sgd', learning_rate=0.01)}      # as at full scale
 KEYS = ('optimiser', 'l2_sp', 'seed')
 START_SEED = 100  # of the run that makes the first trunk; no run of the sweep uses it
 SIZE = 48         # px, side of a view

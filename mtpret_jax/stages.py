@@ -80,6 +80,16 @@ def run_evaluation(config: ConfigDict) -> None:
 def run_recipe(config: ConfigDict) -> None:
   """Runs the stages in the order of the config. Stages that finished with the same config are skipped."""
   distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
+  distributed.check_same(pipeline.flatten(config.to_dict()) | list_libraries())
+  distributed.check_shared_folder(config.workdir, 'workdir')
+  with contextlib.ExitStack() as stack:
+    # Before any data is prepared: a second process with the same command would delete what this one is writing.
+    distributed.run_on_first(lambda: stack.enter_context(workdir_lock.lock(config.workdir)))
+    run_stages(config)
+
+
+def run_stages(config: ConfigDict) -> None:
+  """Prepares the data of all stages of a recipe, then trains one stage after the other and collects the scores."""
   distributed.run_on_first(lambda: check_extended(config))
   prepare_stages(config)
   for name, stage in config.stages.items():
@@ -134,9 +144,16 @@ def print_plan(config: ConfigDict) -> None:
   image_counts.check_archives(stages.values())
   for name, stage in stages.items():
     try:
-      print('\n'.join(dry_run.describe_stage(name, stage, image_counts.count_images(stage))), flush=True)
+      images = image_counts.count_images(stage)
+      if stage.objective == 'multitask':
+        training = {task: own.splits['train'] for task, own in images.items() if own.splits is not None}
+        if len(training) == len(images):
+          make_plan(stage, training)  # raises ConfigError if that makes too many steps
+      print('\n'.join(dry_run.describe_stage(name, stage, images)), flush=True)
     except prepare_data.USER_ERRORS as error:
-      raise name_stage(name, error) if is_recipe else error from error
+      if is_recipe:
+        raise name_stage(name, error) from error
+      raise
 
 
 RUNNERS = {'moco': run_stage, 'multitask': run_stage, 'evaluate': run_evaluation, 'recipe': run_recipe}

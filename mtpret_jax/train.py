@@ -99,7 +99,8 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
           validate(gather_state(state), step)
           reason = explain_early_end(config, workdir, step)
         if reason:
-          log.info('the run ends early, at step %d of %d: %s', step, run.steps, reason)
+          log.info('the run ends early, at step %d of %d: %s. To go on, repeat the command with a larger '
+                   '--config.patience', step, run.steps, reason)
           run_log.finish(step)
           end = step
           break

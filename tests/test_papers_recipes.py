@@ -1,19 +1,23 @@
 """`configs/mtpret.py:muscle` and `:mtpret`: their plans at the published sizes, and runs on miniature phantoms."""
 
+import collections
 import json
+import math
+import re
 
 import jax
 import pytest
 from flax import nnx
 
 from configs import common, mtpret, tasks
+from configs.finetune import get_config
 from mtpret_jax import stages
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.models import resnet
 from mtpret_jax.models.conv import Conv
-from mtpret_jax.runtime import backend
+from mtpret_jax.runtime import backend, image_counts
 from tests.support import published
-from tfds_builders import build, phantoms
+from tfds_builders import phantoms
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -38,8 +42,9 @@ class PointwiseBlock(nnx.Module):
 @pytest.fixture(scope='module')
 def published_archives(tmp_path_factory):
   folder = tmp_path_factory.mktemp('published')
-  published.write_archives(folder)
-  return folder
+  with pytest.MonkeyPatch.context() as patch:
+    published.write_archives(folder, patch)
+    yield folder
 
 
 def share_batches(recipe):
@@ -92,9 +97,21 @@ def test_the_plan_of_mtpret_has_seven_tasks_and_two_external_ones(published_arch
   assert 'rsna_bone_age 10,089 1,261 1,261' in printed['pretrain']  # a task uses it: 12,611 images, 8 : 1 : 1
   assert 'jaw 94 11 11 of panoramic_dental' in printed['continual']
   assert not any(name in line for name in EXTERNAL for line in printed['pretrain'] + printed['continual'])
-  # The 10,606 normal images of VinBigData are no training images of the detector, but its test split has their tenth.
-  assert any(line.startswith('findings 3,') and 'vinbigdata_cxr' in line for line in printed['findings'])
+  # The 10,606 normal images of VinBigData are no training images of the detector, but its test split has a tenth.
+  assert any(re.match(r'findings 3,[\d,]+ 1,500 1,500 of vinbigdata_cxr; without a usable label: [\d,]+ train$', line)
+             for line in printed['findings'])
   assert 'fracture 3,269 407 407 of frac_atlas' in printed['fracture']
+
+
+def test_a_plan_keeps_the_fraction_of_the_patients_that_the_run_would_keep(published_archives):
+  config = get_config('real,knee')
+  config.data.update(archives=str(published_archives), fraction=0.1)
+  strata = collections.Counter(row['stratum'] for row in image_counts.list_rows('knee_oa', config)
+                               if row['splits']['patient'] == 'train')
+  kept = image_counts.count_images(config)['knee'].splits['train']
+  assert kept == sum(math.ceil(0.1 * images) for images in strata.values())  # each knee is a patient here
+  config.data.fraction = 1.0
+  assert image_counts.count_images(config)['knee'].splits['train'] == strata.total()
 
 
 @pytest.mark.parametrize('changes, message', [
@@ -171,7 +188,12 @@ def test_a_papers_recipe_runs_to_its_end(variant, names, miniature, tmp_path, mo
   monkeypatch.setattr(backend, 'OVERRIDES', {})
   monkeypatch.setattr(jax, 'devices', lambda *_, first=jax.devices()[:1]: first)  # eight would take longer
   stages.run_recipe(shrink(mtpret.get_config(variant), miniature, tmp_path))
-  scores = json.loads((tmp_path / 'scores.json').read_text())
-  assert list(scores) == list(names)
-  datasets = common.muscle9 if variant == 'muscle' else common.mtpret11
-  assert all(build.is_prepared(build.locate(name, miniature[1])) for name in datasets)
+  assert list(json.loads((tmp_path / 'scores.json').read_text())) == list(names)
+  for name in names:
+    scores = json.loads((tmp_path / name / 'scores.json').read_text())
+    first, second = scores['pretraining']['runs']
+    assert scores['split_rule'] == first['split_rule'] == second['split_rule'] == 'paper'
+    assert first['datasets'] == list(common.muscle9 if variant == 'muscle' else common.mtpret11)
+    assert {'nih_chest_xray', 'shenzhen_cxr', 'montgomery_cxr', 'indiana_cxr'} <= set(first['whole'])
+    # Only the lung masks are of images that stage 1 saw whole, as in MUSCLE.
+    assert bool(scores['pretraining']['notes']) == (name == 'lung')

@@ -54,7 +54,7 @@ def test_the_stages_follow_each_other(undisturbed):
   assert read(undisturbed, 'continual', 'config.json')['config']['init_from'] == str(undisturbed / 'pretrain')
   assert list(read(undisturbed, 'scores.json')) == ['bone_age']
   scores = read(undisturbed, 'bone_age', 'scores.json')
-  assert read(undisturbed, 'scores.json')['bone_age'] == scores['tasks']
+  assert read(undisturbed, 'scores.json')['bone_age'] == {'tasks': scores['tasks'], 'notes': []}
   assert [run['workdir'] for run in scores['pretraining']['runs']] == [
     str(undisturbed / name) for name in ('pretrain', 'continual')]
 

@@ -55,7 +55,7 @@ def score_best(config: ConfigDict) -> Scored:
   else:  # no validation gave a score, such as an AUC with one class only
     log.warning('the score was undefined in every validation (docs/scores.md says why it may be), so no state is known '
                 'to be the best: scoring step %d, the first that was validated, on the test split', best['step'])
-  return score_split(TrainState(**best), config, workdir, 'test')
+  return score_split(TrainState(**best), config, workdir, 'test', lineage.trace_lineage(config))
 
 
 def evaluate_run(config: ConfigDict) -> Scored:
@@ -66,7 +66,8 @@ def evaluate_run(config: ConfigDict) -> Scored:
       run had trained on images of its test split.
   """
   trained = read_trained_config(config.run)
-  lineage.check_lineage(trained, lineage.trace_lineage(trained))  # the run may be older than this check
+  earlier = lineage.trace_lineage(trained, workdir=pathlib.Path(config.run))
+  lineage.check_lineage(trained, earlier)  # the run may be older than this check
   chosen = config.state or ('best' if len(trained.tasks) == 1 else 'last')
   check_choice('state', chosen, sorted(STATES))
   check_choice('split', config.split, SPLITS)
@@ -82,7 +83,7 @@ def evaluate_run(config: ConfigDict) -> Scored:
   if not finished:
     log.warning('%s is not finished: scoring its %s state, step %d', config.run, chosen, state['step'])
   try:
-    return score_split(TrainState(**state), trained, workdir, config.split)
+    return score_split(TrainState(**state), trained, workdir, config.split, earlier)
   except FileNotFoundError as error:  # a dataset of the run is not prepared, or was moved or deleted
     raise ConfigError(f'{error}, or set --config.data.dir=<folder> to the folder that holds it') from error
 
@@ -110,12 +111,14 @@ def read_trained_config(run: str) -> ConfigDict:
   return saved.make_config(config)
 
 
-def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, split: str) -> Scored:
-  """Predicts and scores one split, and writes `scores.json` and `predictions_<task>.csv` to `workdir`."""
+def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, split: str,
+                earlier: lineage.Lineage) -> Scored:
+  """Predicts and scores one split, and writes `scores.json` and `predictions_<task>.csv` to `workdir`. `earlier`: the
+  runs that the trunk descends from."""
   predictors: dict[tuple[str, str], predict.Predictor] = {}
   scored = predict.score_tasks(config, state, split, predictors)
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'split_rule': config.data.split,
-             'pretraining': lineage.describe_lineage(config, lineage.trace_lineage(config)),
+             'pretraining': lineage.describe_lineage(config, earlier),
              'step': int(state.step), 'tasks': {name: result for name, (_, result) in scored.items()},
              'versions': list_versions(), 'config': config.to_dict()}
 

@@ -10,7 +10,8 @@ STORED_SIZES = {'256': 256, '512': 512, 'original': math.inf}  # values of data.
 def describe_crops(config: ConfigDict) -> str:
   """A sentence if the smallest crops of stage 1 have fewer pixels than the views and are enlarged; else ''."""
   share = math.sqrt(config.augment.crop_area[0])  # of the side of a square crop
-  side, view = share * config.data.size, config.augment.size
+  # An image that is stored with fewer pixels than `data.size` is enlarged before it is cropped.
+  side, view = share * min(config.data.size, STORED_SIZES[config.data.stored_size]), config.augment.size
   if side >= view:
     return ''
   needed = math.ceil(view / share)

@@ -27,10 +27,11 @@ def finish(config: ConfigDict) -> None:
       if not path.is_file():
         raise ValueError('not a file')  # reading a pipe or a device might never end
       scores = json.loads(path.read_text())
-      collected[name], stage_notes = scores['tasks'], scores['pretraining']['notes']
+      stage_notes = scores['pretraining']['notes']
+      collected[name] = {'tasks': scores['tasks'], 'notes': stage_notes}
       notes += [note for note in stage_notes if note not in notes]
       marks = ', '.join(str(notes.index(note) + 1) for note in stage_notes)
-      for task, result in collected[name].items():
+      for task, result in scores['tasks'].items():
         score = result['scores'][result['headline']]
         table.append((name, task, result['headline'], format_score(score['value']), format_interval(score['interval']),
                       marks))

@@ -25,6 +25,7 @@ def report_rounds(config: ConfigDict) -> None:
   """Writes, draws and prints the rounds of a run, from its `validation.jsonl` and `metrics.jsonl`."""
   workdir = pathlib.Path(config.workdir)
   lines = [line for line in validation.read(workdir) if set(line['tasks']) == set(config.tasks)]
+  lines = keep_round_ends(lines, len(config.tasks) if config.order == 'sequential' else config.rounds)
   if not lines:
     log.warning('%s has no scores of any round: nothing to report', workdir / validation.FILE)
     return
@@ -38,6 +39,12 @@ def report_rounds(config: ConfigDict) -> None:
   if memory:
     print(describe_memory(lines, memory))
   print(f'See {picture}, {results}, {workdir / "checkpoints"}')
+
+
+def keep_round_ends(lines: Sequence[Line], rounds: int) -> Sequence[Line]:
+  """The last line of each round. A round may have several validations (`validations`), the last one at its end."""
+  each = max(len(lines) // rounds, 1)
+  return lines[each - 1::each]
 
 
 def describe_rounds(lines: Sequence[Line], forgetting: Mapping[str, Mapping], data: str, order: str) -> str:
@@ -60,8 +67,8 @@ def describe_memory(lines: Sequence[Line], memory: Mapping[str, Sequence[Mapping
   for name, rounds in memory.items():
     table.append((name, *(f'{format_score(visit["drift"])} ({format_score(visit["pull_ratio"])})' for visit in rounds)))
   return '\n'.join([
-    'Memory: drift, the distance of the trunk from its anchor at the end of a visit, and in parentheses the mean ratio '
-    "of the pull to the loss's gradient.", *align(table)])
+    'Memory: drift, the distance of the trunk from its anchor in the last log line of a visit, and in parentheses the '
+    "mean ratio of the pull to the loss's gradient.", *align(table)])
 
 
 def draw_rounds(lines: Sequence[Line], workdir: pathlib.Path) -> pathlib.Path:

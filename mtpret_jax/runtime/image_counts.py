@@ -6,18 +6,18 @@ Images that turn out to be unreadable when the dataset is prepared are still cou
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.data.sources import SPLITS, rank_patients
-from mtpret_jax.runtime import prepare_data
+from mtpret_jax.data.sources import SPLIT_RULES, SPLITS, MissingSplit, rank_patients
 from mtpret_jax.tasks import find_kind
+from mtpret_jax.tasks.dataset import open_task
 from tfds_builders import build
-from tfds_builders.common import dataset, images
+from tfds_builders.common import dataset, images, index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,17 +33,21 @@ class Images:
   whole: bool = False
 
 
-def check_archives(stages: Iterable[ConfigDict]) -> None:
-  """Raises ConfigError, with a line for each missing archive."""
-  names: dict[str, set[str]] = {}  # folder of archives -> datasets that are in it
-  for config in stages:
-    names.setdefault(config.data.archives, set()).update(config.data.datasets)
-  for folder in filter(None, names):
-    prepare_data.check_archives(sorted(names[folder]), folder)
+def check_archives(stages: Collection[ConfigDict]) -> None:
+  """Raises ConfigError, with a line for each dataset that is neither prepared nor in the archives."""
+  names = dict.fromkeys(name for config in stages for name in config.data.datasets)
+  missing = {error.dataset: str(error) for config in stages if config.data.archives for error in build.find_missing(
+    config.data.datasets, config.data.archives, config.data.dir, config.data.stored_size)}
+  if missing:
+    raise ConfigError('\n'.join([f'{len(missing)} of {len(names)} archives are missing:', *missing.values()]))
 
 
 def count_images(config: ConfigDict) -> dict[str, Images]:
-  """The images of each dataset in stage 1, and of each task in stages 2 and 3."""
+  """The images of each dataset in stage 1, and of each task in stages 2 and 3.
+
+  Raises:
+    ConfigError, MissingSplit: the run would be refused for a split that it needs.
+  """
   if config.objective == 'moco':
     return {name: count_dataset(name, config) for name in config.data.datasets}
   return {name: count_task(name, config) for name in config.tasks}
@@ -55,49 +59,76 @@ def count_dataset(name: str, config: ConfigDict) -> Images:
     return Images(None)
   if name in config.data.whole:
     return Images({**dict.fromkeys(SPLITS, 0), 'train': len(rows)}, whole=True)
-  counts = collections.Counter(row[config.data.split] for row in rows)
+  counts = collections.Counter(row['splits'][config.data.split] for row in rows)
+  if not counts['train']:
+    raise MissingSplit(f'{name} has no train images under the split rule {config.data.split!r}: set '
+                       f'--config.data.split or --config.data.whole')
   return Images({split: counts[split] for split in SPLITS})
 
 
 def count_task(name: str, config: ConfigDict) -> Images:
-  """The images that a task can use. Raises ConfigError if the run would be refused for a split that it needs."""
-  task_config = config.tasks[name]
+  task_config, kept, left_out = config.tasks[name], {}, {}
   rows = list_rows(task_config.dataset, config)
   if rows is None:
     return Images(None)
+  if not has_archive(task_config.dataset, config):  # without its archive, the labels are in the records only
+    return Images({split: len(open_task(config, name, split, config.data.fraction if split == 'train' else 1.0))
+                   for split in SPLITS})
   about, kind = read_tables(task_config.dataset, config.data.archives).info.metadata, find_kind(task_config.kind)
-  kept, left_out = {}, {}
   for split in SPLITS:
-    of_split = [row for row in rows if row[config.data.split] == split]
-    if split == 'train':
+    of_split = [row for row in rows if row['splits'][config.data.split] == split]
+    usable = [row for row in of_split if not kind.find_defect(about, task_config, row['labels'], split)]
+    if split == 'train' and config.data.fraction < 1:
       shares = rank_patients(of_split)
-      of_split = [row for row in of_split if shares[row['patient']] < config.data.fraction]
-    usable = [row['labels'] for row in of_split if not kind.find_defect(about, task_config, row['labels'], split)]
+      every, usable = usable, [row for row in usable if shares[row['patient']] < config.data.fraction]
+      check_classes(name, config, *({class_name for class_name, shown in kind.list_classes(
+        about, task_config, [row['labels'] for row in rows]).items() if shown.any()} for rows in (every, usable)))
     kept[split], left_out[split] = len(usable), len(of_split) - len(usable)
     if split != 'test' or len(config.tasks) == 1:  # several tasks are not scored on test splits
       defect = 'has no image with a usable label' if not usable else '' if split == 'validation' else (
-        kind.find_split_defect(about, task_config, usable))
+        kind.find_split_defect(about, task_config, [row['labels'] for row in usable]))
       if defect:
         raise ConfigError(f'tasks.{name}: the {split} split of {task_config.dataset} by the rule {config.data.split!r} '
                           f'{defect}: set --config.tasks.{name}.dataset or --config.data.split to what has more')
   return Images(kept, left_out)
 
 
+def check_classes(name: str, config: ConfigDict, every: Collection[str], kept: Collection[str]) -> None:
+  """Raises ConfigError if `data.fraction` keeps no training image of one of the classes `every`, but only of `kept`."""
+  missing = sorted(set(every) - set(kept))
+  if missing:
+    raise ConfigError(f'tasks.{name}: data.fraction={config.data.fraction:g} keeps no training image of '
+                      f'{config.tasks[name].dataset} with {missing[0]}: set a larger --config.data.fraction')
+
+
+def has_archive(name: str, config: ConfigDict) -> bool:
+  return not build.find_missing([name], config.data.archives)
+
+
 def list_rows(name: str, config: ConfigDict) -> list[dict[str, Any]] | None:
-  """For each image of an archive: its patient, stratum, split by each rule, and labels as in a record. None for
-  phantoms."""
+  """For each image of an archive: `patient`, `stratum`, `splits` by each rule, and `labels` as in a record. Without the
+  archive, only the `splits` of a prepared dataset. None for phantoms."""
   if not config.data.archives:
     return None
-  builder = read_tables(name, config.data.archives)
-  classes = list(builder.info.metadata['box_classes'])
-  # A record's patient has the dataset's name as a prefix, and `rank_patients` orders by its hash.
-  return [{'patient': f'{name}:{entry.patient}', 'stratum': builder.strata[entry.image_id],
-           **{rule: split_of.get(entry.image_id, '') for rule, split_of in builder.split_rules.items()},
-           'labels': make_labels(entry, classes)} for entry in builder.entries]
+  if has_archive(name, config):
+    return read_rows(name, config.data.archives)
+  rows = index.read(build.locate(name, config.data.dir, config.data.stored_size))
+  return [{'splits': {**row, 'patient': row['split']}} for row in rows]  # `split` is that of the rule `patient`
 
 
 # Of a large archive the tables take seconds, and the stages of a recipe read the same ones.
 read_tables = functools.lru_cache(maxsize=32)(build.read_tables)
+
+
+@functools.lru_cache(maxsize=32)
+def read_rows(name: str, archives_dir: str) -> list[dict[str, Any]]:
+  """The rows of `list_rows` from an archive."""
+  builder = read_tables(name, archives_dir)
+  classes = list(builder.info.metadata['box_classes'])
+  # A record's patient has the dataset's name as a prefix, and `rank_patients` orders by its hash.
+  return [{'patient': f'{name}:{entry.patient}', 'stratum': builder.strata[entry.image_id],
+           'splits': {rule: builder.split_rules[rule].get(entry.image_id, '') for rule in SPLIT_RULES},
+           'labels': make_labels(entry, classes)} for entry in builder.entries]
 
 
 def make_labels(entry: dataset.Entry, box_classes: Sequence[str]) -> dict[str, Any]:

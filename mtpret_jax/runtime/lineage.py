@@ -70,21 +70,36 @@ def describe_run(config: Mapping[str, Any], workdir: str | pathlib.Path) -> Earl
                     config['objective'] == 'multitask', data.get('fraction', 1.0))
 
 
+def find_origin(config: Mapping[str, Any], workdir: pathlib.Path | None) -> pathlib.Path:
+  """The path in `init_from`. If it is relative and not here, it may be relative to the folder in which the run was
+  started: `workdir` is where that run is now, and its config has the workdir as it was given then."""
+  source, given = pathlib.Path(config['init_from']), pathlib.Path(str(config.get('workdir', '')))
+  if workdir is None or source.is_absolute() or source.exists() or given.is_absolute():
+    return source
+  folder = workdir.resolve()
+  for part in reversed(given.parts):
+    if folder.name != part:
+      return source
+    folder = folder.parent
+  return folder / source
+
+
 def trace_lineage(config: Mapping[str, Any], planned: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-                  later: Sequence[pathlib.Path] = ()) -> Lineage:
+                  later: Sequence[pathlib.Path] = (), workdir: pathlib.Path | None = None) -> Lineage:
   """The runs that the trunk of a run descends from.
 
   Args:
     planned: {workdir: config} of runs that will have been made by then, such as the earlier stages of a recipe. A
       folder in it is not read.
     later: runs that descend from this one, to detect a cycle.
+    workdir: the folder of the run, if it is an earlier one.
 
   Raises:
     ConfigError: a config.json on the way cannot be read, or the runs form a cycle.
   """
   if config['init'] == SCRATCH:
     return Lineage()
-  source = pathlib.Path(config['init_from'])
+  source = find_origin(config, workdir)
   if source.resolve() in later:
     raise ConfigError(f'the chain of init_from leads from the run in {source} back to itself: its {saved.FILE}, or '
                       f'that of an earlier run, is damaged; {saved.REMEDY}')
@@ -95,7 +110,7 @@ def trace_lineage(config: Mapping[str, Any], planned: Mapping[str, Mapping[str, 
     if not (source / saved.FILE).exists():  # `check_init` refuses this for the run itself
       return Lineage(missing_run=str(source))
     before = saved.read_config(source, saved.LINEAGE)
-  earlier = trace_lineage(before, planned, (*later, source.resolve()))
+  earlier = trace_lineage(before, planned, (*later, source.resolve()), source)
   # The folder may have been moved since, so `source` is used and not the workdir in its config.
   return dataclasses.replace(earlier, runs=(*earlier.runs, describe_run(before, source)))
 

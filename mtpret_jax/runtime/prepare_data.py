@@ -117,9 +117,8 @@ def render_phantoms(data: ConfigDict) -> pathlib.Path:
   return folder
 
 
-def check_archives(names: Sequence[str], folder: str | pathlib.Path, data_dir: str | None = None,
-                   stored_size: str = '256') -> None:
-  """Raises ConfigError, with a line for each dataset that is not in `folder` or, if a `data_dir` is given, prepared."""
+def check_archives(names: Sequence[str], folder: str | pathlib.Path, data_dir: str, stored_size: str) -> None:
+  """Raises ConfigError, with a line for each dataset that is neither prepared nor in `folder`."""
   lines = [str(error) for error in build.find_missing(names, folder, data_dir, stored_size)]
   if lines:
     raise ConfigError('\n'.join([f'{len(lines)} of {len(names)} archives are missing:', *lines]))

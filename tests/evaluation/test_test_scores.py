@@ -212,7 +212,7 @@ def test_a_run_whose_patience_is_over_ends_there_also_when_it_resumes(
   with caplog.at_level(logging.INFO):
     assert int(stages.train_stage(impatient, tmp_path).step) == 4
   assert ('the run ends early, at step 4 of 6: the validation score has not improved since step 2 (validations since '
-          'then: 1, patience: 1)') in caplog.text
+          'then: 1, patience: 1). To go on, repeat the command with a larger --config.patience') in caplog.text
   assert json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])['step'] == 4
   with monkeypatch.context() as patch:
     stop_at(patch, 0)  # as after a kill right after the decision: no batch may be drawn

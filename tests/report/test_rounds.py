@@ -13,7 +13,7 @@ SCORE = {'headline': 'AUC', 'value': 0.5, 'sign': 1}
 
 def make_config(workdir, order):
   tasks = ConfigDict({'chest': {}, 'hand': {}}, sort_keys=False)
-  return ConfigDict(dict(workdir=str(workdir), order=order, tasks=tasks, data=dict(archives='archives')))
+  return ConfigDict(dict(workdir=str(workdir), order=order, rounds=2, tasks=tasks, data=dict(archives='archives')))
 
 
 def write_rounds(workdir):
@@ -42,3 +42,11 @@ def test_a_task_counts_from_its_own_visit_on_if_it_has_only_one(order, hand, tmp
   row, = [line.split() for line in printed.splitlines() if line.startswith('hand')]
   assert row[-2:] == hand.split()
   assert ('from its own visit on' in printed) == (order == 'sequential')
+
+
+def test_of_several_validations_in_a_round_the_last_one_is_reported(tmp_path, capsys):
+  for step, value in ((5, 0.125), (10, 0.75), (15, 0.25), (20, 0.5)):
+    validation.write(tmp_path, step, {name: SCORE | {'value': value} for name in ('chest', 'hand')})
+  rounds.report_rounds(make_config(tmp_path, 'cyclic'))
+  assert [line['step'] for line in json.loads((tmp_path / 'rounds.json').read_text())['rounds']] == [10, 20]
+  assert '-0.250' in capsys.readouterr().out  # transfer from step 10 to step 20

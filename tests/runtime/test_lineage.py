@@ -15,11 +15,11 @@ from mtpret_jax.runtime.lineage import check_external, check_lineage, describe_l
 from tests.support.changed import change
 
 
-def write_run(folder, datasets, init='scratch', init_from='', objective='moco', **data):
-  folder.mkdir()
+def write_run(folder, datasets, init='scratch', init_from='', objective='moco', workdir='', **data):
+  folder.mkdir(parents=True)
   stage = {'order': 'cyclic', 'memory': {'anchor': 'none', 'l2_sp': 0.01}} if objective == 'multitask' else {}
   config = {'objective': objective, 'init': init, 'init_from': str(init_from),
-            'data': {'datasets': datasets, 'split': 'patient', **data}, **stage}
+            'workdir': workdir or str(folder), 'data': {'datasets': datasets, 'split': 'patient', **data}, **stage}
   (folder / 'config.json').write_text(json.dumps({'config': config}))
   return folder
 
@@ -44,6 +44,16 @@ def test_the_lineage_reaches_back_over_all_runs(second_run):
   assert lineage.datasets == ('nih_chest_xray', 'mura', 'rsna_bone_age')
   assert [run.workdir for run in lineage.runs] == [str(second_run.parent / 'first'), str(second_run)]
   assert trace_lineage({'init': 'scratch', 'init_from': ''}).datasets == ()
+
+
+def test_a_relative_init_from_is_found_from_another_folder(tmp_path, monkeypatch):
+  write_run(tmp_path / 'project/runs/first', ['mura'])
+  second = write_run(tmp_path / 'project/runs/second', ['rsna_bone_age'], 'md_moco', 'runs/first',
+                     workdir='runs/second')
+  for folder in (tmp_path / 'project', tmp_path):
+    monkeypatch.chdir(folder)
+    lineage = trace_lineage({'init': 'mtpret', 'init_from': str(second)})
+    assert lineage.datasets == ('mura', 'rsna_bone_age') and not lineage.missing_run
 
 
 def test_a_task_whose_images_an_earlier_run_saw_is_not_external(second_run):

@@ -1,15 +1,14 @@
-"""Archives with as many images as the published ones, for tests of counts. Every image is the same small file."""
+"""Archives with as many images as the published ones, for tests of counts: real tables, and lists of files in memory.
 
-import csv
+Only one image of each folder is on the disk. Writing all 220,000 would take longer than the tests.
+"""
+
+import collections
 import itertools
 import json
-import os
 import pathlib
 
-import numpy as np
-import PIL.Image
-
-from tests.support import dicoms
+from tfds_builders.common import archives, dicom
 
 KERMANY = {'train/NORMAL': 1341, 'train/PNEUMONIA': 3875, 'val/NORMAL': 8, 'val/PNEUMONIA': 8,
            'test/NORMAL': 234, 'test/PNEUMONIA': 390}  # images in each folder of the Kaggle archive
@@ -26,7 +25,6 @@ INDIANA = {0: 104, 1: 446, 2: 3208, 3: 181, 4: 15, 5: 1}  # images of a report: 
 BONE_AGE, DENTAL = 12_611, 116
 VINBIGDATA, VINBIGDATA_NORMAL = 15_000, 10_606
 FRACATLAS = {'Fractured': 717, 'Non_fractured': 3366}
-LINKS = 30_000  # names of one file; file systems allow at most 65,000
 HEAD = ('Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,'
         'OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]')
 
@@ -55,34 +53,29 @@ def list_tuberculosis(prefix, counts):
 
 
 class Maker:
-  """Writes archives below `folder`. Files with an equal content are names of one file, which is fast."""
+  """Writes archives below `folder`. `listed` has all files of each archive: {archive: {path: bytes}}."""
 
   def __init__(self, folder):
-    self.folder, self.originals, self.made = pathlib.Path(folder), pathlib.Path(folder, '.originals'), itertools.count()
-    self.originals.mkdir(parents=True)
-    PIL.Image.fromarray(np.zeros((2, 2), np.uint8)).save(self.originals / 'image.png')
-    PIL.Image.fromarray(np.zeros((2, 2), np.uint8)).save(self.originals / 'image.jpeg')
-    dicoms.save(dicoms.make(np.zeros((4, 4), np.uint16)), self.originals / 'image.dicom')
+    self.folder, self.listed = pathlib.Path(folder), collections.defaultdict(dict)
 
-  def link(self, archive, paths, original='image.png'):
-    """Makes every path of `paths`, relative to the archive, a name of an image."""
-    root = f'{self.folder / archive}/'
-    for parent in {path.rpartition('/')[0] for path in paths}:
-      os.makedirs(root + parent, exist_ok=True)
-    for start in range(0, len(paths), LINKS):
-      source = self.originals / f'{next(self.made)}_{original}'
-      source.write_bytes((self.originals / original).read_bytes())
-      for path in paths[start:start + LINKS]:
-        os.link(source, root + path)
+  def add_images(self, archive, paths):
+    """Lists the images, and writes the first one of each folder."""
+    first = {tuple(path.split('/')[:-1][:2]): path for path in reversed(paths)}
+    for path in first.values():
+      target = self.folder / archive / path
+      target.parent.mkdir(parents=True, exist_ok=True)
+      target.touch()  # nothing decodes it
+    self.listed[archive].update(dict.fromkeys(paths, 1))
 
   def write(self, archive, path, text):
     target = self.folder / archive / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)
+    self.listed[archive][path] = len(text)
 
   def nih(self):
     names = [f'{i // 4:08d}_{i % 4:03d}.png' for i in range(NIH)]
-    self.link('nih_chest_xray', [f'images/{name}' for name in names])
+    self.add_images('nih_chest_xray', [f'images/{name}' for name in names])
     rows = [f'{name},{"Hernia" if i % 500 == 0 else "No Finding"},0,{i // 4},50,M,PA,2682,2749,0.1,0.1'
             for i, name in enumerate(names)]
     self.write('nih_chest_xray', 'Data_Entry_2017_v2020.csv', '\n'.join([HEAD, *rows, '']))
@@ -92,15 +85,15 @@ class Maker:
 
   def tuberculosis(self):
     shenzhen, montgomery = list_tuberculosis('CHNCXR', SHENZHEN), list_tuberculosis('MCUCXR', MONTGOMERY)
-    self.link('shenzhen_cxr', [f'ChinaSet_AllFiles/CXR_png/{name}.png' for name in shenzhen])
-    self.link('montgomery_cxr', [f'CXR_png/{name}.png' for name in montgomery])
-    self.link('montgomery_cxr', [f'ManualMask/{side}Mask/{name}.png' for side in ('left', 'right')
+    self.add_images('shenzhen_cxr', [f'ChinaSet_AllFiles/CXR_png/{name}.png' for name in shenzhen])
+    self.add_images('montgomery_cxr', [f'CXR_png/{name}.png' for name in montgomery])
+    self.add_images('montgomery_cxr', [f'ManualMask/{side}Mask/{name}.png' for side in ('left', 'right')
                                  for name in montgomery])
     folder = 'Lung Segmentation'
-    self.link('lung_masks', [f'{folder}/CXR_png/{name}.png' for name in [*shenzhen, *montgomery]])
-    self.link('lung_masks', [f'{folder}/masks/{name}.png' for name in montgomery])
-    self.link('lung_masks', [f'{folder}/masks/{name}_mask.png' for name in shenzhen[:SHENZHEN_MASKS]])
-    self.link('lung_masks', [f'{folder}/test/{name}.png' for name in shenzhen[SHENZHEN_MASKS:]])
+    self.add_images('lung_masks', [f'{folder}/CXR_png/{name}.png' for name in [*shenzhen, *montgomery]])
+    self.add_images('lung_masks', [f'{folder}/masks/{name}.png' for name in montgomery])
+    self.add_images('lung_masks', [f'{folder}/masks/{name}_mask.png' for name in shenzhen[:SHENZHEN_MASKS]])
+    self.add_images('lung_masks', [f'{folder}/test/{name}.png' for name in shenzhen[SHENZHEN_MASKS:]])
 
   def indiana(self):
     numbers = itertools.count(1)
@@ -110,10 +103,11 @@ class Maker:
         pictures = ''.join(f'<parentImage id="{name}"/>' for name in names)
         self.write('indiana_cxr', f'ecgen-radiology/{number}.xml',
                    f'<eCitation><uId id="CXR{number}"/><MeSH><major>normal</major></MeSH>{pictures}</eCitation>')
-        self.link('indiana_cxr', [f'NLMCXR_png/{name}.png' for name in names])
+        self.add_images('indiana_cxr', [f'NLMCXR_png/{name}.png' for name in names])
 
   def bone_age(self):
-    self.link('rsna_bone_age', [f'boneage-training-dataset/boneage-training-dataset/{i}.png' for i in range(BONE_AGE)])
+    folder = 'boneage-training-dataset/boneage-training-dataset'
+    self.add_images('rsna_bone_age', [f'{folder}/{i}.png' for i in range(BONE_AGE)])
     rows = [f'{i},{1 + i % 228},{i % 2 == 0}' for i in range(BONE_AGE)]
     self.write('rsna_bone_age', 'boneage-training-dataset.csv', '\n'.join(['id,boneage,male', *rows, '']))
 
@@ -130,27 +124,23 @@ class Maker:
         images.append({'id': number, 'file_name': f'{place}{number:05d}.png', 'width': 512, 'height': 512})
         annotations += [{'id': next(boxes), 'image_id': number, 'category_id': category, 'iscrowd': 0, 'area': 1600,
                          'bbox': [100 * category, 100, 40, 40]} for category in classes]
-      self.link('tbx11k', [f'imgs/{image["file_name"]}' for image in images])
+      self.add_images('tbx11k', [f'imgs/{image["file_name"]}' for image in images])
       self.write('tbx11k', f'annotations/json/TBX11K_{split}.json', json.dumps(
         {'categories': categories, 'images': images, 'annotations': annotations}))
       self.write('tbx11k', f'lists/TBX11K_{split}.txt', '\n'.join(image['file_name'] for image in images))
 
   def vinbigdata(self):
     names = [f'{i:032x}' for i in range(VINBIGDATA)]
-    self.link('vinbigdata_cxr', [f'train/{name}.dicom' for name in names], 'image.dicom')
-    path = self.folder / 'vinbigdata_cxr' / 'train.csv'
-    with open(path, 'w', newline='') as file:
-      table = csv.writer(file)
-      table.writerow(('image_id', 'class_name', 'class_id', 'rad_id', 'x_min', 'y_min', 'x_max', 'y_max'))
-      for i, name in enumerate(names):
-        label = ('No finding', 14) if i < VINBIGDATA_NORMAL else ('Cardiomegaly', 3)
-        box = ('', '', '', '') if i < VINBIGDATA_NORMAL else (0, 0, 2, 2)
-        table.writerows((name, *label, f'R{reader}', *box) for reader in range(3))
+    self.add_images('vinbigdata_cxr', [f'train/{name}.dicom' for name in names])
+    rows = [f'{name},{"No finding,14" if i < VINBIGDATA_NORMAL else "Cardiomegaly,3"},R{reader},'
+            f'{",,," if i < VINBIGDATA_NORMAL else "0,0,2,2"}' for i, name in enumerate(names) for reader in range(3)]
+    self.write('vinbigdata_cxr', 'train.csv', '\n'.join([
+      'image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max', *rows, '']))
 
   def fracatlas(self):
     numbers = itertools.count()
     images = [(f'IMG{next(numbers):07d}.jpg', folder) for folder, count in FRACATLAS.items() for _ in range(count)]
-    self.link('frac_atlas', [f'images/{folder}/{name}' for name, folder in images], 'image.jpeg')
+    self.add_images('frac_atlas', [f'images/{folder}/{name}' for name, folder in images])
     head = 'image_id,hand,leg,hip,shoulder,mixed,hardware,multiscan,fractured,fracture_count,frontal,lateral,oblique'
     rows = [f'{name},1,0,0,0,0,0,0,{int(folder == "Fractured")},{int(folder == "Fractured")},1,0,0'
             for name, folder in images]
@@ -167,16 +157,20 @@ class Maker:
     self.tuberculosis()
     self.indiana()
     self.bone_age()
-    self.link('kermany_pneumonia', list_kermany(), 'image.jpeg')
-    self.link('mura', list_mura())
+    self.add_images('kermany_pneumonia', list_kermany())
+    self.add_images('mura', list_mura())
     self.tbx()
-    self.link('knee_oa', list_knees())
-    self.link('panoramic_dental', [f'{folder}/{i}.png' for folder in ('Images', 'Segmentation1')
+    self.add_images('knee_oa', list_knees())
+    self.add_images('panoramic_dental', [f'{folder}/{i}.png' for folder in ('Images', 'Segmentation1')
                                    for i in range(1, DENTAL + 1)])
     self.vinbigdata()
     self.fracatlas()
 
 
-def write_archives(folder):
-  """The archives of MUSCLE's and MTPret's datasets and of the two external ones, below `folder`."""
-  Maker(folder).all()
+def write_archives(folder, patch):
+  """The archives of MUSCLE's and MTPret's datasets and of the two external ones, below `folder`. `patch` is a
+  pytest.MonkeyPatch."""
+  maker = Maker(folder)
+  maker.all()
+  patch.setattr(archives, 'list_files', lambda archive, root: dict(sorted(maker.listed[archive.name].items())))
+  patch.setattr(dicom, 'read_size', lambda path: (4, 4))  # of VinBigData's images

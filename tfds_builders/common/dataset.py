@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from tfds_builders.common import archives, splits
 
-VERSION = tfds.core.Version('1.0.0')
+VERSION = tfds.core.Version('1.1.0')  # 1.1.0: metadata on negatives, other official splits, strata in the index
 SIZES: dict[str, int | None] = {'256': 256, '512': 512, 'original': None}  # config name -> longer side at most, pixels
 CONFIGS = [  # the first is the default
   tfds.core.BuilderConfig(name='256', description='longer side at most 256 pixels'),
