@@ -42,9 +42,9 @@ def smoke(config: ConfigDict, task: str) -> None:
 
 def real(config: ConfigDict, task: str) -> None:
   """One task on real archives at full scale: ResNet-50 at 224 or 512 px, 50 epochs but at least 500 steps. It is
-  validated 50 times and ends early after 10 validations in a row without a better score."""
+  validated 50 times and ends early after 20 validations in a row without a better score."""
   continual.full_scale(config, f'finetune/{task}', [task])
-  config.update(rounds=1, validations=50, patience=10)  # once per epoch, unless `min_steps` makes the run longer
+  config.update(rounds=1, validations=50, patience=20)  # once per epoch, unless `min_steps` makes the run longer
   config.tasks[task].update(epochs=50.0, min_steps=500)  # 30 to 50 epochs are assumed (docs/method.md)
 
 

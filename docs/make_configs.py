@@ -96,7 +96,7 @@ def list_sections() -> list[Section]:
     Section('Stages 2 and 3', '`configs/continual.py` and `configs/finetune.py`, which sets `order=\'cyclic\'`, '
             '`rounds=1`, `memory.anchor=\'none\'`, `optimiser.warmup=0.02`, `resamples=1000` and one validation per 50 '
             'steps of the visit (`validations=6`, or 12 for `abnormality` and `bone_age`). At full scale it sets '
-            '`validations=50` and `patience=10`, whatever the number of steps.',
+            '`validations=50` and `patience=20`, whatever the number of steps.',
             continual.base, '',
             *continual_pair),
     Section('Stages 2 and 3: a task', 'The values are those of `pneumonia` in stage 3. Stage 2 has `steps=40`, and at '

@@ -24,7 +24,7 @@ Line = Mapping[str, Any]  # of validation.jsonl
 def report_rounds(config: ConfigDict) -> None:
   """Writes, draws and prints the rounds of a run, from its `validation.jsonl` and `metrics.jsonl`."""
   workdir = pathlib.Path(config.workdir)
-  lines = [line for line in validation.read(workdir) if set(line['tasks']) == set(config.tasks)]
+  lines: Sequence[Line] = [line for line in validation.read(workdir) if set(line['tasks']) == set(config.tasks)]
   lines = keep_round_ends(lines, len(config.tasks) if config.order == 'sequential' else config.rounds)
   if not lines:
     log.warning('%s has no scores of any round: nothing to report', workdir / validation.FILE)

@@ -32,4 +32,4 @@ def test_stage_2_has_a_line_for_each_task():
 def test_stage_3_says_when_it_ends_early():
   assert describe_schedule(finetune.get_config('real,jaw'), {'jaw': 93}) == [
     'jaw: 93 training images, batch 32, 1 visit of 500 steps (10 of warm-up), 172.0 epochs in all, learning rate 0.01 '
-    'to 0; up to 50 validations, ends after 10 in a row without a better score']
+    'to 0; up to 50 validations, ends after 20 in a row without a better score']
