@@ -13,11 +13,6 @@ muscle9 = ('nih_chest_xray', 'shenzhen_cxr', 'montgomery_cxr', 'indiana_cxr', 'r
 
 mtpret11 = (*muscle9, 'knee_oa', 'panoramic_dental')
 
-# The datasets of MTPret's two external tasks; its pretraining never saw them. Our sources do not name them: these
-# are assumed. Neither shares an image with a dataset of `mtpret11` as far as is known. covid19_radiography cannot be
-# one of them: most of its images are also in datasets of that list (tfds_builders/covid19_radiography/README.md).
-external2 = ('vinbigdata_cxr', 'frac_atlas')
-
 
 def phantoms() -> ConfigDict:
   """The phantom archives of the `embedded` variants, which need no download. All stages share `data.dir`, so they must

@@ -16,6 +16,8 @@ from configs import common
 
 muscle4 = ('pneumonia', 'abnormality', 'lung', 'tuberculosis')
 mtpret7 = (*muscle4, 'bone_age', 'jaw', 'knee')
+# MTPret's two external tasks are on datasets that its pretraining never saw. As far as is known, these two share no
+# image with `common.mtpret11`. `covid` cannot be one of them: most of its images are also in datasets of that list.
 external2 = ('findings', 'fracture')
 
 TASKS: Mapping[str, Mapping[str, Any]] = {

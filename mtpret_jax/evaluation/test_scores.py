@@ -67,7 +67,10 @@ def evaluate_run(config: ConfigDict) -> Scored:
   """
   trained = read_trained_config(config.run)
   earlier = lineage.trace_lineage(trained, workdir=pathlib.Path(config.run))
-  lineage.check_lineage(trained, earlier)  # the run may be older than this check
+  try:
+    lineage.check_lineage(trained, earlier)
+  except ConfigError as error:
+    raise ConfigError(f'run={config.run!r} cannot be scored, it must be trained again: {error}') from error
   chosen = config.state or ('best' if len(trained.tasks) == 1 else 'last')
   check_choice('state', chosen, sorted(STATES))
   check_choice('split', config.split, SPLITS)
