@@ -40,11 +40,14 @@ class PointwiseBlock(nnx.Module):
 
 
 @pytest.fixture(scope='module')
-def published_archives(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('published')
-  with pytest.MonkeyPatch.context() as patch:
-    published.write_archives(folder, patch)
-    yield folder
+def published_files(tmp_path_factory):
+  return published.write_archives(tmp_path_factory.mktemp('published'))
+
+
+@pytest.fixture
+def published_archives(published_files, monkeypatch):
+  published.list_from_memory(published_files, monkeypatch)
+  return published_files.folder
 
 
 def share_batches(recipe):
@@ -181,6 +184,7 @@ def shrink(recipe, miniature, workdir):
   return recipe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('variant, names', [('muscle', tasks.muscle4), ('mtpret', (*tasks.mtpret7, *tasks.external2))])
 def test_a_papers_recipe_runs_to_its_end(variant, names, miniature, tmp_path, monkeypatch):
   monkeypatch.setitem(resnet.LAYERS, TRUNK, (PointwiseBlock, (1, 1, 1, 1)))

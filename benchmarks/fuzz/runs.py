@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.fuzz import judge, raw, tables, trees, values
 from benchmarks.fuzz.values import Report, Run
+from tfds_builders.common import dataset
 
 FIRST, THIRD = 'first', 'third'  # a run of stage 1, and a run of stage 3 that started from it
 JSONS = ('config.json', 'scores.json', 'results.json', 'run.lock')
@@ -65,7 +66,7 @@ def write_run(workdir: pathlib.Path, config: ConfigDict) -> None:
   shapes = shape_state(abstract_run.make_abstract_run(config).objective, make_optimiser(config.optimiser))
   state = jax.tree.map(lambda leaf: np.asarray(rng.random(leaf.shape), leaf.dtype), shapes)
   mark = {field: value for field, value in flatten(config.to_dict()).items() if not is_incidental(field)}
-  mark |= {f'data.{name}': '1.0.0 train by patient 16 images' for name in config.data.datasets}
+  mark |= {f'data.{name}': f'{dataset.VERSION} train by patient 16 images' for name in config.data.datasets}
   places = ('checkpoints', 'best') if config.objective == 'multitask' else ('checkpoints',)
   for place in places:
     with checkpoint.open_checkpoints(workdir, 2, place) as checkpoints:
@@ -250,7 +251,7 @@ def evaluate(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
   judge_config(saved.read_config(THIRD), clean[THIRD], THIRD)
 
 
-def trace_predictions(state: Any, config: ConfigDict, workdir: str, split: str) -> None:
+def trace_predictions(state: Any, config: ConfigDict, workdir: str, split: str, earlier: Any) -> None:
   """Replaces `test_scores.score_split`: builds the tasks and traces their predictions."""
   import jax
 

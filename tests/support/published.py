@@ -167,10 +167,14 @@ class Maker:
     self.fracatlas()
 
 
-def write_archives(folder, patch):
-  """The archives of MUSCLE's and MTPret's datasets and of the two external ones, below `folder`. `patch` is a
-  pytest.MonkeyPatch."""
+def write_archives(folder):
+  """The archives of MUSCLE's and MTPret's datasets and of the two external ones, below `folder`."""
   maker = Maker(folder)
   maker.all()
-  patch.setattr(archives, 'list_files', lambda archive, root: dict(sorted(maker.listed[archive.name].items())))
-  patch.setattr(dicom, 'read_size', lambda path: (4, 4))  # of VinBigData's images
+  return maker
+
+
+def list_from_memory(maker, monkeypatch):
+  """Makes the builders see all files of the archives."""
+  monkeypatch.setattr(archives, 'list_files', lambda archive, root: dict(sorted(maker.listed[archive.name].items())))
+  monkeypatch.setattr(dicom, 'read_size', lambda path: (4, 4))  # of VinBigData's images
