@@ -174,7 +174,7 @@ def test_visits_at_full_scale_are_an_epoch_but_never_only_a_few_steps():
 def test_fine_tuning_at_full_scale_is_in_epochs_and_validated_once_per_epoch(task, steps):
   config = finetune.get_config(f'real,{task}')
   plan = stages.make_plan(config, PUBLISHED)
-  assert plan.steps == steps and len(plan.space_validations(config.validations)) == 50 and config.patience == 10
+  assert plan.steps == steps and len(plan.space_validations(config.validations)) == 50 and config.patience == 20
 
 
 def test_a_fraction_of_an_epoch_is_not_lost_to_rounding():
