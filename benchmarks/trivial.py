@@ -53,7 +53,7 @@ def score_average(config: ConfigDict, name: str) -> dict[str, Any]:
   task_config = config.tasks[name]
   kind, read = find_kind(task_config.kind), {}
   for split in ('train', 'test'):
-    source, reader = dataset.open_whole(config, name, split)
+    source, reader = dataset.open_for_evaluation(config, name, split)
     about = dataset.describe_task(source.about, task_config)
     records = [source.records[index] for index in tqdm(range(len(source)), f'{name} {split}', leave=False)]
     read[split] = [(reader(record), record) for record in records]

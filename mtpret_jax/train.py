@@ -97,7 +97,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
       if step in run.validation_steps:
         with preemption.interruptible():
           validate(gather_state(state), step)
-          reason = explain_early_end(config, workdir, step)
+          reason = agree_on_early_end(config, workdir, step)
         if reason:
           log.info('the run ends early, at step %d of %d: %s. To go on, repeat the command with a larger '
                    '--config.patience', step, run.steps, reason)
@@ -135,7 +135,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
   return gather_state(state)
 
 
-def explain_early_end(config: ConfigDict, workdir: str | pathlib.Path, step: int) -> str:
+def agree_on_early_end(config: ConfigDict, workdir: str | pathlib.Path, step: int) -> str:
   """Why the run ends at `step`, where it was just validated; '' if it goes on. The first process decides for all,
   because the others may not see its newest line of `validation.jsonl` yet."""
   if not config.patience:

@@ -145,8 +145,8 @@ def test_a_plan_is_refused_where_a_split_has_no_image(published_archives, tmp_pa
   recipe.stages.lung.init, recipe.stages.lung.init_from = 'scratch', ''
   for name in ('pneumonia', 'abnormality', 'tuberculosis'):
     del recipe.stages[name]
-  with pytest.raises(ConfigError, match="stage lung: tasks.lung: the train split of lung_masks by the rule 'official' "
-                                        'has no image with a usable label'):
+  with pytest.raises(ConfigError, match='stage lung: tasks.lung: the train split of lung_masks by the split rule '
+                                        "'official' has no image with a usable label"):
     stages.print_plan(recipe)
 
 

@@ -40,7 +40,7 @@ class Predictor:
 def make_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding.Mesh) -> Predictor:
   """The predictor of the task `name` on one split. The head takes its numbers, such as the mean of a value, from the
   training split."""
-  source, read = dataset.open_whole(config, name, split)
+  source, read = dataset.open_for_evaluation(config, name, split)
   train = dataset.open_task(config, name, 'train', config.data.fraction)
   predict = make_predict(config, name, dataset.make_task(config, name, train))
 

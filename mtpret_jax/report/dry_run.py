@@ -25,18 +25,20 @@ def tabulate(config: ConfigDict, images: Mapping[str, Images]) -> list[Sequence[
   """A row for each dataset or task; in stage 1 also one for all datasets together."""
   tasks = config.get('tasks', {})
   table: list[Sequence[str]] = [('task' if tasks else 'dataset', *SPLITS, '')]
-  table += [(name, *count(own), describe(own, tasks[name].dataset if tasks else '')) for name, own in images.items()]
+  table += [(name, *format_counts(own), describe_images(own, tasks[name].dataset if tasks else ''))
+            for name, own in images.items()]
   counted = [own.splits for own in images.values() if own.splits is not None]
   if not tasks and len(counted) > 1:
     table.append(('all', *(f'{sum(splits[split] for splits in counted):,}' for split in SPLITS), ''))
   return table
 
 
-def count(images: Images) -> list[str]:
+def format_counts(images: Images) -> list[str]:
+  """A cell for each split; '?' where nothing is known yet."""
   return ['?'] * len(SPLITS) if images.splits is None else [f'{images.splits[split]:,}' for split in SPLITS]
 
 
-def describe(images: Images, dataset: str) -> str:
+def describe_images(images: Images, dataset: str) -> str:
   """'of tbx11k; without a usable label: 1 train'."""
   left_out = ', '.join(f'{number:,} {split}' for split, number in images.left_out.items() if number)
   return '; '.join(filter(None, [

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import SPLIT_RULES, SPLITS, MissingSplit, rank_patients
 from mtpret_jax.tasks import find_kind
-from mtpret_jax.tasks.dataset import open_task
+from mtpret_jax.tasks.dataset import check_labels, describe_split, open_task
 from tfds_builders import build
 from tfds_builders.common import dataset, images, index
 
@@ -67,30 +67,46 @@ def count_dataset(name: str, config: ConfigDict) -> Images:
 
 
 def count_task(name: str, config: ConfigDict) -> Images:
-  task_config, kept, left_out = config.tasks[name], {}, {}
+  task_config = config.tasks[name]
   rows = list_rows(task_config.dataset, config)
   if rows is None:
     return Images(None)
+  splits = SPLITS if len(config.tasks) == 1 else SPLITS[:2]  # a run with several tasks does not use the test splits
+  kept, left_out = dict.fromkeys(SPLITS, 0), {}
   if not has_archive(task_config.dataset, config):  # without its archive, the labels are in the records only
-    return Images({split: len(open_task(config, name, split, config.data.fraction if split == 'train' else 1.0))
-                   for split in SPLITS})
-  about, kind = read_tables(task_config.dataset, config.data.archives).info.metadata, find_kind(task_config.kind)
+    kept |= {split: len(open_task(config, name, split, config.data.fraction if split == 'train' else 1.0))
+             for split in splits}
+    return Images(kept)
+  about = read_tables(task_config.dataset, config.data.archives).info.metadata
   for split in SPLITS:
     of_split = [row for row in rows if row['splits'][config.data.split] == split]
-    usable = [row for row in of_split if not kind.find_defect(about, task_config, row['labels'], split)]
-    if split == 'train' and config.data.fraction < 1:
-      shares = rank_patients(of_split)
-      every, usable = usable, [row for row in usable if shares[row['patient']] < config.data.fraction]
-      check_classes(name, config, *({class_name for class_name, shown in kind.list_classes(
-        about, task_config, [row['labels'] for row in rows]).items() if shown.any()} for rows in (every, usable)))
+    usable = find_usable_rows(config, name, split, about, of_split)
     kept[split], left_out[split] = len(usable), len(of_split) - len(usable)
-    if split != 'test' or len(config.tasks) == 1:  # several tasks are not scored on test splits
-      defect = 'has no image with a usable label' if not usable else '' if split == 'validation' else (
-        kind.find_split_defect(about, task_config, [row['labels'] for row in usable]))
-      if defect:
-        raise ConfigError(f'tasks.{name}: the {split} split of {task_config.dataset} by the rule {config.data.split!r} '
-                          f'{defect}: set --config.tasks.{name}.dataset or --config.data.split to what has more')
+    if split in splits:
+      if not usable:
+        raise ConfigError(f'tasks.{name}: {describe_split(split, task_config.dataset, config.data.split)} has no image '
+                          f'with a usable label: set --config.tasks.{name}.dataset or --config.data.split to what has')
+      check_labels(config, name, split, about, [row['labels'] for row in usable])
   return Images(kept, left_out)
+
+
+def find_usable_rows(config: ConfigDict, name: str, split: str, about: Mapping[str, Any],
+                     rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+  """The rows of one split that the task can use, of which `data.fraction` keeps a share in training."""
+  task_config, find_defect = config.tasks[name], find_kind(config.tasks[name].kind).find_defect
+  usable = [row for row in rows if not find_defect(about, task_config, row['labels'], split)]
+  if split != 'train' or config.data.fraction == 1:
+    return usable
+  shares = rank_patients(rows)
+  kept = [row for row in usable if shares[row['patient']] < config.data.fraction]
+  check_classes(name, config, list_shown(task_config, about, usable), list_shown(task_config, about, kept))
+  return kept
+
+
+def list_shown(task_config: ConfigDict, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> set[str]:
+  """The classes that at least one of the rows shows."""
+  classes = find_kind(task_config.kind).list_classes(about, task_config, [row['labels'] for row in rows])
+  return {class_name for class_name, shown_N in classes.items() if shown_N.any()}
 
 
 def check_classes(name: str, config: ConfigDict, every: Collection[str], kept: Collection[str]) -> None:

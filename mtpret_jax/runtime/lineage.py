@@ -39,7 +39,9 @@ class EarlierRun:
 
 @dataclasses.dataclass(frozen=True)
 class Lineage:
-  """Attributes:
+  """What a run starts from.
+
+  Attributes:
     runs: the earlier runs, the first one first.
     weights_file: the file that the first of them, or this run, starts from; '' if there is none.
     missing_run: the workdir of an earlier run that is not there any more; '' if all are.

@@ -92,16 +92,10 @@ def find_usable(task_config: ConfigDict, source: Source) -> Usable:
       labels.append({field: record[field] for field in ('patient', *LABELS) if field in record})
   if not places:
     raise ConfigError(
-      f'{describe_split(source)} has no image for {task_config.kind}: of {len(source)} images, '
-      f'{describe_left_out(left_out)}. Set --config.tasks.TASK.dataset, --config.tasks.TASK.kind or '
+      f'{describe_split(source.split, source.name, source.split_rule)} has no image for {task_config.kind}: of '
+      f'{len(source)} images, {describe_left_out(left_out)}. Set --config.tasks.TASK.dataset, --config.tasks.TASK.kind or '
       f'--config.data.split to what has one')
   return Usable(places, labels, left_out)
-
-
-def keep_usable(task_config: ConfigDict, source: Source) -> tuple[Source, dict[str, int]]:
-  """(the records that this kind of task can use, {reason: number left out}), see `find_usable`."""
-  usable = find_usable(task_config, source)
-  return keep_places(source, usable), dict(usable.left_out)
 
 
 def keep_places(source: Source, usable: Usable) -> Source:
@@ -111,8 +105,8 @@ def keep_places(source: Source, usable: Usable) -> Source:
   return dataclasses.replace(source, records=Subset({source.split: source.records}, places))
 
 
-def describe_split(source: Source) -> str:
-  return f'the {source.split} split of {source.name} by the split rule {source.split_rule!r}'
+def describe_split(split: str, dataset: str, split_rule: str) -> str:
+  return f'the {split} split of {dataset} by the split rule {split_rule!r}'
 
 
 def check_split(config: ConfigDict, name: str, split: str) -> None:
@@ -128,12 +122,18 @@ def check_split(config: ConfigDict, name: str, split: str) -> None:
   source, usable = open_usable(config, name, split, fraction)
   if fraction < 1:
     check_fraction(config, name, kind.list_classes(source.about, task_config, usable.labels))
-  # With one class in validation only the best state is unknown; see `validation.make_validate`.
-  defect = '' if split == 'validation' else kind.find_split_defect(source.about, task_config, usable.labels)
+  check_labels(config, name, split, source.about, usable.labels)
+
+
+def check_labels(config: ConfigDict, name: str, split: str, about: About, labels: Sequence[Mapping]) -> None:
+  """Raises ConfigError if the task `name` cannot be trained or scored on a split because its labels are all the same.
+  With one class in validation only the best state is unknown; see `validation.make_validate`."""
+  task_config = config.tasks[name]
+  defect = '' if split == 'validation' else find_kind(task_config.kind).find_split_defect(about, task_config, labels)
   if defect:
-    raise ConfigError(f'tasks.{name}: {describe_split(source)} {defect}, so {task_config.kind} cannot be '
-                      f'{"learned" if split == "train" else "scored"} on it: set --config.tasks.{name}.dataset or '
-                      f'--config.data.split to what has more')
+    raise ConfigError(f'tasks.{name}: {describe_split(split, task_config.dataset, config.data.split)} {defect}, so '
+                      f'{task_config.kind} cannot be {"learned" if split == "train" else "scored"} on it: set '
+                      f'--config.tasks.{name}.dataset or --config.data.split to what has more')
 
 
 def check_fraction(config: ConfigDict, name: str, classes: Mapping[str, np.ndarray]) -> None:
@@ -155,8 +155,9 @@ def check_fraction(config: ConfigDict, name: str, classes: Mapping[str, np.ndarr
     return
   worst = max(least, key=lambda label: least[label])
   enough = min(math.floor(least[worst] * 10_000 + 1) / 10_000, 1.0)  # a patient is kept above its share
-  raise ConfigError(f'data.fraction={data.fraction} keeps no image of {worst!r} of {describe_split(source)}, the '
-                    f'smallest fraction that does is {enough:g}', {'data.fraction': enough})
+  where = describe_split(source.split, source.name, source.split_rule)
+  raise ConfigError(f'data.fraction={data.fraction} keeps no image of {worst!r} of {where}. The smallest fraction that '
+                    f'keeps one is {enough:g}', {'data.fraction': enough})
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
@@ -169,9 +170,9 @@ def make_reader(source: Source, task_config: ConfigDict) -> Callable[[Mapping], 
   return functools.partial(read_row, source.about, task_config)
 
 
-def open_whole(config: ConfigDict, name: str, split: str) -> tuple[Source, Callable[[Mapping], Row]]:
-  """(the source of `open_task`, its reader), for evaluation: the reader keeps every label of the split, also where
-  training would cut it to a fixed shape."""
+def open_for_evaluation(config: ConfigDict, name: str, split: str) -> tuple[Source, Callable[[Mapping], Row]]:
+  """(the source of `open_task`, its reader). The reader keeps every label of the split, also where training would cut
+  it to a fixed shape."""
   task_config = config.tasks[name]
   source, usable = open_usable(config, name, split)
   return keep_places(source, usable), make_reader(

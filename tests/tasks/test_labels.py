@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data import records
 from mtpret_jax.data.sources import Source, open_source
-from mtpret_jax.tasks.dataset import keep_usable, read_row
+from mtpret_jax.tasks.dataset import read_row
+from tests.support.usable import keep_usable
 
 SIZE = 64
 ABOUT = {'findings': ['nodule', 'mass'], 'relation': 'independent', 'mask': ['background', 'lung', 'heart'],

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.data.sources import Source, open_source
 from mtpret_jax.tasks import detection
-from mtpret_jax.tasks.dataset import keep_usable
+from tests.support.usable import keep_usable
 
 ABOUT = {'findings': ['other', 'tuberculosis'], 'relation': 'independent', 'box_classes': ['active'],
          'box_negatives': ['tuberculosis']}
