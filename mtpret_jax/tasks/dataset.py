@@ -91,10 +91,10 @@ def find_usable(task_config: ConfigDict, source: Source) -> Usable:
       places.append(place)
       labels.append({field: record[field] for field in ('patient', *LABELS) if field in record})
   if not places:
-    raise ConfigError(
-      f'{describe_split(source.split, source.name, source.split_rule)} has no image for {task_config.kind}: of '
-      f'{len(source)} images, {describe_left_out(left_out)}. Set --config.tasks.TASK.dataset, --config.tasks.TASK.kind or '
-      f'--config.data.split to what has one')
+    where = describe_split(source.split, source.name, source.split_rule)
+    raise ConfigError(f'{where} has no image for {task_config.kind}: of {len(source)} images, '
+                      f'{describe_left_out(left_out)}. Set --config.tasks.TASK.dataset, --config.tasks.TASK.kind or '
+                      f'--config.data.split to what has one')
   return Usable(places, labels, left_out)
 
 
