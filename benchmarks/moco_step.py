@@ -44,7 +44,8 @@ def make_config(options: argparse.Namespace) -> ConfigDict:
   return ConfigDict(dict(
     seed=0, batch=options.batch, trunk=options.model, dtype=options.dtype, augment=moco_v2_augment(options.size),
     moco=dict(dim=DIM, queue=options.queue, temperature=TEMPERATURE, momentum=MOMENTUM,
-                  group=options.batch // options.groups, shuffle_groups=options.groups, negatives='all'),
+                  group=options.batch // options.groups, shuffle_groups=options.groups, negatives='queue',
+                  same_source=False),
     optimiser=dict(kind='sgd', momentum=0.9, weight_decay=WEIGHT_DECAY),
     data=dict(weights='by_images', size=image_size(options))))
 

@@ -56,7 +56,8 @@ def base() -> ConfigDict:
       momentum=0.99,           # momentum of the key encoder; MoCo v2: 0.999; lower here for short runs (assumed)
       group=16,                # images in a batch-norm group
       shuffle_groups=4,        # number of batch-norm groups among which ShuffleBN permutes the keys; at least 2
-      negatives='all',         # 'all' (MoCo v2), or 'same_source': only keys from the query's dataset
+      negatives='queue',       # where the negatives come from: 'queue' (MoCo v2)
+      same_source=False,       # True: a query is compared only with keys of its own dataset; MoCo v2: False
     ),
     optimiser=dict(
       kind='sgd',              # 'sgd' or 'adamw'; MoCo v2: SGD

@@ -46,7 +46,11 @@ UNITS = {
 CHANGED_VALUES = {
   r'(.*\.)?objective': {'contrast': 'moco'},
   r'(stages\.[^.]+\.)?tasks\.[^.]+\.negatives': {'False': 'never', 'True': 'always'},
+  r'(stages\.[^.]+\.)?moco\.negatives': {'all': 'queue', 'same_source': 'queue'},
 }
+
+# Value in earlier versions -> what to set beside the present value.
+BESIDE = {'same_source': 'moco.same_source=True'}
 
 
 def describe_new_name(field: str) -> str:
@@ -55,10 +59,14 @@ def describe_new_name(field: str) -> str:
   return f'{field}, {unit}' if unit else field
 
 
-def new_value(field: str, value: object) -> str | None:
-  """The present value of a field that had another one in earlier versions, else None."""
-  return next((values.get(str(value)) for pattern, values in CHANGED_VALUES.items() if re.fullmatch(pattern, field)),
-              None)
+def describe_new_value(field: str, value: object) -> str | None:
+  """What to set in place of a value of earlier versions, as 'field=value'; None if the value is not one of these."""
+  new = next((values.get(str(value)) for pattern, values in CHANGED_VALUES.items() if re.fullmatch(pattern, field)),
+             None)
+  if new is None:
+    return None
+  stage = ''.join(re.findall(r'^stages\.[^.]+\.', field))
+  return f'{field}={new!r}' + (f' with {stage}{BESIDE[str(value)]}' if str(value) in BESIDE else '')
 
 
 def new_name(field: str) -> str | None:

@@ -41,7 +41,8 @@ MOCO = STAGE | {
   'steps': whole(1, STEPS), 'batch': whole(1, LIMITS['batch']),
   'moco': {'dim': whole(1, 65_536), 'queue': whole(1, LIMITS['moco.queue']),
            'temperature': number(0.001, 1000.0, 0.2), 'momentum': SHARE, 'group': whole(2, 65_536),
-           'shuffle_groups': whole(1, LIMITS['moco.shuffle_groups']), 'negatives': choice(('all', 'same_source'))},
+           'shuffle_groups': whole(1, LIMITS['moco.shuffle_groups']), 'negatives': choice(('queue',)),
+           'same_source': flag()},
   'augment': VIEW | {'blur': SHARE, 'blur_sigma': span(0.0, 1000.0)},
   'data': DATA | {'size': whole(8, 4096), 'weights': text(), 'whole': row(name(), 0, 100)},
   'probe': {'images': whole(2, 10**7), 'neighbours': whole(1, 10**6), 'penalty': number(1e-9, 1e9, 0.01),
@@ -51,11 +52,12 @@ MULTITASK = STAGE | {
   'memory': {'anchor': choice(('none', 'previous_visit', 'start')), 'l2_sp': number(0.0, 1e6)},
   'statistics': choice(('per_task', 'shared')), 'validations': whole(1, 10_000),
   'patience': whole(0, STEPS), 'resamples': whole(2, 10**6),
-  'data': DATA | {'fraction': number(1e-6, 1.0, 1.0)}}
+  'data': DATA | {'fraction': number(1e-6, 1.0, 1.0), 'fraction_seed': whole(0, SEED)}}
 TASK = {  # plus `head`, whose fields depend on the kind of task
   'kind': choice(KINDS), 'dataset': name(), 'findings': row(text(1), 0, 1000), 'size': whole(8, 4096),
   'batch': whole(1, LIMITS['tasks.batch']), 'group': whole(2, 65_536), 'steps': whole(0, 10**7),
-  'epochs': number(0.0, 1e6), 'min_steps': whole(1, 10**7), 'learning_rates': descending(0.0, 1000.0),
+  'epochs': number(0.0, 1e6), 'min_steps': whole(1, 10**7), 'max_steps': whole(0, 10**7), 'among': text(),
+  'learning_rates': descending(0.0, 1000.0),
   'objects': whole(0, 10_000), 'negatives': choice(NEGATIVES), 'external': flag(),
   'augment': VIEW | {'min_visibility': SHARE}}
 EVALUATE = {

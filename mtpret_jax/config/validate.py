@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError, show
-from mtpret_jax.config.renamed import describe_new_name, new_name, new_value
+from mtpret_jax.config.renamed import describe_new_name, describe_new_value, new_name
 from mtpret_jax.config.schema import LIMITS, OBJECTIVES, find_mistake
 from mtpret_jax.data.task_schedule import JOINT, count_visit_steps
 from mtpret_jax.tasks import find_kind
@@ -51,8 +51,8 @@ def check_renamed(config: ConfigDict) -> None:
       raise ConfigError(f'{field} no longer exists: remove it')
     if new is not None:
       raise ConfigError(f'{field} is now {describe_new_name(new)}: rename it')
-    if (now := new_value(field, value)) is not None:
-      raise ConfigError(f'{field}={value!r} is now {field}={now!r}: rename it')
+    if (now := describe_new_value(field, value)) is not None:
+      raise ConfigError(f'{field}={value!r} is now {now}: rename it')
 
 
 def walk_fields(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -123,6 +123,9 @@ def check_multitask(config: ConfigDict, devices: int) -> None:
     if kind.annotation != 'findings' and task_config.findings:
       raise ConfigError(f'tasks.{name}.findings={show(tuple(task_config.findings))} applies to classification only, '
                         f'and this task is {task_config.kind}', {f'tasks.{name}.findings': '()'})
+    if kind.annotation != 'findings' and task_config.among:
+      raise ConfigError(f'tasks.{name}.among={show(task_config.among)} applies to classification only, and this task '
+                        f'is {task_config.kind}', {f'tasks.{name}.among': "''"})
     check_visit(config, name)
   if config.patience and len(config.tasks) > 1:
     raise ConfigError(f'patience={config.patience} needs one task, because the scores of several have no common unit, '
@@ -137,6 +140,10 @@ def check_visit(config: ConfigDict, name: str) -> None:
   if not task_config.steps and not task_config.epochs:
     raise ConfigError(f'tasks.{name}.steps=0 and tasks.{name}.epochs=0 leave a visit without a length, so one of them '
                       f'must be positive', {f'tasks.{name}.epochs': 1.0})
+  if 0 < task_config.max_steps < task_config.min_steps:
+    raise ConfigError(f'tasks.{name}.max_steps={task_config.max_steps} is below '
+                      f'tasks.{name}.min_steps={task_config.min_steps}: it must be at least as large, or 0 for no '
+                      f'limit', {f'tasks.{name}.max_steps': task_config.min_steps})
   if config.order == JOINT and task_config.learning_rates:
     raise ConfigError(f'tasks.{name}.learning_rates={show(tuple(task_config.learning_rates))} cannot be used with '
                       f'order={JOINT!r}, where one step with the learning rate of the optimiser is on all tasks',

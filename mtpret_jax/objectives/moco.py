@@ -9,14 +9,14 @@ queries, InfoNCE compares the two, and the keys replace the oldest ones in the q
 Differences from facebookresearch/moco:
 - Batch norm is over groups of the batch (`models/norm.py`), and ShuffleBN is done on the host (`data/shuffle_bn.py`):
   keys arrive in another order than their queries, and `gather_keys` restores the order of their embeddings.
-- `negatives='same_source'` compares with keys of the query's own dataset only. So telling a hand from a chest, or one
+- `same_source=True` compares with keys of the query's own dataset only. So telling a hand from a chest, or one
   scanner from another, does not lower the loss.
 
 Letters: B images, K queue length, D embedding dimensions, L logits per query (1 + K).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,10 @@ from mtpret_jax.objectives.modules import split_graphs, split_weights, take_stat
 from mtpret_jax.runtime.sharding import replicate
 
 PARTS = ('trunk', 'projector')  # of an encoder
+
+# `explain_key_age` averages over this many queries. The standard error of the difference is then below 0.01.
+AGE_QUERIES = 5000
+AGE_MARGIN = 0.05  # five standard errors
 
 Embed = Callable[[Params, dict, jax.Array, int], tuple[jax.Array, dict]]
 
@@ -113,7 +117,7 @@ def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, ca
   query_BD, stats = embed(params, carry['stats'], query_images, groups)
 
   positive_B1, negative_BK = compare(query_BD, key_BD, carry['queue'])
-  if moco.negatives == 'same_source':
+  if moco.same_source:
     is_same_BK = batch['source'][:, None] == carry['queue_source'][None]
     negative_BK = jnp.where(is_same_BK, negative_BK, -jnp.inf)  # no weight in the softmax and no gradient
   loss = info_nce(positive_B1, negative_BK, moco.temperature)
@@ -182,3 +186,39 @@ def enqueue(carry: Carry, key_BD: jax.Array, source_B: jax.Array, step: jax.Arra
   start = (step * len(key_BD)) % len(carry['queue'])  # a function of the step: there is no pointer to save
   return {'queue': jax.lax.dynamic_update_slice(carry['queue'], key_BD, (start, 0)),
           'queue_source': jax.lax.dynamic_update_slice(carry['queue_source'], source_B, (start,))}
+
+
+def explain_key_age(lines: Sequence[Mapping[str, Any]], config: ConfigDict) -> str:
+  """What to change if the query encoder tells its key from the queue by the age of the keys; '' if it does not.
+
+  The keys of the queue come from earlier weights of the key encoder than the query's own key, so the two can be told
+  apart without looking at the image. The loss then falls, and the trunk learns little. The sign of it: the queue holds
+  more negatives than the batch, so a query should be told from them less often. If `accuracy` still exceeds
+  `accuracy_batch`, the keys of the queue are easier negatives than those of the batch, and only their age differs.
+
+  Args:
+    lines: of `metrics.jsonl`, the newest last. The last ones that hold AGE_QUERIES queries count.
+    config: of the run. Only negatives from the queue are judged.
+  """
+  moco = config.moco
+  # With `same_source`, the queue also needs more keys of the query's dataset than the batch has keys of all datasets.
+  keys = moco.queue // max(len(config.data.datasets), 1) if moco.same_source else moco.queue
+  if moco.negatives != 'queue' or keys < config.batch:
+    return ''
+  queries, accuracies, newest = 0, [], lines[-1]['step'] if lines else 0
+  full = moco.queue // config.batch  # steps; before, the queue holds random vectors, which are easy negatives
+  for earlier, line in reversed(list(zip([{'step': 0}, *lines], lines, strict=False))):
+    if queries >= AGE_QUERIES or earlier['step'] < full:
+      break
+    queries += (line['step'] - earlier['step']) * config.batch
+    accuracies.append((line['accuracy'], line['accuracy_batch']))
+  if queries < AGE_QUERIES:
+    return ''
+  queue, batch = (sum(column) / len(accuracies) for column in zip(*accuracies, strict=True))
+  if not queue > batch + AGE_MARGIN:
+    return ''
+  return (f'up to step {newest}, queries tell their key from the {moco.queue} keys of the queue more often '
+          f'({queue:.2f}) than from the {config.batch - 1} other keys of the batch ({batch:.2f}): they recognise its '
+          f'age, because the queue was encoded by earlier weights, and learn less about the images; start again in a '
+          f'new workdir with --config.moco.negatives=batch, a --config.moco.momentum closer to 1 (now '
+          f'{moco.momentum}) or a shorter --config.moco.queue')

@@ -137,6 +137,8 @@ def test_the_options_for_bad_steps_and_failed_saves_are_checked(field, value, sa
 
 @pytest.mark.parametrize('changes, message', [
   (dict(patience=3), 'patience=3 needs one task, .* this config has 4: try --config.patience=0'),
+  ({'tasks.lung.min_steps': 9, 'tasks.lung.max_steps': 5}, 'tasks.lung.max_steps=5 is below tasks.lung.min_steps=9'),
+  ({'tasks.lung.among': 'mass'}, 'tasks.lung.among=.mass. applies to classification only'),
   ({'tasks.lung.steps': 0, 'tasks.lung.epochs': 0.0},
    'tasks.lung.steps=0 and tasks.lung.epochs=0 leave a visit without a length.*: try --config.tasks.lung.epochs=1.0'),
   ({'order': 'joint', 'tasks.lung.learning_rates': (0.1, 0.01)},
@@ -199,6 +201,18 @@ def test_negatives_of_an_earlier_version_are_refused_with_the_choice_to_write(ol
   with pytest.raises(ConfigError) as error:
     validate.check_objective(config)
   assert str(error.value) == f'{field}={old!r} is now {field}={new!r}: rename it'
+
+
+@pytest.mark.parametrize('old, new', [('all', "moco.negatives='queue'"),
+                                      ('same_source', "moco.negatives='queue' with {}moco.same_source=True")])
+def test_negatives_of_an_earlier_stage_1_are_refused_with_the_fields_to_write(old, new):
+  assert refuse(**{'moco.negatives': old}) == f'moco.negatives={old!r} is now {new.format("")}: rename it'
+  config = mtpret.get_config('smoke')
+  config.stages.pretrain.moco.negatives = old
+  with pytest.raises(ConfigError) as error:
+    validate.check_objective(config)
+  assert str(error.value) == (f'stages.pretrain.moco.negatives={old!r} is now stages.pretrain.'
+                              f'{new.format("stages.pretrain.")}: rename it')
 
 
 def test_every_new_name_is_a_field():

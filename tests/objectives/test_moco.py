@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import pretrain
 from mtpret_jax.data.shuffle_bn import shuffle_keys
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.models.torchvision_weights import import_trunk
-from mtpret_jax.objectives.moco import compute_loss, make_moco
+from mtpret_jax.objectives.moco import compute_loss, explain_key_age, make_moco
 from mtpret_jax.preflight.hlo import list_collectives
 from mtpret_jax.runtime.sharding import make_mesh, place_batch
 from mtpret_jax.step import compile_step, init_state, make_optimiser, shape_state
@@ -25,12 +26,12 @@ LIVELY = dict(size=32, crop_area=(0.2, 1.0), crop_ratio=(0.75, 1.33), flip=0.5, 
               jitter=0.8, brightness=0.4, contrast=0.4)
 
 
-def make_config(trunk, augment, negatives='all'):
+def make_config(trunk, augment, **fields):
   s = setting
   return ConfigDict(dict(
     trunk=trunk, dtype='float32', augment=augment,
     moco=dict(dim=s.DIM, queue=s.QUEUE, temperature=s.TEMPERATURE, momentum=s.MOMENTUM, group=s.GROUP,
-              shuffle_groups=s.SHUFFLE_GROUPS, negatives=negatives),
+              shuffle_groups=s.SHUFFLE_GROUPS, **dict(negatives='queue', same_source=False) | fields),
     optimiser=dict(kind='sgd', momentum=s.SGD_MOMENTUM, weight_decay=s.WEIGHT_DECAY)))
 
 
@@ -183,7 +184,7 @@ def test_accuracy_within_the_batch_is_not_raised_by_the_age_of_the_keys(age, ove
 
 
 def test_same_source_ignores_keys_of_other_sources(shallow, on_one_device):
-  objective = make_moco(make_config(shallow, LIVELY, negatives='same_source'))
+  objective = make_moco(make_config(shallow, LIVELY, same_source=True))
   (state, *_), _ = on_one_device
   batch = make_batch(0, size=40) | {'source': np.ones(setting.BATCH, np.int32)}
   sources = np.repeat(np.array([1, 2], np.int32), setting.QUEUE // 2)
@@ -200,3 +201,30 @@ def test_same_source_ignores_keys_of_other_sources(shallow, on_one_device):
   before, with_own, with_other = (compute_loss(state.params, state.carry, rows) for rows in (queue, own, other))
   assert with_other == before
   assert with_own != before
+
+
+def make_lines(accuracy, accuracy_batch, steps=200, every=10):
+  return [{'step': step, 'task': 'moco', 'accuracy': accuracy, 'accuracy_batch': accuracy_batch}
+          for step in range(every, steps + 1, every)]
+
+
+def test_queries_that_know_the_keys_of_the_queue_by_their_age_are_explained():
+  config = pretrain.get_config()  # a queue of 512, batches of 64
+  explained = explain_key_age(make_lines(0.23, 0.06), config)
+  assert 'up to step 200' in explained and '512 keys of the queue more often (0.23)' in explained
+  assert '63 other keys of the batch (0.06)' in explained and '--config.moco.negatives=batch' in explained
+  assert '--config.moco.momentum' in explained and '--config.moco.queue' in explained and '\n' not in explained
+  assert explain_key_age([*make_lines(0.04, 0.17), *make_lines(0.23, 0.06, 400)[20:]], config), 'the last lines count'
+
+
+@pytest.mark.parametrize('case, lines, fields', [
+  ('the queue is harder', make_lines(0.04, 0.17), {}), ('within the noise', make_lines(0.17, 0.15), {}),
+  ('it is over', [*make_lines(0.23, 0.06), *make_lines(0.04, 0.17, 400)[20:]], {}), ('no lines', [], {}),
+  ('too few queries', make_lines(0.23, 0.06, 70), {}), ('not finite', make_lines(float('nan'), 0.06), {}),
+  ('keys of random vectors', make_lines(0.9, 0.1, 100), {'moco.queue': 64 * 30}),
+  ('fewer negatives in the queue', make_lines(0.23, 0.06), {'moco.queue': 32}),
+  ('fewer of the own dataset', make_lines(0.23, 0.06), {'moco.queue': 256, 'moco.same_source': True})])
+def test_other_differences_between_queue_and_batch_are_not_called_age(case, lines, fields):
+  config = pretrain.get_config()
+  config.update_from_flattened_dict(fields)
+  assert explain_key_age(lines, config) == '', case
