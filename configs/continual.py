@@ -92,6 +92,7 @@ def base() -> ConfigDict:
       # share of the training patients to use, the same of each stratum of labels; the patients of a smaller share are a
       # subset of those of a larger one
       fraction=1.0,
+      fraction_seed=0,         # seed of the choice of these patients; runs with the same seed learn from the same ones
       threads=4,               # number of reading threads in each reader process
       # number of reader processes; 0 reads in the main process; several help on hosts with many cores
       workers=0,

@@ -46,12 +46,15 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, deeplab: 
     kind=kind,                   # 'classification', 'regression', 'segmentation' or 'detection'
     dataset=task['dataset'],     # name of the dataset
     findings=task.get('findings', ()),  # classification: which of the dataset's findings to learn; () means all
+    # classification: use only the images with this finding, such as 'pneumonia' where bacteria are told from viruses
+    among='',
     size=round(size * 1.15),     # px, side of the images that reach the device; `augment` crops from them; assumed
     batch=batch,                 # images per step, over all devices; assumed
     group=batch,                 # images in a batch-norm group
     steps=steps,                 # steps of a visit; 0: `epochs` sets its length
     epochs=epochs,               # with `steps=0`: epochs of the training images in a visit; 1 is recalled for stage 2
     min_steps=min_steps,         # with `steps=0`: a visit has at least this many steps; assumed
+    max_steps=0,                 # with `steps=0`: a visit has at most this many steps; 0: no limit
     # (peak, final) learning rate of this task's visits; () takes the optimiser's; a range per task is recalled
     learning_rates=(),
     # detection: training keeps at most this many boxes per image, the largest; evaluation counts all

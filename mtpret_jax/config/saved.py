@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config import extension
 from mtpret_jax.config.errors import ConfigError, as_line, show
-from mtpret_jax.config.rules import choice, number, row, text
-from mtpret_jax.config.schema import MULTITASK, Schema, compare
+from mtpret_jax.config.rules import choice, number, row, text, whole
+from mtpret_jax.config.schema import MULTITASK, SEED, Schema, compare
 from mtpret_jax.data.pipeline import flatten, is_incidental
 from mtpret_jax.data.sources import SPLIT_RULES
 
@@ -28,7 +28,7 @@ NAMES = row(text(1, 300), 0, 1000)
 NEEDED: Schema = {'data': {'datasets': dataclasses.replace(
   NAMES, fits=lambda value: NAMES.fits(value) and len(set(value)) == len(value))}}
 # Fields that only some stages have.
-OPTIONAL: Schema = {'data': {'whole': NAMES, 'fraction': number(0.0, 1.0)}}
+OPTIONAL: Schema = {'data': {'whole': NAMES, 'fraction': number(0.0, 1.0), 'fraction_seed': whole(0, SEED)}}
 # Schemas of further fields that some readers need.
 LINEAGE: Schema = {'init': text(), 'init_from': text(longest=4000), 'data': {'split': choice(SPLIT_RULES)}}
 EVALUATION: Schema = {**LINEAGE, 'workdir': text(longest=4000), 'data': {

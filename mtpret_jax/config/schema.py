@@ -30,7 +30,8 @@ DATA = {
   'datasets': row(name(), 0, 100), 'archives': path(), 'dir': path(1),
   'stored_size': choice(('256', '512', 'original')), 'split': choice(SPLIT_RULES), 'threads': whole(1, 1024),
   'workers': whole(0, 1024), 'prefetch': whole(0, 10_000),
-  'phantoms': {'images': whole(24, 1_000_000), 'size': whole(48, 4096), 'seed': whole(0, SEED)}}
+  'phantoms': {'images': whole(24, 1_000_000), 'size': whole(48, 4096), 'seed': whole(0, SEED),
+               'variation': SHARE}}
 STAGE = {
   'name': text(1, 100), 'workdir': path(1), 'seed': whole(0, SEED), 'trunk': choice(LAYERS),
   'dtype': choice(('bfloat16', 'float32')), 'sharding': choice(STATES), 'init': text(), 'init_from': path(),
@@ -45,8 +46,9 @@ MOCO = STAGE | {
            'same_source': flag()},
   'augment': VIEW | {'blur': SHARE, 'blur_sigma': span(0.0, 1000.0)},
   'data': DATA | {'size': whole(8, 4096), 'weights': text(), 'whole': row(name(), 0, 100)},
-  'probe': {'images': whole(2, 10**7), 'neighbours': whole(1, 10**6), 'penalty': number(1e-9, 1e9, 0.01),
-            'resamples': whole(2, 10**6)}}
+  'probe': {'every': whole(0, STEPS), 'during': whole(2, 10**7), 'images': whole(2, 10**7),
+            'neighbours': whole(1, 10**6), 'penalty': number(1e-9, 1e9, 0.01), 'resamples': whole(2, 10**6),
+            'fractions': row(number(1e-6, 1.0), 1, 100), 'draws': whole(1, 1000), 'per_class': whole(1, 10**6)}}
 MULTITASK = STAGE | {
   'train': choice(('all', 'head')), 'order': choice(ORDERS), 'rounds': whole(1, 10_000),
   'memory': {'anchor': choice(('none', 'previous_visit', 'start')), 'l2_sp': number(0.0, 1e6)},
@@ -64,7 +66,15 @@ EVALUATE = {
   'run': path(1), 'state': choice(('', 'best', 'last')), 'split': choice(SPLITS), 'workdir': path(),
   'resamples': whole(2, 10**6), 'data': {'dir': path()}}
 RECIPE = {'workdir': path(1)}
-OBJECTIVES: Mapping[str, Schema] = {'moco': MOCO, 'multitask': MULTITASK, 'evaluate': EVALUATE, 'recipe': RECIPE}
+SPEED = number(0.0, 1e9)
+TABLE = {
+  'workdir': path(1), 'seed': whole(0, SEED), 'inits': row(text(1), 1, 100), 'tasks': row(name(), 1, 100),
+  'fractions': row(number(1e-6, 1.0), 1, 100), 'seeds': row(whole(0, SEED), 1, 1000), 'pretrain_once': flag(),
+  'min_images': whole(1, 10**6), 'imagenet': path(), 'keep_checkpoints': flag(), 'resamples': whole(2, 10**6),
+  'images_per_second': {'pretrain': SPEED, 'continual': SPEED, 'finetune': SPEED},
+  'data': {'archives': path(), 'dir': path(1), 'split': choice(SPLIT_RULES), 'phantoms': DATA['phantoms']}}
+OBJECTIVES: Mapping[str, Schema] = {
+  'moco': MOCO, 'multitask': MULTITASK, 'evaluate': EVALUATE, 'recipe': RECIPE, 'table': TABLE}
 
 
 def find_mistake(config: Mapping[str, Any], schema: Schema, complete: bool = True) -> Mistake | None:

@@ -22,7 +22,8 @@ from mtpret_jax.tasks import find_kind
 # The most steps of a run of stages 2 and 3, fewer than `schema.STEPS`: its visits and the learning rate of every step
 # are computed in advance and kept in memory.
 MAX_VISIT_STEPS = 10**7
-MAIN_FIELDS = {'moco': 'moco', 'multitask': 'tasks', 'evaluate': 'run', 'recipe': 'stages'}  # objective -> its field
+MAIN_FIELDS = {'moco': 'moco', 'multitask': 'tasks', 'evaluate': 'run', 'recipe': 'stages',
+               'table': 'inits'}  # objective -> its field
 
 
 def check_objective(config: ConfigDict) -> str:
@@ -36,11 +37,30 @@ def check_objective(config: ConfigDict) -> str:
     raise ConfigError(f'objective={objective!r} needs the field {MAIN_FIELDS[objective]}, which this config lacks: do '
                       f'not change the objective, or use the config file of another stage')
   if objective == 'recipe':
-    stages = config.stages.values() if isinstance(config.stages, ConfigDict) else [config.stages]
-    for stage in stages:
-      if not isinstance(stage, ConfigDict) or stage.get('objective') not in ('moco', 'multitask'):
-        raise ConfigError(f'stages of a recipe must be configs of stages 1, 2 or 3, not {show(stage)}')
+    check_stages('a recipe', config.stages, ('moco', 'multitask'))
+  elif objective == 'table':
+    check_parts(config.get('stages'))
   return objective
+
+
+def check_stages(owner: str, stages: Any, objectives: Collection[str]) -> None:
+  """Raises ConfigError unless `stages` holds configs with these objectives."""
+  for stage in stages.values() if isinstance(stages, ConfigDict) else [stages]:
+    if not isinstance(stage, ConfigDict) or stage.get('objective') not in objectives:
+      raise ConfigError(f'stages of {owner} must be configs of stages 1, 2 or 3, not {show(stage)}')
+
+
+def check_parts(stages: Any) -> None:
+  """Raises ConfigError unless `stages` of a table has a config of stage 1, one of stage 2, and one of stage 3 for each
+  task."""
+  parts = ('pretrain', 'continual', 'finetune')
+  missing = [part for part in parts if not isinstance(stages, ConfigDict) or part not in stages]
+  if missing:
+    raise ConfigError(f'stages of a table must be {", ".join(parts)}, and {missing[0]} is missing: copy '
+                      f'configs/table.py')
+  check_stages('a table', ConfigDict({'pretrain': stages.pretrain}), ('moco',))
+  check_stages('a table', ConfigDict({'continual': stages.continual}), ('multitask',))
+  check_stages('a table', stages.finetune, ('multitask',))
 
 
 def check_renamed(config: ConfigDict) -> None:
@@ -259,7 +279,7 @@ def check_choice(field: str, value: object, choices: Collection[str]) -> None:
     raise ConfigError(f'unknown {field} {value!r}: choose one of {", ".join(choices)}')
 
 
-FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'bad_batches.jsonl')  # that a run writes in its workdir
+FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'probes.jsonl', 'bad_batches.jsonl')  # that a run writes in its workdir
 
 
 def check_workdir(workdir: str | pathlib.Path) -> None:

@@ -88,7 +88,8 @@ class Subset:
 
 
 def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split: str, split_rule: str = 'patient',
-                images_only: bool = False, fraction: float = 1.0, whole: bool = False) -> Source:
+                images_only: bool = False, fraction: float = 1.0, fraction_seed: int = 0,
+                whole: bool = False) -> Source:
   """Opens one split of a prepared dataset.
 
   Args:
@@ -98,6 +99,7 @@ def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split
     images_only: records have their image and its name only, which is all that stage 1 reads.
     fraction: share of the split's patients, the same in each stratum of labels, rounded up. The patients of a smaller
       fraction are among those of a larger one.
+    fraction_seed: other seeds keep other patients, see `rank_patients`.
     whole: the split has all images of the dataset, whatever the split rule; only for training splits.
 
   Raises:
@@ -114,7 +116,7 @@ def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split
   elif split_rule == 'patient' and fraction == 1:
     records = open_split(builder, split, images_only)
   else:
-    positions = read_positions(folder, name, split, split_rule, fraction)
+    positions = read_positions(folder, name, split, split_rule, fraction, fraction_seed)
     records = Subset({part: open_split(builder, part, images_only) for part in SPLITS}, positions)
   return Source(name, split, str(builder.version), dict(builder.info.metadata or {}), records,
                 WHOLE if whole else split_rule)
@@ -150,22 +152,22 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str, images_only: bool)
   return builder.as_data_source(split, decoders=undecoded)
 
 
-def read_positions(folder: pathlib.Path, name: str, split: str, split_rule: str,
-                   fraction: float) -> list[tuple[str, int]]:
+def read_positions(folder: pathlib.Path, name: str, split: str, split_rule: str, fraction: float,
+                   fraction_seed: int = 0) -> list[tuple[str, int]]:
   """[(stored split, position)] of the records in `split` by `split_rule`, from the builder's index.csv.
 
   With a `fraction` below 1, only the records of the patients whose hashes sort first in their stratum; at least one
   patient of each.
   """
   chosen = read_rows(folder, name, split, split_rule)
-  shares = rank_patients(chosen)
+  shares = rank_patients(chosen, fraction_seed)
   return [(row['split'], int(row['position'])) for row in chosen if shares[row['patient']] < fraction]
 
 
-def read_patient_shares(name: str, data_dir: str | pathlib.Path, stored_size: str, split: str,
-                        split_rule: str) -> dict[str, float]:
+def read_patient_shares(name: str, data_dir: str | pathlib.Path, stored_size: str, split: str, split_rule: str,
+                        seed: int = 0) -> dict[str, float]:
   """{patient: the share above which a fraction of the split keeps it}, see `rank_patients`. Raises as `open_source`."""
-  return rank_patients(read_rows(find_folder(name, data_dir, stored_size), name, split, split_rule))
+  return rank_patients(read_rows(find_folder(name, data_dir, stored_size), name, split, split_rule), seed)
 
 
 def read_rows(folder: pathlib.Path, name: str, split: str, split_rule: str) -> list[dict[str, str]]:
@@ -190,14 +192,16 @@ def read_index(folder: pathlib.Path, name: str) -> list[dict[str, str]]:
     return list(table)
 
 
-def rank_patients(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
+def rank_patients(rows: Sequence[Mapping[str, str]], seed: int = 0) -> dict[str, float]:
   """{patient: rank / number of patients} within the patient's stratum, from 0 to below 1.
 
   A fraction keeps the patients whose number is below it: ceil(fraction * n) of the n patients of a stratum. They are
-  ordered by a hash, not by a random draw: the patients of 10 % are then a subset of those of 20 %.
+  ordered by a hash, not by a random draw: the patients of 10 % are then a subset of those of 20 %. The hash is that of
+  the patient, or of 'seed:patient' if the seed is not 0.
   """
+  prefix = f'{seed}:' if seed else ''
   strata = collections.defaultdict(set)
   for row in rows:
     strata[row['stratum']].add(row['patient'])
   return {patient: rank / len(patients) for patients in strata.values() for rank, patient in enumerate(
-    sorted(patients, key=lambda patient: hashlib.sha256(patient.encode()).digest()))}
+    sorted(patients, key=lambda patient: hashlib.sha256(f'{prefix}{patient}'.encode()).digest()))}

@@ -74,11 +74,13 @@ class Plan:
 
 def count_visit_steps(task_config: ConfigDict, images: int) -> int:
   """The steps of a visit to a task with `images` training images: `steps`, or if that is 0, `epochs` without the last
-  incomplete batch, but at least `min_steps`. One epoch of 93 images in batches of 32 would be two steps."""
+  incomplete batch, but at least `min_steps` and at most `max_steps`. One epoch of 93 images in batches of 32 would
+  be two steps."""
   if task_config.steps:
     return task_config.steps
   # The small number keeps 0.29 epochs of 100 images, which is 28.999999999999996 in floating point, at 29.
-  return max(math.floor(task_config.epochs * images / task_config.batch + 1e-6), task_config.min_steps)
+  steps = max(math.floor(task_config.epochs * images / task_config.batch + 1e-6), task_config.min_steps)
+  return min(steps, task_config.max_steps or steps)
 
 
 def make_plan(lengths: Mapping[str, int], rounds: int, order: str, seed: int) -> Plan:

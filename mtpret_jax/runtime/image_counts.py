@@ -93,14 +93,21 @@ def count_task(name: str, config: ConfigDict) -> Images:
 def find_usable_rows(config: ConfigDict, name: str, split: str, about: Mapping[str, Any],
                      rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
   """The rows of one split that the task can use, of which `data.fraction` keeps a share in training."""
-  task_config, find_defect = config.tasks[name], find_kind(config.tasks[name].kind).find_defect
-  usable = [row for row in rows if not find_defect(about, task_config, row['labels'], split)]
+  task_config = config.tasks[name]
+  usable = select_usable(task_config, about, rows, split)
   if split != 'train' or config.data.fraction == 1:
     return usable
-  shares = rank_patients(rows)
+  shares = rank_patients(rows, config.data.fraction_seed)
   kept = [row for row in usable if shares[row['patient']] < config.data.fraction]
   check_classes(name, config, list_shown(task_config, about, usable), list_shown(task_config, about, kept))
   return kept
+
+
+def select_usable(task_config: ConfigDict, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
+                  split: str) -> list[Mapping[str, Any]]:
+  """The rows of one split that the task can use."""
+  find_defect = find_kind(task_config.kind).find_defect
+  return [row for row in rows if not find_defect(about, task_config, row['labels'], split)]
 
 
 def list_shown(task_config: ConfigDict, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -26,7 +26,7 @@ class EarlierRun:
     split_rule: `data.split`.
     whole: the datasets of which all images were training images (`data.whole`).
     labels: whether it learned labels (stages 2 and 3).
-    fraction: the share of training patients that it used.
+    fraction, fraction_seed: the share of training patients that it used, and which ones.
   """
 
   workdir: str
@@ -35,6 +35,7 @@ class EarlierRun:
   whole: tuple[str, ...] = ()
   labels: bool = False
   fraction: float = 1.0
+  fraction_seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def describe_run(config: Mapping[str, Any], workdir: str | pathlib.Path) -> Earl
   """What a run with this config is trained on."""
   data = config['data']
   return EarlierRun(str(workdir), tuple(data['datasets']), data['split'], tuple(data.get('whole', ())),
-                    config['objective'] == 'multitask', data.get('fraction', 1.0))
+                    config['objective'] == 'multitask', data.get('fraction', 1.0), data.get('fraction_seed', 0))
 
 
 def find_origin(config: Mapping[str, Any], workdir: pathlib.Path | None) -> pathlib.Path:
@@ -166,9 +167,14 @@ def list_notes(config: ConfigDict, lineage: Lineage) -> list[str]:
     for run in (*lineage.runs, this):
       notes += note_overlap(name, task_config.dataset, run, run is this)
     for run in lineage.runs:
-      if run.labels and task_config.dataset in run.datasets and run.fraction > this.fraction:
+      if not run.labels or task_config.dataset not in run.datasets or this.fraction == 1:
+        continue
+      if run.fraction > this.fraction:
         notes.append(f'{name}: the run in {run.workdir} learned the labels of {run.fraction:g} of the training '
                      f'patients of {task_config.dataset}, this run only of {this.fraction:g}')
+      elif run.fraction_seed != this.fraction_seed:
+        notes.append(f'{name}: the run in {run.workdir} learned the labels of other training patients of '
+                     f'{task_config.dataset} than this run, because their data.fraction_seed differs')
     if lineage.unknown_start and task_config.external:
       notes.append(f'{name}: called external, but this cannot be checked: the trunk starts from '
                    f'{lineage.unknown_start}')

@@ -100,10 +100,11 @@ def check_annotations(config: ConfigDict) -> None:
       suitable = ', '.join(kind.name for kind in KINDS.values() if about[kind.annotation])
       raise ConfigError(f'tasks.{name}: {task_config.dataset} has no labels for {task_config.kind}, only for '
                         f'{suitable}: set --config.tasks.{name}.kind or --config.tasks.{name}.dataset')
-    unknown = [finding for finding in task_config.findings if finding not in about['findings']]
-    if unknown:
-      raise ConfigError(f'tasks.{name}.findings: {task_config.dataset} has no finding {unknown[0]!r}: choose '
-                        f'one of {", ".join(about["findings"])}')
+    for field, findings in {'findings': task_config.findings, 'among': (task_config.among,)}.items():
+      unknown = [finding for finding in findings if finding and finding not in about['findings']]
+      if unknown:
+        raise ConfigError(f'tasks.{name}.{field}: {task_config.dataset} has no finding {unknown[0]!r}: choose '
+                          f'one of {", ".join(about["findings"])}')
 
 
 def render_phantoms(data: ConfigDict) -> pathlib.Path:

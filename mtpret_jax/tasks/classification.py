@@ -61,12 +61,22 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
 
 
 def find_defect(about: About, task_config: ConfigDict, record: Mapping, split: str) -> str:
+  if task_config.get('among') and not shows(about, record, task_config.among):
+    return f'no {task_config.among}'
   columns = list_columns(about, task_config)
   label_mask, present = np.asarray(record['label_mask'], bool)[columns], np.asarray(record['present'])[columns]
   if about['relation'] == 'independent':
     return '' if label_mask.any() else 'no known finding'
   known = int((present[label_mask] > 0).sum())
   return '' if known == 1 else 'several findings known to be present' if known else 'no finding known to be present'
+
+
+def shows(about: About, record: Mapping, finding: str) -> bool:
+  """Whether an image is known to have the finding. Raises ValueError if the dataset has no such finding."""
+  if finding not in about['findings']:
+    raise ValueError(f'there is no finding {finding!r}: choose one of {", ".join(about["findings"])}')
+  column = about['findings'].index(finding)
+  return bool(record['label_mask'][column]) and record['present'][column] > 0
 
 
 def list_classes(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> dict[str, np.ndarray]:

@@ -41,12 +41,13 @@ def open_task(config: ConfigDict, name: str, split: str, fraction: float = 1.0) 
 def open_usable(config: ConfigDict, name: str, split: str, fraction: float = 1.0) -> tuple[Source, 'Usable']:
   """(all records of one split, those that the task `name` can use)."""
   task_config = config.tasks[name]
+  seed = config.data.fraction_seed if fraction < 1 else 0  # all patients are the same with every seed
   source = open_source(task_config.dataset, config.data.dir, config.data.stored_size, split, config.data.split,
-                       fraction=fraction)
+                       fraction=fraction, fraction_seed=seed)
   # Reading takes minutes for 100,000 images, and a run opens a split several times.
   archive = source.about.get('archive', {}).get('sha256')
   key = (task_config.to_json(), config.data.dir, config.data.stored_size, split, config.data.split, fraction,
-         source.version, archive, len(source))
+         seed, source.version, archive, len(source))
   if key not in USABLE:
     usable = USABLE[key] = find_usable(task_config, source)
     if usable.left_out:
@@ -147,7 +148,8 @@ def check_fraction(config: ConfigDict, name: str, classes: Mapping[str, np.ndarr
     return
   task_config, data = config.tasks[name], config.data
   source, usable = open_usable(config, name, 'train')
-  shares = read_patient_shares(task_config.dataset, data.dir, data.stored_size, 'train', data.split)
+  shares = read_patient_shares(task_config.dataset, data.dir, data.stored_size, 'train', data.split,
+                               data.fraction_seed)
   share_N = np.array([shares[read_text(label['patient'])] for label in usable.labels])
   shown_of = find_kind(task_config.kind).list_classes(source.about, task_config, usable.labels)
   least = {label: float(share_N[shown_of[label]].min()) for label in missing if shown_of[label].any()}

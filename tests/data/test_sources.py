@@ -39,10 +39,11 @@ def test_an_interrupted_preparation_is_none(tmp_path):
 GRADES = {'0': 50, '1': 30, '2': 9, '3': 3, '4': 1}  # patients of a stratum
 
 
-def keep(fraction):
+def keep(fraction, seed=0):
   """{stratum: number of patients that the fraction keeps}"""
   shares = sources.rank_patients([{'patient': f'{grade} {i}', 'stratum': grade, 'image_id': f'{eye}'}
-                                  for grade, patients in GRADES.items() for i in range(patients) for eye in 'lr'])
+                                  for grade, patients in GRADES.items() for i in range(patients) for eye in 'lr'],
+                                 seed)
   return {patient for patient, share in shares.items() if share < fraction}
 
 
@@ -56,6 +57,14 @@ def test_a_fraction_keeps_its_share_of_each_stratum_rounded_up(fraction):
 def test_a_smaller_fraction_lies_within_a_larger_one():
   fractions = [keep(fraction / 100) for fraction in range(1, 101)]
   assert all(small <= large for small, large in zip(fractions, fractions[1:], strict=False))
+
+
+def test_a_seed_keeps_as_many_patients_of_each_stratum_but_others():
+  kept = [keep(0.3, seed) for seed in range(4)]
+  counts = [collections.Counter(patient.split()[0] for patient in patients) for patients in kept]
+  assert counts == [counts[0]] * 4
+  assert len(set(map(frozenset, kept))) == 4
+  assert keep(0.1, 3) < keep(0.3, 3) and keep(1.0, 1) == keep(1.0, 2)
 
 
 @pytest.mark.parametrize('rule', ['patient', 'paper'])

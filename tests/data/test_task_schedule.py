@@ -178,12 +178,18 @@ def test_fine_tuning_at_full_scale_is_in_epochs_and_validated_once_per_epoch(tas
 
 
 def test_a_fraction_of_an_epoch_is_not_lost_to_rounding():
-  task_config = ConfigDict(dict(steps=0, epochs=0.29, batch=1, min_steps=1))
+  task_config = ConfigDict(dict(steps=0, epochs=0.29, batch=1, min_steps=1, max_steps=0))
   assert count_visit_steps(task_config, 100) == 29 and 0.29 * 100 < 29
 
 
+@pytest.mark.parametrize('images, steps', [(10, 20), (100, 50), (1000, 300)])
+def test_epochs_are_limited_from_both_sides(images, steps):
+  task_config = ConfigDict(dict(steps=0, epochs=2.0, batch=4, min_steps=20, max_steps=300))
+  assert count_visit_steps(task_config, images) == steps
+
+
 def test_a_visit_of_zero_steps_is_an_epoch_of_whole_batches():
-  task_config = dict(batch=4, steps=0, epochs=1.0, min_steps=1)
+  task_config = dict(batch=4, steps=0, epochs=1.0, min_steps=1, max_steps=0)
   configs = dict(chest=task_config, hand=task_config | dict(steps=9), jaw=task_config)
   config = ConfigDict(dict(tasks=configs, rounds=1, order='cyclic', seed=0))
   plan = stages.make_plan(config, {'chest': 23, 'hand': 23, 'jaw': 3})

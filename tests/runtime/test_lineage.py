@@ -151,6 +151,14 @@ def test_labels_that_an_earlier_run_learned_from_more_patients_are_noted(tmp_pat
   assert list_notes(*start_from(source, 'abnormality')) == []
 
 
+def test_labels_that_an_earlier_run_learned_from_other_patients_are_noted(tmp_path):
+  source = write_run(tmp_path / 'first', ['mura'], objective='multitask', fraction=0.1, fraction_seed=1)
+  note, = list_notes(*start_from(source, 'abnormality', **{'data.fraction': 0.1, 'data.fraction_seed': 2}))
+  assert 'learned the labels of other training patients of mura' in note
+  assert list_notes(*start_from(source, 'abnormality', **{'data.fraction': 0.1, 'data.fraction_seed': 1})) == []
+  assert list_notes(*start_from(source, 'abnormality', **{'data.fraction_seed': 2})) == []
+
+
 def test_the_table_of_a_recipe_marks_scores_with_notes(tmp_path, capsys):
   result = {'headline': 'AUC', 'scores': {'AUC': {'value': 0.9, 'interval': None}}}
   config = ConfigDict({'workdir': str(tmp_path), 'stages': {}})

@@ -19,10 +19,11 @@ BOXES = {'class_id': np.zeros(1, np.int64), 'box': np.zeros((1, 4), np.float32)}
 
 
 def make_config(task='classification', tasks=1, split='patient', fraction=1.0, **fields):
-  task_config = dict(kind=task, dataset='atlas', findings=(), negatives='evaluation', **fields)
+  task_config = dict(kind=task, dataset='atlas', findings=(), among='', negatives='evaluation', **fields)
   return ConfigDict(dict(
     objective='multitask', tasks={f'task{index}': task_config for index in range(tasks)},
-    data=dict(datasets=('atlas',), dir='data', stored_size='256', split=split, fraction=fraction)))
+    data=dict(datasets=('atlas',), dir='data', stored_size='256', split=split, fraction=fraction,
+              fraction_seed=0)))
 
 
 def make_record(patient, **labels):
@@ -39,7 +40,7 @@ def use(monkeypatch, relation='independent', findings=('nodule',), **splits):
   about, opened = {'findings': findings, 'relation': relation, 'box_classes': ['mass'],
                    'box_negatives': list(findings)}, []
 
-  def open_splits(name, data_dir, stored_size, split, split_rule, fraction=1.0):
+  def open_splits(name, data_dir, stored_size, split, split_rule, fraction=1.0, fraction_seed=0):
     opened.append(split)
     records = splits[split]
     if fraction < 1:
