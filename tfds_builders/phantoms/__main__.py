@@ -22,6 +22,8 @@ def main() -> None:
   parser.add_argument('--images', type=int, default=200, help='images per archive (default: %(default)s)')
   parser.add_argument('--size', type=int, default=256, help='longer side in pixels (default: %(default)s)')
   parser.add_argument('--seed', type=int, default=0, help='seed of all random numbers (default: %(default)s)')
+  parser.add_argument('--variation', type=float, default=0.0,
+                      help='differences between exposures, 0 to 1 (default: %(default)s)')
   parser.add_argument('--sheet', help='PNG file for a labelled contact sheet')
   parser.add_argument('--bench', action='store_true', help='print images per second on one core')
   flags = parser.parse_args()
@@ -29,31 +31,32 @@ def main() -> None:
     parser.error('give at least one of --archives, --sheet and --bench')
   names = flags.names
   if flags.bench:
-    bench(names, flags.size)
+    bench(names, flags.size, flags.variation)
   if flags.sheet:
-    Image.fromarray(sheet(names, flags.size, flags.seed)).save(flags.sheet)
+    Image.fromarray(sheet(names, flags.size, flags.seed, flags.variation)).save(flags.sheet)
   for name in names if flags.archives else ():
-    print(write(name, flags.archives, flags.images, flags.size, flags.seed))
+    print(write(name, flags.archives, flags.images, flags.size, flags.seed, variation=flags.variation))
 
 
-def bench(names: Sequence[str], size: int, images: int = 20) -> None:
+def bench(names: Sequence[str], size: int, variation: float = 0.0, images: int = 20) -> None:
   """Prints the best of five runs in CPU time: other load on the machine can only slow a run down."""
   cv2.setNumThreads(1)
   for name in names:
     best = 0.0
     for seed in range(5):
       start = time.process_time()
-      for _ in render(name, images, size, seed):
+      for _ in render(name, images, size, seed, variation):
         pass
       best = max(best, images / (time.process_time() - start))
     print(f'{name}: {best:.0f} images/s at {size} pixels on one core')
 
 
-def sheet(names: Sequence[str], size: int, seed: int, columns: int = 7, rows: int = 2) -> np.ndarray:
+def sheet(
+    names: Sequence[str], size: int, seed: int, variation: float = 0.0, columns: int = 7, rows: int = 2) -> np.ndarray:
   """(H, W, 3) uint8: images of each archive with boxes drawn in and labels below."""
   lines = []
   for name in names:
-    tiles = [tile(radiograph, size) for _, radiograph in render(name, columns * rows, size, seed)]
+    tiles = [tile(radiograph, size) for _, radiograph in render(name, columns * rows, size, seed, variation)]
     lines += [np.hstack(tiles[i:i + columns]) for i in range(0, len(tiles), columns)]
   return np.vstack(lines)
 

@@ -6,10 +6,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tfds_builders.phantoms import variation
 from tfds_builders.phantoms.physics import ATTENUATION, Vendor, develop, expose, integrate
-from tfds_builders.phantoms.scene import Scene, clouds
-
-MARGIN = 1.16  # size of the scene over that of the image, so that a rotated patient still fills the image
+from tfds_builders.phantoms.scene import MARGIN, Scene, clouds
 
 
 def pose(
@@ -31,6 +30,8 @@ def sampling_maps(
   step = scene.shape[1] / MARGIN / columns / place['zoom']
   x = (np.arange(columns, dtype=np.float32) + 0.5 - columns / 2 - place['dx'] * columns) * step
   y = (np.arange(rows, dtype=np.float32)[:, None] + 0.5 - rows / 2 - place['dy'] * rows) * step
+  if 'stretch' in place:
+    x = x * np.float32(1 / place['stretch'])
   if place['mirror']:
     x = -x
   cos, sin = np.cos(np.deg2rad(place['rotation'])), np.sin(np.deg2rad(place['rotation']))
@@ -61,10 +62,10 @@ def collimate(image_HW: np.ndarray, vendor: Vendor, rng: np.random.Generator) ->
   """Blanks the border outside the collimated field, which is slightly rotated."""
   rows, columns = image_HW.shape
   field = np.zeros(image_HW.shape, np.uint8)
-  inset = rng.uniform(-0.03, 0.05, 4)
+  inset = rng.uniform(-0.03, 0.05 + 0.08 * vendor.variation, 4)
   x0, x1 = inset[0] * columns, (1 - inset[1]) * columns
   y0, y1 = inset[2] * rows, (1 - inset[3]) * rows
-  lean = np.tan(np.deg2rad(rng.normal(0, 0.8)))
+  lean = np.tan(np.deg2rad(rng.normal(0, 0.8 + 2 * vendor.variation)))
   corners = [(x, y) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
   corners = [(x - lean * (y - rows / 2), y + lean * (x - columns / 2)) for x, y in corners]
   cv2.fillPoly(field, [np.round(np.array(corners) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
@@ -82,7 +83,7 @@ def acquire(
     scene: tissue thickness.
     shape: (H, W) of the image.
     place: from `pose`.
-    vendor: detector and display.
+    vendor: detector and display. Its `variation` changes pose, technique and beam, and adds objects and letters.
     body_rng: the patient's generator, for the distortion.
     rng: the exposure's generator.
     masks: {name: bool array of the scene's shape}.
@@ -92,13 +93,23 @@ def acquire(
   Returns:
     (H, W) uint8, {name: (H, W) bool}
   """
+  v, attenuation = vendor.variation, ATTENUATION
+  if v:
+    place, attenuation = variation.vary_pose(place, rng, v), variation.vary_beam(rng, v)
+    vendor = variation.vary_technique(vendor, rng)
+    depth *= float(np.exp(v * rng.normal(0, 0.1)))
   maps = sampling_maps(scene, shape, place, body_rng, wobble)
-  lines = cv2.remap(integrate(scene) * np.float32(depth), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+  whole = integrate(scene, attenuation) * np.float32(depth)
+  lines = cv2.remap(whole, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+  if v:
+    lines = variation.add_objects(lines, rng, v) - np.log(variation.tilt_exposure(shape, rng, v))
   if vendor.mark and rng.random() < 0.85:
     lines = add_marker(lines, vendor, rng, 'LR'[rng.integers(2)])
   image = develop(expose(lines, vendor, rng), vendor, rng)
   if rng.random() < vendor.shutter:
     image = collimate(image, vendor, rng)
+  if v:
+    image = variation.add_letters(image, rng, v)
   visible = {name: cv2.remap(mask.astype(np.uint8) * 255, *maps, cv2.INTER_LINEAR) > 127
              for name, mask in masks.items()}
   return image, visible

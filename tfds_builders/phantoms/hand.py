@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders.phantoms.acquisition import MARGIN
 from tfds_builders.phantoms.bones import draw_fracture, draw_hardware, draw_lesion, draw_small_bone, long_bone, roughen
-from tfds_builders.phantoms.scene import Patch, Point, Scene, ellipsoid, slab, solid, tube
+from tfds_builders.phantoms.scene import MARGIN, Patch, Point, Scene, ellipsoid, slab, solid, tube
 
 # Per ray: base of the metacarpal (x, y), direction in degrees from vertical, lengths of its bones, shaft radius.
 RAYS = (

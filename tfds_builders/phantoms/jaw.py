@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders.phantoms.acquisition import MARGIN
 from tfds_builders.phantoms.bones import roughen
-from tfds_builders.phantoms.scene import Scene, clouds, ellipsoid, hollow, slab, smooth, solid, tube
+from tfds_builders.phantoms.scene import MARGIN, Scene, clouds, ellipsoid, hollow, slab, smooth, solid, tube
 
 FIELD = (30.0, 15.0)  # width and height of the image in cm
 # Width, crown length and root length in cm, from the midline backwards; lower and upper teeth.

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders.phantoms.acquisition import MARGIN
 from tfds_builders.phantoms.bones import roughen
-from tfds_builders.phantoms.scene import Scene, clouds, ellipsoid, hollow, oval, slab, smooth, solid, tube
+from tfds_builders.phantoms.scene import MARGIN, Scene, clouds, ellipsoid, hollow, oval, slab, smooth, solid, tube
 
 FIELD = 13.0  # width and height of the image in cm
 

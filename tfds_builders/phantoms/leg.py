@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders.phantoms.acquisition import MARGIN
 from tfds_builders.phantoms.bones import draw_small_bone, long_bone, roughen
 from tfds_builders.phantoms.limb import draw_bones
-from tfds_builders.phantoms.scene import Scene, solid, tube
+from tfds_builders.phantoms.scene import MARGIN, Scene, View, solid, tube
 
 # {part: (centre, size) of the window in cm}. The knee joint is at (0, 0), and the foot is below.
-WINDOWS: dict[str, tuple[tuple[float, float], float]] = {'LEG': ((0.8, 19.0), 46), 'ANKLE': ((0.8, 34.0), 22)}
+WINDOWS: dict[str, View] = {'LEG': ((0.8, 19.0), 46), 'ANKLE': ((0.8, 34.0), 22)}
 BONES = ('tibia', 'fibula')  # those that may be abnormal
 
 
@@ -32,9 +31,13 @@ def place_bones(leg: dict[str, Any]) -> dict[str, tuple]:
 
 def draw_leg(
     leg: dict[str, Any], part: str, scale: float, make_rng: Callable[..., np.random.Generator],
-    requested: Sequence[str] = (), severity: float = 0.5) -> tuple[Scene, dict[str, np.ndarray]]:
-  """Draws one part of the lower leg; returns the scene and {abnormality: bool array}."""
-  centre, field = WINDOWS[part]
+    requested: Sequence[str] = (), severity: float = 0.5,
+    view: View | None = None) -> tuple[Scene, dict[str, np.ndarray]]:
+  """Draws one part of the lower leg; returns the scene and {abnormality: bool array}.
+
+  `view` is (centre, size) of the visible square in cm, by default the part's window.
+  """
+  centre, field = view or WINDOWS[part]
   scene = Scene(field * MARGIN, field * MARGIN, scale, centre)
   rng, site_rng = make_rng('bones'), make_rng('site')
   bones, dense = place_bones(leg), leg['dense']

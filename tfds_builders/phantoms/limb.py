@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders.phantoms.acquisition import MARGIN
 from tfds_builders.phantoms.bones import draw_fracture, draw_hardware, draw_lesion, draw_small_bone, long_bone, roughen
-from tfds_builders.phantoms.scene import Patch, Point, Scene, ellipsoid, hollow, slab, solid, tube
+from tfds_builders.phantoms.scene import MARGIN, Patch, Point, Scene, View, ellipsoid, hollow, slab, solid, tube
 
 # {part: (centre, size) of the window in cm}. The shoulder joint is at (0, 0), and the arm hangs down.
-WINDOWS: dict[str, tuple[tuple[float, float], float]] = {
+WINDOWS: dict[str, View] = {
   'SHOULDER': ((-2.5, 3.0), 21), 'HUMERUS': ((0.5, 14.5), 36), 'ELBOW': ((1.2, 30.5), 18),
   'FOREARM': ((1.5, 42.0), 33),
 }
@@ -172,9 +171,13 @@ def draw_bones(
 
 def draw_arm(
     arm: dict[str, Any], part: str, scale: float, make_rng: Callable[..., np.random.Generator],
-    requested: Sequence[str] = (), severity: float = 0.5) -> tuple[Scene, dict[str, np.ndarray]]:
-  """Draws one part of the arm; returns the scene and {abnormality: bool array}."""
-  centre, field = WINDOWS[part]
+    requested: Sequence[str] = (), severity: float = 0.5,
+    view: View | None = None) -> tuple[Scene, dict[str, np.ndarray]]:
+  """Draws one part of the arm; returns the scene and {abnormality: bool array}.
+
+  `view` is (centre, size) of the visible square in cm, by default the part's window.
+  """
+  centre, field = view or WINDOWS[part]
   scene = Scene(field * MARGIN, field * MARGIN, scale, centre)
   rng, site_rng = make_rng('bones'), make_rng('site')
   bones = place_bones(arm)

@@ -1,6 +1,7 @@
 """From tissue thickness to grey values: attenuation, scatter, blur, quantum noise, and the vendor's display."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ class Vendor:
     shutter: probability that collimation is visible.
     rim: grey value outside the collimated field.
     low, high: percentiles of the image that are displayed as black and white.
+    variation: how much exposures differ from these values and from each other, 0 to 1; see `variation.py`.
   """
 
   photons: float = 3e4
@@ -42,15 +44,16 @@ class Vendor:
   rim: int = 0
   low: float = 2.0
   high: float = 99.6
+  variation: float = 0.0
 
 
-def integrate(scene: Scene) -> np.ndarray:
-  """Line integrals of attenuation. Lung, gas and bone replace soft tissue; metal adds to it."""
-  soft = ATTENUATION['soft']
+def integrate(scene: Scene, attenuation: Mapping[str, float] = ATTENUATION) -> np.ndarray:
+  """Line integrals of attenuation (1/cm). Lung, gas and bone replace soft tissue; metal adds to it."""
+  soft = attenuation['soft']
   lines = soft * scene['soft']
   for tissue in ('lung', 'gas', 'bone'):
-    lines += (ATTENUATION[tissue] - soft) * scene[tissue]
-  return np.maximum(lines, 0) + ATTENUATION['metal'] * scene['metal']
+    lines += (attenuation[tissue] - soft) * scene[tissue]
+  return np.maximum(lines, 0) + attenuation['metal'] * scene['metal']
 
 
 def expose(lines_HW: np.ndarray, vendor: Vendor, rng: np.random.Generator) -> np.ndarray:

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+MARGIN = 1.16  # size of the scene over that of the image, so that a rotated patient still fills the image
 TISSUES = ('soft', 'lung', 'gas', 'bone', 'metal')
 
 Window = tuple[slice, slice]  # rows, columns
 Patch = tuple[Window, np.ndarray]
 Point = np.ndarray | Sequence[float]  # (x, y) in cm
+View = tuple[tuple[float, float], float]  # centre (x, y) and side of a visible square, in cm
 
 
 class Scene:

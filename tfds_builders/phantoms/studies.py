@@ -6,7 +6,7 @@ images. The exposure's generator decides pose, dose and noise.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -22,10 +22,13 @@ from tfds_builders.phantoms.jaw import draw_jaw, sample_jaw
 from tfds_builders.phantoms.knee import FIELD as KNEE_FIELD
 from tfds_builders.phantoms.knee import draw_knee, sample_knee
 from tfds_builders.phantoms.physics import Vendor
-from tfds_builders.phantoms.scene import clouds
+from tfds_builders.phantoms.scene import Scene, View, clouds
 from tfds_builders.phantoms.thorax import FIELD as CHEST_FIELD
 from tfds_builders.phantoms.thorax_bones import draw_wires
+from tfds_builders.phantoms.variation import aim_at_site, sample_months, vary_chest
 
+# What a patient with a normal study might have had, as often as abnormal patients of MURA have it.
+PAINS = (('fracture',), ('fracture', 'hardware'), ('hardware',), ('lesion',))
 LONG_PARTS = ('HUMERUS', 'FOREARM', 'LEG')  # their images are narrow
 
 
@@ -41,6 +44,8 @@ def render_chest(
   """A frontal chest of size x size pixels with the requested findings."""
   own, rng = make_rngs(seed, name, exposure)
   body = sample_chest(own('body'), child)
+  if vendor.variation:
+    body = vary_chest(body | {'thymus': own('thymus').random()}, own('breath', exposure.number), vendor.variation)
   requested = exposure.requested
   severity = {finding: own(finding, 'severity', exposure.number).uniform(0.15, 1) for finding in requested}
   scene, masks, regions = draw_chest(body, size / CHEST_FIELD, own, requested, severity)
@@ -86,18 +91,12 @@ def render_limb(seed: int, name: str, exposure: Exposure, size: int, vendor: Ven
   """A part of the arm, named as in MURA, or of the lower leg. `requested` is empty for a normal study."""
   own, rng = make_rngs(seed, name, exposure)
   part, requested = exposure.part, exposure.requested
-  part_rng = functools.partial(own, part)
-  severity = float(part_rng('severity').uniform(0.1, 1))
-  if part in limb.WINDOWS:
-    _, field = limb.WINDOWS[part]
-    scene, regions = limb.draw_arm(limb.sample_arm(own('body')), part, size / field, part_rng, requested, severity)
-  elif part in leg.WINDOWS:
-    _, field = leg.WINDOWS[part]
-    scene, regions = leg.draw_leg(leg.sample_leg(own('body')), part, size / field, part_rng, requested, severity)
-  else:
-    centre, field, target = choose_window(part, part_rng('where'))
-    scene, regions = draw_hand(
-      sample_hand(own('body')), size / field, part_rng, requested, severity, centre, field, target)
+  draw = functools.partial(draw_limb, own, part, vendor.variation)
+  view = None
+  if vendor.variation:  # a normal image is centred where an abnormality could be, so that the centre tells nothing
+    coarse, site = draw(48, requested or choose_pain(own, part))
+    view = aim_at_site(coarse, site, own(part, 'aim', exposure.number), vendor.variation)
+  scene, regions = draw(size, requested, view)
   tall = rng.uniform(0.62, 1.0)
   if part in LONG_PARTS or rng.random() < 0.6:
     shape = (size, round(size * tall))
@@ -110,6 +109,32 @@ def render_limb(seed: int, name: str, exposure: Exposure, size: int, vendor: Ven
   boxes = tuple((finding, *bounding_box(mask)) for finding, mask in visible.items() if mask.any())
   findings = frozenset(('abnormal', *requested) if requested else ())
   return Radiograph(image, exposure.patient, findings, visible, boxes, part=part)
+
+
+def choose_pain(own: Callable[..., np.random.Generator], part: str) -> tuple[str, ...]:
+  """The abnormality that was looked for in a normal study. It is not drawn, but the image is centred on its site."""
+  return PAINS[int(own(part, 'pain').integers(len(PAINS)))]
+
+
+def draw_limb(
+    own: Callable[..., np.random.Generator], part: str, variation: float, size: int, requested: Sequence[str],
+    view: View | None = None) -> tuple[Scene, dict[str, np.ndarray]]:
+  """Draws a part of a patient's arm, hand or leg for an image of `size` px: scene, {abnormality: bool array}.
+
+  `view` is (centre, size) of the visible square in cm; None shows the whole part.
+  """
+  part_rng = functools.partial(own, part)
+  severity = float(part_rng('severity').uniform(0.1, 1))
+  if part in limb.WINDOWS:
+    view = view or limb.WINDOWS[part]
+    return limb.draw_arm(limb.sample_arm(own('body')), part, size / view[1], part_rng, requested, severity, view)
+  if part in leg.WINDOWS:
+    view = view or leg.WINDOWS[part]
+    return leg.draw_leg(leg.sample_leg(own('body')), part, size / view[1], part_rng, requested, severity, view)
+  centre, field, target = choose_window(part, part_rng('where'))
+  centre, field = view or (centre, field)
+  hand = sample_hand(own('body'), sample_months(own('months'), variation))
+  return draw_hand(hand, size / field, part_rng, requested, severity, centre, field, target)
 
 
 def choose_window(

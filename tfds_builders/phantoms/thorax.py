@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders.phantoms.acquisition import MARGIN
-from tfds_builders.phantoms.scene import Scene
+from tfds_builders.phantoms.scene import MARGIN, Scene
 
 FIELD = 32.0  # width and height of the image in cm, of an adult
 SIDES = {'right': -1, 'left': 1}

@@ -26,7 +26,7 @@ These images were computed (X-ray attenuation through invented anatomy). They sh
 hospital, and must not be used for any clinical statement. The layout is that of the public archive of this name, in
 miniature, so that software which reads the archive can be tried without it.
 
-images {images}, size {size}, seed {seed}; written by python -m tfds_builders.phantoms
+images {images}, size {size}, seed {seed}, variation {variation}; written by python -m tfds_builders.phantoms
 """
 
 
@@ -35,20 +35,23 @@ def plan(name: str, images: int, seed: int) -> list[Exposure]:
   return list(itertools.islice(find_archive(name).plan(seed), images))
 
 
-def render_exposure(name: str, exposure: Exposure, size: int, seed: int) -> Radiograph:
+def render_exposure(name: str, exposure: Exposure, size: int, seed: int, variation: float = 0.0) -> Radiograph:
   archive = find_archive(name)
-  return archive.render(seed, name, exposure, size, archive.vendor)
+  return archive.render(seed, name, exposure, size, dataclasses.replace(archive.vendor, variation=variation))
 
 
-def render(name: str, images: int, size: int = 256, seed: int = 0) -> Iterator[tuple[str, Radiograph]]:
+def render(
+    name: str, images: int, size: int = 256, seed: int = 0,
+    variation: float = 0.0) -> Iterator[tuple[str, Radiograph]]:
   """Yields (path below the archive's root, Radiograph): the images that `write` writes, in the same order."""
   for exposure in plan(name, images, seed):
-    yield exposure.path, render_exposure(name, exposure, size, seed)
+    yield exposure.path, render_exposure(name, exposure, size, seed, variation)
 
 
-def render_and_save(name: str, size: int, seed: int, root: str, exposure: Exposure) -> Radiograph:
+def render_and_save(
+    name: str, size: int, seed: int, variation: float, root: str, exposure: Exposure) -> Radiograph:
   """Writes the files of one image; returns its Radiograph without pixels, for the tables."""
-  radiograph = render_exposure(name, exposure, size, seed)
+  radiograph = render_exposure(name, exposure, size, seed, variation)
   find_archive(name).save(pathlib.Path(root), exposure, radiograph)
   empty = np.broadcast_to(np.uint8(0), radiograph.image.shape[:2])
   return dataclasses.replace(radiograph, image=empty, masks={})
@@ -56,7 +59,7 @@ def render_and_save(name: str, size: int, seed: int, root: str, exposure: Exposu
 
 def write(
     name: str, archives: str | os.PathLike[str], images: int, size: int = 256, seed: int = 0,
-    processes: int | None = None) -> pathlib.Path:
+    processes: int | None = None, variation: float = 0.0) -> pathlib.Path:
   """Writes the phantom archive <archives>/<name>. Does nothing if it is complete already.
 
   The archive is written under a hidden name and renamed at the end, so an interrupted run leaves no partial archive.
@@ -68,6 +71,7 @@ def write(
     size: longer side in pixels.
     seed: of all random numbers.
     processes: None uses one process up to 64 images, else all cores.
+    variation: how much exposures differ in ways that have nothing to do with the labels, 0 to 1; see `variation.py`.
 
   Returns:
     Path of the archive.
@@ -78,7 +82,9 @@ def write(
   """
   exposures, archives = plan(name, images, seed), pathlib.Path(archives)
   root, partial = archives / name, archives / f'.{name}.part'
-  stamp = json.dumps(dict(name=name, images=images, size=size, seed=seed, format=FORMAT))
+  # Without variation the stamp does not name it, so archives from before this argument are kept.
+  stamp = json.dumps(dict(name=name, images=images, size=size, seed=seed, format=FORMAT)
+                     | ({'variation': variation} if variation else {}))
   if root.exists():
     if not (root / STAMP).exists():
       raise FileExistsError(f'{root} is not a phantom archive and will not be overwritten; choose another folder')
@@ -87,12 +93,13 @@ def write(
   if partial.exists():
     shutil.rmtree(partial)
   partial.mkdir(parents=True)
-  job = functools.partial(render_and_save, name, size, seed, str(partial))
+  job = functools.partial(render_and_save, name, size, seed, variation, str(partial))
   processes = processes or ((os.cpu_count() or 1) if images > 64 else 1)
   jobs = tqdm.tqdm(run(job, exposures, processes), total=len(exposures), desc=f'phantoms {name}', unit='image')
   radiographs = list(jobs)
   find_archive(name).write_tables(partial, list(zip(exposures, radiographs, strict=True)))
-  (partial / 'README.txt').write_text(README.format(name=name, images=images, size=size, seed=seed))
+  readme = README.format(name=name, images=images, size=size, seed=seed, variation=variation)
+  (partial / 'README.txt').write_text(readme)
   (partial / STAMP).write_text(stamp)
   if root.exists():
     shutil.rmtree(root)
