@@ -21,6 +21,9 @@ def phantoms() -> ConfigDict:
     images=2000,  # images in each phantom dataset
     size=96,      # px, longer side of a phantom image
     seed=0,       # seed of the simulated patients
+    # how much exposures differ in ways that have nothing to do with the labels: technique, beam, position, breath,
+    # objects, letters; from 0 (one room, one radiographer) to 1 (an archive of many rooms and years)
+    variation=0.0,
   ))
 
 

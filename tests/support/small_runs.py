@@ -15,7 +15,7 @@ from configs import common, continual, pretrain, tasks
 
 TRUNK = 'one_block'
 DATASETS = ('rsna_bone_age', 'kermany_pneumonia')
-PHANTOMS = dict(images=24, size=96, seed=0)
+PHANTOMS = dict(images=24, size=96, seed=0, variation=0.0)
 # All of a run or visit is warm-up, and the learning rate rises by this much in each step: a few steps with a full
 # learning rate would enlarge the rounding errors that tests compare.
 RISE = {'pretrain': 0.03 / 50, 'continual': 1e-3 / 5}
@@ -31,7 +31,7 @@ def make_pretrain() -> ConfigDict:
   config.update(trunk=TRUNK, steps=8, batch=32, save_every=4, log_every=1)
   config.optimiser.update(learning_rate=8 * RISE['pretrain'], warmup=1.0)
   config.moco.update(group=4, shuffle_groups=2, dim=16, queue=64)
-  config.probe.update(images=8, resamples=2)
+  config.probe.update(every=4, images=8, resamples=2)
   config.data.datasets = DATASETS
   config.data.phantoms = PHANTOMS
   return config
