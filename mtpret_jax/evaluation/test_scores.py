@@ -9,6 +9,8 @@ import json
 import logging
 import math
 import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -55,7 +57,10 @@ def score_best(config: ConfigDict) -> Scored:
   else:  # no validation gave a score, such as an AUC with one class only
     log.warning('the score was undefined in every validation (docs/scores.md says why it may be), so no state is known '
                 'to be the best: scoring step %d, the first that was validated, on the test split', best['step'])
-  return score_split(TrainState(**best), config, workdir, 'test', lineage.trace_lineage(config))
+  sources = dataset.open_tasks(config, 'train', config.data.fraction)
+  training = {'training_images': {name: len(source) for name, source in sources.items()},
+              'steps': max([int(best['step']), *(line['step'] for line in validation.read(workdir))])}
+  return score_split(TrainState(**best), config, workdir, 'test', lineage.trace_lineage(config), training)
 
 
 def evaluate_run(config: ConfigDict) -> Scored:
@@ -115,14 +120,21 @@ def read_trained_config(run: str) -> ConfigDict:
 
 
 def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, split: str,
-                earlier: lineage.Lineage) -> Scored:
-  """Predicts and scores one split, and writes `scores.json` and `predictions_<task>.csv` to `workdir`. `earlier`: the
-  runs that the trunk descends from."""
+                earlier: lineage.Lineage, training: Mapping[str, Any] = MappingProxyType({})) -> Scored:
+  """Predicts and scores one split, and writes `scores.json` and `predictions_<task>.csv` to `workdir`.
+
+  Args:
+    earlier: the runs that the trunk descends from.
+    training: what else to write about the training of this run.
+  """
   predictors: dict[tuple[str, str], predict.Predictor] = {}
   scored = predict.score_tasks(config, state, split, predictors)
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'split_rule': config.data.split,
              'pretraining': lineage.describe_lineage(config, earlier),
-             'step': int(state.step), 'tasks': {name: result for name, (_, result) in scored.items()},
+             'step': int(state.step), **training, 'tasks': {name: result for name, (_, result) in scored.items()},
+             # what `metrics.read_predictions` needs, so that the scores can be computed again without the dataset
+             'about': {name: dict(dataset.describe_task(predictors[name, split].source.about, task_config))
+                       for name, task_config in config.tasks.items()},
              'versions': list_versions(), 'config': config.to_dict()}
 
   def write() -> None:

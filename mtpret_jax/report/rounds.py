@@ -33,8 +33,8 @@ def report_rounds(config: ConfigDict) -> None:
   memory = summarise_memory(read_json_lines(workdir / METRICS), [line['step'] for line in lines])
   picture = draw_rounds(lines, workdir)
   # The file comes last, because `test_scores.is_finished` takes it as proof that the report is complete.
-  results = write_json(workdir / 'rounds.json', {'data': data, 'split': 'validation', 'rounds': lines,
-                                                 'tasks': forgetting, 'memory': memory})
+  results = write_json(workdir / 'rounds.json', {'data': data, 'split': 'validation', 'order': config.order,
+                                                 'rounds': lines, 'tasks': forgetting, 'memory': memory})
   print(describe_rounds(lines, forgetting, data, config.order))
   if memory:
     print(describe_memory(lines, memory))

@@ -10,12 +10,12 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-def write_atomically(path: str | pathlib.Path, text: str) -> None:
-  """Writes `text` to `path.part`, flushes it to the disk, and renames it to `path`."""
+def write_atomically(path: str | pathlib.Path, content: str | bytes) -> None:
+  """Writes `content` (text as UTF-8) to `path.part`, flushes it to the disk, and renames it to `path`."""
   path = pathlib.Path(path)
   part = path.with_name(f'{path.name}.part')
-  with open(part, 'w', encoding='utf-8') as file:
-    file.write(text)
+  with open(part, 'wb') as file:
+    file.write(content.encode() if isinstance(content, str) else content)
     file.flush()
     os.fsync(file.fileno())
   os.replace(part, path)

@@ -1,0 +1,130 @@
+"""Differences between pretrainings, against a plain loop and on data whose true difference is known."""
+
+import numpy as np
+import pytest
+
+from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.evaluation import metrics
+from mtpret_jax.evaluation.metrics.bootstrap import draw_patients
+from mtpret_jax.evaluation.paired import ResampledScore, compute_difference, draw_seeds, resample_score
+from tests.support.scored import ABOUT, METRICS, make_rows
+
+RESAMPLES = 20
+
+
+def make_pairs(name, seeds=3, images=40):
+  """[rows of a run], [rows of its baseline]: the same images and labels, other predictions for each run."""
+  truth, pairs = make_rows(name, images), ([], [])
+  kind = METRICS[{'two': 'classification', 'value': 'regression'}[name]]
+  for seed in range(seeds):
+    for noise, runs in zip((0.3, 0.9), pairs, strict=True):
+      rng = np.random.default_rng((seed, int(10 * noise)))
+      if name == 'two':
+        score = 1 / (1 + np.exp(-(truth['present'][:, 1] - 0.5 + noise * 3 * rng.normal(size=images))))
+        runs.append(truth | {'score': np.stack([1 - score, score], 1)})
+      else:
+        runs.append(truth | {'predicted': truth['value'] + 20 * noise * rng.normal(size=(images, 1))})
+  return kind, *pairs
+
+
+def resample(name, kind, runs, resamples=RESAMPLES):
+  return [resample_score(f'run{index}', kind, ABOUT[name], rows, resamples=resamples, seed=3)
+          for index, rows in enumerate(runs)]
+
+
+def score_plainly(name, rows, drawn):
+  if name == 'value':
+    return np.abs(rows['predicted'] - rows['value'])[drawn].mean()
+  drawn = [index for index in drawn if rows['label_mask'][index].any()]
+  ill, well = (rows['score'][[index for index in drawn if rows['present'][index, 1] == present], 1]
+               for present in (1, 0))
+  return (ill[:, None] > well).mean()  # the AUC where no scores tie
+
+
+def compare_plainly(name, first, second, sign):
+  """The difference and its interval, one resample after another."""
+  owner, draws = draw_patients(list_patients(name, first[0]), RESAMPLES, 3)
+  labelled = np.flatnonzero(first[0]['label_mask'].any(1)) if name == 'two' else np.arange(len(owner))
+  seeds = draw_seeds(len(first), RESAMPLES, 5)
+  values = []
+  for resample_index, patients in enumerate(draws):
+    images = [image for patient in patients for place, image in enumerate(labelled) if owner[place] == patient]
+    changes = [score_plainly(name, first[seed], images) - score_plainly(name, second[seed], images)
+               for seed in seeds[:, resample_index]]
+    values.append(sign * sum(changes) / len(changes))
+  every = [score_plainly(name, one, labelled) - score_plainly(name, other, labelled)
+           for one, other in zip(first, second, strict=True)]
+  return sign * sum(every) / len(every), np.percentile(values, [2.5, 97.5])
+
+
+def list_patients(name, rows):
+  return rows['patient'][rows['label_mask'].any(1)] if name == 'two' else rows['patient']
+
+
+@pytest.mark.parametrize('name', ['two', 'value'])
+def test_a_difference_is_that_of_a_plain_loop_over_resamples_of_patients_and_seeds(name):
+  kind, first, second = make_pairs(name)
+  found = compute_difference(resample(name, kind, first), resample(name, kind, second), sign=kind.sign, seed=5)
+  value, interval = compare_plainly(name, first, second, kind.sign)
+  assert found.value == pytest.approx(value, abs=1e-12) and found.value > 0, 'the first is better in both'
+  assert found.interval == pytest.approx(interval, abs=1e-12)
+
+
+def test_the_value_is_that_of_the_runs_own_scores(tmp_path):
+  """Also after the predictions were written and read, which is what the table does."""
+  for name in ('two', 'ordinal', 'value', 'mask', 'boxes'):
+    kind = METRICS[{'two': 'classification', 'ordinal': 'classification', 'value': 'regression', 'mask': 'segmentation',
+                    'boxes': 'detection'}[name]]
+    rows = make_rows(name, images=30)
+    scored = metrics.score(kind, ABOUT[name], rows, resamples=5)
+    metrics.write_predictions(tmp_path / f'{name}.csv', kind, ABOUT[name], rows)
+    again = metrics.read_predictions(tmp_path / f'{name}.csv', kind, ABOUT[name])
+    found = resample_score('run', kind, ABOUT[name], again, resamples=5)
+    expected = scored['scores'][scored['headline']]
+    assert found.value == pytest.approx(expected['value'], abs=1e-12)
+    assert np.percentile(found.values_R, [2.5, 97.5]) == pytest.approx(expected['interval'], abs=1e-12)
+
+
+def test_pairs_have_a_narrower_interval_than_independent_patients():
+  kind, first, _ = make_pairs('value', seeds=1)
+  better = [first[0] | {'predicted': first[0]['value'] + 0.9 * (first[0]['predicted'] - first[0]['value'])}]
+  paired = compute_difference(resample('value', kind, better), resample('value', kind, first), sign=-1)
+  alone = resample('value', kind, first)[0].values_R
+  assert np.ptp(paired.interval) < 0.3 * np.ptp(np.percentile(alone, [2.5, 97.5]))
+
+
+def test_the_interval_contains_the_true_difference_about_as_often_as_it_claims():
+  """Scores with a known difference, a share of each patient and a share of each seed; 5 seeds, 60 patients."""
+  rng, hits, tables, resamples, true = np.random.default_rng(0), 0, 150, 200, 0.25
+  weights = rng.multinomial(60, np.full(60, 1 / 60), size=resamples) / 60
+  for table in range(tables):
+    patients, seeds = rng.normal(0, 1, 60), rng.normal(0, 0.1, 5)
+    drawn = weights @ patients
+    first = [ResampledScore('run', {}, true + share + patients.mean(), true + share + drawn) for share in seeds]
+    second = [ResampledScore('baseline', {}, 0.0, np.zeros(resamples))] * len(seeds)
+    low, high = compute_difference(first, second, sign=1, seed=table).interval
+    hits += low <= true <= high
+  assert 0.88 < hits / tables < 0.99
+
+
+def test_runs_on_other_images_are_refused():
+  kind, first, second = make_pairs('value', seeds=2)
+  fewer = [{name: values[1:] for name, values in rows.items()} for rows in second]
+  with pytest.raises(ConfigError, match="run0 and run0 cannot be compared.*scored on 40 images, the second on 39.*"
+                                        "1 images, such as 'image, \"0\"', are not in both"):
+    compute_difference(resample('value', kind, first), resample('value', kind, fewer), sign=-1)
+
+
+def test_the_order_of_the_images_does_not_matter():
+  kind, first, second = make_pairs('value')
+  turned = [{name: values[::-1] for name, values in rows.items()} for rows in second]
+  assert (compute_difference(resample('value', kind, first), resample('value', kind, second), sign=-1).interval
+          == pytest.approx(compute_difference(resample('value', kind, first), resample('value', kind, turned),
+                                              sign=-1).interval))
+
+
+def test_without_a_defined_score_there_is_no_difference():
+  undefined = [ResampledScore('run', {'image': 'patient'}, np.nan, np.full(4, np.nan))]
+  found = compute_difference(undefined, undefined, sign=1)
+  assert (found.value, found.interval) == (None, None)
+  assert compute_difference([], [], sign=1).value is None
