@@ -93,11 +93,18 @@ def base() -> ConfigDict:
       prefetch=8,              # number of batches that each reader process reads in advance
     ),
     probe=dict(
-      images=2000,             # at most this many images from each split of each dataset
+      # steps between probes while the run trains, best a multiple of `save_every`, because each first saves a
+      # checkpoint; 0: only at the end
+      every=400,
+      during=500,              # these probes use at most this many images from each split of each dataset
+      images=2000,             # the probe at the end: at most this many images from each split of each dataset
       neighbours=20,           # k of the k-nearest-neighbour probe
       # C of scikit-learn for the linear probe: the inverse of the L2 penalty (smaller regularises more)
       penalty=0.01,
       resamples=200,           # bootstrap resamples of patients, for the 95 % intervals
+      fractions=(0.01, 0.1, 1.0),  # shares of the training labels on which the linear model is fitted at the end
+      draws=5,                 # random draws of each share below 1; the scores are means over them
+      per_class=5,             # a share has at least this many images of each class, where there are as many
     ),
   ))
 
@@ -115,7 +122,7 @@ def smoke(config: ConfigDict) -> None:
   config.data.size = 40
   config.moco.update(queue=64, group=8)
   config.augment = common.moco_v2_augment(32)
-  config.probe.update(images=48, neighbours=5, resamples=20)
+  config.probe.update(every=3, images=48, neighbours=5, resamples=20, draws=2)
 
 
 def real(config: ConfigDict) -> None:
@@ -151,7 +158,7 @@ def full_scale(config: ConfigDict, name: str, datasets: Sequence[str]) -> None:
   config.augment = common.moco_v2_augment(224)
   config.data.update(datasets=datasets, archives='archives', dir='data/real', stored_size='256', size=256)
   config.data.update(threads=2, workers=8, prefetch=4)
-  config.probe.update(images=5000, resamples=1000)
+  config.probe.update(every=5000, images=5000, resamples=1000)
 
 
 VARIANTS = {'embedded': embedded, 'smoke': smoke, 'real': real, 'muscle9': muscle9, 'mtpret11': mtpret11}

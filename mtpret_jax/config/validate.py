@@ -279,7 +279,8 @@ def check_choice(field: str, value: object, choices: Collection[str]) -> None:
     raise ConfigError(f'unknown {field} {value!r}: choose one of {", ".join(choices)}')
 
 
-FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'probes.jsonl', 'bad_batches.jsonl')  # that a run writes in its workdir
+# that a run writes in its workdir
+FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'probes.jsonl', 'bad_batches.jsonl')
 
 
 def check_workdir(workdir: str | pathlib.Path) -> None:
