@@ -3,7 +3,7 @@
     python -m tests.support.small_archives archives
 
 Writes kermany_pneumonia and knee_oa (nearly whole, 128 px), lung_masks, and two datasets without a builder: `teeth`
-(panoramic radiographs with boxes) and `covid` (chest radiographs with a finding and, for all, the boxes of both lungs).
+(panoramic radiographs with boxes) and `covid_chest` (chest radiographs with a finding and, for all, the boxes of both lungs).
 """
 
 import argparse
@@ -27,7 +27,7 @@ def lay_out(folder: pathlib.Path) -> None:
   lungs = 'Lung Segmentation'
   shutil.copytree(XRAYS / 'chest_xray_masks_and_labels' / lungs, folder / 'lung_masks' / lungs, dirs_exist_ok=True)
   write_teeth(folder / 'teeth')
-  write_covid(folder / 'covid')
+  write_covid(folder / 'covid_chest')
 
 
 def write_teeth(folder: pathlib.Path) -> None:
