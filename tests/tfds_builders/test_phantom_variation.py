@@ -95,9 +95,8 @@ def test_normal_studies_are_centred_like_abnormal_ones():
   def shares(requested):
     """Where along the forearm each image is centred, as a share of its length."""
     for patient in range(20):
-      own = lambda *words, p=patient: seeded_rng(0, 'test', p, *words)  # noqa: E731
-      scene, region = studies.draw_limb(own, 'FOREARM', 1.0, 48, requested or studies.choose_pain(own, 'FOREARM'))
-      (_, y), _ = variation.aim_at_site(scene, region, own('aim'), 1.0)
+      site = studies.find_site(0, 'test', patient, 'FOREARM', requested, 1.0)
+      (_, y), _ = variation.aim_at_site(*site, np.random.default_rng(patient), 1.0)
       yield (y - 30) / 25
   ill = [np.mean(list(shares(request))) for request in studies.PAINS]
   assert np.mean(ill) == pytest.approx(np.mean(list(shares(()))), abs=0.1)

@@ -91,12 +91,11 @@ def render_limb(seed: int, name: str, exposure: Exposure, size: int, vendor: Ven
   """A part of the arm, named as in MURA, or of the lower leg. `requested` is empty for a normal study."""
   own, rng = make_rngs(seed, name, exposure)
   part, requested = exposure.part, exposure.requested
-  draw = functools.partial(draw_limb, own, part, vendor.variation)
   view = None
-  if vendor.variation:  # a normal image is centred where an abnormality could be, so that the centre tells nothing
-    coarse, site = draw(48, requested or choose_pain(own, part))
-    view = aim_at_site(coarse, site, own(part, 'aim', exposure.number), vendor.variation)
-  scene, regions = draw(size, requested, view)
+  if vendor.variation:
+    site = find_site(seed, name, exposure.patient, part, requested, vendor.variation)
+    view = aim_at_site(*site, own(part, 'aim', exposure.number), vendor.variation)
+  scene, regions = draw_limb(own, part, vendor.variation, size, requested, view)
   tall = rng.uniform(0.62, 1.0)
   if part in LONG_PARTS or rng.random() < 0.6:
     shape = (size, round(size * tall))
@@ -111,9 +110,17 @@ def render_limb(seed: int, name: str, exposure: Exposure, size: int, vendor: Ven
   return Radiograph(image, exposure.patient, findings, visible, boxes, part=part)
 
 
-def choose_pain(own: Callable[..., np.random.Generator], part: str) -> tuple[str, ...]:
-  """The abnormality that was looked for in a normal study. It is not drawn, but the image is centred on its site."""
-  return PAINS[int(own(part, 'pain').integers(len(PAINS)))]
+@functools.lru_cache(maxsize=64)  # drawing takes as long as the image, and the images of a study come one after another
+def find_site(
+    seed: int, name: str, patient: int, part: str, requested: tuple[str, ...],
+    variation: float) -> tuple[Scene, dict[str, np.ndarray]]:
+  """The site of pain of a study: a coarse scene of the whole part and its abnormal regions.
+
+  A normal study has the site of an abnormality that is not drawn, so the centre of an image does not tell the label.
+  """
+  own = functools.partial(seeded_rng, seed, name, patient)
+  pain = requested or PAINS[int(own(part, 'pain').integers(len(PAINS)))]
+  return draw_limb(own, part, variation, 48, pain)
 
 
 def draw_limb(
