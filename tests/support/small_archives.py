@@ -3,7 +3,7 @@
     python -m tests.support.small_archives archives
 
 Writes kermany_pneumonia and knee_oa (nearly whole, 128 px), lung_masks, and two datasets without a builder: `teeth`
-(panoramic radiographs with boxes) and `covid_chest` (chest radiographs with a finding and, for all, the boxes of both lungs).
+(panoramic radiographs with boxes) and `covid_chest` (chest radiographs with a finding and the boxes of both lungs).
 """
 
 import argparse
