@@ -89,7 +89,7 @@ def compute_difference(first: Sequence[ResampledScore], second: Sequence[Resampl
     return Difference(None, None)
   value = sign * np.mean([one.value - other.value for one, other in zip(first, second, strict=True)])
   change_SR = sign * np.stack([one.values_R - other.values_R for one, other in zip(first, second, strict=True)])
-  drawn_SR = draw_seeds(*change_SR.shape, seed)
+  drawn_SR = draw_seeds(change_SR.shape[0], change_SR.shape[1], seed)
   interval = find_interval(np.take_along_axis(change_SR, drawn_SR, axis=0).mean(0))
   return Difference(None if np.isnan(value) else float(value), interval)
 

@@ -36,6 +36,26 @@ def compute_forgetting(lines: Sequence[Mapping[str, Any]], tasks: Sequence[str],
   return measured
 
 
+def compute_forgetting_by_round(lines: Sequence[Mapping[str, Any]], tasks: Sequence[str],
+                                order: str) -> dict[str, list[float | None]]:
+  """{task: after each round, its best earlier score minus the present one}, as `compute_forgetting` counts for the last
+  round. In the order `sequential` a line belongs to the visit of one task.
+
+  None before a second score counts, and where one of the scores is undefined.
+  """
+  forgetting: dict[str, list[float | None]] = {}
+  for index, name in enumerate(tasks):
+    first = index if order == 'sequential' else 0
+    scores = [line['tasks'][name]['sign'] * line['tasks'][name]['value']
+              if line['tasks'][name]['value'] is not None else None for line in lines]
+    forgetting[name] = []
+    for end, score in enumerate(scores):
+      earlier = [value for value in scores[first:end] if value is not None]
+      defined = score is not None and earlier and len(earlier) == end - first
+      forgetting[name].append(max(earlier) - score if defined and score is not None else None)
+  return forgetting
+
+
 def summarise_memory(metrics: Sequence[Mapping[str, Any]],
                      round_ends: Sequence[int]) -> dict[str, list[dict[str, float | None]]]:
   """How far each task's visits moved the trunk from its anchor, and how strong the pull back was.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtpret_jax.evaluation.rounds import compute_forgetting, summarise_memory
+from mtpret_jax.evaluation.rounds import compute_forgetting, compute_forgetting_by_round, summarise_memory
 
 DOWN = -1  # lower is better
 UNDEFINED = {'forgetting': None, 'transfer': None}
@@ -54,3 +54,15 @@ def test_memory_is_the_last_drift_and_the_mean_ratio_of_each_visit():
 
 def test_a_run_without_memory_has_no_summary_of_it():
   assert summarise_memory([{'step': 10, 'task': 'hand', 'loss': 1.0}], [10]) == {}
+
+
+@pytest.mark.parametrize('order', ['cyclic', 'sequential'])
+def test_forgetting_by_round_ends_with_that_of_the_run(order):
+  values = {'a': (0.5, 0.9, 0.7), 'b': (0.2, 0.6, 0.8), 'c': (0.4, 0.1, 0.3)}
+  lines = [{'tasks': {name: {'value': scores[index], 'sign': 1} for name, scores in values.items()}}
+           for index in range(3)]
+  by_round = compute_forgetting_by_round(lines, list(values), order)
+  last = {name: found['forgetting'] for name, found in compute_forgetting(lines, list(values), order).items()}
+  assert {name: found[-1] for name, found in by_round.items()} == pytest.approx(last)
+  assert by_round['a'] == pytest.approx([None, -0.4, 0.2])
+  assert by_round['c'][1] == (None if order == 'sequential' else pytest.approx(0.3))
