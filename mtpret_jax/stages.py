@@ -30,7 +30,7 @@ from mtpret_jax.config.validate import (
 )
 from mtpret_jax.data import pipeline, task_schedule
 from mtpret_jax.data.sources import open_source
-from mtpret_jax.evaluation import test_scores
+from mtpret_jax.evaluation import test_scores, training_probe, validation
 from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.report import dry_run, multitask, pretrain, recipe
@@ -244,7 +244,9 @@ def make_moco_run(config: ConfigDict) -> Run:
     batches=pipeline.make_moco_batches(sources, config, **process_share()),
     schedule=make_schedule(config.optimiser, config.steps),
     steps=config.steps,
-    name_images=functools.partial(pipeline.name_moco_images, sources, config))
+    name_images=functools.partial(pipeline.name_moco_images, sources, config),
+    validation_steps=training_probe.list_probe_steps(config.steps, config.probe.every),
+    make_validate=functools.partial(training_probe.make_validate, config))
 
 
 def make_multitask_run(config: ConfigDict) -> Run:
@@ -260,7 +262,8 @@ def make_multitask_run(config: ConfigDict) -> Run:
     schedule=make_visit_schedule(config, plan),
     steps=plan.steps,
     name_images=functools.partial(pipeline.name_visit_images, plan, sources, config),
-    validation_steps=plan.space_validations(config.validations))
+    validation_steps=plan.space_validations(config.validations),
+    make_validate=functools.partial(validation.make_validate, config))
 
 
 def make_plan(config: ConfigDict, images: Mapping[str, int]) -> task_schedule.Plan:

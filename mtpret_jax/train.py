@@ -13,8 +13,6 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data import pipeline
-from mtpret_jax.evaluation import validation
-from mtpret_jax.evaluation.validation import make_validate
 from mtpret_jax.objectives import Objective
 from mtpret_jax.runtime import checkpoint, distributed, preemption, watchdog
 from mtpret_jax.runtime.initial_weights import read_initial_weights
@@ -39,7 +37,9 @@ class Run:
     schedule: step -> learning rate.
     steps: the number of steps in the run.
     name_images: step -> [(dataset, image_id), ...] of its batch.
-    validation_steps: the numbers of steps after which the state is validated; empty in stage 1.
+    validation_steps: the numbers of steps after which the state is validated.
+    make_validate: (workdir, step at which the run starts or resumes) -> validate(state, step), which all processes
+      call. It returns why the run ends early at this step, the same in all processes, or '' if the run goes on.
   """
 
   objective: Objective
@@ -48,7 +48,8 @@ class Run:
   schedule: Callable
   steps: int
   name_images: Callable[[int], list[tuple[str, str]]]
-  validation_steps: frozenset[int] = frozenset()
+  validation_steps: frozenset[int]
+  make_validate: Callable[[str | pathlib.Path, int], Callable[[TrainState, int], str]]
 
 
 def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
@@ -73,7 +74,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
     start = int(state.step)
     if start:
       log.info('resumed from step %d of %d', start, run.steps)
-    validate = make_validate(config, workdir, start)
+    validate = run.make_validate(workdir, start)
     check_step = make_step_check(config, workdir, run.name_images, lambda: checkpoint.describe_latest(checkpoints))
     batches = stack.enter_context(pipeline.stream(run.batches, start, config.data))
     run_log = stack.enter_context(open_log(workdir, start, run.steps, config))
@@ -95,9 +96,8 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
       if stops:
         raise preemption.Stopped(preemption.describe_stop(step, run.steps))
       if step in run.validation_steps:
-        with preemption.interruptible():
-          validate(gather_state(state), step)
-          reason = agree_on_early_end(config, workdir, step)
+        with preemption.interruptible(), run_log.pause('validation'):
+          reason = validate(gather_state(state), step)
         if reason:
           log.info('the run ends early, at step %d of %d: %s. To go on, repeat the command with a larger '
                    '--config.patience', step, run.steps, reason)
@@ -133,14 +133,6 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
         validate(gather_state(state), end)
     log.info(checkpoint.describe_latest(checkpoints))
   return gather_state(state)
-
-
-def agree_on_early_end(config: ConfigDict, workdir: str | pathlib.Path, step: int) -> str:
-  """Why the run ends at `step`, where it was just validated; '' if it goes on. The first process decides for all,
-  because the others may not see its newest line of `validation.jsonl` yet."""
-  if not config.patience:
-    return ''
-  return distributed.run_on_first(lambda: validation.explain_early_end(workdir, step, config.patience))
 
 
 def is_busy(pending: Pending | None) -> bool:

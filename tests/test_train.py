@@ -14,6 +14,7 @@ import pytest
 from mtpret_jax import stages, train
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.evaluation import training_probe
 from mtpret_jax.runtime import checkpoint
 from mtpret_jax.runtime.loss_guard import Diverged
 from mtpret_jax.runtime.preemption import Stopped
@@ -44,15 +45,20 @@ def list_losses(workdir):
   return list(read_losses(workdir).items())  # a list: also the order of the lines must be the same
 
 
-@pytest.mark.parametrize('step', [1, 3, 4])
-def test_a_run_stopped_at_any_step_ends_in_the_same_bits(step, config, undisturbed, tmp_path, monkeypatch):
+@pytest.mark.parametrize('step, every', [(1, 4), (3, 0), (5, 4)])
+def test_a_run_stopped_at_any_step_ends_in_the_same_bits_with_and_without_probes(
+    step, every, config, undisturbed, tmp_path, monkeypatch):
   workdir, whole = undisturbed
+  config = change(config, **{'probe.every': every})
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
     stop_at(patch, step)
     stages.train_stage(config, tmp_path)
   again = jax.device_get(stages.train_stage(config, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
   assert list_losses(tmp_path) == list_losses(workdir), 'the same batches were drawn, no line is lost or doubled'
+  probes = training_probe.read(workdir)
+  assert [line['step'] for line in probes] == [0, 4, 8]
+  assert training_probe.read(tmp_path) == (probes if every else []), 'the same scores, no line is lost or doubled'
 
 
 def test_a_run_that_gets_sigterm_saves_the_step_in_flight_and_ends_in_the_same_bits(
@@ -77,10 +83,10 @@ def test_a_run_that_gets_sigterm_before_its_first_step_has_nothing_to_save(confi
 
 def test_a_finished_run_has_nothing_left_to_do(config, undisturbed):
   workdir, whole = undisturbed
-  before = (workdir / 'metrics.jsonl').read_text()
+  before = [(workdir / name).read_text() for name in ('metrics.jsonl', 'probes.jsonl')]
   again = jax.device_get(stages.train_stage(config, workdir))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
-  assert (workdir / 'metrics.jsonl').read_text() == before
+  assert [(workdir / name).read_text() for name in ('metrics.jsonl', 'probes.jsonl')] == before
 
 
 @pytest.mark.parametrize('field, value, said', [
@@ -117,7 +123,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_last_good_check
 def compile_nothing(*args):
   """A step that only counts."""
   def run(state, batch):
-    return state.replace(step=state.step + 1), {'loss': jnp.zeros(()), 'gradient': jnp.zeros(())}
+    names = ('loss', 'gradient', 'accuracy', 'accuracy_batch')
+    return state.replace(step=state.step + 1), {name: jnp.zeros(()) for name in names}
   run.lower = lambda state, batch: types.SimpleNamespace(compile=lambda: None)
   return run
 

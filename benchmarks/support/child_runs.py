@@ -109,12 +109,12 @@ def fork(function: Callable[[], Any]) -> Child:
 def find_difference(workdir: pathlib.Path, reference: pathlib.Path) -> str:
   """What differs between two finished runs that must be equal, in words; '' if nothing does.
 
-  Compares the last states bit for bit, the steps and losses of metrics.jsonl, and validation.jsonl."""
+  Compares the last states bit for bit, the steps and losses of metrics.jsonl, validation.jsonl and probes.jsonl."""
   def compare() -> str:
     import jax
     import numpy as np
 
-    from mtpret_jax.evaluation import validation
+    from mtpret_jax.evaluation import training_probe, validation
     from mtpret_jax.runtime import checkpoint
     from mtpret_jax.runtime.atomic_io import read_json_lines
     from mtpret_jax.runtime.logging import METRICS
@@ -126,5 +126,6 @@ def find_difference(workdir: pathlib.Path, reference: pathlib.Path) -> str:
                        for line in read_json_lines(pathlib.Path(folder, METRICS))] for folder in (workdir, reference))
     names += ['metrics.jsonl'] * (losses != others)
     names += ['validation.jsonl'] * (validation.read(workdir) != validation.read(reference))
+    names += ['probes.jsonl'] * (training_probe.read(workdir) != training_probe.read(reference))
     return ', '.join(names)
   return run_in_child(compare)

@@ -10,7 +10,7 @@ Letters: N training images, M validation images, C feature channels, T findings,
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -26,11 +26,13 @@ from mtpret_jax.data.sources import MissingSplit, Source, open_source
 from mtpret_jax.evaluation.metrics.bootstrap import WeightedScore, draw_weights, find_interval
 from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
 from mtpret_jax.evaluation.metrics.ranking import make_ranking_scores
+from mtpret_jax.evaluation.probe_models import limit_threads, predict_findings, predict_value
 from mtpret_jax.models.norm import BatchNorm
 from mtpret_jax.models.pool import pool_mean
 from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.objectives import Trunk
 from mtpret_jax.objectives.modules import take_stats
+from mtpret_jax.step import TrainState
 
 PROBES = ('knn', 'linear')
 CHUNK = 64  # images that go through the trunk at a time
@@ -43,13 +45,23 @@ log = logging.getLogger(__name__)
 Split = dict[str, Any]  # see `read_split`
 Datasets = dict[str, dict[str, Split]]  # {dataset: {'train' | 'validation': ...}}
 Features = dict[str, dict[str, np.ndarray]]  # {dataset: {'train' | 'validation': (images, C)}}
+Embed = Callable[..., np.ndarray]  # see `make_embedder`
 
 
-def read_datasets(config: ConfigDict) -> Datasets:
+def find_trunk(state: TrainState) -> Trunk:
+  """The trunk of a state of stage 1 on the host: (params, stats)."""
+  return jax.device_get((state.params['trunk'], state.carry['stats']['trunk']))
+
+
+def read_datasets(config: ConfigDict, images: int, labelled: bool = False) -> Datasets:
   """Images and labels of the training and the validation split of every configured dataset.
 
   A dataset without a validation split is left out, and so is one in `data.whole`: its validation images were training
   images.
+
+  Args:
+    images: at most this many of each split, drawn by the seed.
+    labelled: leave out the datasets with neither findings nor a value.
   """
   datasets: Datasets = {}
   for name in config.data.datasets:
@@ -57,22 +69,24 @@ def read_datasets(config: ConfigDict) -> Datasets:
       log.info('%s is not probed: all its images are training images (data.whole)', name)
       continue
     try:
-      datasets[name] = {split: read_split(open_source(name, config.data.dir, config.data.stored_size, split,
-                                                      config.data.split), config)
-                        for split in ('train', 'validation')}
+      sources = [open_source(name, config.data.dir, config.data.stored_size, split, config.data.split)
+                 for split in ('train', 'validation')]
     except MissingSplit as error:
       log.info('%s is not probed: %s', name, error)
+    else:
+      if not labelled or sources[0].about['findings'] or sources[0].about['value']:
+        datasets[name] = {source.split: read_split(source, config, images) for source in sources}
   return datasets
 
 
-def read_split(source: Source, config: ConfigDict) -> Split:
-  """Up to `probe.images` records, drawn by the seed.
+def read_split(source: Source, config: ConfigDict, images: int) -> Split:
+  """Up to `images` records, drawn by the seed. Those of a smaller number are among those of a larger one.
 
   Returns:
     `image` (N, size, size, 1) uint8; `patient` (N,); `about`, the metadata of the dataset; `present` and `label_mask`
     (N, T) if it has findings; `value` (N, 1) if it has a value.
   """
-  rows = np.random.default_rng(config.seed).permutation(len(source))[:config.probe.images]
+  rows = np.random.default_rng(config.seed).permutation(len(source))[:images]
   records = [source.records[int(row)] for row in np.sort(rows)]
   split: Split = {field: np.stack([record[field] for record in records])
                   for field in ('present', 'label_mask', 'value') if records and field in records[0]}
@@ -81,8 +95,9 @@ def read_split(source: Source, config: ConfigDict) -> Split:
   return split | {'about': source.about}
 
 
-def make_embedder(config: ConfigDict) -> Callable[[Mapping, Mapping, np.ndarray], np.ndarray]:
-  """embed(params, stats, images) -> (N, C): the trunk's pooled features of whole images, (N, H, W, 1) uint8."""
+def make_embedder(config: ConfigDict) -> Embed:
+  """embed(params, stats, images) -> (N, C): the trunk's pooled features of N whole images, each (H, W, 1) uint8. With a
+  `title`, it shows a progress bar."""
   graph = nnx.split(nnx.eval_shape(lambda: ResNet(config.trunk, rngs=nnx.Rngs(0))))[0]
 
   @jax.jit
@@ -91,20 +106,28 @@ def make_embedder(config: ConfigDict) -> Callable[[Mapping, Mapping, np.ndarray]
     plain = views.make_plain(images, config.augment.size, config.dtype)
     return pool_mean(trunk(plain, groups=None)[-1])
 
-  def embed(params: Mapping, stats: Mapping, images: np.ndarray) -> np.ndarray:
-    padded = np.pad(images, ((0, -len(images) % CHUNK), (0, 0), (0, 0), (0, 0)))  # one shape, so one compilation
-    chunks = [embed_chunk(params, stats, padded[at:at + CHUNK]) for at in range(0, len(padded), CHUNK)]
-    return np.concatenate([np.asarray(chunk) for chunk in chunks])[:len(images)]
+  def embed(params: Mapping, stats: Mapping, images: Sequence[np.ndarray], title: str = '') -> np.ndarray:
+    chunks = []
+    for at in tqdm(range(0, len(images), CHUNK), desc=title, unit='batch', leave=False, disable=not title or None):
+      chunk = np.stack(images[at:at + CHUNK])
+      padded = np.pad(chunk, ((0, CHUNK - len(chunk)), (0, 0), (0, 0), (0, 0)))  # one shape, so one compilation
+      chunks.append(np.asarray(embed_chunk(params, stats, padded))[:len(chunk)])
+    return np.concatenate(chunks)
 
   return embed
 
 
-def embed_datasets(embed: Callable[[Mapping, Mapping, np.ndarray], np.ndarray], trunk: tuple[Mapping, Mapping],
-                   datasets: Datasets, title: str) -> Features:
-  """The features of all images by a trunk, given as (params, stats). `title` names the trunk in the progress bar."""
-  return {name: {split: embed(*trunk, part['image']) for split, part in splits.items()}
-          for name, splits in tqdm(datasets.items(), desc=f'features of the {title} trunk', unit='dataset',
-                                   leave=False)}
+def embed_datasets(embed: Embed, trunk: Trunk, datasets: Datasets, title: str = '') -> Features:
+  """The features of all images by a trunk. With a `title`, the name of the trunk, it shows a progress bar."""
+  parts = [(name, split, part['image']) for name, splits in datasets.items() for split, part in splits.items()]
+  # The images of all splits in a row: embedding each split by itself would pad each to whole chunks.
+  images = [image for _, _, images in parts for image in images]
+  embedded = embed(*trunk, images, title=f'features of the {title} trunk' if title else '')
+  features: Features = {name: {} for name in datasets}
+  ends = np.cumsum([len(images) for _, _, images in parts])
+  for (name, split, _), rows in zip(parts, np.split(embedded, ends[:-1]), strict=True):
+    features[name][split] = rows
+  return features
 
 
 def describe_datasets(describe: Callable[[np.ndarray], np.ndarray], datasets: Datasets) -> Features:
@@ -169,26 +192,39 @@ def score_features(datasets: Datasets, features: Mapping[str, Features], config:
     same patients for both.
   """
   rows = []
-  for name, splits in tqdm(datasets.items(), desc='probing', unit='dataset', leave=False):
-    train, validation = splits['train'], splits['validation']
-    if 'present' in train:
-      metric, label = 'AUROC', 'present'
-    elif 'value' in train:
-      metric, label = f'MAE ({train["about"]["value"]["unit"]})', 'value'
-    else:
-      continue
-    predict, make_score = PREDICT_AND_SCORE[label]
-    images = len(validation['image'])
-    if np.isnan(make_score(validation, np.zeros_like(validation[label]))(np.ones((images, 1)))):
-      continue  # no finding is both present and absent among the validation images, which the report says
-    row = {'dataset': name, 'metric': metric, 'train': len(train['image']), 'validation': images}
-    for probe in PROBES:
-      scores = {title: make_score(validation, predict(probe, train, all_features[name]['train'],
-                                                      all_features[name]['validation'], config.probe))
-                for title, all_features in features.items()}
-      row[probe] = compare(scores, validation['patient'], config.probe.resamples)
-    rows.append(row)
+  with limit_threads():
+    for name, label, metric in tqdm(list_scored(datasets), desc='probing', unit='dataset', leave=False):
+      train, validation = datasets[name]['train'], datasets[name]['validation']
+      row = {'dataset': name, 'metric': metric, 'train': len(train['image']), 'validation': len(validation['image'])}
+      for probe in PROBES:
+        scores = {title: fit_and_score(probe, label, train, validation, all_features[name], config.probe)
+                  for title, all_features in features.items()}
+        row[probe] = compare(scores, validation['patient'], config.probe.resamples)
+      rows.append(row)
   return rows
+
+
+def list_scored(datasets: Datasets) -> list[tuple[str, str, str]]:
+  """(dataset, field of its label, name of its score) of the datasets that can be scored: with a value, or with a
+  finding that is both present and absent among the validation images."""
+  scored = []
+  for name, splits in datasets.items():
+    train, validation = splits['train'], splits['validation']
+    label = next((field for field in PREDICT_AND_SCORE if field in train), None)
+    if label is None:
+      continue
+    score = PREDICT_AND_SCORE[label][1](validation, np.zeros_like(validation[label]))
+    if not np.isnan(score(np.ones((len(validation['image']), 1)))):
+      scored.append((name, label, 'AUROC' if label == 'present' else f'MAE ({train["about"]["value"]["unit"]})'))
+  return scored
+
+
+def fit_and_score(probe: str, label: str, train: Split, validation: Split, features: Mapping[str, np.ndarray],
+                  config: ConfigDict) -> WeightedScore:
+  """Fits a probe on the features of the training images. Returns its score on the validation images as a function of
+  their weights. `config` is `config.probe`."""
+  predict, make_score = PREDICT_AND_SCORE[label]
+  return make_score(validation, predict(probe, train, features['train'], features['validation'], config))
 
 
 def compare(scores: Mapping[str, WeightedScore], patients: np.ndarray,
@@ -204,50 +240,9 @@ def compare(scores: Mapping[str, WeightedScore], patients: np.ndarray,
           for title, value in values.items()}
 
 
-def predict_findings(probe: str, train: Split, features_NC: np.ndarray, features_MC: np.ndarray,
-                     config: ConfigDict) -> np.ndarray:
-  """(M, T) scores of each finding, higher where it is likelier. A finding is fitted on the training images that have a
-  label for it; one that is never present, or never absent, among them scores 0."""
-  scores_MT = np.zeros((len(features_MC), train['present'].shape[1]))
-  for finding, (present_N, labelled_N) in enumerate(zip(train['present'].T > 0, train['label_mask'].T, strict=True)):
-    if 0 < present_N[labelled_N].sum() < labelled_N.sum():
-      if probe == 'knn':
-        model = make_knn(labelled_N.sum(), config)
-        model.fit(normalise_rows(features_NC[labelled_N]), present_N[labelled_N].astype(float))
-        scores_MT[:, finding] = model.predict(normalise_rows(features_MC))
-      else:
-        model = make_linear_model('LogisticRegression', C=config.penalty, max_iter=2000)
-        model.fit(features_NC[labelled_N], present_N[labelled_N])
-        scores_MT[:, finding] = model.decision_function(features_MC)
-  return scores_MT
-
-
-def predict_value(probe: str, train: Split, features_NC: np.ndarray, features_MC: np.ndarray,
-                  config: ConfigDict) -> np.ndarray:
-  """(M, 1) predicted values, in the unit of the value."""
-  if probe == 'knn':
-    model = make_knn(len(features_NC), config).fit(normalise_rows(features_NC), train['value'])
-    return model.predict(normalise_rows(features_MC))
-  model = make_linear_model('Ridge', alpha=1 / config.penalty)
-  return model.fit(features_NC, train['value']).predict(features_MC).reshape(-1, 1)
-
-
-def make_linear_model(name: str, **options: float) -> Any:
-  """A scikit-learn linear model of standardised features."""
-  # imported here, because it would add two seconds to every start
-  from sklearn import linear_model, pipeline, preprocessing
-  return pipeline.make_pipeline(preprocessing.StandardScaler(), getattr(linear_model, name)(**options))
-
-
-def make_knn(images: int, config: ConfigDict) -> Any:
-  """k nearest neighbours, weighted by inverse distance; k is at most the number of images."""
-  from sklearn.neighbors import KNeighborsRegressor
-  return KNeighborsRegressor(min(config.neighbours, images), weights='distance')
-
-
-def normalise_rows(features_NC: np.ndarray) -> np.ndarray:
-  """Rows of length 1, so that nearest by Euclidean distance is nearest by cosine."""
-  return features_NC / np.maximum(np.linalg.norm(features_NC, axis=1, keepdims=True), 1e-12)
+def count_digits(metric: str) -> int:
+  """Decimals to print of a score."""
+  return 3 if metric == 'AUROC' else 1
 
 
 def make_auroc(validation: Split, scores_MT: np.ndarray) -> WeightedScore:

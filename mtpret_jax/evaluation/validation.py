@@ -22,10 +22,11 @@ log = logging.getLogger(__name__)
 FILE, BEST = 'validation.jsonl', 'best'
 
 
-def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -> Callable[[TrainState, int], None]:
+def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -> Callable[[TrainState, int], str]:
   """validate(state, step): scores the validation split of each task and appends a line to `validation.jsonl` and to
-  TensorBoard. A run with one task also saves the state in `best/` if its headline score is the best so far. Scores of
-  several tasks have no common unit, so a run with several tasks keeps no best state.
+  TensorBoard. It returns why the run ends early, or '' if it goes on. A run with one task also saves the state in
+  `best/` if its headline score is the best so far. Scores of several tasks have no common unit, so a run with several
+  tasks keeps no best state.
 
   A step that already has a line is not validated again when the run resumes there. A run that starts at step 0 first
   deletes the lines and the best state of any earlier run that was interrupted before its first checkpoint.
@@ -39,9 +40,9 @@ def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -
     pathlib.Path(workdir, FILE).unlink(missing_ok=True)
   check_best(workdir)
 
-  def validate(state: TrainState, step: int) -> None:
+  def validate(state: TrainState, step: int) -> str:
     if step == start and any(line['step'] == step for line in read(workdir)):
-      return
+      return agree_on_early_end(workdir, step, config.patience)
     scored = predict.score_tasks(config, state, 'validation', predictors)
     headlines = distributed.run_on_first(
       lambda: {name: predict.find_headline(result) for name, (_, result) in scored.items()})
@@ -54,7 +55,14 @@ def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -
     if jax.process_index() == 0:
       write(workdir, step, {name: {'headline': title, 'value': value, 'sign': sign}
                             for name, (title, value, sign) in headlines.items()})
+    return agree_on_early_end(workdir, step, config.patience)
   return validate
+
+
+def agree_on_early_end(workdir: str | pathlib.Path, step: int, patience: int) -> str:
+  """`explain_early_end`, decided by the first process for all, because the others may not see its newest line of
+  `validation.jsonl` yet."""
+  return distributed.run_on_first(lambda: explain_early_end(workdir, step, patience)) if patience else ''
 
 
 def write(workdir: str | pathlib.Path, step: int, scores: dict[str, dict]) -> None:

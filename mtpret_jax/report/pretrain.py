@@ -1,4 +1,4 @@
-"""The report of stage 1: probe scores as a table and in `results.json`, and two pictures."""
+"""The report of stage 1: probe scores as tables, in sentences and in `results.json`, and three pictures."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -9,58 +9,87 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax.augment import views
-from mtpret_jax.evaluation import probe
-from mtpret_jax.objectives.moco import make_moco
+from mtpret_jax.data.sources import open_source
+from mtpret_jax.evaluation import label_shares, probe
+from mtpret_jax.evaluation.probe_models import normalise_rows
+from mtpret_jax.objectives import Trunk
+from mtpret_jax.objectives.moco import explain_key_age, make_moco
+from mtpret_jax.report.label_shares import count_worse, describe_gain, describe_shares, draw_shares
 from mtpret_jax.report.tables import align
 from mtpret_jax.runtime import distributed
-from mtpret_jax.runtime.atomic_io import write_json
+from mtpret_jax.runtime.atomic_io import read_json_lines, write_json
 from mtpret_jax.runtime.initial_weights import SCRATCH, read_initial_weights
-from mtpret_jax.runtime.logging import list_versions
+from mtpret_jax.runtime.logging import METRICS, list_versions
 from mtpret_jax.runtime.prepare_data import PHANTOMS
-from mtpret_jax.step import TrainState
+from mtpret_jax.runtime.sharding import gather_state, make_mesh
+from mtpret_jax.step import TrainState, init_state, make_optimiser, place_state
 
 FEW_IMAGES = 50  # with fewer validation images the report warns
 PROBES = {'knn': 'kNN', 'linear': 'linear'}
+MILD_CROP = 0.6  # smallest share of the image that a mild crop keeps
 TITLES = ('pixels', 'histogram', 'initial', 'calibrated', 'pretrained')  # of the features that are probed
 
 
 def finish(state: TrainState, config: ConfigDict) -> None:
   """Probes the trunk before and after pretraining and some baselines, writes and prints the scores, and draws the
   pictures."""
-  initial = read_initial_weights(config, quiet=True)  # in all processes, since Orbax waits for each of them
-  distributed.run_on_first(lambda: report(state, initial, config))
+  initial = find_initial_trunk(config)
+  distributed.run_on_first(lambda: report(initial, probe.find_trunk(state), config))
 
 
-def report(state: TrainState, initial: Any, config: ConfigDict) -> None:
-  """`initial`: the (params, stats) that the trunk started from, or None for random ones."""
-  datasets = probe.read_datasets(config)
-  features = compute_features(state, initial, datasets, config) if datasets else {}
+def find_initial_trunk(config: ConfigDict) -> Trunk:
+  """The (params, stats) that the run started from. All processes call it."""
+  # Made as at the start of the run, so that it is the same program, which the compilation cache holds.
+  objective, optimiser, mesh = make_moco(config), make_optimiser(config.optimiser), make_mesh()
+  weights = read_initial_weights(config, quiet=True)
+  return probe.find_trunk(gather_state(init_state(objective, optimiser, mesh, config.seed, weights, place_state(
+    objective, optimiser, mesh, config.sharding))))
+
+
+def report(initial: Trunk, pretrained: Trunk, config: ConfigDict) -> None:
+  """Everything that the first process does."""
+  datasets, workdir = probe.read_datasets(config, config.probe.images), pathlib.Path(config.workdir)
+  features = compute_features(initial, pretrained, datasets, config) if datasets else {}
   rows = probe.score_features(datasets, features, config)
-  workdir = pathlib.Path(config.workdir)
-  pictures = [draw_views(workdir, datasets, config),
-              draw_neighbours(workdir, datasets, features['pretrained'])] if datasets else []
+  shares = label_shares.score_shares(datasets, features, config)
+  pictures = [draw_shares(shares, name_start(config), workdir)] if shares else []
+  if datasets:
+    pictures += [draw_views(workdir, datasets, config), draw_neighbours(workdir, datasets, features['pretrained'])]
   # The results come last, because `test_scores.is_finished` takes them as proof that the report is complete.
-  paths = [write_results(workdir, rows, config), *pictures, workdir / 'checkpoints', workdir / 'tensorboard']
+  paths = [write_results(workdir, rows, shares, config), *pictures, workdir / 'checkpoints', workdir / 'tensorboard']
   print(describe_scores(rows, config))
+  if shares:
+    print(describe_shares(shares, name_start(config), config.probe.draws))
   print('See ' + ', '.join(map(str, paths)))
+  # The last lines are those to read.
+  for line in [*(describe_gain(row, name_start(config)) for row in shares), explain_decline(shares, config)]:
+    if line:
+      print(line)
 
 
-def compute_features(state: TrainState, initial: Any, datasets: probe.Datasets,
+def name_start(config: ConfigDict) -> str:
+  """What the trunk before pretraining is called."""
+  return 'untrained' if config.init == SCRATCH else config.init
+
+
+def compute_features(initial: Trunk, pretrained: Trunk, datasets: probe.Datasets,
                      config: ConfigDict) -> dict[str, probe.Features]:
-  """{title: features of all images}, for the titles in TITLES."""
-  params, carry = jax.jit(make_moco(config).init)(jax.random.key(config.seed), initial)
-  before, after = jax.device_get(((params['trunk'], carry['stats']['trunk']),
-                                  (state.params['trunk'], state.carry['stats']['trunk'])))
-  trunks = {'initial': before, 'calibrated': probe.calibrate(config, before, datasets), 'pretrained': after}
+  """{title: features}, for the titles in TITLES. Those of the pretrained trunk are of all images, for the picture of
+  neighbours; the others are of datasets that can be scored."""
+  scored = {name: datasets[name] for name, _, _ in probe.list_scored(datasets)}
   embed = probe.make_embedder(config)
-  return {'pixels': probe.describe_datasets(probe.shrink_images, datasets),
-          'histogram': probe.describe_datasets(probe.count_greys, datasets),
-          **{title: probe.embed_datasets(embed, trunk, datasets, title) for title, trunk in trunks.items()}}
+  features = {'pretrained': probe.embed_datasets(embed, pretrained, datasets, 'pretrained')}
+  if not scored:
+    return features
+  trunks = {'initial': initial, 'calibrated': probe.calibrate(config, initial, datasets)}
+  return {'pixels': probe.describe_datasets(probe.shrink_images, scored),
+          'histogram': probe.describe_datasets(probe.count_greys, scored),
+          **{title: probe.embed_datasets(embed, trunk, scored, title) for title, trunk in trunks.items()}, **features}
 
 
 def describe_scores(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> str:
-  """The rows of `probe.score_features` as a table, with a sentence for each dataset."""
-  start = 'untrained' if config.init == SCRATCH else config.init
+  """The rows of `probe.score_features` as a table, with what it leaves out."""
+  start = name_start(config)
   pixels = f'{probe.PIXELS} x {probe.PIXELS} px'
   table = [('dataset', 'probe', 'score', pixels, 'histogram', start, 'calibrated', 'pretrained', 'change')]
   table += [(row['dataset'], name, row['metric'],
@@ -76,11 +105,10 @@ def describe_scores(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> st
     'baselines',
     f'Fitted on the training split, scored on the validation split; {patients}. Data: {data}.',
     *align(table),
-    f'Without a trunk: {pixels}, the small image itself; histogram, {probe.BINS} bins of its greys. '
-    f'{start}: the trunk before pretraining; calibrated: the same weights with running statistics of training images.',
-    f'change: pretrained minus {start}. In brackets: 95 % intervals over patients; results.json has those of all '
-    f'columns. AUROC: mean over findings, higher is better, chance is 0.5. MAE: mean absolute error, lower is better.',
-    *map(describe_change, rows),
+    f'{pixels}, histogram ({probe.BINS} bins of grey): without a trunk. {start}: the trunk before pretraining; '
+    f'calibrated: the same weights with running statistics of training images. change: pretrained minus {start}.',
+    'In brackets: 95 % intervals over patients. AUROC: mean over findings, higher is better, chance is 0.5. MAE: mean '
+    'absolute error, lower is better.',
     *(f'{row["dataset"]} has only {row["validation"]} validation images, so its scores mean little.' for row in rows
       if row['validation'] < FEW_IMAGES),
     *(f'{name} is not scored: {explain_no_score(name, config)}.' for name in config.data.datasets
@@ -94,41 +122,66 @@ def explain_no_score(name: str, config: ConfigDict) -> str:
   return 'its validation images have neither a value nor a finding that is both present and absent among them'
 
 
-def describe_change(row: Mapping[str, Any]) -> str:
-  """A sentence such as 'Linear-probe AUROC on kermany_pneumonia rises from 0.824 to 0.934 (1592 training and 196
-  validation images).'"""
-  (before, _), (after, _), (change, interval) = (row['linear'][title] for title in ('initial', 'pretrained', 'change'))
-  digits = count_digits(row)
-  verb = 'rises' if change > 0 else 'falls'
-  worse = ' (worse)' if (change < 0) == (row['metric'] == 'AUROC') else ''  # of an error, lower is better
-  moves = f'{verb} from {before:.{digits}f} to {after:.{digits}f}{worse}' if change else f'stays at {after:.{digits}f}'
-  doubt = '; the interval of the change includes 0' if interval and interval[0] <= 0 <= interval[1] else ''
-  return (f'Linear-probe {row["metric"]} on {row["dataset"]} {moves} ({row["train"]:,} training and '
-          f'{row["validation"]:,} validation images{doubt}).')
+def explain_decline(shares: Sequence[Mapping[str, Any]], config: ConfigDict) -> str:
+  """Where the pretrained trunk is worse than the initial one for most datasets or in most rows of `shares`, says so and
+  what to change; '' elsewhere."""
+  datasets, cells = len(shares), sum(len(row['shares']) for row in shares)
+  worse, worse_cells = count_worse(shares)
+  if 2 * worse <= datasets and 2 * worse_cells <= cells:
+    return ''
+  lines = read_json_lines(pathlib.Path(config.workdir, METRICS))
+  return (f'The trunk ends below where it began: with all labels its linear score is worse for {worse} of {datasets} '
+          f'datasets, and over all shares in {worse_cells} of {cells} rows. '
+          f'{advise(lines, count_training_images(config), config)}')
+
+
+def advise(lines: Sequence[Mapping[str, Any]], images: int, config: ConfigDict) -> str:
+  """What to change after a run that did not help: what its log shows first. `images` is the number of its training
+  images, `lines` are those of `metrics.jsonl`."""
+  if explained := explain_key_age(lines, config):
+    return f'The log says why: {explained}.'
+  epochs, chance = config.steps * config.batch / max(images, 1), 1 / config.batch
+  remedies = [f'more steps (--config.steps; now {epochs:.0f} epochs)']
+  if config.augment.crop_area[0] < MILD_CROP:
+    remedies.append(f'milder crops (--config.augment.crop_area="({MILD_CROP}, 1.0)")')
+  if config.moco.negatives == 'queue':
+    remedies.append('negatives from the batch (--config.moco.negatives=batch)')
+  accuracy = lines[-1]['accuracy_batch'] if lines else None
+  measured = '' if accuracy is None else (
+    f' (at the end, queries find their key in the batch in {accuracy:.0%} of the cases; chance is {chance:.0%})')
+  return f'Start again in a new workdir with {join_words(remedies)}{measured}.'
+
+
+def join_words(words: Sequence[str]) -> str:
+  """'one', 'one or two', 'one, two or three'."""
+  return ' or '.join([', '.join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
+def count_training_images(config: ConfigDict) -> int:
+  return sum(len(open_source(name, config.data.dir, config.data.stored_size, 'train', config.data.split,
+                             images_only=True, whole=name in config.data.whole)) for name in config.data.datasets)
 
 
 def format_score(row: Mapping[str, Any], kind: str, title: str) -> str:
   """'0.934'; a change is printed with its sign."""
   sign = '+' if title == 'change' else ''
-  return f'{row[kind][title][0]:{sign}.{count_digits(row)}f}'
+  return f'{row[kind][title][0]:{sign}.{probe.count_digits(row["metric"])}f}'
 
 
 def format_interval(row: Mapping[str, Any], kind: str, title: str) -> str:
   """'0.934 (0.905 to 0.964)'; the numbers of a change are printed with their signs."""
   sign, interval = '+' if title == 'change' else '', row[kind][title][1]
-  ends = f' ({" to ".join(f"{end:{sign}.{count_digits(row)}f}" for end in interval)})' if interval else ''
+  digits = probe.count_digits(row['metric'])
+  ends = f' ({" to ".join(f"{end:{sign}.{digits}f}" for end in interval)})' if interval else ''
   return f'{format_score(row, kind, title)}{ends}'
 
 
-def count_digits(row: Mapping[str, Any]) -> int:
-  """Decimals to print."""
-  return 3 if row['metric'] == 'AUROC' else 1
-
-
-def write_results(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> pathlib.Path:
+def write_results(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], shares: Sequence[Mapping[str, Any]],
+                  config: ConfigDict) -> pathlib.Path:
   """`results.json`: the probe scores, with the config and the versions that gave them."""
   return write_json(workdir / 'results.json', {
-    'data': config.data.archives or PHANTOMS, 'probe': rows, 'versions': list_versions(), 'config': config.to_dict()})
+    'data': config.data.archives or PHANTOMS, 'probe': rows, 'label_shares': shares, 'versions': list_versions(),
+    'config': config.to_dict()})
 
 
 def draw_views(workdir: pathlib.Path, datasets: probe.Datasets, config: ConfigDict, samples: int = 8) -> pathlib.Path:
@@ -146,14 +199,14 @@ def draw_neighbours(workdir: pathlib.Path, datasets: probe.Datasets, features: p
                     neighbours: int = 4) -> pathlib.Path:
   """`neighbours.png`: validation images in the top row; below each, the training images of all datasets whose features
   are nearest by cosine similarity."""
-  bank = np.concatenate([probe.normalise_rows(features[name]['train']) for name in datasets])
+  bank = np.concatenate([normalise_rows(features[name]['train']) for name in datasets])
   images = [image for splits in datasets.values() for image in splits['train']['image']]
   names = list(datasets)
   columns = []
   for index in range(queries):
     name = names[index % len(names)]
     row = index // len(names) % len(features[name]['validation'])
-    query = probe.normalise_rows(features[name]['validation'])[row]
+    query = normalise_rows(features[name]['validation'])[row]
     nearest = np.argsort(-(bank @ query))[:neighbours]
     columns.append([datasets[name]['validation']['image'][row], *(images[at] for at in nearest)])
   return draw_grid(pathlib.Path(workdir, 'neighbours.png'), list(zip(*columns, strict=True)),

@@ -1,11 +1,13 @@
 """What a run shows and writes while it trains: its config, a progress bar, TensorBoard events and `metrics.jsonl`."""
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import logging
 import pathlib
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+import mtpret_jax
 from mtpret_jax.config import saved
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically
@@ -35,15 +38,26 @@ def save_config(workdir: str | pathlib.Path, config: ConfigDict) -> None:
 
 def list_versions() -> dict[str, str]:
   devices = jax.devices()
-  return {'devices': f'{len(devices)} x {devices[0].device_kind}', **list_libraries()}
+  return {'devices': f'{len(devices)} x {devices[0].device_kind}', 'commit': find_commit(), **list_libraries()}
 
 
 def list_libraries() -> dict[str, str]:
   return {'python': platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
+@functools.cache  # a commit during a run changes nothing that this process has imported
+def find_commit() -> str:
+  """The git commit of this package, with '-dirty' if its files have changed since; without git, its version."""
+  root = pathlib.Path(__file__).parents[2]
+  if (root / '.git').exists():  # an installed package may lie in the repository of another project
+    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no git, or a repository of another user
+      return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+  return mtpret_jax.__version__
+
+
 class RunLog:
-  """The log of the first process. Time spent compiling counts neither in images/s nor in the bar's ETA."""
+  """The log of the first process. Pauses, such as compiling, count neither in images/s nor in the bar's ETA."""
 
   def __init__(self, config: ConfigDict, steps: int, bar: tqdm, events: SummaryWriter, lines: TextIO) -> None:
     self.config, self.steps = config, steps
@@ -57,7 +71,13 @@ class RunLog:
   def compiling(self, task: str) -> Iterator[None]:
     """Shows that the step of `task` is being compiled, for the duration of the `with` block."""
     log.info('compiling the step of task %s; this takes 10 s to several minutes, less if it is cached', task)
-    self.bar.set_postfix_str(f'compiling the step of task {task}')
+    with self.pause(f'compiling the step of task {task}'):
+      yield
+
+  @contextlib.contextmanager
+  def pause(self, reason: str) -> Iterator[None]:
+    """Shows the reason in the bar, and stops the clocks, for the duration of the `with` block."""
+    self.bar.set_postfix_str(reason)
     began, began_bar = time.perf_counter(), time.time()
     yield
     self.since += time.perf_counter() - began
@@ -102,6 +122,9 @@ class SilentLog:
   """Stands in for `RunLog` in all processes but the first, and does nothing."""
 
   def compiling(self, task: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+  def pause(self, reason: str) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
   def add(self, step: int, task: str, measures: Mapping[str, float] | None) -> None:

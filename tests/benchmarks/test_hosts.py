@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from benchmarks import hosts
+from mtpret_jax.evaluation import training_probe
 
 
 @pytest.fixture(scope='module')
@@ -29,8 +30,11 @@ def test_stage_1_in_two_processes_ends_as_in_one_and_only_the_first_reports(fold
   assert hosts.check_equal('pretrain', 2, folder) == ''
   ours, alone = (json.loads((folder / name / 'results.json').read_text()) for name in ('pretrain_2', 'pretrain_1'))
   assert [row['dataset'] for row in ours['probe']] == [row['dataset'] for row in alone['probe']]
+  probes = [training_probe.read(folder / name) for name in ('pretrain_2', 'pretrain_1')]
+  assert [[line['step'] for line in lines] for lines in probes] == [[0, 4, 8], [0, 4, 8]]
   first, other = ((folder / f'pretrain_2.{process}').read_text() for process in (0, 1))
   assert 'scored on the validation split' in first
+  assert 'probe at step 4' in first and 'probe at step' not in other
   assert 'validation split' not in other and 'step/s' not in other
 
 

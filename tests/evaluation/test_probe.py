@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 from flax import nnx
 from ml_collections import ConfigDict
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
 
 from mtpret_jax.augment.views import make_plain
-from mtpret_jax.evaluation import probe
+from mtpret_jax.evaluation import probe, probe_models
 from mtpret_jax.evaluation.metrics import bootstrap_interval
 from mtpret_jax.models.resnet import ResNet
 
@@ -44,8 +48,8 @@ def test_scores_and_intervals_are_those_of_scikit_learn_and_a_loop():
   row, = probe.score_features(sets, {'initial': before, 'pixels': before, 'pretrained': after}, CONFIG)
   assert (row['dataset'], row['metric'], row['train'], row['validation']) == ('chest', 'AUROC', 80, 60)
   for kind in ('knn', 'linear'):
-    old, new = (probe.predict_findings(kind, train, one['chest']['train'], one['chest']['validation'], CONFIG.probe)
-                for one in (before, after))
+    old, new = (probe_models.predict_findings(kind, train, one['chest']['train'], one['chest']['validation'],
+                                              CONFIG.probe) for one in (before, after))
 
     def change(rows, old=old, new=new):
       return score_by_scikit_learn(validation, new, rows) - score_by_scikit_learn(validation, old, rows)
@@ -64,7 +68,7 @@ def test_a_value_has_its_mean_absolute_error():
   chest = {'train': train, 'validation': validation}
   hand = {'hand': {'train': train_features, 'validation': features}}
   row, = probe.score_features({'hand': chest}, {'initial': hand, 'pretrained': hand}, CONFIG)
-  predicted = probe.predict_value('linear', train, train_features, features, CONFIG.probe)
+  predicted = probe_models.predict_value('linear', train, train_features, features, CONFIG.probe)
 
   def measure(rows):
     return np.abs(validation['value'][rows] - predicted[rows]).mean()
@@ -81,6 +85,41 @@ def test_a_set_whose_findings_have_one_class_is_left_out():
   chest = {'chest': {'train': features, 'validation': features}}
   assert probe.score_features({'chest': {'train': split, 'validation': split}},
                               {'initial': chest, 'pretrained': chest}, CONFIG) == []
+
+
+@pytest.mark.parametrize('kind', ['knn', 'linear'])
+def test_predictions_are_those_of_a_scikit_learn_model_for_each_finding(kind):
+  """Also where findings are labelled in different images, and share neighbours or standardised features if not."""
+  train, _, features = make_split(80, 30)
+  train['label_mask'][:, 2] = train['label_mask'][:, 0]
+  train['present'][:, 2] = rng.random(80) > 0.4
+  others = rng.normal(size=(50, 6))
+  predicted = probe_models.predict_findings(kind, train, features, others, CONFIG.probe)
+  for finding, (present, known) in enumerate(zip(train['present'].T, train['label_mask'].T, strict=True)):
+    if kind == 'knn':
+      model = make_pipeline(Normalizer(), KNeighborsRegressor(5, weights='distance'))
+      expected = model.fit(features[known], present[known].astype(float)).predict(others)
+    else:
+      model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+      expected = model.fit(features[known], present[known]).decision_function(others)
+    np.testing.assert_allclose(predicted[:, finding], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_features_of_all_splits_are_embedded_together_and_returned_apart():
+  """`embed` here is the mean of each image, so that rows can be told apart."""
+  datasets = {name: {split: {'image': np.arange(first, first + count, dtype=np.uint8)[:, None, None, None]}
+                     for split, first, count in (('train', at, 5), ('validation', at + 5, 3))}
+              for name, at in (('chest', 0), ('hand', 100))}
+  calls = []
+
+  def embed(params, stats, images, title=''):
+    calls.append(len(images))
+    return np.stack([image.mean(keepdims=True).ravel() for image in images])
+  features = probe.embed_datasets(embed, ({}, {}), datasets)
+  assert calls == [16]
+  for name, splits in datasets.items():
+    for split, part in splits.items():
+      np.testing.assert_array_equal(features[name][split][:, 0], part['image'].ravel())
 
 
 def test_baselines_are_the_small_image_and_its_greys():
@@ -106,11 +145,11 @@ def test_a_calibrated_trunk_has_the_same_weights_and_the_statistics_of_training_
 
 
 def test_a_set_used_whole_or_without_a_validation_split_is_left_out_with_a_line(prepared, caplog):
-  config = ConfigDict(dict(seed=0, probe=dict(images=4), data=dict(
+  config = ConfigDict(dict(seed=0, data=dict(
     datasets=('kermany_pneumonia', 'mura', 'panoramic_dental'), whole=('mura',), dir=str(prepared), stored_size='256',
     split='official', size=16)))
   with caplog.at_level(logging.INFO):
-    datasets = probe.read_datasets(config)
+    datasets = probe.read_datasets(config, images=4)
   assert list(datasets) == ['kermany_pneumonia'] and len(datasets['kermany_pneumonia']['validation']['image']) > 0
   lines = [record.message for record in caplog.records if record.name == probe.log.name]
   assert lines[0] == 'mura is not probed: all its images are training images (data.whole)'
