@@ -38,7 +38,8 @@ def base() -> ConfigDict:
     trunk='resnet18',          # 'resnet18', 'resnet34' or 'resnet50'; MUSCLE: 18 and 50
     dtype='float32',           # type of activations: 'float32' or 'bfloat16'; weights and losses stay float32
     sharding='replicated',     # 'replicated': every device holds the whole state; 'fsdp': each device holds a part
-    # pretraining of the initial trunk: 'scratch', 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret' or 'other'
+    # pretraining of the initial trunk: 'scratch', 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret',
+    # 'joint', 'schedule_off', 'memory_off' or 'other'
     init='scratch',
     init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
     train='all',               # 'all' or 'head'; 'head' freezes the trunk

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from configs import common, continual, evaluate, finetune, mtpret, pretrain, tasks
+from configs import common, continual, evaluate, finetune, mtpret, pretrain, table, tasks
 
 PAGE = pathlib.Path(__file__).with_name('configs.md')
 LISTS = ('embedded', 'muscle9', 'mtpret11')  # of datasets, in configs/common.py
@@ -114,7 +114,11 @@ def list_sections() -> list[Section]:
     Section('The whole recipe', '`configs/mtpret.py`. The fields below hold for all stages. Set any other field for '
             'each stage by itself: `--config.stages.STAGE.FIELD`, such as `--config.stages.pretrain.steps=600`. STAGE '
             'is `pretrain`, `continual` or the name of a task.', mtpret.make_recipe, '', mtpret.get_config(),
-            mtpret.get_config('muscle'), ':muscle')]
+            mtpret.get_config('muscle'), ':muscle'),
+    Section("The papers' table", '`configs/table.py`. The fields of stages 1 to 3 are below `stages`: '
+            '`--config.stages.pretrain.FIELD`, `--config.stages.continual.FIELD` and '
+            '`--config.stages.finetune.TASK.FIELD`. The table sets their seeds, shares of the labels, folders and '
+            'initial weights.', table.make_fields, '', table.get_config(), table.get_config('muscle'), ':muscle')]
 
 
 def read_comments(function: Callable) -> dict[str, str]:
@@ -194,7 +198,8 @@ def make_section(section: Section) -> list[str]:
 def list_variants() -> Iterator[tuple[str, Callable]]:
   """(what `--config` takes, the function whose docstring describes it)."""
   files: tuple[tuple[str, Mapping[str, Callable]], ...] = (
-    ('pretrain', pretrain.VARIANTS), ('continual', continual.VARIANTS), ('mtpret', mtpret.VARIANTS))
+    ('pretrain', pretrain.VARIANTS), ('continual', continual.VARIANTS), ('mtpret', mtpret.VARIANTS),
+    ('table', table.VARIANTS))
   for name, variants in files:
     for variant, function in variants.items():
       yield f'configs/{name}.py' + (f':{variant}' if variant != 'embedded' else ''), function

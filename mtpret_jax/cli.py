@@ -53,7 +53,8 @@ def main(_: list[str]) -> None:
   from mtpret_jax import stages
   from mtpret_jax.config.validate import check_objective
   from mtpret_jax.runtime import checkpoint, compilation_cache, distributed, loss_guard, preemption, prepare_data
-  failures = (loss_guard.Diverged, checkpoint.SaveFailed)
+  from mtpret_jax.table.run import CellsFailed
+  failures = (loss_guard.Diverged, checkpoint.SaveFailed, CellsFailed)
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries log a lot through absl
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   try:

@@ -3,7 +3,7 @@
     config -> check_run -> prepare data -> make_run (objective, batches, schedule) -> train -> report
 
 A config is a stage (objective 'moco' for stage 1, 'multitask' for stages 2 and 3), an evaluation of an earlier run,
-or a recipe, which is several stages one after another.
+a recipe, which is several stages one after another, or a table, which is many runs of stage 3 and their pretraining.
 """
 
 import contextlib
@@ -34,6 +34,7 @@ from mtpret_jax.evaluation import test_scores, training_probe, validation
 from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.objectives.multitask import make_multitask
 from mtpret_jax.report import dry_run, multitask, pretrain, recipe
+from mtpret_jax.report import table as report_table
 from mtpret_jax.report.crops import describe_crops
 from mtpret_jax.report.schedule import describe_schedule
 from mtpret_jax.runtime import distributed, image_counts, lineage, preemption, prepare_data, workdir_lock
@@ -41,11 +42,15 @@ from mtpret_jax.runtime.initial_weights import check_init
 from mtpret_jax.runtime.logging import list_libraries
 from mtpret_jax.runtime.shared_memory import check_shared_memory
 from mtpret_jax.step import TrainState, make_schedule, make_visit_schedule
+from mtpret_jax.table import cells
+from mtpret_jax.table import run as table_run
+from mtpret_jax.table.plan import describe_table
 from mtpret_jax.tasks.dataset import make_reader, make_task, open_tasks
 from mtpret_jax.train import Run, train
 
 # px. On smaller views one device that uses all cores is faster than a device per core (docs/performance.md).
 MIN_VIEW_ON_CORES = 96
+SHARED = ('data.archives', 'data.dir', 'data.split', 'workdir')  # fields that a table has for all of its stages
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +68,17 @@ def run_stage(config: ConfigDict) -> None:
   with contextlib.ExitStack() as stack:
     distributed.run_on_first(lambda: stack.enter_context(workdir_lock.lock(config.workdir)))
     prepare_data.prepare_data(config)
-    state = train_stage(config, config.workdir)
-    with preemption.interruptible():
-      if config.objective == 'moco':
-        pretrain.finish(state, config)
-      else:
-        multitask.finish(config)
+    train_and_report(config)
+
+
+def train_and_report(config: ConfigDict) -> None:
+  """Trains a stage whose data is prepared and whose workdir is locked, and reports."""
+  state = train_stage(config, config.workdir)
+  with preemption.interruptible():
+    if config.objective == 'moco':
+      pretrain.finish(state, config)
+    else:
+      multitask.finish(config)
 
 
 def run_evaluation(config: ConfigDict) -> None:
@@ -86,6 +96,14 @@ def run_recipe(config: ConfigDict) -> None:
     # Before any data is prepared: a second process with the same command would delete what this one is writing.
     distributed.run_on_first(lambda: stack.enter_context(workdir_lock.lock(config.workdir)))
     run_stages(config)
+
+
+def run_table(config: ConfigDict) -> None:
+  """Runs the cells of the papers' table, except those that are finished."""
+  distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
+  distributed.check_same(pipeline.flatten(config.to_dict()) | list_libraries())
+  distributed.check_shared_folder(config.workdir, 'workdir')
+  table_run.run(config, train_and_report, report_table.finish)
 
 
 def run_stages(config: ConfigDict) -> None:
@@ -137,6 +155,9 @@ def print_plan(config: ConfigDict) -> None:
   if config.objective == 'evaluate':
     raise ConfigError('--dry_run is for a config that trains: leave it out')
   check_run(config)
+  if config.objective == 'table':
+    print('\n'.join(describe_table(config)), flush=True)
+    return
   is_recipe = config.objective == 'recipe'
   stages = dict(config.stages.items()) if is_recipe else {config.name: config}
   for stage in stages.values():
@@ -156,7 +177,8 @@ def print_plan(config: ConfigDict) -> None:
       raise
 
 
-RUNNERS = {'moco': run_stage, 'multitask': run_stage, 'evaluate': run_evaluation, 'recipe': run_recipe}
+RUNNERS = {'moco': run_stage, 'multitask': run_stage, 'evaluate': run_evaluation, 'recipe': run_recipe,
+           'table': run_table}
 
 
 def check_run(config: ConfigDict) -> None:
@@ -165,6 +187,8 @@ def check_run(config: ConfigDict) -> None:
   objective = check_objective(config)
   if objective == 'evaluate':
     check_fields(config)
+  elif objective == 'table':
+    check_cells(config)
   elif objective != 'recipe':
     check_stage(config)
   else:
@@ -178,6 +202,27 @@ def check_run(config: ConfigDict) -> None:
       except prepare_data.USER_ERRORS as error:
         raise name_stage(name, error) from error
       planned[resolved.workdir] = resolved
+
+
+def check_cells(config: ConfigDict) -> None:
+  """Checks a table: every pretraining run, and one cell of each task and initialisation. The others differ from it in
+  their share of the labels and their seed only."""
+  check_fields(config)
+  check_workdir(config.workdir)
+  check_folder('data.dir', config.data.dir)
+  cells.check_table(config)
+  planned: dict[str, ConfigDict] = {}
+  for stage in cells.make_pretraining(config).values():
+    try:
+      check_stage(stage, planned)
+    except prepare_data.USER_ERRORS as error:
+      raise name_stage('pretrain' if stage.objective == 'moco' else 'continual', error, SHARED) from error
+    planned[stage.workdir] = stage
+  for cell in {(cell.task, cell.init): cell for cell in cells.make_cells(config)}.values():
+    try:
+      check_stage(cell.config, planned)
+    except prepare_data.USER_ERRORS as error:
+      raise name_stage(f'finetune.{cell.task}', error, SHARED) from error
 
 
 def check_stage(config: ConfigDict, planned: Mapping[str, ConfigDict] = MappingProxyType({})) -> None:
@@ -203,12 +248,19 @@ def can_use_devices(config: ConfigDict, devices: int) -> bool:
     check_fields(config)
     if config.objective == 'evaluate':
       return False
-    stages = config.stages.values() if config.objective == 'recipe' else [config]
+    stages = list_stages(config)
     for stage in stages:
       check_config(stage.copy_and_resolve_references(), devices=devices, processes=1)
   except ConfigError:
     return False
   return max(map(find_view_size, stages)) >= MIN_VIEW_ON_CORES
+
+
+def list_stages(config: ConfigDict) -> list[ConfigDict]:
+  """The configs of the stages that a config of any kind but 'evaluate' trains."""
+  if config.objective == 'table':
+    return cells.list_stages(config)
+  return list(config.stages.values()) if config.objective == 'recipe' else [config]
 
 
 def find_view_size(stage: ConfigDict) -> int:

@@ -205,17 +205,18 @@ def batch_error(field: str, batch: int, group: int, devices: int, remedy: Mappin
 
 def check_moco(config: ConfigDict, devices: int, processes: int) -> None:
   """Raises ConfigError unless batch-norm groups divide the batch on each device, blocks of `shuffle_groups` groups
-  divide it in each process, and the batch divides the queue."""
+  divide it in each process, and the batch divides the queue, if there is one."""
   moco, batch = config.moco, config.batch
+  queue = 0 if moco.negatives == 'batch' else moco.queue  # every batch divides 0
   unit = math.lcm(devices * moco.group, processes * moco.group * max(moco.shuffle_groups, 2))
   if batch % (devices * moco.group):
-    raise batch_error('batch', batch, moco.group, devices, fit_batch(batch, moco.queue, unit), LIMITS['batch'])
+    raise batch_error('batch', batch, moco.group, devices, fit_batch(batch, queue, unit), LIMITS['batch'])
   groups = batch // processes // moco.group  # in a process
   fitting = [count for count in range(2, min(groups, LIMITS['moco.shuffle_groups']) + 1) if groups % count == 0]
   if fitting:
     remedy = {'moco.shuffle_groups': min(fitting, key=lambda count: abs(count - moco.shuffle_groups))}
   else:
-    remedy = fit_batch(batch, moco.queue, math.lcm(devices * moco.group, processes * moco.group * 2))
+    remedy = fit_batch(batch, queue, math.lcm(devices * moco.group, processes * moco.group * 2))
     remedy |= {'moco.shuffle_groups': 2}
   if moco.shuffle_groups < 2:
     raise ConfigError(
@@ -225,9 +226,9 @@ def check_moco(config: ConfigDict, devices: int, processes: int) -> None:
     raise ConfigError(
       f'ShuffleBN permutes the keys within blocks of moco.shuffle_groups={moco.shuffle_groups} groups of '
       f'moco.group={moco.group}, and {batch // processes} images per process are not a multiple of that', remedy)
-  if moco.queue % batch:
-    longer, shorter = round_up(moco.queue, batch), moco.queue // batch * batch
-    raise ConfigError(f'moco.queue={moco.queue} is not a multiple of batch={batch}',
+  if queue % batch:
+    longer, shorter = round_up(queue, batch), queue // batch * batch
+    raise ConfigError(f'moco.queue={queue} is not a multiple of batch={batch}',
                       {'moco.queue': longer if longer <= LIMITS['moco.queue'] else shorter})
   check_weights(config.data.weights, config.data.datasets)
   check_whole(config.data.whole, config.data.datasets)
@@ -311,9 +312,13 @@ def round_up(value: int, multiple: int) -> int:
   return -(-value // multiple) * multiple
 
 
-def name_stage(name: str, error: Exception) -> ConfigError:
-  """Turns the error of a stage into one of its recipe: names the stage, and adds `stages.NAME.` to its fields."""
-  return ConfigError(add_stage(name, f'stage {name}: {error}'))
+def name_stage(name: str, error: Exception, shared: Collection[str] = ()) -> ConfigError:
+  """Turns the error of a stage into one of its recipe: names the stage, and adds `stages.NAME.` to its fields, except
+  those that the recipe has for all stages."""
+  message = add_stage(name, f'stage {name}: {error}')
+  for field in shared:
+    message = message.replace(f'config.stages.{name}.{field}', f'config.{field}')
+  return ConfigError(message)
 
 
 def add_stage(name: str, message: str) -> str:

@@ -66,6 +66,9 @@ def run(config: ConfigDict, pod_name: str) -> None:
   if config.objective == 'evaluate':
     raise ConfigError('preflight compiles training steps, and an evaluation has none: give the config of a stage or of '
                       'a recipe, such as --config=configs/pretrain.py')
+  if config.objective == 'table':
+    raise ConfigError('preflight compiles the steps of a few stages, and a table has many runs of the same ones: give '
+                      'the config of a stage or of a recipe, such as --config=configs/mtpret.py')
   is_recipe = config.objective == 'recipe'
   stages = config.stages if is_recipe else {config.get('name', 'run'): config}
   pod, misfits = find_pod(pod_name), []

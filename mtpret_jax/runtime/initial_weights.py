@@ -18,17 +18,19 @@ from mtpret_jax.runtime import checkpoint
 log = logging.getLogger(__name__)
 
 SCRATCH = 'scratch'
-INITS = (SCRATCH, 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret', 'other')
+# {name of a trunk after stage 2: (order, memory.anchor)}. `joint` and the ablations of one part are not the papers'.
+STAGE_2_INITS = {'muscle--': ('sequential', 'none'), 'mtpret': ('cyclic_reshuffled', 'previous_visit'),
+                 'joint': ('joint', 'none'), 'schedule_off': ('sequential', 'previous_visit'),
+                 'memory_off': ('cyclic_reshuffled', 'none')}
+INITS = (SCRATCH, 'imagenet', 'moco', 'md_moco', *STAGE_2_INITS, 'other')
 
 
 def init_name_of(config: Mapping[str, Any]) -> str:
-  """The papers' name for the pretraining that a run with this config does: one of INITS."""
+  """The name of the pretraining that a run with this config does: one of INITS."""
   if config['objective'] == 'moco':
     return 'moco' if len(config['data']['datasets']) == 1 else 'md_moco'
-  if config['memory']['anchor'] == 'none' and config['order'] == 'sequential':
-    return 'muscle--'
-  full = config['memory']['anchor'] == 'previous_visit' and config['order'] == 'cyclic_reshuffled'
-  return 'mtpret' if full else 'other'
+  names = {fields: name for name, fields in STAGE_2_INITS.items()}
+  return names.get((config['order'], config['memory']['anchor']), 'other')
 
 
 def check_init(config: ConfigDict, planned: Mapping[str, ConfigDict] = MappingProxyType({})) -> None:

@@ -37,6 +37,9 @@ def one_task(two_tasks, two_tasks_run):
   ('md_moco', {'objective': 'moco', 'data': {'datasets': ['mura', 'tbx11k']}}),
   ('mtpret', {'memory': {'anchor': 'previous_visit'}, 'order': 'cyclic_reshuffled'}),
   ('muscle--', {'memory': {'anchor': 'none'}, 'order': 'sequential'}),
+  ('joint', {'memory': {'anchor': 'none'}, 'order': 'joint'}),
+  ('schedule_off', {'memory': {'anchor': 'previous_visit'}, 'order': 'sequential'}),
+  ('memory_off', {'memory': {'anchor': 'none'}, 'order': 'cyclic_reshuffled'}),
   ('other', {'memory': {'anchor': 'previous_visit'}, 'order': 'joint'}),
   ('other', {'memory': {'anchor': 'none'}, 'order': 'cyclic'})])
 def test_a_run_is_called_what_the_papers_call_it(said, fields):
@@ -105,7 +108,8 @@ def test_a_folder_or_file_that_is_not_there_is_refused(one_task, tmp_path):
   (dict(init='scratch', init_from='a.safetensors'), 'does not use init_from'),
   (dict(init='imagenet', init_from=''), 'needs --config.init_from'),
   (dict(init='xavier'),
-   "unknown init 'xavier': choose one of scratch, imagenet, moco, md_moco, muscle--, mtpret, other")])
+   "unknown init 'xavier': choose one of scratch, imagenet, moco, md_moco, muscle--, mtpret, joint, "
+   'schedule_off, memory_off, other')])
 def test_init_and_init_from_belong_together(fields, said, one_task):
   assert said in refuse(one_task, **fields)
 

@@ -1,14 +1,16 @@
 """A signal stops a run where nothing is lost; a second run in the same workdir is refused."""
 
+import contextlib
 import fcntl
 import io
 import json
+import logging
+import os
 import signal
 import sys
 
 import pytest
 
-from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.runtime import preemption, workdir_lock
 from tests.support.interrupted import listen
 
@@ -66,11 +68,26 @@ def test_a_signal_stops_an_evaluation_at_once_and_the_loop_defers_again(listenin
 def test_a_second_run_in_the_same_workdir_is_refused_with_the_process_that_holds_it(tmp_path):
   with workdir_lock.lock(tmp_path):
     holder = json.loads((tmp_path / workdir_lock.FILE).read_text())
-    refused = pytest.raises(ConfigError, match=rf'in use by process {holder["pid"]} on .*--config.workdir')
+    refused = pytest.raises(workdir_lock.InUse, match=rf'in use by process {holder["pid"]} on .*--config.workdir')
     with refused, workdir_lock.lock(tmp_path):
       pytest.fail('two runs in one folder')
   with workdir_lock.lock(tmp_path):  # the file that the first left behind does not matter
     pass
+
+
+def test_a_run_that_waits_for_the_lock_says_so_once_and_gets_it_when_the_other_ends(tmp_path, monkeypatch, caplog):
+  caplog.set_level(logging.INFO, 'mtpret_jax')
+  other = contextlib.ExitStack()
+  other.enter_context(workdir_lock.lock(tmp_path))
+  waits = []
+
+  def sleep(seconds):
+    waits.append(seconds)
+    if len(waits) == 3:
+      other.close()
+  monkeypatch.setattr(workdir_lock.time, 'sleep', sleep)
+  with workdir_lock.lock(tmp_path, wait=True):
+    assert len(waits) == 3 and caplog.text.count(f'waiting for process {os.getpid()}') == 1
 
 
 def test_a_file_system_without_locks_gives_a_warning_and_the_run_continues(tmp_path, monkeypatch, caplog):

@@ -11,7 +11,7 @@ The reliability benchmarks use them too.
 
 from ml_collections import ConfigDict
 
-from configs import common, continual, pretrain, tasks
+from configs import common, continual, pretrain, table, tasks
 
 TRUNK = 'one_block'
 DATASETS = ('rsna_bone_age', 'kermany_pneumonia')
@@ -22,7 +22,8 @@ RISE = {'pretrain': 0.03 / 50, 'continual': 1e-3 / 5}
 
 
 def get_config(stage: str) -> ConfigDict:
-  return {'pretrain': make_pretrain, 'continual': make_continual, 'finetune': make_finetune}[stage]()
+  return {'pretrain': make_pretrain, 'continual': make_continual, 'finetune': make_finetune,
+          'table': make_table}[stage]()
 
 
 def make_pretrain() -> ConfigDict:
@@ -59,6 +60,20 @@ def make_finetune() -> ConfigDict:
   del config.tasks['pneumonia']
   config.tasks.bone_age.steps = 4
   config.optimiser.learning_rate = 4 * RISE['continual']
+  return config
+
+
+def make_table() -> ConfigDict:
+  """`configs/table.py:smoke` with a smaller trunk and smaller images."""
+  config = table.get_config('smoke')
+  first, second, last = config.stages.pretrain, config.stages.continual, config.stages.finetune.pneumonia
+  first.update(trunk=TRUNK, steps=2, batch=16)
+  first.moco.update(group=4, shuffle_groups=2, dim=16, queue=16)
+  first.probe.update(images=8, resamples=2)
+  for stage in (second, last):
+    stage.update(trunk=TRUNK, resamples=2)
+    for task_config in stage.tasks.values():
+      task_config.update(size=36, augment=common.labelled_augment(32))
   return config
 
 

@@ -1,0 +1,179 @@
+"""The papers' table: every initialisation is fine-tuned on every task, with every share of the labels and every seed.
+
+    python -m mtpret_jax.main --config=configs/table.py
+    python -m mtpret_jax.main --config=configs/table.py:smoke
+    python -m mtpret_jax.main --config=configs/table.py:real_small --config.data.archives=DIR
+    python -m mtpret_jax.main --config=configs/table.py:muscle --config.data.archives=DIR
+    python -m mtpret_jax.main --config=configs/table.py:mtpret --config.data.archives=DIR
+
+Each cell is one fine-tuning run in a folder of its own. The same command skips the cells that are finished and resumes
+the others. Several processes or machines may run it in the same `workdir` at the same time; each cell runs once. Add
+`--dry_run` to see the number of runs, their steps, time and disk space.
+
+The initialisations:
+
+* `scratch`, `imagenet` (needs `--config.imagenet=FILE.safetensors`), `moco` (stage 1 on the images of the task's own
+  dataset) and `md_moco` (stage 1 on those of all datasets).
+* After stage 2, from `md_moco`: `muscle--` (sequential order, no cross-task memory), `mtpret` (reshuffled order and
+  memory) and `joint` (all tasks in every step, no memory).
+* `schedule_off` is `mtpret` with the sequential order, `memory_off` is `mtpret` without memory.
+
+Stage 2 learns from the same labelled patients as the cell that starts from it. The fields of stages 1, 2 and 3 are
+below `stages`: `--config.stages.pretrain.steps=...`, `--config.stages.finetune.knee.optimiser.learning_rate=...`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common, continual, finetune, pretrain, tasks
+
+INITS = ('scratch', 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret', 'joint', 'schedule_off', 'memory_off')
+
+
+def get_config(variant: str = 'embedded') -> ConfigDict:
+  if variant not in VARIANTS:
+    raise ValueError(f'unknown variant {variant!r} of configs/table.py: choose one of {", ".join(VARIANTS)}')
+  return VARIANTS[variant]()
+
+
+def smoke() -> ConfigDict:
+  """A few steps of every run, one task and two shares of its labels, to check that everything runs. The scores mean
+  nothing."""
+  second = continual.get_config('smoke')
+  second.tasks = tasks.embedded(('pneumonia', 'bone_age'), steps=2)
+  table = make_table(pretrain.get_config('smoke'), second, {'pneumonia': finetune.get_config('smoke,pneumonia')},
+                     workdir='runs/smoke_table', folder='data/smoke')
+  table.stages.pretrain.data.datasets = ('kermany_pneumonia', 'rsna_bone_age')
+  table.update(fractions=(0.5, 1.0), seeds=(1,), min_images=2, resamples=20)
+  return table
+
+
+def embedded() -> ConfigDict:
+  """Four tasks on phantoms, with ResNet-18; small enough for two CPU cores."""
+  names = ('pneumonia', 'abnormality', 'bone_age', 'lung')
+  second = continual.get_config()
+  second.tasks = tasks.embedded(names, steps=40)
+  stages = {name: limit_steps(finetune.get_config(name), name) for name in names}
+  table = make_table(pretrain.get_config(), second, stages, workdir='runs/table', folder='data/phantoms')
+  table.stages.pretrain.data.datasets = (*common.embedded, 'lung_masks')
+  return table
+
+
+def real_small() -> ConfigDict:
+  """Small real radiographs, ResNet-18 at 64 and 96 px.
+
+  Expects the archives `kermany_pneumonia`, `knee_oa` and `lung_masks`, and two datasets of your own: `teeth` with
+  boxes, and `covid_chest` with the finding `covid` and boxes of lungs, which is external. Images of 128 px are enough.
+  """
+  own = {'pneumonia': small_task('pneumonia'),
+         # bacteria against viruses, among the cases of pneumonia
+         'germ': small_task('pneumonia', findings=('bacteria',), among='pneumonia'),
+         'knee': small_task('knee'), 'lung': small_task('lung'),
+         'teeth': small_task('tuberculosis', dataset='teeth', objects=40)}
+  external = {'covid_other': small_task('covid', dataset='covid_chest', findings=('covid',)),
+              'lung_boxes': small_task('tuberculosis', dataset='covid_chest', objects=2, external=True)}
+  second = continual.get_config()
+  second.tasks = ConfigDict({name: task_config.copy_and_resolve_references() for name, task_config in own.items()},
+                            sort_keys=False)
+  for task_config in second.tasks.values():
+    task_config.update(epochs=1.0, min_steps=20, max_steps=60)
+  stages = {name: make_finetune(name, task_config) for name, task_config in (own | external).items()}
+  table = make_table(pretrain.get_config('real'), second, stages, workdir='runs/real_small', folder='data/real_small',
+                     archives='archives')
+  table.stages.pretrain.data.datasets = ('kermany_pneumonia', 'knee_oa', 'lung_masks', 'teeth')
+  return table
+
+
+def muscle() -> ConfigDict:
+  """MUSCLE at full scale: nine datasets, four tasks, all labels, its (inferred) split rule."""
+  return full_scale('muscle', 'muscle9', 'muscle4', tasks.muscle4)
+
+
+def mtpret() -> ConfigDict:
+  """MTPret at full scale: eleven datasets, seven tasks and two external ones, all labels, MUSCLE's (inferred) split
+  rule."""
+  return full_scale('mtpret', 'mtpret11', 'mtpret7', (*tasks.mtpret7, *tasks.external2))
+
+
+def full_scale(name: str, first_variant: str, second_variant: str, names: Iterable[str]) -> ConfigDict:
+  first, second = pretrain.get_config(first_variant), continual.get_config(second_variant)
+  with_task = {task_config.dataset for task_config in second.tasks.values()}
+  first.data.whole = tuple(dataset for dataset in first.data.datasets if dataset not in with_task)
+  table = make_table(first, second, {task: finetune.get_config(f'real,{task}') for task in names},
+                     workdir=f'runs/table_{name}', folder='data/real', archives='archives', split='paper')
+  table.fractions = (1.0,)
+  return table
+
+
+def small_task(name: str, **fields: Any) -> ConfigDict:
+  """A task of `configs/tasks.py` in the size for small machines, on another dataset or with other fields."""
+  task_config = tasks.embedded([name], steps=0)[name]
+  task_config.update(fields)
+  return task_config
+
+
+def make_finetune(name: str, task_config: ConfigDict) -> ConfigDict:
+  """Stage 3 on a task, in the size for small machines."""
+  config = finetune.get_config('pneumonia')
+  config.tasks = ConfigDict({name: task_config})
+  return limit_steps(config, name)
+
+
+def limit_steps(config: ConfigDict, name: str) -> ConfigDict:
+  """Stage 3 with the number of steps from the number of labels: 30 epochs, but at least 100 and at most 300 steps."""
+  config.tasks[name].update(steps=0, epochs=30.0, min_steps=100, max_steps=300)
+  config.validations = 6
+  return config
+
+
+def make_table(first: ConfigDict, second: ConfigDict, stages: Mapping[str, ConfigDict], **shared: str) -> ConfigDict:
+  """The table of stage 1, stage 2, and stage 3 for each task."""
+  table = make_fields(ConfigDict({'pretrain': first, 'continual': second, 'finetune': ConfigDict(
+    dict(stages), sort_keys=False)}, sort_keys=False), names=tuple(stages), **shared)
+  table.data.phantoms.update(first.data.phantoms)
+  # References, so that a field that is set on the command line holds for every stage.
+  for stage in (table.stages.pretrain, table.stages.continual, *table.stages.finetune.values()):
+    for field in ('archives', 'dir', 'split'):
+      stage.data[field] = table.data.get_oneway_ref(field)
+    for field in table.data.phantoms:
+      stage.data.phantoms[field] = table.data.phantoms.get_oneway_ref(field)
+  return table
+
+
+def make_fields(stages: ConfigDict, names: Sequence[str], workdir: str, folder: str, archives: str = '',
+                split: str = 'patient') -> ConfigDict:
+  return ConfigDict(dict(
+    objective='table',           # the kind of run; fixed for this file
+    workdir=workdir,             # folder of all runs and of the report; several processes may share it
+    seed=0,                      # seed of stage 1
+    # the initialisations, see above; 'imagenet' is left out unless `imagenet` names a file
+    inits=INITS,
+    tasks=tuple(names),          # the tasks, some of those in `stages.finetune`
+    # shares of the labelled training patients, in stages 2 and 3
+    fractions=(0.01, 0.05, 0.1, 1.0),
+    seeds=(1, 2, 3),             # seeds of stages 2 and 3; each also chooses the patients of the shares
+    pretrain_once=True,          # True: all seeds share one run of stage 1; False: each seed has its own
+    # a share of the labels is left out for a task if it keeps fewer images of a class
+    min_images=5,
+    imagenet='',                 # a .safetensors file of a ResNet with torchvision's names, for the init 'imagenet'
+    keep_checkpoints=False,      # True: finished cells keep their checkpoints; pretraining runs always do
+    resamples=1000,              # bootstrap resamples of patients and seeds, for differences in score
+    images_per_second=dict(      # for the hours of `--dry_run`; 0: measured on the runs that are finished
+      pretrain=0.0,              # images/s in stage 1
+      continual=0.0,             # images/s in stage 2
+      finetune=0.0,              # images/s in stage 3
+    ),
+    data=dict(
+      archives=archives,         # folder of the downloaded archives; with '' the table renders phantoms
+      dir=folder,                # folder of the prepared datasets
+      # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's, inferred) or 'official' (docs/datasets.md)
+      split=split,
+      phantoms=common.phantoms(),   # the phantom archives, if there are no others
+    ),
+    stages=stages,               # the configs of stage 1, stage 2, and of stage 3 for each task
+  ))
+
+
+VARIANTS = {'smoke': smoke, 'embedded': embedded, 'real_small': real_small, 'muscle': muscle, 'mtpret': mtpret}

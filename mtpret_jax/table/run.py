@@ -1,0 +1,225 @@
+"""Runs the table: all pretraining runs and cells that are not finished, each under the lock of its own workdir.
+
+Several processes, on one machine or many, may run the same command in the same workdir. Each takes the first run whose
+pretraining is finished and whose lock is free. The kernel releases the lock of a process that is killed, and the next
+process resumes its run.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import logging
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from mtpret_jax.evaluation import test_scores, validation
+from mtpret_jax.runtime import distributed, loss_guard, preemption, prepare_data, workdir_lock
+from mtpret_jax.runtime.atomic_io import write_atomically
+from mtpret_jax.table import counts
+from mtpret_jax.table.cells import Cell, Labels, copy_stage, make_cells, make_pretraining, resolve
+
+log = logging.getLogger(__name__)
+
+FAILED = 'failed.txt'  # in the workdir of a run that failed: when and why
+POLL = 2.0  # s between two looks at the runs of other processes
+FAILURES = (*prepare_data.USER_ERRORS, loss_guard.Diverged)  # of one run; the others can go on
+
+
+class CellsFailed(RuntimeError):
+  """Some runs of the table failed, and the cells that need them could not run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One run: of stage 1, stage 2, or a cell. `needs`: the names of the runs that must be finished first."""
+
+  title: str
+  config: ConfigDict
+  needs: tuple[str, ...]
+  is_cell: bool
+
+
+def run(config: ConfigDict, train_stage: Callable[[ConfigDict], None],
+        finish: Callable[[ConfigDict, list[Cell]], None]) -> None:
+  """Runs all cells, then the report.
+
+  Args:
+    train_stage: trains and scores one stage, whose data is prepared and whose lock is held.
+    finish: writes the report of the cells that are finished.
+
+  Raises:
+    CellsFailed: a run failed; the others are finished and reported.
+  """
+  config = resolve(config)
+  prepare(config)
+  too_few = {(task, fraction) for task, fraction in distributed.run_on_first(lambda: list_too_few(config))}
+  cells = make_cells(config, too_few)
+  queue = Queue(make_jobs(cells, make_pretraining(config, too_few)), config.keep_checkpoints)
+  run_jobs(queue, train_stage)
+  with preemption.interruptible():
+    distributed.run_on_first(lambda: finish(config, cells))
+  if queue.failed:
+    raise CellsFailed(queue.describe_failures())
+
+
+def prepare(config: ConfigDict) -> None:
+  """Prepares and checks the data of all runs. One process does, and the others wait for it."""
+  with contextlib.ExitStack() as stack:
+    def wait_for_lock() -> None:
+      pathlib.Path(config.data.dir).mkdir(parents=True, exist_ok=True)
+      stack.enter_context(workdir_lock.lock(config.data.dir, wait=True))
+    distributed.run_on_first(wait_for_lock)
+    for stage in list_prepared(config):
+      distributed.run_on_all(functools.partial(prepare_data.choose_datasets, stage), prepare_data.USER_ERRORS)
+      prepare_data.prepare_data(stage)
+
+
+def list_prepared(config: ConfigDict) -> list[ConfigDict]:
+  """A config for each set of data that the table uses, with all labels."""
+  stages = {}
+  for stage in (*make_pretraining(config).values(), *(config.stages.finetune[task] for task in config.tasks)):
+    key = stage.objective, *(stage.data.datasets if stage.objective == 'moco' else stage.tasks)
+    stages[key] = copy_stage(stage)
+    if stage.objective == 'multitask':
+      stages[key].data.fraction = 1.0
+  return list(stages.values())
+
+
+def list_too_few(config: ConfigDict) -> list[Labels]:
+  """The shares of labels that have no cell, each with a line in the log."""
+  reasons = counts.find_too_few(counts.count_kept(config), config.min_images)
+  for line in counts.describe_left_out(config, reasons):
+    log.info(line)
+  return list(reasons)
+
+
+def make_jobs(cells: Sequence[Cell], pretraining: Mapping[str, ConfigDict]) -> dict[str, Job]:
+  """{name: job}, in the order in which they run: a pretraining run comes right before the first cell that needs it."""
+  jobs: dict[str, Job] = {}
+  for number, cell in enumerate(cells, 1):
+    for index, name in enumerate(cell.needs):
+      jobs.setdefault(name, Job(f'pretraining {name}', pretraining[name], cell.needs[:index], False))
+    jobs[cell.config.workdir] = Job(f'cell {number} of {len(cells)}: {cell.name}', cell.config, cell.needs, True)
+  return jobs
+
+
+class Queue:
+  """What is left to do. Only the first of several processes of one run uses it."""
+
+  def __init__(self, jobs: Mapping[str, Job], keep_checkpoints: bool) -> None:
+    self.jobs, self.keep_checkpoints = jobs, keep_checkpoints
+    self.done: set[str] = set()
+    self.failed: dict[str, str] = {}  # name -> why
+    # Failures of earlier commands: these runs are tried again.
+    self.stale = {name: text for name, job in jobs.items() if (text := read_failure(job))}
+
+  def take(self, stack: contextlib.ExitStack) -> str | None:
+    """The name of a run that can start; `stack` then holds its lock. '' if all runs that are left are in the hands of
+    other processes, or wait for these; None if no run is left."""
+    is_left = False
+    for name, job in self.jobs.items():
+      if name in self.done or name in self.failed or self.has_ended(name, job):
+        continue
+      is_left = True
+      if self.done.issuperset(job.needs) and self.lock(name, job, stack):
+        return name
+    return '' if is_left else None
+
+  def has_ended(self, name: str, job: Job) -> bool:
+    """Whether a run is finished or has failed, here or in another process."""
+    if test_scores.is_finished(job.config):
+      self.done.add(name)
+      return True
+    lost = next((need for need in job.needs if need in self.failed), None)
+    if lost is not None:
+      self.failed[name] = f'needs {self.jobs[lost].title}, which failed'
+    elif (failure := read_failure(job)) and failure != self.stale.get(name):
+      self.failed[name] = failure
+    return name in self.failed
+
+  def lock(self, name: str, job: Job, stack: contextlib.ExitStack) -> bool:
+    """Whether `stack` now holds the lock of an unfinished run."""
+    pathlib.Path(job.config.workdir).mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as own:
+      try:
+        own.enter_context(workdir_lock.lock(job.config.workdir))
+      except workdir_lock.InUse:
+        return False
+      if self.has_ended(name, job):  # since it was looked at
+        return False
+      pathlib.Path(job.config.workdir, FAILED).unlink(missing_ok=True)
+      stack.push(own.pop_all())
+    return True
+
+  def finish(self, name: str, failure: str) -> None:
+    """Records that a run has ended, while its lock is held."""
+    job = self.jobs[name]
+    if failure:
+      self.failed[name] = failure
+      log.error('%s failed: %s', job.title, failure)
+      now = datetime.datetime.now().isoformat(timespec='seconds')
+      write_atomically(pathlib.Path(job.config.workdir, FAILED), f'{now}: {failure}\n')
+      return
+    self.done.add(name)
+    log.info('finished %s', job.title)
+    if job.is_cell and not self.keep_checkpoints:
+      for folder in ('checkpoints', validation.BEST):
+        shutil.rmtree(pathlib.Path(job.config.workdir, folder), ignore_errors=True)
+
+  def describe_failures(self) -> str:
+    lines = [f'{self.jobs[name].title}: {" ".join(why.split())}' for name, why in self.failed.items()]
+    return '\n'.join([f'{len(lines)} of {len(self.jobs)} runs failed; the same command tries them again:', *lines])
+
+  def count_cells(self) -> int:
+    """How many cells have ended."""
+    return sum(job.is_cell for name, job in self.jobs.items() if name in self.done or name in self.failed)
+
+
+def read_failure(job: Job) -> str:
+  """Why a run failed; '' if it has not."""
+  path = pathlib.Path(job.config.workdir, FAILED)
+  try:
+    return path.read_text(encoding='utf-8')
+  except FileNotFoundError:
+    return ''
+
+
+def run_jobs(queue: Queue, train_stage: Callable[[ConfigDict], None]) -> None:
+  """Runs what is left until nothing is, and waits for what other processes run."""
+  is_waiting = False
+  total = sum(job.is_cell for job in queue.jobs.values())
+  with tqdm(total=total, desc='table', unit='cell', dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+    while True:
+      with contextlib.ExitStack() as stack:
+        name = distributed.run_on_first(functools.partial(queue.take, stack), prepare_data.USER_ERRORS)
+        bar.update(queue.count_cells() - bar.n)
+        if name is None:
+          return
+        if name:
+          run_job(queue, name, train_stage)
+          is_waiting = False
+          continue
+      if not is_waiting:
+        log.info('other processes run what is left: waiting for them')
+      is_waiting = True
+      time.sleep(POLL)
+
+
+def run_job(queue: Queue, name: str, train_stage: Callable[[ConfigDict], None]) -> None:
+  """Runs one job, whose lock is held."""
+  job, failure = queue.jobs[name], ''
+  log.info('%s', job.title)
+  try:
+    prepare_data.choose_datasets(job.config)
+    train_stage(job.config)
+  except FAILURES as error:
+    failure = str(error) or type(error).__name__
+  distributed.run_on_first(lambda: queue.finish(name, failure))
