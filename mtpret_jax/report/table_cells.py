@@ -72,8 +72,10 @@ def make_score(cell: Cell, results: dict[str, Any]) -> Score:
   """The row of a finished cell, from its `scores.json`."""
   result = results['tasks'][cell.task]
   score = result['scores'][result['headline']]
-  low, high = score['interval'] or (None, None)
-  return Score(cell.task, cell.init, cell.fraction, cell.seed, result['headline'], score['value'], low, high,
+  # Rounded as in the file, so that the means of the file are those of the table.
+  value, low, high = (None if number is None else float(write_cell(float(number)))
+                      for number in (score['value'], *(score['interval'] or (None, None))))
+  return Score(cell.task, cell.init, cell.fraction, cell.seed, result['headline'], value, low, high,
                results.get('training_images', {}).get(cell.task), results.get('steps'),
                results.get('versions', {}).get('commit', ''))
 

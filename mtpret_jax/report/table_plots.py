@@ -12,9 +12,9 @@ from mtpret_jax.runtime.initial_weights import INITS
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-# The palette of Okabe and Ito (2008), which colour-blind readers can tell apart, with a marker each. The usual
-# initialisations have the same colours in every figure.
-COLOURS = ('#000000', '#999999', '#56B4E9', '#0072B2', '#F0E442', '#D55E00', '#009E73', '#CC79A7', '#E69F00')
+# The palette of Okabe and Ito (2008), which colour-blind readers can tell apart, with a marker each; wine in place of
+# its yellow, which is too pale for lines. The papers' initialisations have the same colours in every figure.
+COLOURS = ('#000000', '#999999', '#56B4E9', '#0072B2', '#882255', '#D55E00', '#009E73', '#CC79A7', '#E69F00')
 MARKERS = 'osv^DPX*h'
 COLUMNS = 4  # of the label-efficiency curves
 
@@ -32,7 +32,10 @@ def draw_efficiency(table: Table) -> bytes:
   from matplotlib.figure import Figure  # imported here, because it would add half a second to every start
   columns = min(COLUMNS, max(len(table.tasks), 1))
   rows = -(-len(table.tasks) // columns) or 1
-  figure = Figure(figsize=(3.2 * columns, 2.7 * rows + 0.6))
+  legend_columns = 2 * columns  # fit below the plots
+  legend = 0.25 * -(-len(table.inits) // legend_columns) + 0.1  # inches
+  height = 2.7 * rows + legend
+  figure = Figure(figsize=(3.2 * columns, height))
   styles = choose_styles(table.inits)
   for place, task in enumerate(table.tasks):
     axes = figure.add_subplot(rows, columns, place + 1)
@@ -48,15 +51,15 @@ def draw_efficiency(table: Table) -> bytes:
     ticks = [100 * fraction for fraction in table.fractions]
     axes.set_xticks(ticks, [f'{tick:.4g}' for tick in ticks])
     axes.minorticks_off()
-    lower = '' if table.signs[task] > 0 else ', lower is better'
-    axes.set(title=task, xlabel='labels (% of training patients)', ylabel=f'{table.metrics[task]}{lower}')
+    lower = '' if table.signs[task] > 0 else ' (lower is better)'
+    axes.set(title=f'{task}{lower}', xlabel='labels (% of training patients)', ylabel=table.metrics[task])
     axes.grid(alpha=0.3)
   handles = {label: handle for axes in figure.axes
              for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
   named = [init for init in table.inits if init in handles]
-  figure.tight_layout(rect=(0, 0.6 / (2.7 * rows + 0.6), 1, 1))
-  figure.legend([handles[init] for init in named], named, loc='lower center', ncols=max(min(len(named), 5), 1),
-                frameon=False)
+  figure.tight_layout(rect=(0, legend / height, 1, 1))
+  figure.legend([handles[init] for init in named], named, loc='lower center', ncols=legend_columns, frameon=False,
+                fontsize=9)
   return save(figure)
 
 

@@ -11,7 +11,7 @@ SCORES = ('Test scores of stage 3, mean {pm} standard deviation over seeds; the 
           'rank: over the tasks, 1 is the best.')
 DIFFERENCES = ('Difference to scratch, pooled over seeds, with its 95 % interval from a paired bootstrap over patients '
                'and seeds. Positive is better, also for errors; * where the interval excludes 0.')
-CAVEAT = ('With three seeds the intervals are too narrow where the scores vary more with the seed than with the '
+CAVEAT = ('With few seeds the intervals are too narrow where the scores vary more with the seed than with the '
           'patients.')
 
 
