@@ -9,13 +9,16 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import gc
 import logging
+import os
 import pathlib
 import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -29,6 +32,9 @@ log = logging.getLogger(__name__)
 
 FAILED = 'failed.txt'  # in the workdir of a run that failed: when and why
 POLL = 2.0  # s between two looks at the runs of other processes
+# Bytes that memory may grow by before compiled steps are dropped. Each run compiles its own, and jax keeps them. After
+# each run would be too often: small functions that all runs share would be compiled again.
+MAX_GROWTH = 2 * 10**9
 FAILURES = (*prepare_data.USER_ERRORS, loss_guard.Diverged)  # of one run; the others can go on
 
 
@@ -193,7 +199,7 @@ def read_failure(job: Job) -> str:
 
 def run_jobs(queue: Queue, train_stage: Callable[[ConfigDict], None]) -> None:
   """Runs what is left until nothing is, and waits for what other processes run."""
-  is_waiting = False
+  is_waiting, memory = False, 0
   total = sum(job.is_cell for job in queue.jobs.values())
   with tqdm(total=total, desc='table', unit='cell', dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
@@ -205,12 +211,32 @@ def run_jobs(queue: Queue, train_stage: Callable[[ConfigDict], None]) -> None:
           return
         if name:
           run_job(queue, name, train_stage)
-          is_waiting = False
+          is_waiting, memory = False, limit_memory(memory)
           continue
       if not is_waiting:
         log.info('other processes run what is left: waiting for them')
       is_waiting = True
       time.sleep(POLL)
+
+
+def limit_memory(before: int) -> int:
+  """Drops compiled steps if memory has grown much since it was `before` bytes (0: not known). Returns what it is to be
+  compared with from now on."""
+  now = read_memory()
+  if not before or now - before < MAX_GROWTH:
+    return before or now
+  jax.clear_caches()
+  gc.collect()
+  return max(before, read_memory())  # what the allocator keeps is no reason to drop the steps after each run
+
+
+def read_memory() -> int:
+  """The resident memory of this process in bytes; 0 where the system does not say."""
+  try:
+    pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+  except (OSError, ValueError):
+    return 0
+  return pages * os.sysconf('SC_PAGE_SIZE')
 
 
 def run_job(queue: Queue, name: str, train_stage: Callable[[ConfigDict], None]) -> None:

@@ -193,6 +193,18 @@ def test_a_finished_run_of_another_config_is_not_taken_for_this_one(config, tmp_
   assert len(training.trained) == 8 and all(name.startswith('cells/') for name in training.trained)
 
 
+def test_compiled_steps_are_dropped_when_memory_has_grown_much(monkeypatch):
+  cleared = []
+  monkeypatch.setattr(run.jax, 'clear_caches', lambda: cleared.append(True))
+  start, much = run.read_memory(), 3 * 10**9
+  assert start > 10**7
+  memory = 0
+  for now, drops in ((1, 0), (2, 0), (much, 1), (much, 1), (2 * much, 2)):
+    monkeypatch.setattr(run, 'read_memory', lambda now=now: now)
+    memory = run.limit_memory(memory)
+    assert len(cleared) == drops
+
+
 def test_the_saved_config_of_a_cell_says_which_it_is(config, tmp_path):
   run_table(config, Training(tmp_path))
   cell = make_cells(config)[0]

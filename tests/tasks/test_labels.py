@@ -219,3 +219,18 @@ def test_an_image_with_two_exclusive_findings_is_left_out():
   both, one = ({'present': np.float32(present), 'label_mask': np.ones(2, bool)} for present in ([1, 1], [0, 1]))
   kept, left_out, _ = keep('classification', about, both, one)
   assert len(kept) == 1 and left_out == {'several findings known to be present': 1}
+
+
+def test_a_task_may_be_among_the_images_with_one_finding():
+  known, unknown = np.array([True, True]), np.array([True, False])
+  records = [make_record(image_id=name, present=np.float32(present), label_mask=label_mask)
+             for name, present, label_mask in ((b'both', [1, 1], known), (b'one', [0, 1], known),
+                                               (b'none', [0, 0], known), (b'unknown', [1, 1], unknown))]
+  task_config = configure('classification')
+  task_config.update(findings=('nodule',), among='mass')
+  kept, left_out = keep_usable(task_config, Source('atlas', 'train', '1.0.0', ABOUT, records))
+  assert [kept.records[index]['image_id'] for index in range(len(kept))] == [b'both', b'one']
+  assert left_out == {'no mass': 2}
+  task_config.among = 'fracture'
+  with pytest.raises(ValueError, match="no finding 'fracture': choose one of nodule, mass"):
+    keep_usable(task_config, Source('atlas', 'train', '1.0.0', ABOUT, records))
