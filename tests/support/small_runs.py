@@ -64,12 +64,13 @@ def make_finetune() -> ConfigDict:
 
 
 def make_table() -> ConfigDict:
-  """`configs/table.py:smoke` with a smaller trunk and smaller images."""
+  """`configs/table.py:smoke` with one share of the labels, a smaller trunk and smaller images."""
   config = table.get_config('smoke')
+  config.fractions = (0.5,)
   first, second, last = config.stages.pretrain, config.stages.continual, config.stages.finetune.pneumonia
   first.update(trunk=TRUNK, steps=2, batch=16)
   first.moco.update(group=4, shuffle_groups=2, dim=16, queue=16)
-  first.probe.update(images=8, resamples=2)
+  first.probe.update(every=0, images=8, resamples=2)
   for stage in (second, last):
     stage.update(trunk=TRUNK, resamples=2)
     for task_config in stage.tasks.values():
