@@ -45,9 +45,9 @@ def make_config(options: argparse.Namespace) -> ConfigDict:
     seed=0, batch=options.batch, trunk=options.model, dtype=options.dtype, augment=moco_v2_augment(options.size),
     moco=dict(dim=DIM, queue=options.queue, temperature=TEMPERATURE, momentum=MOMENTUM,
                   group=options.batch // options.groups, shuffle_groups=options.groups, negatives='queue',
-                  same_source=False),
+                  same_source=False, symmetric=False),
     optimiser=dict(kind='sgd', momentum=0.9, weight_decay=WEIGHT_DECAY),
-    data=dict(weights='by_images', size=image_size(options))))
+    data=dict(weights='by_images', positives='image', size=image_size(options))))
 
 
 def image_size(options: argparse.Namespace) -> int:

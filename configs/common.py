@@ -35,6 +35,8 @@ def moco_v2_augment(size: int) -> ConfigDict:
     crop_area=(0.2, 1.0),       # range of the crop's area, as a share of the image; MoCo v2: 0.2 to 1
     crop_ratio=(3 / 4, 4 / 3),  # range of the crop's width over height; MoCo v2
     flip=0.5,                   # probability of a left-right flip; MoCo v2
+    # largest rotation of a view before its crop, in degrees either way; MoCo v2: 0; MoCo-CXR: 10
+    rotation=0.0,
     blur=0.5,                   # probability of a Gaussian blur; MoCo v2
     # range of the blur's standard deviation, in px of the view; MoCo v2: 0.1 to 2 px at 224 px; scaling it with the
     # size is assumed

@@ -57,12 +57,12 @@ def base() -> ConfigDict:
       momentum=0.99,           # momentum of the key encoder; MoCo v2: 0.999; lower here for short runs (assumed)
       group=16,                # images in a batch-norm group
       shuffle_groups=4,        # number of batch-norm groups among which ShuffleBN permutes the keys; at least 2
-      # where the negatives come from: 'queue' (MoCo v2); 'batch', the keys of its other images (SimCLR, MoCo v3; without
-      # a queue); or 'both'
+      # where the negatives come from: 'queue' (MoCo v2), 'batch' (the keys of its other images, as in SimCLR and MoCo
+      # v3; there is no queue then) or 'both'
       negatives='queue',
       same_source=False,       # True: a query is compared only with keys of its own dataset; MoCo v2: False
-      # True: each view is a query once and a key once, and the loss is the mean of both (MoCo v3); costs a second forward
-      # pass of both encoders and a second backward pass; MoCo v2: False
+      # True: each view is a query once and a key once, and the loss is the mean of both, at twice the cost (MoCo v3);
+      # MoCo v2: False
       symmetric=False,
     ),
     optimiser=dict(
@@ -90,8 +90,8 @@ def base() -> ConfigDict:
       # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's, inferred) or 'official' (docs/datasets.md)
       split='patient',
       size=64,                 # px, side of the images that reach the device; `augment` crops from them
-      # what the key of a query shows: 'image', another view of its image (MoCo v2), or 'patient', a view of any image of
-      # its patient (MICLe, MedAug)
+      # what a key shows: 'image', another view of the query's image (MoCo v2), or 'patient', a view of any image of its
+      # patient (MICLe, MedAug)
       positives='image',
       # how often each dataset is drawn: 'by_images' (in proportion to its images), 'balanced' (equally), or a number
       # for each, as in '2,1,1,1,1'

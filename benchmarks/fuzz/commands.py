@@ -45,7 +45,8 @@ TEXTS = (
   'none', 'balanced', '1,1,1,1,1', '1,nan,1,1,1', '1,inf,1,1,1', '-1,1,1,1,1', '1e-300,1,1,1,1', '1,2', '0', 'joint',
   'sequential', 'cyclic', 'start', 'previous_visit', 'shared', 'head', 'skip', 'original', '512', 'paper',
   'official', 'regression', 'segmentation', 'detection', 'classification', 'mura', 'tbx11k', 'lung_masks',
-  'rsna_bone_age', 'scratch', 'imagenet', 'md_moco', 'moco', 'multitask', 'recipe', 'evaluate', 'same_source')
+  'rsna_bone_age', 'scratch', 'imagenet', 'md_moco', 'moco', 'multitask', 'recipe', 'evaluate', 'queue', 'batch',
+  'both', 'image', 'patient')
 TUPLES = (
   '()', '(1,)', '(0.2, 1.0)', '(1.0, 0.2)', '(0, 0)', '(-1, 1)', '(0.0, 1e999)', "('a', 'b')", '(1, 2, 3)',
   '((8,), (16,), (32,), (64,), (128,))', '((1,), (2,))', '(True, False)', '(None, None)', '[1, 2]', '1', '(',

@@ -3,22 +3,25 @@
 Crop, flip and blur are linear and separable, so two small matrices per image do all three:
 `rows_BhH @ image_BHW @ columns_BwW^T`. On an accelerator, these matrix products are faster than a gather. As part of
 them, the blur comes before the intensity jitter; the two commute except for the jitter's clipping. Saturation, hue and
-grey conversion do nothing to a grey image and are left out.
+grey conversion do nothing to a grey image and are left out. A rotation, which MoCo v2 lacks, comes first and gathers.
 
 Letters: B images, H W stored rows and columns, h w rows and columns of the view.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+ROTATION = 2**16  # number of the rotation's random stream, apart from those that `split` gives the other operations
 ATTEMPTS = 10  # attempts to draw a crop that fits before taking the whole image, as in torchvision's RandomResizedCrop
 
 
 def make_view(images_BHW1: jax.Array, rng: jax.Array, config: ConfigDict, dtype: str) -> jax.Array:
   """One random view of each image: (B, H, W, 1) uint8 -> (B, size, size, 1), standardised, in `dtype`.
 
-  `config`: size, crop_area, crop_ratio, flip, blur, blur_sigma, jitter, brightness, contrast, as in
+  `config`: size, crop_area, crop_ratio, flip, rotation, blur, blur_sigma, jitter, brightness, contrast, as in
   `configs/common.py:moco_v2_augment`.
   """
   # One key per source of randomness: changing how one is used does not change what the others draw.
@@ -28,7 +31,12 @@ def make_view(images_BHW1: jax.Array, rng: jax.Array, config: ConfigDict, dtype:
   crop_B4 = draw_crops(rng_crop, batch, height, width, config)
   flip_B = jax.random.bernoulli(rng_flip, config.flip, (batch,))
   sigma_B = draw_sigmas(rng_blur, batch, config)
-  views_Bhw = resample(images_BHW, crop_B4, flip_B, sigma_B, config.size)
+  shown_BHW = images_BHW
+  if config.rotation:  # without it, MoCo v2's program has no gather
+    limit = math.radians(config.rotation)
+    angle_B = jax.random.uniform(jax.random.fold_in(rng, ROTATION), (batch,), minval=-limit, maxval=limit)
+    shown_BHW = jax.vmap(rotate)(images_BHW, angle_B)
+  views_Bhw = resample(shown_BHW, crop_B4, flip_B, sigma_B, config.size)
   views_Bhw = jitter_intensity(views_Bhw, rng_jitter, config)
   # The whole augmentation is computed in f32. Only the finished view is rounded to `dtype`, bfloat16 at full scale.
   return standardise(views_Bhw, images_BHW)[..., None].astype(dtype)
@@ -74,6 +82,19 @@ def draw_crops(rng: jax.Array, batch: int, height: int, width: int, config: Conf
   top = jax.random.uniform(rng_top, (batch,)) * (height - crop_height)
   left = jax.random.uniform(rng_left, (batch,)) * (width - crop_width)
   return jnp.stack([top, left, crop_height, crop_width], axis=1)
+
+
+def rotate(image_HW: jax.Array, angle: jax.Array) -> jax.Array:
+  """The image, rotated counter-clockwise by `angle` (radians) about its centre: bilinear, with the edge pixels repeated
+  outside the image, where zeros would show the angle."""
+  height, width = image_HW.shape
+  row, column = (height - 1) / 2, (width - 1) / 2  # the centre
+  down, right = jnp.meshgrid(jnp.arange(height) - row, jnp.arange(width) - column, indexing='ij')
+  cosine, sine = jnp.cos(angle), jnp.sin(angle)
+  # Where each pixel comes from: the inverse rotation. Rows count downwards.
+  rows = row + cosine * down + sine * right
+  columns = column + cosine * right - sine * down
+  return jax.scipy.ndimage.map_coordinates(image_HW, [rows, columns], order=1, mode='nearest')
 
 
 def draw_sigmas(rng: jax.Array, batch: int, config: ConfigDict) -> jax.Array:

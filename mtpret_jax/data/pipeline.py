@@ -4,7 +4,8 @@ Everything is a random-access `grain.MapDataset`: each source is shuffled and re
 are decoded and batched, and finally each process takes its share of the batches. So the batch of step n is a function
 of n. A run needs to remember only its step, and it resumes on any number of processes.
 
-A batch of stage 1 has `query` and `key` (B, size, size, 1) uint8 and `source` (B,) int32; see `make_moco_batches`.
+A batch of stage 1 has `query` and `key` (B, size, size, 1) uint8, `source` (B,) int32, and for positives of the same
+patient `patient` (B,) int32; see `make_moco_batches`.
 A batch of stages 2 and 3 has `image` (B, size, size, 1) uint8 and the label's fields; see `tasks/dataset.py:read_row`.
 """
 
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.data import workers
 from mtpret_jax.data.records import decode_image, read_text
 from mtpret_jax.data.shuffle_bn import shuffle_keys
-from mtpret_jax.data.sources import Source
+from mtpret_jax.data.sources import Records, Source
 from mtpret_jax.data.task_schedule import JOINT, Plan
 
 Batch = dict[str, np.ndarray]
@@ -67,34 +68,114 @@ def add_index(index: int, record: Any) -> tuple[int, Any]:
   return index, record
 
 
-def read_image(size: int, indexed: tuple[int, Mapping[str, Any]]) -> dict[str, Any]:
-  index, record = indexed
-  return {'image': decode_image(record['image'], size), 'source': np.int32(index)}
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """A query and its key. Attributes:
+    source: the index of their dataset.
+    query, key: record numbers in this source; the same number for two views of one image.
+    patient: the index of their patient over all datasets; -1 if keys are not drawn by patient.
+  """
+
+  source: int
+  query: int
+  key: int
+  patient: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class PatientRecords:
+  """The records of each patient of a source. Attributes:
+    first: the index of the first patient over all datasets.
+    patients: (N,) the patient of each record, from 0.
+    records: (N,) record numbers, sorted by patient.
+    begins: (patients + 1,) where the records of each patient begin in `records`.
+  """
+
+  first: int
+  patients: np.ndarray
+  records: np.ndarray
+  begins: np.ndarray
+
+  def draw(self, source: int, query: int, rng: np.random.Generator) -> Pair:
+    """A random record of the query's patient as its key; it may be the query itself."""
+    patient = int(self.patients[query])
+    own = self.records[self.begins[patient]:self.begins[patient + 1]]
+    return Pair(source, query, int(own[rng.integers(len(own))]), self.first + patient)
+
+
+def group_by_patient(sources: Sequence[Source]) -> list[PatientRecords]:
+  """The records of each patient, for each source. A patient belongs to one dataset: the same name in two datasets is
+  two patients."""
+  groups: list[PatientRecords] = []
+  first = 0
+  for source in sources:
+    if source.read_patients is None:
+      raise ValueError(f'the patients of {source.name} are not known')
+    names, patients = np.unique(source.read_patients(), return_inverse=True)
+    begins = np.concatenate([[0], np.cumsum(np.bincount(patients, minlength=len(names)))])
+    groups.append(PatientRecords(first, patients, np.argsort(patients, kind='stable'), begins))
+    first += len(names)
+  return groups
+
+
+def draw_pairs(sources: Sequence[Source], config: ConfigDict) -> grain.MapDataset:
+  """The endless sequence of `Pair`s. A step takes the next `batch` of them. Reads no image."""
+  order = mix_sources([dataclasses.replace(source, records=Indices(len(source))) for source in sources],
+                      config.data.weights, config.seed)
+  if config.data.positives == 'image':
+    return order.map(pair_with_itself)
+  # Grain makes the generator of a row from the seed and the number of the row, so that the draw is a function of both.
+  return order.random_map(functools.partial(pair_by_patient, group_by_patient(sources)), seed=config.seed)
+
+
+def pair_with_itself(indexed: tuple[int, int]) -> Pair:
+  source, record = indexed
+  return Pair(source, record, record)
+
+
+def pair_by_patient(groups: Sequence[PatientRecords], indexed: tuple[int, int], rng: np.random.Generator) -> Pair:
+  source, record = indexed
+  return groups[source].draw(source, record, rng)
+
+
+def read_pair(records: Sequence[Records], size: int, pair: Pair) -> dict[str, Any]:
+  """The row of a batch: `image` and `source`, and for keys that are drawn by patient `key` and `patient`."""
+  own = records[pair.source]
+  row: dict[str, Any] = {'image': decode_image(own[pair.query]['image'], size), 'source': np.int32(pair.source)}
+  if pair.patient >= 0:
+    key = row['image'] if pair.key == pair.query else decode_image(own[pair.key]['image'], size)
+    row |= {'key': key, 'patient': np.int32(pair.patient)}
+  return row
 
 
 def make_moco_batches(sources: Sequence[Source], config: ConfigDict, *, process: int = 0,
                       processes: int = 1) -> grain.MapDataset:
   """The batches of stage 1 as ('moco', batch), one per step, each with only the rows of this process.
 
-  A batch has `query` and `key` (B, size, size, 1) uint8, the same images in two orders (ShuffleBN,
-  `shuffle_bn.shuffle_keys`), and `source` (B,) int32, the index of each query's dataset.
+  A batch has `query` and `key` (B, size, size, 1) uint8 in two orders (ShuffleBN, `shuffle_bn.shuffle_keys`), and
+  `source` (B,) int32, the index of each query's dataset. `config.data.positives`:
+
+  image    a key is the image of its query (He et al. 2020).
+  patient  a key is a random image of its query's patient (MICLe, Azizi et al. 2021; MedAug, Vu et al. 2021), which may
+           be the query's own. The batch also has `patient` (B,) int32, the index of each query's patient.
   """
   rows = config.batch // processes
   # Every process cuts the same sequence into parts of `rows` and takes every `processes`-th part. Together, the parts
   # of a step are the batch that a single process would read.
-  records = mix_sources(sources, config.data.weights, config.seed)
+  pairs = draw_pairs(sources, config)
   # Lazy: an image is decoded only when its batch is read, and only by the process that reads the batch.
-  batches = records.map(functools.partial(read_image, config.data.size)).batch(rows)
+  read = functools.partial(read_pair, [source.records for source in sources], config.data.size)
+  batches = pairs.map(read).batch(rows)
   return batches[process::processes].map(functools.partial(pair_views, config.moco))
 
 
 def pair_views(moco: ConfigDict, batch: Batch) -> tuple[str, Batch]:
-  """The same stored images twice: the two random views are drawn on the device."""
+  """The stored images of queries and keys: the random views are drawn on the device."""
   # Both go to the device as uint8, a quarter of the bytes of f32.
   return 'moco', {
     'query': batch['image'],
-    'key': shuffle_keys(batch['image'], moco.group, moco.shuffle_groups),
-    'source': batch['source']}
+    'key': shuffle_keys(batch.get('key', batch['image']), moco.group, moco.shuffle_groups),
+    **{field: batch[field] for field in ('source', 'patient') if field in batch}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,15 +214,15 @@ def make_visit_batches(plan: Plan, sources: Mapping[str, Source], readers: Mappi
 
 
 def name_moco_images(sources: Sequence[Source], config: ConfigDict, step: int) -> list[tuple[str, str]]:
-  """[(dataset, image_id)] of the batch of a step of stage 1, of all processes.
-
-  Repeats the random order with record numbers in place of records, so that no image is decoded.
-  """
+  """[(dataset, image_id)] of the batch of a step of stage 1, of all processes: the queries, then the keys if these are
+  other images. No image is decoded."""
+  order = draw_pairs(sources, config)
   # All processes' rows: the parts of a step follow each other in the common sequence.
-  order = mix_sources([dataclasses.replace(source, records=Indices(len(source))) for source in sources],
-                      config.data.weights, config.seed)
-  drawn = [order[row] for row in range(step * config.batch, (step + 1) * config.batch)]
-  return [name_image(sources[source], index) for source, index in drawn]
+  pairs = [order[row] for row in range(step * config.batch, (step + 1) * config.batch)]
+  names = [name_image(sources[pair.source], pair.query) for pair in pairs]
+  if config.data.positives == 'patient':
+    names += [name_image(sources[pair.source], pair.key) for pair in pairs]
+  return names
 
 
 def name_visit_images(plan: Plan, sources: Mapping[str, Source], config: ConfigDict,

@@ -3,10 +3,11 @@
 import collections
 import csv
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import tensorflow_datasets as tfds
@@ -45,6 +46,7 @@ class Source:
     about: the builder's metadata of the whole dataset: names of findings, unit of the value, mask and box classes.
     records: record i is a dict of fields, with image and mask still encoded.
     split_rule: one of SPLIT_RULES, or WHOLE.
+    read_patients: () -> the patient of each record, read from index.csv when it is called. None for a share of a split.
   """
 
   name: str
@@ -53,6 +55,7 @@ class Source:
   about: Mapping[str, Any]
   records: Records
   split_rule: str = 'patient'
+  read_patients: Callable[[], Sequence[str]] | None = None
 
   def __len__(self) -> int:
     return len(self.records)
@@ -118,8 +121,9 @@ def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split
   else:
     positions = read_positions(folder, name, split, split_rule, fraction, fraction_seed)
     records = Subset({part: open_split(builder, part, images_only) for part in SPLITS}, positions)
+  patients = functools.partial(read_patients, folder, name, split, split_rule, whole) if fraction == 1 else None
   return Source(name, split, str(builder.version), dict(builder.info.metadata or {}), records,
-                WHOLE if whole else split_rule)
+                WHOLE if whole else split_rule, patients)
 
 
 def find_folder(name: str, data_dir: str | pathlib.Path, stored_size: str) -> pathlib.Path:
@@ -168,6 +172,15 @@ def read_patient_shares(name: str, data_dir: str | pathlib.Path, stored_size: st
                         seed: int = 0) -> dict[str, float]:
   """{patient: the share above which a fraction of the split keeps it}, see `rank_patients`. Raises as `open_source`."""
   return rank_patients(read_rows(find_folder(name, data_dir, stored_size), name, split, split_rule), seed)
+
+
+def read_patients(folder: pathlib.Path, name: str, split: str, split_rule: str, whole: bool) -> list[str]:
+  """The patient of each record of `open_source` without a fraction, in the order of the records. Raises MissingSplit
+  and OutdatedIndex."""
+  rows = read_index(folder, name) if whole else read_rows(folder, name, split, split_rule)
+  if whole or split_rule == 'patient':  # in the order in which they are stored
+    rows = sorted(rows, key=lambda row: (SPLITS.index(row['split']), int(row['position'])))
+  return [row['patient'] for row in rows]
 
 
 def read_rows(folder: pathlib.Path, name: str, split: str, split_rule: str) -> list[dict[str, str]]:

@@ -9,13 +9,22 @@ queries, InfoNCE compares the two, and the keys replace the oldest ones in the q
 Differences from facebookresearch/moco:
 - Batch norm is over groups of the batch (`models/norm.py`), and ShuffleBN is done on the host (`data/shuffle_bn.py`):
   keys arrive in another order than their queries, and `gather_keys` restores the order of their embeddings.
-- `same_source=True` compares with keys of the query's own dataset only. So telling a hand from a chest, or one
-  scanner from another, does not lower the loss.
 
-Letters: B images, K queue length, D embedding dimensions, L logits per query (1 + K).
+Options, all off in MoCo v2 (docs/method.md has their sources):
+- `moco.negatives='batch'`: the other keys of the batch are the negatives, as in SimCLR and MoCo v3, and there is no
+  queue. 'both': these and the queue.
+- `moco.symmetric=True`: each view is a query once and a key once, as in MoCo v3.
+- `moco.same_source=True` compares with keys of the query's own dataset only. So telling a hand from a chest, or one
+  scanner from another, does not lower the loss.
+- `data.positives='patient'`: the key is a view of another image of the query's patient (MICLe, MedAug). Keys of this
+  patient are then no negatives.
+
+Letters: B images, K negatives of a query, D embedding dimensions, L logits per query (1 + K), G batch-norm groups,
+N images in a group.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +35,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mtpret_jax.augment import views
-from mtpret_jax.data.shuffle_bn import unshuffle_keys
+from mtpret_jax.data.shuffle_bn import shuffle_keys, unshuffle_keys
 from mtpret_jax.models.heads import Projector
 from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Trunk
@@ -34,19 +43,22 @@ from mtpret_jax.objectives.modules import split_graphs, split_weights, take_stat
 from mtpret_jax.runtime.sharding import replicate
 
 PARTS = ('trunk', 'projector')  # of an encoder
+OWNERS = ('source', 'patient')  # of an image: fields of a batch that decide which keys are negatives
 
 # `explain_key_age` averages over this many queries. The standard error of the difference is then below 0.01.
 AGE_QUERIES = 5000
 AGE_MARGIN = 0.05  # five standard errors
 
 Embed = Callable[[Params, dict, jax.Array, int], tuple[jax.Array, dict]]
+Owners = Mapping[str, jax.Array]  # name in OWNERS -> (B,) int32
 
 
 def make_moco(config: ConfigDict) -> Objective:
   """The objective of stage 1. Its only task is 'moco'.
 
-  A batch has `query` and `key` (B, H, W, 1) uint8, the keys in the order of `shuffle_bn.shuffle_keys`, and `source`
-  (B,) int32, the index of each query's dataset.
+  A batch has `query` and `key` (B, H, W, 1) uint8, the keys in the order of `shuffle_bn.shuffle_keys`; `source` (B,)
+  int32, the index of each query's dataset; and with `data.positives='patient'` also `patient` (B,) int32, the index of
+  each query's patient.
   """
   init_encoder, embed = make_encoder(config)
   return Objective(
@@ -78,60 +90,57 @@ def make_encoder(config: ConfigDict) -> tuple[Callable[[jax.Array], tuple[Params
 
 def init(config: ConfigDict, init_encoder: Callable, rng: jax.Array,
          trunk: Trunk | None = None) -> tuple[Params, Carry]:
-  """The query encoder's params, and a carry with an identical key encoder and a queue of random unit vectors."""
+  """The query encoder's params, and a carry with an identical key encoder and a queue of random unit vectors. Without
+  negatives from the queue, the carry has none."""
   rng_encoder, rng_queue = jax.random.split(rng)
   params, stats = init_encoder(rng_encoder)
   if trunk is not None:
     params['trunk'], stats['trunk'] = trunk
-  queue_KD = jax.random.normal(rng_queue, (config.moco.queue, config.moco.dim))
-  carry = {
+  carry: Carry = {
     'stats': stats,
     'key_encoder': params,  # the same arrays twice; `step.init_state` runs this in jit, so buffers are not shared
     'key_stats': stats,
-    'queue': queue_KD / jnp.linalg.norm(queue_KD, axis=-1, keepdims=True),
-    'queue_source': jnp.full((config.moco.queue,), -1, jnp.int32),  # -1: a random vector, of no dataset
   }
+  if config.moco.negatives != 'batch':
+    queue_KD = jax.random.normal(rng_queue, (config.moco.queue, config.moco.dim))
+    carry['queue'] = queue_KD / jnp.linalg.norm(queue_KD, axis=-1, keepdims=True)
+    owners = ('source', 'patient') if config.data.positives == 'patient' else ('source',)
+    # -1: a random vector, of no dataset and no patient
+    carry |= {f'queue_{owner}': jnp.full((config.moco.queue,), -1, jnp.int32) for owner in owners}
   return params, carry
 
 
 def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, carry: Carry, batch: Batch,
                  step: jax.Array, rng: jax.Array) -> tuple[jax.Array, tuple[Carry, Measures]]:
-  """InfoNCE of the queries against their keys and the queue.
+  """InfoNCE of the queries against their keys and the negatives.
 
-  Measures: `accuracy`, how often a query is closer to its own key than to every key of the queue; `accuracy_batch`, the
-  same among the keys of the batch (see `rate_batch`); `agreement`, the mean cosine of query and key; `spread`, from 0
-  to 1, of the queries on the unit sphere; 0 if the embedding has collapsed to a point.
+  Measures: `accuracy`, how often a query is closer to its own key than to every negative; `accuracy_batch`, the same
+  among the keys of the batch (see `rate_batch`); `agreement`, the mean cosine of query and key; `spread`, from 0 to 1,
+  of the queries on the unit sphere; 0 if the embedding has collapsed to a point. With `symmetric`, the loss and all
+  measures are means over both directions.
   """
   moco = config.moco
-  groups = len(batch['query']) // moco.group  # batch-norm groups
   rng_query, rng_key = jax.random.split(rng)
 
   # As in the authors' code, the key encoder moves before it encodes, towards the weights from before this step.
   key_params = update_key_encoder(carry['key_encoder'], params, moco.momentum)
   key_images = views.make_view(batch['key'], rng_key, config.augment, config.dtype)
-  # ShuffleBN: keys pass through the encoder in shuffled order, then return to the order of their queries.
-  key_BD, key_stats = embed(key_params, carry['key_stats'], key_images, groups)
-  key_BD, source_B = gather_keys(key_BD, batch['source'], moco)
-
   query_images = views.make_view(batch['query'], rng_query, config.augment, config.dtype)
-  query_BD, stats = embed(params, carry['stats'], query_images, groups)
+  # The rows of `query` and `key` are in different orders. So with `symmetric`, where both encoders get the same two
+  # views, a query is in another batch-norm group than its key in both directions.
+  of_keys = [key_images, query_images] if moco.symmetric else [key_images]
+  of_queries = [query_images, key_images] if moco.symmetric else [query_images]
+  keys, key_stats = encode(embed, key_params, carry['key_stats'], of_keys, moco.group)
+  queries, stats = encode(embed, params, carry['stats'], of_queries, moco.group)
 
-  positive_B1, negative_BK = compare(query_BD, key_BD, carry['queue'])
-  if moco.same_source:
-    is_same_BK = batch['source'][:, None] == carry['queue_source'][None]
-    negative_BK = jnp.where(is_same_BK, negative_BK, -jnp.inf)  # no weight in the softmax and no gradient
-  loss = info_nce(positive_B1, negative_BK, moco.temperature)
-
-  carry = {'stats': stats, 'key_encoder': key_params, 'key_stats': key_stats,
-           **enqueue(carry, key_BD, source_B, step)}
-  measures = {
-    'loss': loss,
-    'accuracy': jnp.mean(positive_B1[:, 0] > negative_BK.max(1)),
-    'accuracy_batch': rate_batch(query_BD, key_BD, positive_B1),
-    'agreement': positive_B1.mean(),
-    'spread': jnp.sqrt(jnp.maximum(1 - jnp.square(query_BD.mean(0)).sum(), 0)),  # unit vectors: 1 - |mean|^2
-  }
-  return loss, (carry, measures)
+  gathered = gather_keys(keys, {name: batch[name] for name in OWNERS if name in batch}, moco)
+  measures = [contrast(query_BD, key_BD, owners, carry, moco)
+              for query_BD, (key_BD, owners) in zip(queries, gathered, strict=True)]
+  means = {name: average([one[name] for one in measures]) for name in measures[0]}
+  new: Carry = {'stats': stats, 'key_encoder': key_params, 'key_stats': key_stats}
+  if moco.negatives != 'batch':
+    new |= enqueue(carry, *gathered[0], step)  # the keys of the first direction only: one for each image, as in MoCo
+  return means['loss'], (new, means)
 
 
 def update_key_encoder(key_params: Params, query_params: Params, momentum: float) -> Params:
@@ -141,37 +150,110 @@ def update_key_encoder(key_params: Params, query_params: Params, momentum: float
                       key_params, query_params)
 
 
-def gather_keys(key_BD: jax.Array, source_B: jax.Array, moco: ConfigDict) -> tuple[jax.Array, jax.Array]:
-  """Undoes ShuffleBN: (keys in the order of their queries, sources). Both are on every device, as the queue needs them.
+def encode(embed: Embed, params: Params, stats: dict, images: Sequence[jax.Array],
+           group: int) -> tuple[list[jax.Array], dict]:
+  """Encodes one or two views (B, H, W, 1) of a batch in one pass: (z_BD of each, new running statistics).
 
-  Keys and sources travel as one array, so the step has one all-gather; once gathered, the reordering is local.
+  With two, groups of the first and of the second view alternate. So each batch-norm group is whole, holds one view, and
+  stays on its device, and the running statistics move once, towards the mean over both.
   """
-  # A sum of two padded arrays instead of a concatenation, on which XLA for GPUs fails (jax 0.10.2).
-  source_B1 = source_B[:, None].astype(jnp.float32)  # f32 holds dataset numbers exactly
-  rows = replicate(jnp.pad(key_BD, ((0, 0), (0, 1))) + jnp.pad(source_B1, ((0, 0), (key_BD.shape[1], 0))))
-  key_BD = replicate(unshuffle_keys(rows[:, :-1], moco.group, moco.shuffle_groups))
-  return key_BD, rows[:, -1].astype(jnp.int32)  # sources were never shuffled
+  groups = len(images[0]) // group
+  if len(images) == 1:
+    z_BD, stats = embed(params, stats, images[0], groups)
+    return [z_BD], stats
+  # Stacked on an axis that is not split over devices. Joined along the batch axis, half of all images would move.
+  stacked = jnp.stack([view.reshape(groups, group, *view.shape[1:]) for view in images], axis=1)  # (G, 2, N, H, W, 1)
+  z, stats = embed(params, stats, stacked.reshape(-1, *images[0].shape[1:]), 2 * groups)
+  z = z.reshape(groups, 2, group, -1)
+  return [z[:, view].reshape(groups * group, -1) for view in range(2)], stats
 
 
-def compare(query_BD: jax.Array, key_BD: jax.Array, queue_KD: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """(positive_B1, negative_BK): cosine of each query with its own key, and with the keys in the queue."""
+def gather_keys(keys: Sequence[jax.Array], owners: Owners, moco: ConfigDict) -> list[tuple[jax.Array, Owners]]:
+  """Undoes ShuffleBN: (keys in the order of their queries, owners in this order) for each direction. All of it is on
+  every device, as the queue and the negatives need it.
+
+  The first keys are in the order of `batch['key']`, and their queries in that of `batch['query']`. With two directions,
+  it is the other way round in the second. `owners` are in the order of `batch['query']`.
+
+  Keys and owners travel as one array, so the step has one all-gather; once gathered, the reordering is local.
+  """
+  dim = keys[0].shape[1]
+  # f32 holds the numbers of datasets and patients exactly, up to 2^24.
+  rows = replicate(join_columns([*keys, *(owner_B[:, None].astype(jnp.float32) for owner_B in owners.values())]))
+  first_BD = replicate(unshuffle_keys(rows[:, :dim], moco.group, moco.shuffle_groups))
+  # Owners were never shuffled. Without `replicate`, XLA splits them over the devices and gathers them again.
+  owners = {name: replicate(rows[:, len(keys) * dim + column].astype(jnp.int32))
+            for column, name in enumerate(owners)}
+  if len(keys) == 1:
+    return [(first_BD, owners)]
+  second_BD = replicate(shuffle_keys(rows[:, dim:2 * dim], moco.group, moco.shuffle_groups))
+  return [(first_BD, owners),
+          (second_BD, {name: replicate(shuffle_keys(owner_B, moco.group, moco.shuffle_groups))
+                       for name, owner_B in owners.items()})]
+
+
+def join_columns(parts: Sequence[jax.Array]) -> jax.Array:
+  """Arrays (B, n) side by side."""
+  # A sum of padded arrays instead of a concatenation, on which XLA for GPUs fails (jax 0.10.2).
+  ends = list(itertools.accumulate(part.shape[1] for part in parts))
+  return functools.reduce(jnp.add, [jnp.pad(part, ((0, 0), (end - part.shape[1], ends[-1] - end)))
+                                    for part, end in zip(parts, ends, strict=True)])
+
+
+def contrast(query_BD: jax.Array, key_BD: jax.Array, owners: Owners, carry: Carry, moco: ConfigDict) -> Measures:
+  """The loss and the measures of `compute_loss` in one direction. `owners` are those of the queries, and of the keys in
+  the same row."""
   # TPUs multiply f32 in bf16 by default, which is too coarse to compare cosines; 'highest' keeps f32.
   positive_B1 = jnp.einsum('bd,bd->b', query_BD, key_BD, precision='highest')[:, None]
-  negative_BK = jnp.einsum('bd,kd->bk', query_BD, queue_KD, precision='highest')
-  return positive_B1, negative_BK
+  negative_BK = compare_negatives(query_BD, key_BD, owners, carry, moco)
+  return {
+    'loss': info_nce(positive_B1, negative_BK, moco.temperature),
+    'accuracy': jnp.mean(positive_B1[:, 0] > negative_BK.max(1)),
+    'accuracy_batch': rate_batch(query_BD, key_BD, positive_B1, owners),
+    'agreement': positive_B1.mean(),
+    'spread': jnp.sqrt(jnp.maximum(1 - jnp.square(query_BD.mean(0)).sum(), 0)),  # unit vectors: 1 - |mean|^2
+  }
 
 
-def rate_batch(query_BD: jax.Array, key_BD: jax.Array, positive_B1: jax.Array) -> jax.Array:
-  """How often a query is closer to its own key than to every other key of the same batch; chance is 1 / B.
+def compare_negatives(query_BD: jax.Array, key_BD: jax.Array, owners: Owners, carry: Carry,
+                      moco: ConfigDict) -> jax.Array:
+  """(B, K) cosine of each query with the negatives that `moco.negatives` names; -inf where a key is no negative of this
+  query, which then has no weight in the softmax and no gradient."""
+  parts = []
+  if moco.negatives != 'batch':
+    cosine_BK = jnp.einsum('bd,kd->bk', query_BD, carry['queue'], precision='highest')
+    parts.append(mask_negatives(cosine_BK, owners, {name: carry[f'queue_{name}'] for name in owners}, moco.same_source))
+  if moco.negatives != 'queue':
+    cosine_BB = mask_own_keys(jnp.einsum('bd,cd->bc', query_BD, key_BD, precision='highest'))
+    parts.append(mask_negatives(cosine_BB, owners, owners, moco.same_source))
+  return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+
+
+def mask_negatives(cosine_BK: jax.Array, owners: Owners, key_owners: Owners, same_source: bool) -> jax.Array:
+  """The cosines, with -inf for keys of the query's patient and, with `same_source`, of other datasets."""
+  if same_source:
+    cosine_BK = jnp.where(owners['source'][:, None] == key_owners['source'][None], cosine_BK, -jnp.inf)
+  if 'patient' in owners:
+    cosine_BK = jnp.where(owners['patient'][:, None] == key_owners['patient'][None], -jnp.inf, cosine_BK)
+  return cosine_BK
+
+
+def mask_own_keys(cosine_BB: jax.Array) -> jax.Array:
+  """The cosines of a batch, with -inf for each query's own key."""
+  return jnp.where(jnp.eye(len(cosine_BB), dtype=bool), -jnp.inf, cosine_BB)
+
+
+def rate_batch(query_BD: jax.Array, key_BD: jax.Array, positive_B1: jax.Array, owners: Owners) -> jax.Array:
+  """How often a query is closer to its own key than to every other key of the same batch; chance is 1 / B. Where
+  positives are of the same patient, keys of the query's patient do not count.
 
   The keys of the queue come from earlier weights of the key encoder, so a query can tell them from its own key by their
   age, without looking at the image. All keys of a batch come from the same weights, so this measure cannot rise that
-  way. It is not part of the loss. It needs no collective of its own: every device holds all keys for the queue.
+  way. It is no part of the loss. It needs no collective of its own: every device holds all keys.
   """
   query_BD, key_BD, positive_B1 = jax.lax.stop_gradient((query_BD, key_BD, positive_B1))
-  cosine_BB = jnp.einsum('bd,cd->bc', query_BD, key_BD, precision='highest')
-  other_BB = jnp.where(jnp.eye(len(key_BD), dtype=bool), -jnp.inf, cosine_BB)
-  return jnp.mean(positive_B1[:, 0] > other_BB.max(1))
+  cosine_BB = mask_own_keys(jnp.einsum('bd,cd->bc', query_BD, key_BD, precision='highest'))
+  return jnp.mean(positive_B1[:, 0] > mask_negatives(cosine_BB, owners, owners, same_source=False).max(1))
 
 
 def info_nce(positive_B1: jax.Array, negative_BK: jax.Array, temperature: float) -> jax.Array:
@@ -181,11 +263,17 @@ def info_nce(positive_B1: jax.Array, negative_BK: jax.Array, temperature: float)
   return optax.softmax_cross_entropy_with_integer_labels(logits_BL, own_key_B).mean()
 
 
-def enqueue(carry: Carry, key_BD: jax.Array, source_B: jax.Array, step: jax.Array) -> dict[str, jax.Array]:
+def average(values: Sequence[jax.Array]) -> jax.Array:
+  """The mean of one or two values."""
+  return values[0] if len(values) == 1 else sum(values[1:], values[0]) / len(values)
+
+
+def enqueue(carry: Carry, key_BD: jax.Array, owners: Owners, step: jax.Array) -> dict[str, jax.Array]:
   """The queue with its oldest B keys replaced. K is a multiple of B, so a batch never wraps around."""
   start = (step * len(key_BD)) % len(carry['queue'])  # a function of the step: there is no pointer to save
   return {'queue': jax.lax.dynamic_update_slice(carry['queue'], key_BD, (start, 0)),
-          'queue_source': jax.lax.dynamic_update_slice(carry['queue_source'], source_B, (start,))}
+          **{f'queue_{name}': jax.lax.dynamic_update_slice(carry[f'queue_{name}'], owner_B, (start,))
+             for name, owner_B in owners.items()}}
 
 
 def explain_key_age(lines: Sequence[Mapping[str, Any]], config: ConfigDict) -> str:

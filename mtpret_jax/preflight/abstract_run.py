@@ -91,7 +91,9 @@ def make_model(task_config: ConfigDict, about: About) -> TaskModel:
 def shape_moco_batch(config: ConfigDict) -> BatchShapes:
   """The batch of stage 1, as `pipeline.make_moco_batches` reads it."""
   images = jax.ShapeDtypeStruct((config.batch, config.data.size, config.data.size, 1), np.uint8)
-  return {'query': images, 'key': images, 'source': jax.ShapeDtypeStruct((config.batch,), np.int32)}
+  owner = jax.ShapeDtypeStruct((config.batch,), np.int32)
+  batch = {'query': images, 'key': images, 'source': owner}
+  return batch | {'patient': owner} if config.data.positives == 'patient' else batch
 
 
 def shape_labelled_batch(task_config: ConfigDict, about: About) -> BatchShapes:

@@ -7,26 +7,28 @@ import cv2
 import jax
 import numpy as np
 import pytest
+import scipy.ndimage
 from ml_collections import ConfigDict
 
 from mtpret_jax.augment import views
+from mtpret_jax.preflight.hlo import list_collectives
 from mtpret_jax.runtime.sharding import by_batch, make_mesh
 from tests.reference import augment_setting as setting
 from tests.reference import draw
 
 STILL = dict(size=24, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, blur=0.0, blur_sigma=(0.1, 2.0),
-             jitter=0.0, brightness=0.4, contrast=0.4)  # a view is the image itself
+             jitter=0.0, brightness=0.4, contrast=0.4, rotation=0.0)  # a view is the image itself
 LIVELY = STILL | dict(crop_area=(0.2, 1.0), crop_ratio=(0.75, 4 / 3), flip=0.5, blur=0.5, jitter=0.8)
 
 
 def make_views(images, rng, recipe):
-  numbers = {name: value for name, value in recipe.items() if name != 'size'}
-  return np.asarray(compiled_view(images, rng, recipe['size'], numbers))[..., 0]
+  numbers = {name: value for name, value in recipe.items() if name not in ('size', 'rotation')}
+  return np.asarray(compiled_view(images, rng, recipe['size'], recipe['rotation'], numbers))[..., 0]
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def compiled_view(images, rng, size, numbers):  # one compilation for all recipes of a size
-  return views.make_view(images, rng, types.SimpleNamespace(size=size, **numbers), 'float32')
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def compiled_view(images, rng, size, rotation, numbers):  # one compilation for all recipes of a size
+  return views.make_view(images, rng, types.SimpleNamespace(size=size, rotation=rotation, **numbers), 'float32')
 
 
 def resample(images, box, *, flip=False, sigma=0.0, size=24):
@@ -113,6 +115,49 @@ def test_half_of_the_views_are_flipped(images_BHW1):
   untouched = np.abs(views - plain).max((1, 2)) < 1e-4
   assert (flipped ^ untouched).all()
   assert flipped.mean() == pytest.approx(0.5, abs=0.12)
+
+
+@pytest.mark.parametrize('angle', [-30.0, 10.0, 90.0])
+def test_a_rotation_is_scipys(angle):
+  image = np.random.default_rng(0).random((20, 27), np.float32)
+  ours = views.rotate(image, np.radians(angle))
+  theirs = scipy.ndimage.rotate(image, angle, reshape=False, order=1, mode='nearest')
+  np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+  if angle == 90:  # counter-clockwise, on a square about the centre
+    np.testing.assert_allclose(views.rotate(image[:, :20], np.pi / 2), np.rot90(image[:, :20]), rtol=0, atol=1e-4)
+
+
+def test_views_are_rotated_by_up_to_the_limit_either_way(images_BHW1):
+  """The angle of a bar that was upright, from the second moments of the view."""
+  image = np.zeros((33, 33), np.uint8)
+  image[2:31, 15:18] = 255
+  recipe = STILL | dict(size=33, rotation=15.0)
+  drawn = make_views(np.tile(image[None, ..., None], (300, 1, 1, 1)), jax.random.key(0), recipe)
+  weight = drawn - drawn.min((1, 2), keepdims=True)
+  down, right = np.mgrid[-16:17, -16:17]
+  angles = np.degrees(0.5 * np.arctan2(2 * (weight * down * right).sum((1, 2)),
+                                       (weight * (down ** 2 - right ** 2)).sum((1, 2))))
+  assert np.abs(angles).max() <= 15.5
+  np.testing.assert_allclose(np.quantile(angles, [0.1, 0.5, 0.9]), [-12, 0, 12], atol=2)  # uniform
+
+
+def test_a_rotation_leaves_the_other_random_numbers_as_they_are(images_BHW1):
+  tilted = make_views(images_BHW1, jax.random.key(0), LIVELY | dict(rotation=1e-4))
+  np.testing.assert_allclose(tilted, make_views(images_BHW1, jax.random.key(0), LIVELY), rtol=0, atol=1e-3)
+
+
+def test_without_a_rotation_nothing_is_rotated(images_BHW1, monkeypatch):
+  monkeypatch.setattr(views, 'rotate', None)
+  jax.eval_shape(lambda images: views.make_view(images, jax.random.key(0), ConfigDict(LIVELY), 'float32'), images_BHW1)
+
+
+def test_each_device_rotates_its_own_images(images_BHW1):
+  split = by_batch(make_mesh())
+  images, angles = images_BHW1[..., 0] / np.float32(255), np.linspace(-0.5, 0.5, 16, dtype=np.float32)
+  rotate = jax.jit(jax.vmap(views.rotate), in_shardings=split, out_shardings=split).lower(images, angles).compile()
+  assert not list_collectives(rotate.as_text())
+  alone = [views.rotate(image, angle) for image, angle in zip(images, angles, strict=True)]
+  np.testing.assert_allclose(rotate(*jax.device_put((images, angles), split)), alone, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize('sigma', [0.5, 1.0, 2.0])

@@ -43,6 +43,14 @@ def test_a_queue_that_the_batch_does_not_divide_gets_a_length_that_fits():
     'moco.queue=1000 is not a multiple of batch=64: try --config.moco.queue=1024')
 
 
+def test_without_a_queue_its_length_does_not_matter():
+  config = get_config()
+  config.moco.update(negatives='batch', queue=1000)
+  check_config(config, devices=1, processes=1)
+  message = refuse(devices=4, batch=320, **{'moco.negatives': 'batch', 'moco.queue': 1000, 'moco.group': 24})
+  assert 'queue' not in message and '--config.batch=384' in message
+
+
 def test_a_batch_that_groups_and_devices_do_not_divide_gets_one_that_fits():
   message = refuse(devices=4, batch=40)
   assert 'batch of 40' in message and '4 x 16 = 64' in message and '--config.batch=64' in message
@@ -66,7 +74,7 @@ def test_a_block_of_keys_lies_in_one_process():
 
 @pytest.mark.parametrize('field, value', [
   ('trunk', 'vgg'), ('dtype', 'float16'), ('moco.negatives', 'some'), ('data.weights', 'some'),
-  ('data.weights', '1,2'), ('data.weights', '1,1,1,1,0'), ('data.stored_size', '100')])
+  ('data.positives', 'some'), ('data.weights', '1,2'), ('data.weights', '1,1,1,1,0'), ('data.stored_size', '100')])
 def test_a_wrong_choice_lists_the_choices(field, value):
   message = refuse(**{field: value})
   assert repr(value) in message and (': choose one of ' in message or ': use ' in message)

@@ -19,11 +19,12 @@ flags.FLAGS.mark_as_parsed()  # grain's worker processes read flags, and pytest 
 SIZE, BATCH = 8, 16
 
 
-def make_source(name, images, first):
-  """A source whose image i is filled with the grey value first + i."""
+def make_source(name, images, first, per_patient=3):
+  """A source whose image i is filled with the grey value first + i; `per_patient` neighbours are of one patient."""
   records = [{'image': cv2.imencode('.png', np.full((SIZE, SIZE), first + i, np.uint8))[1].tobytes(),
               'image_id': str(first + i).encode()} for i in range(images)]
-  return Source(name, 'train', '1.0.0', {}, records)
+  return Source(name, 'train', '1.0.0', {}, records,
+                read_patients=lambda: [f'p{i // per_patient}' for i in range(images)])
 
 
 @pytest.fixture(scope='module')
@@ -31,10 +32,10 @@ def sources():
   return [make_source('large', 60, 0), make_source('small', 12, 100)]
 
 
-def make_config(weights='by_images', seed=0):
+def make_config(weights='by_images', seed=0, positives='image'):
   return ConfigDict(dict(
     seed=seed, batch=BATCH, moco=dict(group=4, shuffle_groups=2),
-    data=dict(size=SIZE, weights=weights, stored_size='256', threads=2, workers=0, prefetch=2)))
+    data=dict(size=SIZE, weights=weights, positives=positives, stored_size='256', threads=2, workers=0, prefetch=2)))
 
 
 def read_values(batches, count):
@@ -83,6 +84,59 @@ def test_keys_are_the_shuffled_queries(sources):
   _, batch = pipeline.make_moco_batches(sources, make_config())[0]
   assert (batch['key'] != batch['query']).any()
   np.testing.assert_array_equal(unshuffle_keys(batch['key'], 4, 2), batch['query'])
+
+
+def read_pairs(batch):
+  """(grey value of the query, of its key), for each row."""
+  return np.stack([batch['query'][:, 0, 0, 0], unshuffle_keys(batch['key'], 4, 2)[:, 0, 0, 0]], axis=1)
+
+
+def test_a_key_of_the_same_patient_is_any_image_of_this_patient(sources):
+  batches = pipeline.make_moco_batches(sources, make_config(positives='patient'))
+  plain = pipeline.make_moco_batches(sources, make_config())
+  counts, numbers = collections.Counter(), {}
+  for step in range(40):
+    batch = batches[step][1]
+    np.testing.assert_array_equal(batch['query'], plain[step][1]['query'], 'the queries are the same')
+    for (query, key), patient in zip(read_pairs(batch).tolist(), batch['patient'].tolist(), strict=True):
+      first = 100 if query >= 100 else 0
+      assert (query >= 100) == (key >= 100) and (query - first) // 3 == (key - first) // 3
+      counts[(key - first) % 3 - (query - first) % 3] += 1
+      assert numbers.setdefault((first, (query - first) // 3), patient) == patient
+  assert sorted(numbers.values()) == list(range(72 // 3)), 'a number for each patient, over all datasets'
+  assert counts[0] / counts.total() == pytest.approx(1 / 3, abs=0.07), 'the image itself is one of three'
+
+
+def test_a_patient_with_one_image_has_this_one_as_the_key():
+  batches = pipeline.make_moco_batches([make_source('single', 20, 0, per_patient=1)], make_config(positives='patient'))
+  for step in range(3):
+    query, key = read_pairs(batches[step][1]).T
+    np.testing.assert_array_equal(key, query)
+
+
+@pytest.mark.parametrize('reading', [dict(threads=1), dict(threads=4, workers=2)])
+def test_keys_of_the_same_patient_are_a_function_of_the_step(sources, reading):
+  config = make_config(positives='patient')
+  config.moco.update(group=2)
+  whole = pipeline.make_moco_batches(sources, config)
+  for step in range(2, 5):
+    parts = [pipeline.make_moco_batches(sources, config, process=p, processes=2)[step][1] for p in range(2)]
+    for field, rows in whole[step][1].items():
+      np.testing.assert_array_equal(np.concatenate([part[field] for part in parts]), rows)
+  config.data.update(reading)
+  with pipeline.stream(whole, 3, config.data) as feed:
+    for step in range(3, 6):
+      _, batch = next(feed)
+      for field, rows in whole[step][1].items():
+        np.testing.assert_array_equal(batch[field], rows)
+  other = pipeline.make_moco_batches(sources, make_config(seed=1, positives='patient'))
+  assert (read_pairs(other[0][1]) != read_pairs(whole[0][1])).any()
+
+
+def test_images_of_keys_are_named_after_those_of_the_queries(sources):
+  config = make_config(positives='patient')
+  pairs = read_pairs(pipeline.make_moco_batches(sources, config)[5][1])
+  assert [int(image) for _, image in pipeline.name_moco_images(sources, config, 5)] == pairs.T.flatten().tolist()
 
 
 @pytest.mark.parametrize('reading', [dict(threads=1), dict(threads=8, prefetch=8), dict(workers=2)])
@@ -156,6 +210,14 @@ def test_prepared_records_stay_encoded_until_they_are_needed(prepared):
   assert isinstance(record['image'], bytes) and isinstance(record['mask'], bytes)
   assert decode_image(record['image'], 32).shape == (32, 32, 1)
 
+
+
+@pytest.mark.parametrize('rule, whole', [('patient', False), ('paper', False), ('patient', True)])
+def test_patients_are_those_of_the_records(prepared, rule, whole):
+  source = open_source('mura', prepared, '256', 'train', rule, whole=whole)
+  patients = source.read_patients()
+  assert patients == [source.records[index]['patient'].decode() for index in range(len(source))]
+  assert len(set(patients)) < len(patients)
 
 
 @pytest.mark.parametrize('rule', ['patient', 'paper'])

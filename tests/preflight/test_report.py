@@ -31,9 +31,10 @@ def check_shapes(config):
   assert met == set(abstract)
 
 
-def test_abstract_pairs_have_the_shapes_of_the_data(prepared):
+@pytest.mark.parametrize('positives', ['image', 'patient'])
+def test_abstract_pairs_have_the_shapes_of_the_data(positives, prepared):
   config = get_config('smoke')
-  config.data.dir = str(prepared)
+  config.data.update(dir=str(prepared), positives=positives)
   check_shapes(config)
 
 
