@@ -47,7 +47,7 @@ def make_config(options: argparse.Namespace) -> ConfigDict:
                   group=options.batch // options.groups, shuffle_groups=options.groups, negatives='queue',
                   same_source=False, symmetric=False),
     optimiser=dict(kind='sgd', momentum=0.9, weight_decay=WEIGHT_DECAY),
-    data=dict(weights='by_images', positives='image', size=image_size(options))))
+    data=dict(weights='by_images', patient_positives=(), size=image_size(options))))
 
 
 def image_size(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@
 
 Our sources do not give the hyper-parameters of MD-MoCo. `muscle9` and `mtpret11` use those of MoCo v2
 (facebookresearch/moco, `--mlp --aug-plus --cos`), which is inferred (docs/method.md). The small variants
-have a shorter queue, a lower momentum of the key encoder, and crops that cover more of the image.
+have what learned best from few images (`few_images`).
 """
 
 from collections.abc import Sequence
@@ -90,9 +90,9 @@ def base() -> ConfigDict:
       # rule that assigns images to splits: 'patient', 'paper' (MUSCLE's, inferred) or 'official' (docs/datasets.md)
       split='patient',
       size=64,                 # px, side of the images that reach the device; `augment` crops from them
-      # what a key shows: 'image', another view of the query's image (MoCo v2), or 'patient', a view of any image of its
-      # patient (MICLe, MedAug)
-      positives='image',
+      # names of datasets in which a key shows any image of the query's patient (MICLe, MedAug); in the others it shows
+      # the query's image (MoCo v2)
+      patient_positives=(),
       # how often each dataset is drawn: 'by_images' (in proportion to its images), 'balanced' (equally), or a number
       # for each, as in '2,1,1,1,1'
       weights='by_images',
@@ -120,6 +120,7 @@ def base() -> ConfigDict:
 
 def embedded(config: ConfigDict) -> None:
   """Five phantom datasets, with ResNet-18 at 32 px; small enough for two CPU cores."""
+  few_images(config, 32)
 
 
 def smoke(config: ConfigDict) -> None:
@@ -135,13 +136,21 @@ def smoke(config: ConfigDict) -> None:
 
 
 def real(config: ConfigDict) -> None:
-  """Every archive found in `data.archives`, ResNet-18 at 64 px, 500 steps, for a small machine. This is not full scale,
-  unlike `configs/finetune.py:real,TASK`."""
-  config.steps, config.batch = 500, 32
-  config.moco.update(queue=256, group=8)
-  config.augment.update(common.moco_v2_augment(64), crop_area=(0.3, 1.0))
+  """Every archive found in `data.archives`, ResNet-18 at 64 px, 4,500 steps, for a small machine. This is not full
+  scale, unlike `configs/finetune.py:real,TASK`."""
+  few_images(config, 64)
+  config.steps, config.save_every, config.probe.every = 4500, 500, 500
   config.workdir = 'runs/real'
   config.data.update(datasets=(), archives='archives', dir='data/real', size=128)
+
+
+def few_images(config: ConfigDict, size: int) -> None:
+  """What learned best from ten thousand radiographs in some tens of epochs (docs/method.md), on views of `size` px. Not
+  the papers': negatives from the batch, both directions of the loss, AdamW, and views without blur."""
+  config.steps, config.save_every, config.probe.every = 1000, 250, 250
+  config.moco.update(negatives='batch', symmetric=True, temperature=0.1)
+  config.optimiser.update(kind='adamw', learning_rate=1e-3, warmup=0.05)
+  config.augment.update(common.moco_v2_augment(size), crop_area=(0.4, 1.0), rotation=10.0, blur=0.0)
 
 
 def muscle9(config: ConfigDict) -> None:

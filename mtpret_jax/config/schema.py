@@ -45,7 +45,7 @@ MOCO = STAGE | {
            'shuffle_groups': whole(1, LIMITS['moco.shuffle_groups']), 'negatives': choice(('queue', 'batch', 'both')),
            'same_source': flag(), 'symmetric': flag()},
   'augment': VIEW | {'rotation': number(0.0, 180.0), 'blur': SHARE, 'blur_sigma': span(0.0, 1000.0)},
-  'data': DATA | {'size': whole(8, 4096), 'positives': choice(('image', 'patient')), 'weights': text(),
+  'data': DATA | {'size': whole(8, 4096), 'patient_positives': row(name(), 0, 100), 'weights': text(),
                   'whole': row(name(), 0, 100)},
   'probe': {'every': whole(0, STEPS), 'during': whole(2, 10**7), 'images': whole(2, 10**7),
             'neighbours': whole(1, 10**6), 'penalty': number(1e-9, 1e9, 0.01), 'resamples': whole(2, 10**6),

@@ -231,7 +231,8 @@ def check_moco(config: ConfigDict, devices: int, processes: int) -> None:
     raise ConfigError(f'moco.queue={queue} is not a multiple of batch={batch}',
                       {'moco.queue': longer if longer <= LIMITS['moco.queue'] else shorter})
   check_weights(config.data.weights, config.data.datasets)
-  check_whole(config.data.whole, config.data.datasets)
+  for field in ('whole', 'patient_positives'):
+    check_named(field, config.data[field], config.data.datasets)
 
 
 def fit_batch(batch: int, queue: int, unit: int) -> dict[str, int]:
@@ -266,13 +267,14 @@ def check_weights(weights: str, datasets: Sequence[str]) -> None:
       f'{", ".join(datasets)}, such as {",".join("1" for _ in datasets)}')
 
 
-def check_whole(whole: Sequence[str], datasets: Sequence[str]) -> None:
-  """Raises ConfigError unless every dataset that is used whole is among the run's datasets, if these are known yet."""
-  others = [name for name in whole if name not in datasets]
+def check_named(field: str, names: Sequence[str], datasets: Sequence[str]) -> None:
+  """Raises ConfigError unless every dataset that `data.FIELD` names is among the run's datasets, if these are known
+  yet."""
+  others = [name for name in names if name not in datasets]
   if others and datasets:
-    raise ConfigError(f'data.whole names {others[0]!r}, which is not among the data.datasets of this run '
-                      f'({", ".join(datasets)}): remove it from data.whole or add it to data.datasets',
-                      {'data.whole': tuple(name for name in whole if name in datasets)})
+    raise ConfigError(f'data.{field} names {others[0]!r}, which is not among the data.datasets of this run '
+                      f'({", ".join(datasets)}): remove it from data.{field} or add it to data.datasets',
+                      {f'data.{field}': tuple(name for name in names if name in datasets)})
 
 
 def check_choice(field: str, value: object, choices: Collection[str]) -> None:

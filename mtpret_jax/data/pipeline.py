@@ -12,7 +12,7 @@ A batch of stages 2 and 3 has `image` (B, size, size, 1) uint8 and the label's f
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -103,18 +103,20 @@ class PatientRecords:
     return Pair(source, query, int(own[rng.integers(len(own))]), self.first + patient)
 
 
-def group_by_patient(sources: Sequence[Source]) -> list[PatientRecords]:
+def group_by_patient(sources: Sequence[Source], names: Collection[str]) -> list[PatientRecords]:
   """The records of each patient, for each source. A patient belongs to one dataset: the same name in two datasets is
-  two patients."""
+  two patients. In datasets that are not among `names`, each image counts as a patient of its own."""
   groups: list[PatientRecords] = []
   first = 0
   for source in sources:
-    if source.read_patients is None:
-      raise ValueError(f'the patients of {source.name} are not known')
-    names, patients = np.unique(source.read_patients(), return_inverse=True)
-    begins = np.concatenate([[0], np.cumsum(np.bincount(patients, minlength=len(names)))])
+    patients = np.arange(len(source))
+    if source.name in names:
+      if source.read_patients is None:
+        raise ValueError(f'the patients of {source.name} are not known')
+      patients = np.unique(source.read_patients(), return_inverse=True)[1]
+    begins = np.concatenate([[0], np.cumsum(np.bincount(patients))])
     groups.append(PatientRecords(first, patients, np.argsort(patients, kind='stable'), begins))
-    first += len(names)
+    first += len(begins) - 1
   return groups
 
 
@@ -122,10 +124,11 @@ def draw_pairs(sources: Sequence[Source], config: ConfigDict) -> grain.MapDatase
   """The endless sequence of `Pair`s. A step takes the next `batch` of them. Reads no image."""
   order = mix_sources([dataclasses.replace(source, records=Indices(len(source))) for source in sources],
                       config.data.weights, config.seed)
-  if config.data.positives == 'image':
+  if not config.data.patient_positives:
     return order.map(pair_with_itself)
   # Grain makes the generator of a row from the seed and the number of the row, so that the draw is a function of both.
-  return order.random_map(functools.partial(pair_by_patient, group_by_patient(sources)), seed=config.seed)
+  groups = group_by_patient(sources, config.data.patient_positives)
+  return order.random_map(functools.partial(pair_by_patient, groups), seed=config.seed)
 
 
 def pair_with_itself(indexed: tuple[int, int]) -> Pair:
@@ -153,11 +156,11 @@ def make_moco_batches(sources: Sequence[Source], config: ConfigDict, *, process:
   """The batches of stage 1 as ('moco', batch), one per step, each with only the rows of this process.
 
   A batch has `query` and `key` (B, size, size, 1) uint8 in two orders (ShuffleBN, `shuffle_bn.shuffle_keys`), and
-  `source` (B,) int32, the index of each query's dataset. `config.data.positives`:
+  `source` (B,) int32, the index of each query's dataset.
 
-  image    a key is the image of its query (He et al. 2020).
-  patient  a key is a random image of its query's patient (MICLe, Azizi et al. 2021; MedAug, Vu et al. 2021), which may
-           be the query's own. The batch also has `patient` (B,) int32, the index of each query's patient.
+  A key is the image of its query (He et al. 2020). In the datasets that `config.data.patient_positives` names, it is a
+  random image of its query's patient (MICLe, Azizi et al. 2021; MedAug, Vu et al. 2021), which may be the query's own.
+  If it names any, the batch also has `patient` (B,) int32, the index of each query's patient.
   """
   rows = config.batch // processes
   # Every process cuts the same sequence into parts of `rows` and takes every `processes`-th part. Together, the parts
@@ -220,7 +223,7 @@ def name_moco_images(sources: Sequence[Source], config: ConfigDict, step: int) -
   # All processes' rows: the parts of a step follow each other in the common sequence.
   pairs = [order[row] for row in range(step * config.batch, (step + 1) * config.batch)]
   names = [name_image(sources[pair.source], pair.query) for pair in pairs]
-  if config.data.positives == 'patient':
+  if config.data.patient_positives:
     names += [name_image(sources[pair.source], pair.key) for pair in pairs]
   return names
 

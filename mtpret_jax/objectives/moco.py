@@ -16,8 +16,8 @@ Options, all off in MoCo v2 (docs/method.md has their sources):
 - `moco.symmetric=True`: each view is a query once and a key once, as in MoCo v3.
 - `moco.same_source=True` compares with keys of the query's own dataset only. So telling a hand from a chest, or one
   scanner from another, does not lower the loss.
-- `data.positives='patient'`: the key is a view of another image of the query's patient (MICLe, MedAug). Keys of this
-  patient are then no negatives.
+- `data.patient_positives`: in these datasets the key is a view of any image of the query's patient (MICLe, MedAug).
+  Keys of this patient are then no negatives.
 
 Letters: B images, K negatives of a query, D embedding dimensions, L logits per query (1 + K), G batch-norm groups,
 N images in a group.
@@ -57,7 +57,7 @@ def make_moco(config: ConfigDict) -> Objective:
   """The objective of stage 1. Its only task is 'moco'.
 
   A batch has `query` and `key` (B, H, W, 1) uint8, the keys in the order of `shuffle_bn.shuffle_keys`; `source` (B,)
-  int32, the index of each query's dataset; and with `data.positives='patient'` also `patient` (B,) int32, the index of
+  int32, the index of each query's dataset; and with `data.patient_positives` also `patient` (B,) int32, the index of
   each query's patient.
   """
   init_encoder, embed = make_encoder(config)
@@ -104,7 +104,7 @@ def init(config: ConfigDict, init_encoder: Callable, rng: jax.Array,
   if config.moco.negatives != 'batch':
     queue_KD = jax.random.normal(rng_queue, (config.moco.queue, config.moco.dim))
     carry['queue'] = queue_KD / jnp.linalg.norm(queue_KD, axis=-1, keepdims=True)
-    owners = ('source', 'patient') if config.data.positives == 'patient' else ('source',)
+    owners = ('source', 'patient') if config.data.patient_positives else ('source',)
     # -1: a random vector, of no dataset and no patient
     carry |= {f'queue_{owner}': jnp.full((config.moco.queue,), -1, jnp.int32) for owner in owners}
   return params, carry

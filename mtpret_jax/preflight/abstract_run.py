@@ -93,7 +93,7 @@ def shape_moco_batch(config: ConfigDict) -> BatchShapes:
   images = jax.ShapeDtypeStruct((config.batch, config.data.size, config.data.size, 1), np.uint8)
   owner = jax.ShapeDtypeStruct((config.batch,), np.int32)
   batch = {'query': images, 'key': images, 'source': owner}
-  return batch | {'patient': owner} if config.data.positives == 'patient' else batch
+  return batch | {'patient': owner} if config.data.patient_positives else batch
 
 
 def shape_labelled_batch(task_config: ConfigDict, about: About) -> BatchShapes:

@@ -189,7 +189,9 @@ def make_first_stage(config: ConfigDict, name: str, seed: int, datasets: Sequenc
   stage.update(workdir=find_workdir(config, name), seed=config.seed if config.pretrain_once else seed)
   if tuple(datasets) != tuple(stage.data.datasets):
     stage.data.weights = 'by_images'  # the field may have a number for each of the other datasets
-  stage.data.update(datasets=tuple(datasets), whole=tuple(name for name in stage.data.whole if name in datasets))
+  stage.data.datasets = tuple(datasets)
+  for field in ('whole', 'patient_positives'):
+    stage.data[field] = tuple(name for name in stage.data[field] if name in datasets)
   return stage
 
 

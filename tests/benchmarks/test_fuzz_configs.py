@@ -43,7 +43,7 @@ def refuse(config, devices=1, **fields):
   ('moco.group', 0), ('moco.group', 10**30), ('moco.queue', 0), ('moco.queue', 10**9),
   ('moco.shuffle_groups', 3), ('moco.shuffle_groups', -1), ('moco.shuffle_groups', 2**31)])
 def test_the_remedy_of_one_wrong_value_is_itself_accepted(field, value, devices):
-  config = change(pretrain.get_config(), batch=128)
+  config = change(pretrain.get_config(), batch=128, **{'moco.negatives': 'queue'})
   check_config(config, devices=devices, processes=1)
   words, remedy = refuse(config, devices, **{field: value})
   assert remedy and all(f'--config.{name}={wanted}' in words for name, wanted in remedy.items())

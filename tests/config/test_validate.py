@@ -10,7 +10,7 @@ from configs.pretrain import VARIANTS, get_config
 from mtpret_jax.config import renamed, validate
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.validate import check_config, check_workdir
-from mtpret_jax.evaluation import validation
+from mtpret_jax.evaluation import training_probe, validation
 from mtpret_jax.runtime import logging, loss_guard, workdir_lock
 from mtpret_jax.runtime.initial_weights import read_initial_weights
 from mtpret_jax.runtime.prepare_data import choose_datasets
@@ -18,6 +18,7 @@ from mtpret_jax.runtime.prepare_data import choose_datasets
 
 def refuse(devices=1, processes=1, **changes):
   config = get_config()
+  config.moco.negatives = 'queue'  # only with a queue must its length fit the batch
   config.update_from_flattened_dict(changes)
   with pytest.raises(ConfigError) as error:
     check_config(config, devices=devices, processes=processes)
@@ -74,7 +75,7 @@ def test_a_block_of_keys_lies_in_one_process():
 
 @pytest.mark.parametrize('field, value', [
   ('trunk', 'vgg'), ('dtype', 'float16'), ('moco.negatives', 'some'), ('data.weights', 'some'),
-  ('data.positives', 'some'), ('data.weights', '1,2'), ('data.weights', '1,1,1,1,0'), ('data.stored_size', '100')])
+  ('data.weights', '1,2'), ('data.weights', '1,1,1,1,0'), ('data.stored_size', '100')])
 def test_a_wrong_choice_lists_the_choices(field, value):
   message = refuse(**{field: value})
   assert repr(value) in message and (': choose one of ' in message or ': use ' in message)
@@ -111,7 +112,8 @@ def test_something_else_in_place_of_a_file_in_a_workdir_is_refused(name, make, t
 
 
 def test_the_files_that_are_checked_are_all_that_a_run_writes():
-  assert set(validate.FILES) == {workdir_lock.FILE, logging.METRICS, validation.FILE, loss_guard.FILE}
+  assert set(validate.FILES) == {workdir_lock.FILE, logging.METRICS, validation.FILE, training_probe.FILE,
+                                 loss_guard.FILE}
 
 
 @pytest.mark.parametrize('name', ('x' * 300, 'a/' * 3000))

@@ -27,15 +27,19 @@ def make_source(name, images, first, per_patient=3):
                 read_patients=lambda: [f'p{i // per_patient}' for i in range(images)])
 
 
+NAMES = ('large', 'small')
+
+
 @pytest.fixture(scope='module')
 def sources():
   return [make_source('large', 60, 0), make_source('small', 12, 100)]
 
 
-def make_config(weights='by_images', seed=0, positives='image'):
+def make_config(weights='by_images', seed=0, positives=()):
   return ConfigDict(dict(
     seed=seed, batch=BATCH, moco=dict(group=4, shuffle_groups=2),
-    data=dict(size=SIZE, weights=weights, positives=positives, stored_size='256', threads=2, workers=0, prefetch=2)))
+    data=dict(size=SIZE, weights=weights, patient_positives=positives, stored_size='256', threads=2, workers=0,
+              prefetch=2)))
 
 
 def read_values(batches, count):
@@ -92,7 +96,7 @@ def read_pairs(batch):
 
 
 def test_a_key_of_the_same_patient_is_any_image_of_this_patient(sources):
-  batches = pipeline.make_moco_batches(sources, make_config(positives='patient'))
+  batches = pipeline.make_moco_batches(sources, make_config(positives=NAMES))
   plain = pipeline.make_moco_batches(sources, make_config())
   counts, numbers = collections.Counter(), {}
   for step in range(40):
@@ -107,8 +111,21 @@ def test_a_key_of_the_same_patient_is_any_image_of_this_patient(sources):
   assert counts[0] / counts.total() == pytest.approx(1 / 3, abs=0.07), 'the image itself is one of three'
 
 
+def test_only_the_named_datasets_have_keys_of_other_images(sources):
+  batches = pipeline.make_moco_batches(sources, make_config('balanced', positives=('small',)))
+  other = collections.Counter()
+  for step in range(20):
+    batch = batches[step][1]
+    for (query, key), patient in zip(read_pairs(batch).tolist(), batch['patient'].tolist(), strict=True):
+      other[query >= 100, key != query] += 1
+      assert query >= 100 or patient == query, 'an image counts as a patient'
+      assert query < 100 or patient == 60 + (query - 100) // 3
+  assert not other[False, True] and other[True, True] and other[True, False]
+
+
 def test_a_patient_with_one_image_has_this_one_as_the_key():
-  batches = pipeline.make_moco_batches([make_source('single', 20, 0, per_patient=1)], make_config(positives='patient'))
+  batches = pipeline.make_moco_batches([make_source('single', 20, 0, per_patient=1)],
+                                         make_config(positives=('single',)))
   for step in range(3):
     query, key = read_pairs(batches[step][1]).T
     np.testing.assert_array_equal(key, query)
@@ -116,7 +133,7 @@ def test_a_patient_with_one_image_has_this_one_as_the_key():
 
 @pytest.mark.parametrize('reading', [dict(threads=1), dict(threads=4, workers=2)])
 def test_keys_of_the_same_patient_are_a_function_of_the_step(sources, reading):
-  config = make_config(positives='patient')
+  config = make_config(positives=NAMES)
   config.moco.update(group=2)
   whole = pipeline.make_moco_batches(sources, config)
   for step in range(2, 5):
@@ -129,12 +146,12 @@ def test_keys_of_the_same_patient_are_a_function_of_the_step(sources, reading):
       _, batch = next(feed)
       for field, rows in whole[step][1].items():
         np.testing.assert_array_equal(batch[field], rows)
-  other = pipeline.make_moco_batches(sources, make_config(seed=1, positives='patient'))
+  other = pipeline.make_moco_batches(sources, make_config(seed=1, positives=NAMES))
   assert (read_pairs(other[0][1]) != read_pairs(whole[0][1])).any()
 
 
 def test_images_of_keys_are_named_after_those_of_the_queries(sources):
-  config = make_config(positives='patient')
+  config = make_config(positives=NAMES)
   pairs = read_pairs(pipeline.make_moco_batches(sources, config)[5][1])
   assert [int(image) for _, image in pipeline.name_moco_images(sources, config, 5)] == pairs.T.flatten().tolist()
 

@@ -27,13 +27,13 @@ LIVELY = dict(size=32, crop_area=(0.2, 1.0), crop_ratio=(0.75, 1.33), flip=0.5, 
               jitter=0.8, brightness=0.4, contrast=0.4, rotation=0.0)
 
 
-def make_config(trunk, augment, positives='image', **fields):
+def make_config(trunk, augment, positives=(), **fields):
   s = setting
   return ConfigDict(dict(
     trunk=trunk, dtype='float32', augment=augment,
     moco=dict(dim=s.DIM, queue=s.QUEUE, temperature=s.TEMPERATURE, momentum=s.MOMENTUM, group=s.GROUP,
               shuffle_groups=s.SHUFFLE_GROUPS, **dict(negatives='queue', same_source=False, symmetric=False) | fields),
-    data=dict(positives=positives),
+    data=dict(patient_positives=positives),
     optimiser=dict(kind='sgd', momentum=s.SGD_MOMENTUM, weight_decay=s.WEIGHT_DECAY)))
 
 
@@ -250,19 +250,19 @@ def write_out_loss(config, params, carry, batch):
 
 
 @pytest.mark.parametrize('negatives, symmetric, same_source, positives', [
-  ('queue', False, False, 'image'), ('batch', False, False, 'image'), ('batch', True, False, 'image'),
-  ('queue', True, True, 'image'), ('both', True, False, 'patient'), ('both', False, True, 'patient')])
+  ('queue', False, False, ()), ('batch', False, False, ()), ('batch', True, False, ()), ('queue', True, True, ()),
+  ('both', True, False, ('a',)), ('both', False, True, ('a',))])
 def test_the_loss_of_each_option_is_its_definition(negatives, symmetric, same_source, positives):
   config = make_config('resnet18', STILL | dict(size=8), positives, negatives=negatives, symmetric=symmetric,
                        same_source=same_source)
   rng = np.random.default_rng(0)
-  batch = make_batch(0, size=8) | ({'patient': PATIENTS} if positives == 'patient' else {})
+  batch = make_batch(0, size=8) | ({'patient': PATIENTS} if positives else {})
   query, key = rng.normal(size=(2, 64, setting.DIM)).astype(np.float32)
   params, carry = {'w': query}, {
     'key_encoder': {'w': key}, 'key_stats': {}, 'stats': {}, 'queue': setting.first_queue().astype(np.float32),
     'queue_source': np.arange(setting.QUEUE, dtype=np.int32) % 3,
     'queue_patient': np.arange(setting.QUEUE, dtype=np.int32) % 13}
-  if positives == 'image':
+  if not positives:
     del carry['queue_patient']
   compute = jax.jit(jax.value_and_grad(lambda params: compute_loss(
     config, encode_linearly, 'moco', params, carry, batch, 0, jax.random.key(0)), has_aux=True))
@@ -318,17 +318,17 @@ def test_two_views_in_one_pass_are_encoded_as_each_alone():
 
 
 def test_the_state_has_what_the_options_need():
-  def name_carry(positives='image', **fields):
+  def name_carry(positives=(), **fields):
     config = make_config('resnet18', STILL, positives, **fields)
     return set(shape_state(make_moco(config), make_optimiser(config.optimiser)).carry)
   always = {'stats', 'key_encoder', 'key_stats'}
   assert name_carry() == name_carry(symmetric=True) == always | {'queue', 'queue_source'}
-  assert name_carry(negatives='batch', positives='patient') == always
-  assert name_carry(negatives='both', positives='patient') == always | {'queue', 'queue_source', 'queue_patient'}
+  assert name_carry(negatives='batch', positives=('a',)) == always
+  assert name_carry(negatives='both', positives=('a',)) == always | {'queue', 'queue_source', 'queue_patient'}
 
 
 def test_eight_devices_take_the_same_step_with_all_options_and_exchange_no_images(shallow):
-  options = dict(owners={'patient': PATIENTS}, steps=1, positives='patient', negatives='both', symmetric=True)
+  options = dict(owners={'patient': PATIENTS}, steps=1, positives=('a',), negatives='both', symmetric=True)
   (_, after), (measures,) = take_steps(shallow, devices=1, **options)
   (_, after_8), (measures_8,) = take_steps(shallow, devices=8, messages=(messages := []), **options)
   for name, value in measures.items():
@@ -339,13 +339,19 @@ def test_eight_devices_take_the_same_step_with_all_options_and_exchange_no_image
   assert dict(messages)['all-gather'] == setting.BATCH * (2 * setting.DIM + 2) * 4, 'two keys, source and patient, f32'
 
 
+def with_queue():
+  config = pretrain.get_config()  # a queue of 512, batches of 64
+  config.moco.negatives = 'queue'
+  return config
+
+
 def make_lines(accuracy, accuracy_batch, steps=200, every=10):
   return [{'step': step, 'task': 'moco', 'accuracy': accuracy, 'accuracy_batch': accuracy_batch}
           for step in range(every, steps + 1, every)]
 
 
 def test_queries_that_know_the_keys_of_the_queue_by_their_age_are_explained():
-  config = pretrain.get_config()  # a queue of 512, batches of 64
+  config = with_queue()
   explained = explain_key_age(make_lines(0.23, 0.06), config)
   assert 'up to step 200' in explained and '512 keys of the queue more often (0.23)' in explained
   assert '63 other keys of the batch (0.06)' in explained and '--config.moco.negatives=batch' in explained
@@ -361,6 +367,6 @@ def test_queries_that_know_the_keys_of_the_queue_by_their_age_are_explained():
   ('fewer negatives in the queue', make_lines(0.23, 0.06), {'moco.queue': 32}),
   ('fewer of the own dataset', make_lines(0.23, 0.06), {'moco.queue': 256, 'moco.same_source': True})])
 def test_other_differences_between_queue_and_batch_are_not_called_age(case, lines, fields):
-  config = pretrain.get_config()
+  config = with_queue()
   config.update_from_flattened_dict(fields)
   assert explain_key_age(lines, config) == '', case

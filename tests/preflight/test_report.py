@@ -31,10 +31,10 @@ def check_shapes(config):
   assert met == set(abstract)
 
 
-@pytest.mark.parametrize('positives', ['image', 'patient'])
+@pytest.mark.parametrize('positives', [(), ('mura',)])
 def test_abstract_pairs_have_the_shapes_of_the_data(positives, prepared):
   config = get_config('smoke')
-  config.data.update(dir=str(prepared), positives=positives)
+  config.data.update(dir=str(prepared), patient_positives=positives)
   check_shapes(config)
 
 
