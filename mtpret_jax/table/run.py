@@ -142,6 +142,7 @@ class Queue:
     """Whether a run is finished or has failed, here or in another process."""
     if test_scores.is_finished(job.config):
       self.done.add(name)
+      self.drop_checkpoints(job)  # that process may have been killed before it did
       return True
     lost = next((need for need in job.needs if need in self.failed), None)
     if lost is not None:
@@ -175,6 +176,10 @@ class Queue:
       return
     self.done.add(name)
     log.info('finished %s', job.title)
+    self.drop_checkpoints(job)
+
+  def drop_checkpoints(self, job: Job) -> None:
+    """Deletes the checkpoints of a finished cell. Its scores and predictions stay."""
     if job.is_cell and not self.keep_checkpoints:
       for folder in ('checkpoints', validation.BEST):
         shutil.rmtree(pathlib.Path(job.config.workdir, folder), ignore_errors=True)

@@ -16,7 +16,6 @@ from configs import table
 from mtpret_jax.evaluation import test_scores
 from mtpret_jax.table.cells import make_cells, make_pretraining
 from tests.support import small_runs
-from tests.support.changed import change
 from tests.support.paths import ROOT
 
 LIMIT = 400  # s; a run that waits this long has a defect
@@ -62,7 +61,9 @@ def shared(tmp_path_factory, archives, prepared, one_block):
     for process in processes:
       process.kill()
       process.wait()
-  return folder, change(small_runs.make_table(), **fields)
+  config = small_runs.make_table()
+  config.update_from_flattened_dict(fields)
+  return folder, config
 
 
 def test_all_cells_of_every_initialisation_are_finished(shared):
