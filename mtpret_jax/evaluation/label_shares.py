@@ -55,7 +55,7 @@ def score_draws(label: str, splits: Mapping[str, probe.Split], features: Mapping
   fields = [field for field in ('present', 'label_mask', 'value') if field in splits['train']]
   scores = [probe.fit_and_score(
     'linear', label, {field: splits['train'][field][rows_N] for field in fields}, splits['validation'],
-    {**features, 'train': features['train'][rows_N]}, config) for rows_N in draws]
+    {**features, 'train': features['train'][rows_N], 'all': features['train']}, config) for rows_N in draws]
   return lambda weights_MR: average([score(weights_MR) for score in scores])
 
 

@@ -26,7 +26,7 @@ from mtpret_jax.data.sources import MissingSplit, Source, open_source
 from mtpret_jax.evaluation.metrics.bootstrap import WeightedScore, draw_weights, find_interval
 from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
 from mtpret_jax.evaluation.metrics.ranking import make_ranking_scores
-from mtpret_jax.evaluation.probe_models import limit_threads, predict_findings, predict_value
+from mtpret_jax.evaluation.probe_models import limit_threads, predict_findings, predict_value, standardise
 from mtpret_jax.models.norm import BatchNorm
 from mtpret_jax.models.pool import pool_mean
 from mtpret_jax.models.resnet import ResNet
@@ -222,9 +222,18 @@ def list_scored(datasets: Datasets) -> list[tuple[str, str, str]]:
 def fit_and_score(probe: str, label: str, train: Split, validation: Split, features: Mapping[str, np.ndarray],
                   config: ConfigDict) -> WeightedScore:
   """Fits a probe on the features of the training images. Returns its score on the validation images as a function of
-  their weights. `config` is `config.probe`."""
+  their weights.
+
+  Args:
+    features: 'train' and 'validation'; and where `train` is a draw, 'all' training images, labelled or not. The linear
+      probe standardises by these: few images would make channels that hardly vary among them look important.
+    config: `config.probe`.
+  """
   predict, make_score = PREDICT_AND_SCORE[label]
-  return make_score(validation, predict(probe, train, features['train'], features['validation'], config))
+  parts = [features['train'], features['validation']]
+  if probe == 'linear':
+    parts = standardise(features.get('all', features['train']), *parts)
+  return make_score(validation, predict(probe, train, *parts, config))
 
 
 def compare(scores: Mapping[str, WeightedScore], patients: np.ndarray,

@@ -26,7 +26,7 @@ def predict_findings(probe: str, train: Mapping[str, Any], features_NC: np.ndarr
   """(M, T) scores of each finding, higher where it is likelier. A finding is fitted on the training images that have a
   label for it; one that is never present, or never absent, among them scores 0."""
   scores_MT = np.zeros((len(features_MC), train['present'].shape[1]))
-  # Findings that are labelled in the same images share neighbours and standardised features.
+  # Findings that are labelled in the same images share neighbours.
   masks_NG, group_T = np.unique(train['label_mask'], axis=1, return_inverse=True)
   for group, labelled_N in enumerate(masks_NG.T):
     present_NT = train['present'][labelled_N] > 0
@@ -49,9 +49,8 @@ def fit_neighbours(features_NC: np.ndarray, targets_NT: np.ndarray, features_MC:
 
 def fit_logistic(features_NC: np.ndarray, present_NT: np.ndarray, features_MC: np.ndarray,
                  config: ConfigDict) -> np.ndarray:
-  """(M, T) log-odds by a logistic regression for each finding, on standardised features."""
+  """(M, T) log-odds by a logistic regression for each finding."""
   from sklearn.linear_model import LogisticRegression
-  features_NC, features_MC = standardise(features_NC, features_MC)
   return np.stack([LogisticRegression(C=config.penalty, max_iter=2000).fit(features_NC, present_N)
                    .decision_function(features_MC) for present_N in present_NT.T], axis=1)
 
@@ -62,15 +61,14 @@ def predict_value(probe: str, train: Mapping[str, Any], features_NC: np.ndarray,
   if probe == 'knn':
     return fit_neighbours(features_NC, train['value'], features_MC, config)
   from sklearn.linear_model import Ridge
-  features_NC, features_MC = standardise(features_NC, features_MC)
   return Ridge(alpha=1 / config.penalty).fit(features_NC, train['value']).predict(features_MC).reshape(-1, 1)
 
 
-def standardise(features_NC: np.ndarray, features_MC: np.ndarray) -> list[np.ndarray]:
-  """Both, by the mean and standard deviation of each channel over the first."""
+def standardise(reference_NC: np.ndarray, *parts: np.ndarray) -> list[np.ndarray]:
+  """All parts, by the mean and standard deviation of each channel of the reference."""
   from sklearn.preprocessing import StandardScaler
-  scaler = StandardScaler().fit(features_NC)
-  return [scaler.transform(features_NC), scaler.transform(features_MC)]
+  scaler = StandardScaler().fit(reference_NC)
+  return [scaler.transform(part) for part in parts]
 
 
 def normalise_rows(features_NC: np.ndarray) -> np.ndarray:

@@ -31,6 +31,11 @@ def make_split(images, patients):
           'about': {'value': {'unit': 'months'}}}, noise, noise + np.pad(present, ((0, 0), (0, 3)))
 
 
+def standardise(fitted, scored):
+  scaler = StandardScaler().fit(fitted)
+  return scaler.transform(fitted), scaler.transform(scored)
+
+
 def score_by_scikit_learn(split, scores, rows):
   """The mean over findings; None where all have one class only."""
   areas = []
@@ -48,7 +53,8 @@ def test_scores_and_intervals_are_those_of_scikit_learn_and_a_loop():
   row, = probe.score_features(sets, {'initial': before, 'pixels': before, 'pretrained': after}, CONFIG)
   assert (row['dataset'], row['metric'], row['train'], row['validation']) == ('chest', 'AUROC', 80, 60)
   for kind in ('knn', 'linear'):
-    old, new = (probe_models.predict_findings(kind, train, one['chest']['train'], one['chest']['validation'],
+    scale = standardise if kind == 'linear' else lambda *parts: parts
+    old, new = (probe_models.predict_findings(kind, train, *scale(one['chest']['train'], one['chest']['validation']),
                                               CONFIG.probe) for one in (before, after))
 
     def change(rows, old=old, new=new):
@@ -68,7 +74,7 @@ def test_a_value_has_its_mean_absolute_error():
   chest = {'train': train, 'validation': validation}
   hand = {'hand': {'train': train_features, 'validation': features}}
   row, = probe.score_features({'hand': chest}, {'initial': hand, 'pretrained': hand}, CONFIG)
-  predicted = probe_models.predict_value('linear', train, train_features, features, CONFIG.probe)
+  predicted = probe_models.predict_value('linear', train, *standardise(train_features, features), CONFIG.probe)
 
   def measure(rows):
     return np.abs(validation['value'][rows] - predicted[rows]).mean()
@@ -89,7 +95,7 @@ def test_a_set_whose_findings_have_one_class_is_left_out():
 
 @pytest.mark.parametrize('kind', ['knn', 'linear'])
 def test_predictions_are_those_of_a_scikit_learn_model_for_each_finding(kind):
-  """Also where findings are labelled in different images, and share neighbours or standardised features if not."""
+  """Also where findings are labelled in different images, and share neighbours if not."""
   train, _, features = make_split(80, 30)
   train['label_mask'][:, 2] = train['label_mask'][:, 0]
   train['present'][:, 2] = rng.random(80) > 0.4
@@ -100,9 +106,22 @@ def test_predictions_are_those_of_a_scikit_learn_model_for_each_finding(kind):
       model = make_pipeline(Normalizer(), KNeighborsRegressor(5, weights='distance'))
       expected = model.fit(features[known], present[known].astype(float)).predict(others)
     else:
-      model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+      model = LogisticRegression(C=0.01)
       expected = model.fit(features[known], present[known]).decision_function(others)
     np.testing.assert_allclose(predicted[:, finding], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_linear_probe_standardises_by_all_training_images():
+  """A draw of a few images, in which one channel hardly varies, has the scores of the scaler of all images."""
+  train, _, features = make_split(80, 30)
+  others = rng.normal(size=(80, 6))
+  few = {'present': train['present'][:8], 'label_mask': np.ones_like(train['label_mask'][:8])}
+  parts = {'train': features[:8], 'validation': others, 'all': features}
+  scaler = StandardScaler().fit(features)
+  scaled = probe_models.predict_findings('linear', few, *map(scaler.transform, (features[:8], others)), CONFIG.probe)
+  weights = np.ones((80, 1))
+  score = probe.fit_and_score('linear', 'present', few, train, parts, CONFIG.probe)
+  assert score(weights) == probe.make_auroc(train, scaled)(weights)
 
 
 def test_features_of_all_splits_are_embedded_together_and_returned_apart():
