@@ -112,7 +112,7 @@ def test_each_split_of_a_rule_is_a_view_of_exactly_its_images(name, prepared):
 def test_a_view_is_shuffled_and_batched_like_a_stored_split_and_has_another_fingerprint(prepared):
   config = ConfigDict(dict(
     seed=0, batch=8, moco=dict(group=4, shuffle_groups=2),
-    data=dict(size=8, weights='by_images', stored_size='256', threads=2, workers=0, prefetch=2)))
+    data=dict(size=8, weights='by_images', patient_positives=(), stored_size='256', threads=2, workers=0, prefetch=2)))
   one, other = ([open_source('kermany_pneumonia', prepared, '256', 'train', rule)] for rule in ('patient', 'paper'))
   assert pipeline.make_moco_batches(other, config)[3][1]['query'].shape == (8, 8, 8, 1)
   assert pipeline.fingerprint(one, config) != pipeline.fingerprint(other, config)
