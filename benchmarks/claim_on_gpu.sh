@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Does pretraining help on real radiographs, with one GPU for some minutes? Stage 1 on the chests and knees of
-# configs/table.py:real_small at 128 px, for as many steps as fit, then fine-tuning from few labels.
+# Does pretraining help on real radiographs, with one GPU? Stage 1 on the chests and knees of configs/table.py:real_small
+# at 128 px, for as many steps as fit some minutes, then 36 fine-tuning runs from few labels.
 #
 #   benchmarks/claim_on_gpu.sh ARCHIVES OUT              8 minutes of stage 1, then the cells
 #   MINUTES=20 benchmarks/claim_on_gpu.sh ARCHIVES OUT   20 minutes of stage 1
 #   SMOKE=1 benchmarks/claim_on_gpu.sh ARCHIVES OUT      a few steps of small views, to try it on a CPU
 #
 # ARCHIVES has kermany_pneumonia and knee_oa (images of 128 px are enough). OUT gets the runs, the table and the log. The
-# same command resumes; cells that are finished are skipped. Environment: TASKS, FRACTIONS, SEEDS, INITS as Python tuples.
+# same command resumes; cells that are finished are skipped. Environment, as Python tuples: TASKS (of germ and knee),
+# INITS, FRACTIONS, SEEDS; SMOKE sets the last two itself.
 set -euo pipefail
 archives=${1:?usage: claim_on_gpu.sh ARCHIVES OUT} out=${2:?usage: claim_on_gpu.sh ARCHIVES OUT}
 minutes=${MINUTES:-8}

@@ -37,7 +37,7 @@ def moco_v2_augment(size: int) -> ConfigDict:
     flip=0.5,                   # probability of a left-right flip; MoCo v2
     # largest rotation of a view before its crop, in degrees either way; MoCo v2: 0; MoCo-CXR: 10
     rotation=0.0,
-    blur=0.5,                   # probability of a Gaussian blur; MoCo v2
+    blur=0.5,                   # probability of a Gaussian blur; MoCo v2: 0.5
     # range of the blur's standard deviation, in px of the view; MoCo v2: 0.1 to 2 px at 224 px; scaling it with the
     # size is assumed
     blur_sigma=(0.1 * size / 224, 2.0 * size / 224),

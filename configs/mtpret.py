@@ -36,7 +36,7 @@ def embedded() -> ConfigDict:
   stages = {'pretrain': pretrain.get_config(), 'continual': continual.get_config()}
   stages |= {task: finetune.get_config(task) for task in tasks.muscle4}
   # Half as many as stage 1 has on its own, so that all stages together take half an hour.
-  stages['pretrain'].steps = 1200
+  stages['pretrain'].steps = 500
   stages['pretrain'].data.datasets = DATASETS
   return join(stages, workdir='runs/mtpret', folder='data/mtpret')
 

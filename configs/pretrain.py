@@ -7,8 +7,8 @@
     python -m mtpret_jax.main --config=configs/pretrain.py:mtpret11 --config.data.archives=DIR
 
 Our sources do not give the hyper-parameters of MD-MoCo. `muscle9` and `mtpret11` use those of MoCo v2
-(facebookresearch/moco, `--mlp --aug-plus --cos`), which is inferred (docs/method.md). The small variants
-have what learned best from few images (`few_images`).
+(facebookresearch/moco, `--mlp --aug-plus --cos`), which is inferred (docs/method.md). The
+default and `real` have what learned best from few images (`few_images`), which is ours.
 """
 
 from collections.abc import Sequence
@@ -39,10 +39,10 @@ def base() -> ConfigDict:
     # 'joint', 'schedule_off', 'memory_off' or 'other'
     init='scratch',
     init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
-    steps=2400,                # optimiser steps; they set the length of the learning-rate schedule
+    steps=1000,                # optimiser steps; they set the length of the learning-rate schedule
     extend=False,              # True: the run may resume with more `steps` than it was started with
     batch=64,                  # images per step, over all devices; MoCo v2: 256
-    save_every=400,            # steps between checkpoints
+    save_every=250,            # steps between checkpoints
     log_every=10,              # steps between lines of metrics
     keep=2,                    # number of newest checkpoints to keep
     save_retries=3,            # number of retries when a checkpoint cannot be written, after 1, 5, 25 s, ...
@@ -51,9 +51,10 @@ def base() -> ConfigDict:
     max_skips=10,              # largest number of skipped steps in a row; one more stops the run
     moco=dict(
       dim=128,                 # dimensions of the embedding; MoCo v2
-      # keys in the queue, a multiple of `batch`; MoCo v2: 65,536; shorter here for short runs (assumed)
+      # keys in the queue, a multiple of `batch`; not used with negatives='batch'; MoCo v2: 65,536; shorter here for
+      # short runs (assumed)
       queue=512,
-      temperature=0.2,         # temperature of the InfoNCE loss; MoCo v2
+      temperature=0.2,         # temperature of the InfoNCE loss; MoCo v2: 0.2
       momentum=0.99,           # momentum of the key encoder; MoCo v2: 0.999; lower here for short runs (assumed)
       group=16,                # images in a batch-norm group
       shuffle_groups=4,        # number of batch-norm groups among which ShuffleBN permutes the keys; at least 2
@@ -70,13 +71,13 @@ def base() -> ConfigDict:
       # peak learning rate, from which it falls along half a cosine; MoCo v2: 0.03 at batch 256, not scaled here
       learning_rate=0.03,
       final_learning_rate=0.0,  # learning rate at the end of the cosine; MoCo v2: 0
-      momentum=0.9,            # momentum of SGD, or beta1 of AdamW; MoCo v2
+      momentum=0.9,            # momentum of SGD (MoCo v2: 0.9), or beta1 of AdamW
       weight_decay=1e-4,       # on all weights, batch norm and biases included; MoCo v2
       warmup=0.02,             # share of the run that is linear warm-up; assumed; MoCo v2: none
       # gradients with a larger norm, over all parts together, are scaled down to it; 0: never, as MoCo v2
       clip=0.0,
     ),
-    augment=dict(common.moco_v2_augment(32), crop_area=(0.3, 1.0)),
+    augment=dict(common.moco_v2_augment(32)),
     data=dict(
       # names of datasets, whose order matters when a run resumes; () is every dataset found in `archives`
       datasets=common.embedded,
@@ -104,7 +105,7 @@ def base() -> ConfigDict:
     probe=dict(
       # steps between probes while the run trains, best a multiple of `save_every`, because each first saves a
       # checkpoint; 0: only at the end
-      every=400,
+      every=250,
       during=500,              # these probes use at most this many images from each split of each dataset
       images=2000,             # the probe at the end: at most this many images from each split of each dataset
       neighbours=20,           # k of the k-nearest-neighbour probe
@@ -145,9 +146,8 @@ def real(config: ConfigDict) -> None:
 
 
 def few_images(config: ConfigDict, size: int) -> None:
-  """What learned best from ten thousand radiographs in some tens of epochs (docs/method.md), on views of `size` px. Not
-  the papers': negatives from the batch, both directions of the loss, AdamW, and views without blur."""
-  config.steps, config.save_every, config.probe.every = 1000, 250, 250
+  """What learned best from ten thousand radiographs (docs/results.md), on views of `size` px. Not the papers':
+  negatives from the batch, both directions of the loss, AdamW, and views without blur."""
   config.moco.update(negatives='batch', symmetric=True, temperature=0.1)
   config.optimiser.update(kind='adamw', learning_rate=1e-3, warmup=0.05)
   config.augment.update(common.moco_v2_augment(size), crop_area=(0.4, 1.0), rotation=10.0, blur=0.0)

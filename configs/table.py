@@ -62,10 +62,12 @@ def embedded() -> ConfigDict:
 
 
 def real_small() -> ConfigDict:
-  """Small real radiographs, ResNet-18 at 64 and 96 px.
+  """Small real radiographs, ResNet-18 at 64 and 96 px: three public archives, and two datasets of your own.
 
   Expects the archives `kermany_pneumonia`, `knee_oa` and `lung_masks`, and two datasets of your own: `teeth` with
-  boxes, and `covid_chest` with the finding `covid` and boxes of lungs, which is external. Images of 128 px are enough.
+  boxes, and `covid_chest` with the finding `covid` and boxes of lungs, which is external. Images of 128 px are
+  enough. Without `teeth`, also set `--config.stages.pretrain.data.datasets`, `--config.tasks` and `--config.inits`
+  without those of stage 2, as `benchmarks/claim_on_gpu.sh` does.
   """
   own = {'pneumonia': small_task('pneumonia'),
          # bacteria against viruses, among the cases of pneumonia
@@ -148,7 +150,8 @@ def make_fields(stages: ConfigDict, names: Sequence[str], workdir: str, folder: 
     objective='table',           # the kind of run; fixed for this file
     workdir=workdir,             # folder of all runs and of the report; several processes may share it
     seed=0,                      # seed of stage 1
-    # the initialisations, see above; 'imagenet' is left out unless `imagenet` names a file
+    # the initialisations (getting-started.md, names of pretrained networks); 'imagenet' is left out unless `imagenet`
+    # names a file
     inits=INITS,
     tasks=tuple(names),          # the tasks, some of those in `stages.finetune`
     # shares of the labelled training patients, in stages 2 and 3
