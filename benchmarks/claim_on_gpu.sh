@@ -16,6 +16,7 @@ tasks=${TASKS:-"('germ','knee')"} inits=${INITS:-"('scratch','md_moco')"}
 fractions=${FRACTIONS:-"(0.01,0.05,0.1)"} seeds=${SEEDS:-"(1,2,3)"}
 view=128 batch=256 trial=60
 [ -n "${SMOKE:-}" ] && view=32 batch=64 trial=8 fractions="(0.05,)" seeds="(1,)"
+run="$minutes-minutes${SMOKE:+-smoke}"  # other settings are other runs
 mkdir -p "$out"
 
 table() {  # table STEPS WORKDIR FLAG...
@@ -40,13 +41,13 @@ for task in germ knee; do
   fi
 done
 
-if [ ! -s "$out/steps" ]; then
+if [ ! -s "$out/steps-$run" ]; then
   # The number of steps sets the learning-rate schedule, so a trial run measures the speed first.
-  python -m mtpret_jax.main --config=configs/pretrain.py:real --config.workdir="$out/trial" \
+  python -m mtpret_jax.main --config=configs/pretrain.py:real --config.workdir="$out/trial-$run" \
     --config.data.archives="$archives" --config.data.dir="$out/data" \
     --config.data.datasets="('kermany_pneumonia','knee_oa')" --config.data.size=$view --config.augment.size=$view \
     --config.batch=$batch --config.steps=$trial --config.log_every=4 --config.probe.every=0
-  python - "$out/trial/metrics.jsonl" $batch "$minutes" "${SMOKE:-}" > "$out/steps" <<'PYTHON'
+  python - "$out/trial-$run/metrics.jsonl" $batch "$minutes" "${SMOKE:-}" > "$out/steps-$run" <<'PYTHON'
 import json, statistics, sys
 path, batch, minutes, smoke = sys.argv[1:]
 with open(path, encoding='utf-8') as file:
@@ -54,6 +55,6 @@ with open(path, encoding='utf-8') as file:
 print(8 if smoke else max(round(60 * float(minutes) * statistics.median(speeds) / int(batch)), 1))
 PYTHON
 fi
-steps=$(cat "$out/steps")
+steps=$(cat "$out/steps-$run")
 echo "stage 1: $steps steps of $batch images"
-table "$steps" "$out/table" 2>&1 | tee -a "$out/claim.log"
+table "$steps" "$out/table-$run" 2>&1 | tee -a "$out/claim-$run.log"

@@ -114,6 +114,9 @@ def group_by_patient(sources: Sequence[Source], names: Collection[str]) -> list[
       if source.read_patients is None:
         raise ValueError(f'the patients of {source.name} are not known')
       patients = np.unique(source.read_patients(), return_inverse=True)[1]
+    if len(patients) != len(source):
+      raise ValueError(f'index.csv of {source.name} has {len(patients):,} images, and its split has {len(source):,}: '
+                       f'prepare the dataset again (python -m tfds_builders.build, with --overwrite)')
     begins = np.concatenate([[0], np.cumsum(np.bincount(patients))])
     groups.append(PatientRecords(first, patients, np.argsort(patients, kind='stable'), begins))
     first += len(begins) - 1

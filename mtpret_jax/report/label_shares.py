@@ -20,7 +20,9 @@ def describe_shares(rows: Sequence[Row], start: str, draws: int) -> str:
                     *(format_interval(row, share, title) for title in ('initial', 'pretrained', 'change'))))
   return '\n'.join([
     f'How many labels it takes: a linear model on the frozen trunk, fitted on a share of the training images (mean of '
-    f'{draws} draws)', *align(table)])
+    f'{draws} draws)', *align(table),
+    'In brackets: 95 % intervals over validation patients, which do not cover the draws. A share has some images of '
+    'each finding, so it may exceed its fraction.'])
 
 
 def describe_gain(row: Row, start: str) -> str:
@@ -57,8 +59,8 @@ def format_interval(row: Row, share: Mapping[str, Any], title: str) -> str:
 def count_worse(rows: Sequence[Row]) -> tuple[int, int]:
   """In how many of the datasets, with the largest share of the labels, and in how many of all rows of the table the
   pretrained trunk is worse than the initial one."""
-  worse = [[(share['change'][0] < 0) == (row['metric'] == 'AUROC') and share['change'][0] != 0
-            for share in row['shares']] for row in rows]
+  worse = [[share['change'][0] * (1 if row['metric'] == 'AUROC' else -1) < 0 for share in row['shares']]
+           for row in rows]
   return sum(shares[-1] for shares in worse), sum(map(sum, worse))
 
 

@@ -130,8 +130,8 @@ def explain_decline(shares: Sequence[Mapping[str, Any]], config: ConfigDict) -> 
   if 2 * worse <= datasets and 2 * worse_cells <= cells:
     return ''
   lines = read_json_lines(pathlib.Path(config.workdir, METRICS))
-  return (f'The trunk ends below where it began: with all labels its linear score is worse for {worse} of {datasets} '
-          f'datasets, and over all shares in {worse_cells} of {cells} rows. '
+  return (f'The pretrained trunk is worse than the one it started from: with all labels its linear score is worse for '
+          f'{worse} of {datasets} datasets, and over all shares in {worse_cells} of {cells} rows. '
           f'{advise(lines, count_training_images(config), config)}')
 
 

@@ -64,7 +64,7 @@ def read_results(cell: Cell) -> dict[str, Any] | None:
       raise KeyError('about')
     return results
   except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-    raise ConfigError(f'{path} is damaged or of an earlier version: delete it and run the same command, which scores '
+    raise ConfigError(f'{path} is damaged or of an earlier version: delete it and run the same command, which runs '
                       f'this cell again') from error
 
 

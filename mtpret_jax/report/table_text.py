@@ -12,7 +12,8 @@ SCORES = ('Test scores of stage 3, mean {pm} standard deviation over seeds; the 
 DIFFERENCES = ('Difference to scratch, pooled over seeds, with its 95 % interval from a paired bootstrap over patients '
                'and seeds. Positive is better, also for errors; * where the interval excludes 0.')
 CAVEAT = ('With few seeds the intervals are too narrow where the scores vary more with the seed than with the '
-          'patients.')
+          'patients. With pretrain_once, all seeds share one run of stage 1, so the intervals do not cover how much '
+          'runs of stage 1 differ.')
 
 
 class Marks(NamedTuple):

@@ -30,6 +30,10 @@ LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-da
              'opencv-python-headless')
 
 
+# What a run writes last; `test_scores.is_finished` takes it as proof that the run is finished.
+RESULTS = ('results.json', 'rounds.json', 'scores.json')
+
+
 def save_config(workdir: str | pathlib.Path, config: ConfigDict) -> None:
   """Writes `config.json`: the config, with its fields in order, and the versions of the libraries."""
   text = json.dumps({'config': config.to_dict(), 'versions': list_versions()}, indent=2)
@@ -142,6 +146,10 @@ def open_log(workdir: str | pathlib.Path, start: int, steps: int,
   if jax.process_index():
     yield SilentLog()
     return
+  if start < steps:
+    # Before the config changes: with the new config, the results of an earlier run would look like those of this one.
+    for name in RESULTS:
+      pathlib.Path(workdir, name).unlink(missing_ok=True)
   save_config(workdir, config)
   drop_later_lines(pathlib.Path(workdir, METRICS), start)
   with contextlib.ExitStack() as stack:

@@ -43,7 +43,7 @@ def lock(workdir: str | pathlib.Path, wait: bool = False) -> Iterator[None]:
 
 
 def acquire(file: IO[str], path: pathlib.Path, wait: bool) -> None:
-  """Locks the open file. Polls while it waits: a call that blocks does not return in time on network file systems."""
+  """Locks the open file. Polls while it waits: a blocking flock can return late on network file systems."""
   waiting = False
   while True:
     try:

@@ -97,6 +97,11 @@ def check_table(config: ConfigDict) -> None:
   if config.imagenet and pathlib.Path(config.imagenet).suffix != '.safetensors':
     raise ConfigError(f'imagenet={show(config.imagenet)} must be a .safetensors file of a torchvision ResNet: set '
                       f'--config.imagenet')
+  datasets = resolve(config).stages.pretrain.data.datasets
+  with_all = [init for init in list_inits(config) if init not in (SCRATCH, 'imagenet', 'moco')]
+  if with_all and len(datasets) < 2:
+    raise ConfigError(f'{with_all[0]} needs at least two datasets in stages.pretrain.data.datasets, not '
+                      f'{show(tuple(datasets))}: name more, or set --config.inits="(\'scratch\',\'moco\')"')
   if not list_inits(config):
     raise ConfigError(f'no initialisation is left of inits={show(tuple(config.inits))}: "imagenet" needs '
                       f'--config.imagenet')

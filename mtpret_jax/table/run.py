@@ -22,6 +22,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.evaluation import test_scores, validation
 from mtpret_jax.runtime import distributed, loss_guard, preemption, prepare_data, workdir_lock
 from mtpret_jax.runtime.atomic_io import write_atomically
@@ -31,7 +32,7 @@ from mtpret_jax.table.cells import Cell, Labels, copy_stage, make_cells, make_pr
 log = logging.getLogger(__name__)
 
 FAILED = 'failed.txt'  # in the workdir of a run that failed: when and why
-POLL = 2.0  # s between two looks at the runs of other processes
+POLL = 2.0  # s between two checks of what other processes have finished
 # Bytes that memory may grow by before compiled steps are dropped. Each run compiles its own, and jax keeps them. After
 # each run would be too often: small functions that all runs share would be compiled again.
 MAX_GROWTH = 2 * 10**9
@@ -67,7 +68,9 @@ def run(config: ConfigDict, train_stage: Callable[[ConfigDict], None],
   prepare(config)
   too_few = {(task, fraction) for task, fraction in distributed.run_on_first(lambda: list_too_few(config))}
   cells = make_cells(config, too_few)
-  queue = Queue(make_jobs(cells, make_pretraining(config, too_few)), config.keep_checkpoints)
+  jobs = make_jobs(cells, make_pretraining(config, too_few))
+  distributed.run_on_first(lambda: check_pretraining(jobs), prepare_data.USER_ERRORS)
+  queue = Queue(jobs, config.keep_checkpoints)
   run_jobs(queue, train_stage)
   with preemption.interruptible():
     distributed.run_on_first(lambda: finish(config, cells))
@@ -116,6 +119,17 @@ def make_jobs(cells: Sequence[Cell], pretraining: Mapping[str, ConfigDict]) -> d
   return jobs
 
 
+def check_pretraining(jobs: Mapping[str, Job]) -> None:
+  """Raises ConfigError if a finished cell started from a pretraining run that is not there any more, or that has
+  another config now: the table would mix cells of different pretraining."""
+  for job in jobs.values():
+    lost = next((need for need in job.needs if not test_scores.is_finished(jobs[need].config)), None)
+    if lost is not None and job.is_cell and test_scores.is_finished(job.config):
+      raise ConfigError(f'{job.config.workdir} is finished, but not {jobs[lost].config.workdir}, from which it started '
+                        f'with this config: delete the cell, and the same command runs both, or give another '
+                        f'--config.workdir')
+
+
 class Queue:
   """What is left to do. Only the first of several processes of one run uses it."""
 
@@ -127,8 +141,8 @@ class Queue:
     self.stale = {name: text for name, job in jobs.items() if (text := read_failure(job))}
 
   def take(self, stack: contextlib.ExitStack) -> str | None:
-    """The name of a run that can start; `stack` then holds its lock. '' if all runs that are left are in the hands of
-    other processes, or wait for these; None if no run is left."""
+    """The name of a run to start; `stack` then holds its lock. '' if every unfinished run is locked by another process
+    or needs one that is; None if all have ended."""
     is_left = False
     for name, job in self.jobs.items():
       if name in self.done or name in self.failed or self.has_ended(name, job):

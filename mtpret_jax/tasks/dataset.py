@@ -103,7 +103,7 @@ def keep_places(source: Source, usable: Usable) -> Source:
   if not usable.left_out:
     return source
   places = [(source.split, place) for place in usable.places]
-  return dataclasses.replace(source, records=Subset({source.split: source.records}, places))
+  return dataclasses.replace(source, records=Subset({source.split: source.records}, places), read_patients=None)
 
 
 def describe_split(split: str, dataset: str, split_rule: str) -> str:

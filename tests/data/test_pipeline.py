@@ -1,6 +1,7 @@
 """The stream of batches is a function of the step, however it is read."""
 
 import collections
+import dataclasses
 import json
 
 import cv2
@@ -121,6 +122,12 @@ def test_only_the_named_datasets_have_keys_of_other_images(sources):
       assert query >= 100 or patient == query, 'an image counts as a patient'
       assert query < 100 or patient == 60 + (query - 100) // 3
   assert not other[False, True] and other[True, True] and other[True, False]
+
+
+def test_an_index_that_does_not_fit_the_records_is_refused(sources):
+  broken = dataclasses.replace(sources[1], read_patients=lambda: ['p0'] * 11)
+  with pytest.raises(ValueError, match='index.csv of small has 11 images, and its split has 12'):
+    pipeline.make_moco_batches([broken], make_config(positives=('small',)))
 
 
 def test_a_patient_with_one_image_has_this_one_as_the_key():

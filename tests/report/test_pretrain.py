@@ -72,7 +72,8 @@ def test_a_trunk_below_its_start_is_said_so_with_what_to_change(shares, worse, s
     assert line == ''
     return
   assert line == (
-    f'The trunk ends below where it began: with all labels its linear score is worse for {worse}. Start again in a new '
+    f'The pretrained trunk is worse than the one it started from: with all labels its linear score is worse for '
+    f'{worse}. Start again in a new '
     'workdir with more steps (--config.steps; now 10 epochs), milder crops (--config.augment.crop_area="(0.6, 1.0)") '
     'or negatives from the batch (--config.moco.negatives=batch) (at the end, queries find their key in the batch in '
     '7% of the cases; chance is 2%).')

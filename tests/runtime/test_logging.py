@@ -8,7 +8,7 @@ import pytest
 
 from configs import continual, pretrain, tasks
 from mtpret_jax.runtime import logging as run_logging
-from mtpret_jax.runtime.logging import METRICS, batch_size, open_log
+from mtpret_jax.runtime.logging import METRICS, RESULTS, batch_size, open_log
 
 MEASURES = {'loss': 2.0, 'waited': 0.0}
 COMPILING, STEP = 100.0, 2.0  # s
@@ -74,6 +74,15 @@ def test_a_resumed_run_drops_the_lines_of_steps_that_it_takes_again(config, cloc
   with open_log(tmp_path, 5, 10, config) as run_log:
     take_steps(run_log, clock, range(5, 10))
   assert [json.loads(line)['step'] for line in (tmp_path / METRICS).read_text().splitlines()] == [5, 10]
+
+
+@pytest.mark.parametrize('start, kept', [(0, False), (5, False), (10, True)])
+def test_results_of_an_earlier_run_do_not_stay_beside_the_config_of_one_that_still_trains(
+    start, kept, config, tmp_path):
+  for name in RESULTS:
+    (tmp_path / name).write_text('{}')
+  with open_log(tmp_path, start, 10, config):
+    assert all((tmp_path / name).exists() == kept for name in RESULTS)
 
 
 def test_a_joint_step_has_the_images_of_all_tasks():

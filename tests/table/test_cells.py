@@ -186,3 +186,12 @@ def test_images_are_counted_as_training_reads_them_before_and_after_they_are_pre
   image_counts.read_rows.cache_clear()
   assert dict(counts.count_task(stage, task, (0.3, 1.0), (1, 2))) == after
   assert not list(pathlib.Path(tmp_path).iterdir())
+
+
+def test_one_dataset_is_not_enough_for_pretraining_on_all():
+  config = table.get_config('smoke')
+  config.stages.pretrain.data.datasets = ('kermany_pneumonia',)
+  with pytest.raises(ConfigError, match='md_moco needs at least two datasets'):
+    cells.check_table(config)
+  config.inits = ('scratch', 'moco')
+  cells.check_table(config)

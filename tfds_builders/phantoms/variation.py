@@ -96,7 +96,8 @@ def tilt_exposure(
 
 
 def add_objects(lines_HW: np.ndarray, rng: np.random.Generator, variation: float) -> np.ndarray:
-  """Adds what lies on or under a patient: buttons, electrodes, rings, leads and tubes, zips. None means anything.
+  """Adds what lies on or under a patient: buttons, electrodes, rings, leads and tubes, zips. They are independent of
+  the label.
 
   The number is Poisson with mean 1.5. An object attenuates the beam by a factor between 1.2 and 5.
   """
