@@ -22,7 +22,7 @@ def phantoms() -> ConfigDict:
     size=96,      # px, longer side of a phantom image
     seed=0,       # seed of the simulated patients
     # how much exposures differ in ways that have nothing to do with the labels: technique, beam, position, breath,
-    # objects, letters; from 0 (one room, one radiographer) to 1 (an archive of many rooms and years)
+    # objects, letters; from 0 (none) to 1 (as in an archive of many scanners)
     variation=0.0,
   ))
 

@@ -7,8 +7,8 @@
     python -m mtpret_jax.main --config=configs/pretrain.py:mtpret11 --config.data.archives=DIR
 
 Our sources do not give the hyper-parameters of MD-MoCo. `muscle9` and `mtpret11` use those of MoCo v2
-(facebookresearch/moco, `--mlp --aug-plus --cos`), which is inferred (docs/method.md). The
-default and `real` have what learned best from few images (`few_images`), which is ours.
+(facebookresearch/moco, `--mlp --aug-plus --cos`), which is inferred (docs/method.md). The default
+and `real` have what learned best from few images (`few_images`), which is ours.
 """
 
 from collections.abc import Sequence

@@ -7,9 +7,8 @@
     python -m mtpret_jax.main --config=configs/table.py:mtpret --config.data.archives=DIR
 
 Each cell is one fine-tuning run in a folder of its own. The same command skips the cells that are finished and resumes
-the others. Several processes or machines may run the same command, with the same flags and paths, in the same `workdir`
-at the same time; each cell runs once. Add
-`--dry_run` to see the number of runs, their steps, time and disk space.
+the others. Several processes or machines may run the same command at the same time, with the same flags and paths; each
+cell runs once. Add `--dry_run` to see the number of runs, their steps, time and disk space.
 
 The initialisations:
 

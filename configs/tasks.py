@@ -46,7 +46,7 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, deeplab: 
     kind=kind,                   # 'classification', 'regression', 'segmentation' or 'detection'
     dataset=task['dataset'],     # name of the dataset
     findings=task.get('findings', ()),  # classification: which of the dataset's findings to learn; () means all
-    # classification: use only the images with this finding, such as 'pneumonia' where bacteria are told from viruses
+    # classification: use only the images with this finding, such as 'pneumonia' to classify its cause; '': all images
     among='',
     size=round(size * 1.15),     # px, side of the images that reach the device; `augment` crops from them; assumed
     batch=batch,                 # images per step, over all devices; assumed
