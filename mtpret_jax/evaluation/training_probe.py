@@ -21,7 +21,7 @@ from mtpret_jax.evaluation.probe_models import limit_threads
 from mtpret_jax.objectives import Trunk
 from mtpret_jax.objectives.moco import explain_key_age
 from mtpret_jax.runtime import distributed
-from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically
+from mtpret_jax.runtime.atomic_io import read_intact_lines, read_json_lines, write_atomically
 from mtpret_jax.runtime.logging import METRICS
 from mtpret_jax.step import TrainState
 
@@ -117,12 +117,8 @@ def describe_score(first: Mapping[str, Any] | None, score: Mapping[str, Any], ki
 
 def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
   """The lines of `probes.jsonl`: {'step', 'scores': {dataset: {'metric', 'knn', 'linear'}}}, without damaged ones."""
-  lines = read_json_lines(pathlib.Path(workdir, FILE))
-  intact = [line for line in lines
-            if isinstance(line.get('scores'), dict) and all(map(is_score, line['scores'].values()))]
-  if len(intact) < len(lines):
-    log.warning('%d damaged lines of %s are left out', len(lines) - len(intact), pathlib.Path(workdir, FILE))
-  return intact
+  return read_intact_lines(pathlib.Path(workdir, FILE), lambda line: isinstance(line.get('scores'), dict) and all(
+    map(is_score, line['scores'].values())))
 
 
 def is_score(score: Any) -> bool:

@@ -14,7 +14,7 @@ from tensorboardX import SummaryWriter
 
 from mtpret_jax.evaluation import predict
 from mtpret_jax.runtime import checkpoint, distributed
-from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically
+from mtpret_jax.runtime.atomic_io import read_intact_lines, write_atomically
 from mtpret_jax.step import TrainState
 
 log = logging.getLogger(__name__)
@@ -78,12 +78,8 @@ def write(workdir: str | pathlib.Path, step: int, scores: dict[str, dict]) -> No
 
 def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
   """The lines of `validation.jsonl`: {'step', 'tasks': {task: {'headline', 'value', 'sign'}}}, without damaged ones."""
-  lines = read_json_lines(pathlib.Path(workdir, FILE))
-  intact = [line for line in lines
-            if isinstance(line.get('tasks'), dict) and all(map(is_score, line['tasks'].values()))]
-  if len(intact) < len(lines):
-    log.warning('%d damaged lines of %s are left out', len(lines) - len(intact), pathlib.Path(workdir, FILE))
-  return intact
+  return read_intact_lines(pathlib.Path(workdir, FILE), lambda line: isinstance(line.get('tasks'), dict) and all(
+    map(is_score, line['tasks'].values())))
 
 
 def is_score(score: Any) -> bool:

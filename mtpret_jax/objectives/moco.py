@@ -279,10 +279,10 @@ def enqueue(carry: Carry, key_BD: jax.Array, owners: Owners, step: jax.Array) ->
 def explain_key_age(lines: Sequence[Mapping[str, Any]], config: ConfigDict) -> str:
   """What to change if the query encoder tells its key from the queue by the age of the keys; '' if it does not.
 
-  The keys of the queue come from earlier weights of the key encoder than the query's own key, so the two can be told
-  apart without looking at the image. The loss then falls, and the trunk learns little. The sign of it: the queue holds
-  more negatives than the batch, so a query should be told from them less often. If `accuracy` still exceeds
-  `accuracy_batch`, the keys of the queue are easier negatives than those of the batch, and only their age differs.
+  The keys of the queue come from earlier weights of the key encoder than the query's own key, so the query encoder can
+  distinguish them without looking at the image. The loss then falls, and the trunk learns little. The queue holds more
+  negatives than the batch, so `accuracy` should be below `accuracy_batch`. If it is above, the keys of the queue are
+  easier negatives than those of the batch, and only their age differs.
 
   Args:
     lines: of `metrics.jsonl`, the newest last. The last ones that hold AGE_QUERIES queries count.

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -62,3 +62,12 @@ def read_json_lines(path: str | pathlib.Path) -> list[dict]:
     elif number < len(lines):
       log.warning('line %d of %s is damaged and left out', number, path)
   return objects
+
+
+def read_intact_lines(path: str | pathlib.Path, is_intact: Callable[[dict], bool]) -> list[dict[str, Any]]:
+  """The lines of `read_json_lines` for which `is_intact` holds. A warning says how many are left out."""
+  lines = read_json_lines(path)
+  intact = [line for line in lines if is_intact(line)]
+  if len(intact) < len(lines):
+    log.warning('%d damaged lines of %s are left out', len(lines) - len(intact), path)
+  return intact
