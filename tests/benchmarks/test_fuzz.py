@@ -101,7 +101,7 @@ def test_rows_of_another_length_than_the_header_are_rejects(tmp_path):
 
 
 @pytest.mark.parametrize('spoil, words', [
-  (lambda text: text.encode('utf-16'), 'is not UTF-8 text'),
+  (lambda text: text.encode('utf-16-le'), 'is not UTF-8 text but UTF-16 without'),
   (lambda text: text.encode() + b'\xe9\n', 'is not UTF-8 text'),
   (lambda text: text.replace('\n', ',"\n', 1).encode() + b'x' * csv.field_size_limit(), 'is not a valid CSV row'),
   (lambda text: text.replace('Patient Age', 'Patient ID').encode(), "columns once: .'Patient ID', 'Patient Age'"),
@@ -168,7 +168,8 @@ def test_a_coco_file_with_other_values_is_named(old, new, tmp_path):
           '"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]}')
   path = tmp_path / 'boxes.json'
   path.write_text(text)
-  assert boxes.read_coco(path, ('a',)) == ({'a.png': [('a', 0.2, 0.1, 0.6, 0.4)]}, [])
+  drawn = boxes.read_coco(path, ('a',))
+  assert drawn.boxes == {'a.png': [('a', 0.2, 0.1, 0.6, 0.4)]} and not drawn.rejected
   assert old in text
   path.write_text(text.replace(old, new))
   with pytest.raises(ValueError, match='is not a COCO file') as caught:

@@ -1,11 +1,9 @@
 """FracAtlas: X-rays of arms, legs, hips and shoulders; some show a fracture, with boxes around each."""
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import PIL.ExifTags
-import PIL.Image
 import tensorflow_datasets as tfds
 
 from tfds_builders.common import archives, boxes, dataset, records
@@ -16,17 +14,6 @@ CATEGORY = 'fractured'  # the only one in the JSON
 PARTS = ('hand', 'leg', 'hip', 'shoulder')
 VIEWS = ('frontal', 'lateral', 'oblique')
 IMAGE = re.compile(r'images/(?P<folder>Fractured|Non_fractured)/(?P<name>[^/]+\.jpg)', re.IGNORECASE)
-
-# {EXIF orientation: function from a relative box on the image as displayed to (y0, x0, y1, x1) as stored}.
-AS_STORED: dict[int, Callable[..., tuple[float, float, float, float]]] = {
-  2: lambda y0, x0, y1, x1: (y0, 1 - x1, y1, 1 - x0),
-  3: lambda y0, x0, y1, x1: (1 - y1, 1 - x1, 1 - y0, 1 - x0),
-  4: lambda y0, x0, y1, x1: (1 - y1, x0, 1 - y0, x1),
-  5: lambda y0, x0, y1, x1: (x0, y0, x1, y1),
-  6: lambda y0, x0, y1, x1: (1 - x1, y0, 1 - x0, y1),
-  7: lambda y0, x0, y1, x1: (1 - x1, 1 - y1, 1 - x0, 1 - y0),
-  8: lambda y0, x0, y1, x1: (x0, 1 - y1, x1, 1 - y0),
-}
 
 ARCHIVE = archives.Archive(
   name='frac_atlas', marker='images/Non_fractured',
@@ -67,8 +54,9 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
   if absent:
     raise ValueError(f'{root} has no {" and no ".join(absent)}: unpack the whole archive')
   rows, rejects = read_rows(root / TABLE)
-  drawn, rejected = boxes.read_coco(root / COCO, (CATEGORY,))
-  rejects += [dataset.Reject(stem(name), COCO, reason) for name, reason in rejected]
+  coco = boxes.read_coco(root / COCO, (CATEGORY,))
+  drawn, crowds = coco.boxes, sum(coco.left_out.values())
+  rejects += [dataset.Reject(stem(name), COCO, reason) for name, reason in coco.rejected]
   entries, seen = [], set()
   for path in files:
     match = IMAGE.fullmatch(path)
@@ -84,7 +72,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
       entries.append(make_entry(root / path, rows[name], drawn.get(name, [])))
   rejects += [dataset.Reject(stem(name), TABLE, 'row without image') for name in rows if name not in seen]
   rejects += [dataset.Reject(stem(name), COCO, 'row without image') for name in drawn if name not in seen | rows.keys()]
-  return entries, rejects, {}
+  return entries, rejects, {boxes.CROWD_LEFT_OUT: crowds} if crowds else {}
 
 
 def read_rows(path: pathlib.Path) -> tuple[dict[str, dict[str, str]], list[dataset.Reject]]:
@@ -101,31 +89,22 @@ def read_rows(path: pathlib.Path) -> tuple[dict[str, dict[str, str]], list[datas
 def find_contradiction(folder: str, row: Mapping[str, str], objects: Sequence[boxes.Box]) -> str:
   """Why the label of an image cannot be trusted; '' if folder, table and boxes agree."""
   fractured = folder.lower() == 'fractured'
-  if row['fractured'] != str(int(fractured)):
+  if archives.read_flag(row['fractured']) is not fractured:
     return f'folder and table disagree: in {folder}, but fractured is {row["fractured"]!r}'
   return 'box on an image without a fracture' if objects and not fractured else ''
 
 
 def make_entry(path: pathlib.Path, row: Mapping[str, str], objects: Sequence[boxes.Box]) -> dataset.Entry:
-  """One image. Its boxes are turned to the image as stored, which is how all readers of this package see it."""
-  label = 'fractured' if row['fractured'] == '1' else 'not fractured'
-  parts = [part for part in PARTS if row[part] == '1']
-  part = 'mixed' if row['mixed'] == '1' or len(parts) > 1 else ''.join(parts)
-  turn = AS_STORED.get(read_orientation(path)) if objects else None
+  """One image. Its boxes were drawn on the image as displayed, upright, which is how `images.read` gives it."""
+  shown = {column for column, cell in row.items() if archives.read_flag(cell)}
+  label = 'fractured' if 'fractured' in shown else 'not fractured'
+  parts = [part for part in PARTS if part in shown]
+  part = 'mixed' if 'mixed' in shown or len(parts) > 1 else ''.join(parts)
   return dataset.Entry(
     image_id=path.stem, patient=path.stem, path=path, stratum=f'{part} {label}', paper_group=label,
-    objects=tuple(('fracture', *(turn(*sides) if turn else sides)) for _, *sides in objects),
-    fields={'part': part, 'view': '+'.join(view for view in VIEWS if row[view] == '1'),
+    objects=tuple(('fracture', *sides) for _, *sides in objects),
+    fields={'part': part, 'view': '+'.join(view for view in VIEWS if view in shown),
             'present': [float(label == 'fractured')], 'label_mask': [True]})
-
-
-def read_orientation(path: pathlib.Path) -> int:
-  """EXIF orientation of a JPEG file, 1 to 8, from its header; 1 if it has none or cannot be read."""
-  try:
-    with PIL.Image.open(path, formats=['JPEG']) as image:
-      return int(image.getexif().get(PIL.ExifTags.Base.Orientation, 1))
-  except Exception:  # Pillow raises many types; the file is rejected with a reason when its pixels are read
-    return 1
 
 
 def stem(path: str) -> str:

@@ -1,5 +1,6 @@
 """NIH ChestX-ray14: chest X-rays with 14 findings mined from reports, and boxes on a few images."""
 import collections
+import logging
 import math
 import pathlib
 import re
@@ -19,6 +20,8 @@ RAREST = ('Hernia', 'Pneumonia', 'Fibrosis', 'Edema', 'Emphysema', 'Cardiomegaly
 FRAME = 1024  # boxes are in pixels of a 1024 x 1024 image, whatever the size of the files
 OFFICIAL = {'train_val_list.txt': 'train', 'test_list.txt': 'test'}
 SEXES, VIEWS = ('F', 'M'), ('PA', 'AP')
+
+log = logging.getLogger(__name__)
 
 ARCHIVE = archives.Archive(
   name='nih_chest_xray', marker='Data_Entry_2017*.csv',
@@ -57,20 +60,20 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
       name = path.rsplit('/', 1)[-1]
       if images.setdefault(name, path) != path:
         rejects.append(dataset.Reject(name[:-4], path, 'duplicate image_id'))
-  tables = [path for path in files if re.fullmatch(r'Data_Entry_2017[^/]*\.csv', path)]
-  if not tables:
+  table = choose_table(files, 'Data_Entry_2017')
+  if not table:
     raise ValueError(f'{root}/Data_Entry_2017*.csv is a folder, not the table: download the table again')
-  rows, ragged = archives.read_table(root / tables[0], (
+  rows, ragged = archives.read_table(root / table, (
     'Image Index', 'Finding Labels', 'Patient ID', 'Patient Age', 'Patient Gender', 'View Position'))
   boxes_of, bad_boxes = read_boxes(root, files, {row['Image Index'] for row in rows})
-  rejects += bad_boxes + [dataset.Reject('', tables[0], reason) for reason in ragged]
+  rejects += bad_boxes + [dataset.Reject('', table, reason) for reason in ragged]
 
   findings_of: dict[str, set[str]] = collections.defaultdict(set)
   good = []
   for row in rows:
     name, labels = row['Image Index'], set(row['Finding Labels'].split('|')) - {'No Finding'}
     if name not in images:
-      rejects.append(dataset.Reject(name[:-4], tables[0], 'row without image'))
+      rejects.append(dataset.Reject(name[:-4], table, 'row without image'))
     elif not row['Finding Labels'] or not labels <= set(FINDINGS):
       rejects.append(dataset.Reject(name[:-4], images[name], f'unknown finding: {sorted(labels - set(FINDINGS))}'))
     else:
@@ -93,6 +96,16 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
   return entries, rejects, {}
 
 
+def choose_table(files: Mapping[str, int], prefix: str) -> str:
+  """The table at the root whose name begins with `prefix`, '' if there is none. Of several versions, such as a second
+  download, the one with the shortest name counts, and a warning names the others."""
+  tables = sorted((path for path in files if re.fullmatch(rf'{prefix}[^/]*\.csv', path)),
+                  key=lambda path: (len(path), path))
+  if len(tables) > 1:
+    log.warning('nih_chest_xray: reads %s, not the other versions beside it: %s', tables[0], ', '.join(tables[1:]))
+  return tables[0] if tables else ''
+
+
 def read_boxes(
     root: pathlib.Path, files: Mapping[str, int],
     in_table: set[str]) -> tuple[dict[str, list[boxes.Box]], list[dataset.Reject]]:
@@ -110,7 +123,7 @@ def read_boxes(
   """
   found: dict[str, list[boxes.Box]] = collections.defaultdict(list)
   rejects = []
-  for table in [path for path in files if path.startswith('BBox_List_2017')]:
+  if table := choose_table(files, 'BBox_List_2017'):
     for name, class_name, *numbers in map(pad_row, archives.read_rows(root / table)[1:]):
       class_name = {'Infiltrate': 'Infiltration'}.get(class_name, class_name)
       x, y, width, height = map(read_number, numbers[:4])
@@ -128,7 +141,7 @@ def read_boxes(
 
 def read_age(text: str) -> float:
   """Years from '58', '058Y' or '006M'; NaN if unreadable or above dataset.MAX_AGE."""
-  match = re.fullmatch(r'(\d{1,5})([YMD]?)', text.strip())
+  match = re.fullmatch(r'(\d{1,5})(?:\.0+)?([YMD]?)', text.strip())
   years = int(match[1]) / {'': 1, 'Y': 1, 'M': 12, 'D': 365.25}[match[2]] if match else dataset.UNKNOWN_AGE
   return years if years <= dataset.MAX_AGE else dataset.UNKNOWN_AGE
 

@@ -9,7 +9,8 @@ import tensorflow_datasets as tfds
 from tfds_builders.common import archives, dataset, records
 
 TABLE = 'boneage-training-dataset.csv'
-SEXES = {'true': 'M', 'false': 'F'}
+SEXES = {True: 'M', False: 'F'}  # of the column `male`
+WHOLE = re.compile(r'(\d+)\.0')  # a number of a column of whole numbers that a program saved again
 BIN = 24  # months; splits are stratified by sex and bin of bone age
 
 ARCHIVE = archives.Archive(
@@ -47,7 +48,9 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
   rows, ragged = archives.read_table(root / TABLE, ('id', 'boneage', 'male'))
   entries, rejects = [], [dataset.Reject('', TABLE, reason) for reason in ragged]
   for row in rows:
-    name, months, sex = row['id'].strip(), row['boneage'].strip(), SEXES.get(row['male'].strip().lower())
+    name, months = read_name(row), WHOLE.sub(r'\1', row['boneage'].strip())
+    male = archives.read_flag(row['male'])
+    sex = None if male is None else SEXES[male]
     if name not in pictures:
       rejects.append(dataset.Reject(name, TABLE, 'row without image'))
     elif not re.fullmatch('[1-9][0-9]{0,2}', months) or sex is None:
@@ -56,10 +59,15 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
       entries.append(dataset.Entry(
         image_id=name, patient=name, path=root / pictures[name], stratum=f'{sex} {int(months) // BIN}',
         fields={'part': 'hand', 'sex': sex, 'value': [float(months)]}))
-  in_table = {row['id'].strip() for row in rows}
+  in_table = set(map(read_name, rows))
   rejects += [dataset.Reject(name, path, 'image without row')
               for name, path in pictures.items() if name not in in_table]
   return entries, rejects, {'test image without bone age': len(test_images)} if test_images else {}
+
+
+def read_name(row: Mapping[str, str]) -> str:
+  """File name of a row's image without its suffix."""
+  return WHOLE.sub(r'\1', row['id'].strip())
 
 
 def stem(path: str) -> str:

@@ -46,7 +46,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
   """Entries, rejects and counts of what is left out: unlabelled test images, and images of other archives."""
   pictures = {match[1]: path for path in files if (match := IMAGE.fullmatch(path))}
   tables = [path for name in TABLES if (path := f'annotations/json/{name}.json') in files]
-  table, rejects = read_tables(root, tables) if tables else read_lists(root, files, pictures)
+  table, rejects, crowds = read_tables(root, tables) if tables else (*read_lists(root, files, pictures), 0)
   official = read_official(root, files)
   entries = []
   for name, objects in table.items():
@@ -55,7 +55,8 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
     elif name not in pictures:
       rejects.append(dataset.Reject(stem(name), name or 'annotations', 'row without image'))
   rejects += [dataset.Reject(stem(name), pictures[name], 'image without row') for name in pictures if name not in table]
-  left_out = {'test image without label': sum(path.startswith('imgs/test/') for path in files),
+  left_out = {boxes.CROWD_LEFT_OUT: crowds,
+              'test image without label': sum(path.startswith('imgs/test/') for path in files),
               'image of another archive (imgs/extra)': sum(path.startswith('imgs/extra/') for path in files)}
   known = ('imgs/test/', 'imgs/extra/', 'annotations/', 'lists/')
   rejects += [dataset.Reject('', path, 'not an image of this archive') for path in files
@@ -84,15 +85,17 @@ def read_official(root: pathlib.Path, files: Mapping[str, int]) -> dict[str, str
 
 
 def read_tables(
-    root: pathlib.Path, tables: Sequence[str]) -> tuple[dict[str, list[boxes.Box] | None], list[dataset.Reject]]:
-  """{file_name: boxes} and rejects from the JSON tables. Their boxes are in pixels of the images."""
+    root: pathlib.Path,
+    tables: Sequence[str]) -> tuple[dict[str, list[boxes.Box] | None], list[dataset.Reject], int]:
+  """{file_name: boxes}, rejects and the number of crowds from the JSON tables. Boxes are in pixels of the images."""
   found: dict[str, list[boxes.Box] | None] = {}
-  rejects = []
+  rejects, crowds = [], 0
   for path in tables:
-    boxes_of, rejected = boxes.read_coco(root / path, BOX_CLASSES)
-    rejects += [dataset.Reject(stem(name), path, reason) for name, reason in rejected if name not in found]
-    found = {**boxes_of, **found}
-  return found, rejects
+    drawn = boxes.read_coco(root / path, BOX_CLASSES)
+    rejects += [dataset.Reject(stem(name), path, reason) for name, reason in drawn.rejected if name not in found]
+    crowds += sum(count for name, count in drawn.left_out.items() if name not in found)
+    found = {**drawn.boxes, **found}
+  return found, rejects, crowds
 
 
 def read_lists(

@@ -127,8 +127,12 @@ def read_tables(
     table, ragged = archives.read_table(root / labels, ('image_id', *FINDINGS))
     rejects += [dataset.Reject('', labels, reason) for reason in ragged]
     for row in table:
-      reports[row['image_id']][row.get(READER, CONSENSUS)] |= {
-        finding for finding in FINDINGS if read_number(row[finding]) == 1}
+      flags = {finding: archives.read_flag(row[finding]) for finding in FINDINGS}
+      odd = [f'{finding} is {row[finding]!r}' for finding, flag in flags.items() if flag is None]
+      if odd:
+        rejects.append(dataset.Reject(row['image_id'], labels, f'label that is neither 0 nor 1: {odd[0]}'))
+      else:
+        reports[row['image_id']][row.get(READER, CONSENSUS)] |= {finding for finding in FINDINGS if flags[finding]}
     # A row of the table of boxes for an image without labels is listed as a row without image or label.
     rejects += [dataset.Reject(name, annotations, 'boxes without labels') for name in rows.keys() - reports.keys()]
   return reports, rows, rejects
