@@ -21,15 +21,22 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
+from tfds_builders.common import exits
+
+if __name__ == '__main__':
+  exits.stop_on_interrupt()
+
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
-from tfds_builders.common import archives, dataset, index, records, writer
+from tfds_builders.common import archives, dataset, index, locks, records, writer
 from tfds_builders.custom import custom
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
          'covid19_radiography', 'vinbigdata_cxr', 'shenzhen_cxr', 'montgomery_cxr', 'lung_masks', 'indiana_cxr',
          'frac_atlas')
+
+LOCK = '.build.lock'  # beside the versions of a dataset, while one is prepared
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +92,8 @@ def is_prepared(path: pathlib.Path) -> bool:
 def prepare(
     name: str, archives_dir: str | os.PathLike[str], data_dir: str | os.PathLike[str], size: str = '256',
     overwrite: bool = False, tolerated: float = records.TOLERATED, beam: Sequence[str] | None = None) -> pathlib.Path:
-  """Prepares one dataset. Does nothing if it has been prepared there from the same archive.
+  """Prepares one dataset. Does nothing if it has been prepared there from the same archive. Waits for another process
+  that prepares it.
 
   Args:
     name: one of NAMES, or a custom dataset.
@@ -113,19 +121,37 @@ def prepare(
   manual = tfds.download.DownloadConfig(manual_dir=pathlib.Path(archives_dir).expanduser().absolute())
   if beam is not None:
     make_builder, manual.beam_options = use_beam(make_builder, beam)
+  with locks.hold(path.parent / LOCK, f'prepares {path}') as holds:
+    if is_prepared(path) and not overwrite:  # meanwhile, by the process that held the lock
+      check_archive(name, archives_dir, path)
+      return path
+    remove_leftovers(path, holds)
+    build_dataset(make_builder, manual, path, tolerated)
+  return path
+
+
+def remove_leftovers(path: pathlib.Path, is_alone: bool) -> None:
+  """Removes what is at `path`, and what killed builds left beside it. Only a build that is alone can tell whether they
+  were killed."""
   shutil.rmtree(path, ignore_errors=True)
   for leftover in path.parent.glob(f'incomplete.*_{path.name}'):
-    log.warning('%s is from a killed build, or from one that is running now. Delete it if no build is running.',
-                leftover)
-  builder = make_builder(
-    data_dir=pathlib.Path(data_dir).expanduser().absolute(), config=size, file_format='array_record')
+    if is_alone:
+      shutil.rmtree(leftover, ignore_errors=True)
+    else:
+      log.warning('%s is from a killed build, or from one that is running now. Delete it if no build is running.',
+                  leftover)
+
+
+def build_dataset(make_builder: type[tfds.core.GeneratorBasedBuilder], manual: tfds.download.DownloadConfig,
+                  path: pathlib.Path, tolerated: float) -> None:
+  """Writes the records and then the index to `path`, see `locate`."""
+  builder = make_builder(data_dir=path.parents[2], config=path.parent.name, file_format='array_record')
   builder.tolerated = tolerated
   builder._example_writer = functools.partial(writer.SortedWriter, builder.info.file_format)
   # TFDS needs a download folder even if nothing is downloaded; a temporary one keeps data_dir clean.
   with silence_tfds(), spill_without_tensorflow(), tempfile.TemporaryDirectory() as downloads:
     builder.download_and_prepare(download_dir=downloads, download_config=manual)
   index.write(path, builder.split_rules, builder.strata)
-  return path
 
 
 def find_builder(name: str, archives_dir: str | os.PathLike[str]) -> type[tfds.core.GeneratorBasedBuilder]:
@@ -253,8 +279,9 @@ def list_missing_images(metadata: Mapping[str, Any]) -> list[str]:
           for reason, count in metadata[table].items()]
 
 
+@exits.command
 def main(arguments: Sequence[str] | None = None) -> int:
-  """The command line; returns 2 if an archive is missing, 1 if a build failed, else 0."""
+  """The command line; returns an exit code (`exits`)."""
   parser = argparse.ArgumentParser(prog='python -m tfds_builders.build', description=(__doc__ or '').split('\n')[0])
   parser.add_argument('names', nargs='+', metavar='NAME',
                       help=f'datasets: {", ".join(NAMES)}; "all" for all of these; or the name of your own dataset '
@@ -279,15 +306,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = isinstance(error, custom.UnknownDataset)
     print(f'{error}. Datasets with a builder: {", ".join(NAMES)}' if unknown else error, file=sys.stderr)
   if missing:
-    return 2
+    return exits.REFUSED
   for name in names:
     start, before = time.time(), is_prepared(locate(name, flags.data_dir, flags.size)) and not flags.overwrite
-    try:
-      path = prepare(name, flags.archives, flags.data_dir, flags.size, flags.overwrite, flags.tolerated,
-                     beam if flags.beam else None)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-      print(error, file=sys.stderr)
-      return 1
+    path = prepare(name, flags.archives, flags.data_dir, flags.size, flags.overwrite, flags.tolerated,
+                   beam if flags.beam else None)
     print(summarise(path), 'already prepared' if before else f'{time.time() - start:.1f} s', sep='\n  ')
   return 0
 

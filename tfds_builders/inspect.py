@@ -14,12 +14,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfds_builders.common import exits
+
+if __name__ == '__main__':
+  exits.stop_on_interrupt()
+
 import PIL.Image
 import tensorflow_datasets as tfds
 import tqdm
 
 from tfds_builders import build
-from tfds_builders.common import contact_sheet, dataset, images, index, splits
+from tfds_builders.common import contact_sheet, dataset, images, index, outputs, splits
 
 SPLITS = tuple(splits.FRACTIONS)
 TEXTS = ('part', 'view', 'sex')
@@ -175,8 +180,9 @@ def format_range(numbers: Sequence[float]) -> str:
   return f'{statistics.median(numbers):g} ({min(numbers):g}-{max(numbers):g})' if numbers else ''
 
 
+@exits.command
 def main(arguments: Sequence[str] | None = None) -> int:
-  """The command line; returns 2 if the dataset is not prepared, 1 if records are damaged, else 0."""
+  """The command line; returns 1 if records are damaged, else an exit code of `exits`."""
   parser = argparse.ArgumentParser(prog='python -m tfds_builders.inspect', description=(__doc__ or '').split('\n')[0])
   parser.add_argument('name', help='name of a prepared dataset')
   parser.add_argument('--data_dir', required=True, help='folder of prepared datasets')
@@ -195,6 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
   if flags.verify:
     return verify(path)
+  if flags.sheet:
+    outputs.check_picture(flags.sheet, '--sheet')
   stats, chosen = survey(path, flags.images if flags.sheet else 0)
   print(*describe(path, stats), sep='\n')
   if flags.sheet:

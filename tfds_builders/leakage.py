@@ -15,12 +15,17 @@ import sys
 from collections.abc import Sequence
 from concurrent import futures
 
+from tfds_builders.common import exits
+
+if __name__ == '__main__':
+  exits.stop_on_interrupt()
+
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
 from tfds_builders import build
-from tfds_builders.common import dataset, fingerprints, images, index, records, splits
+from tfds_builders.common import dataset, fingerprints, images, index, outputs, records, splits
 
 # {archive: {archive that it took images from: which images}}, from their descriptions. Some have no builder here.
 # TBX11K's imgs/extra holds images of Shenzhen and Montgomery, but its builder leaves that folder out.
@@ -205,8 +210,9 @@ def write_pairs(path: str | os.PathLike[str], comparisons: Sequence[Comparison])
           other.name, *(other.rows[pair.j][field] for field in fields), int(pair.similar), int(pair.same_name)])
 
 
+@exits.command
 def main(arguments: Sequence[str] | None = None) -> int:
-  """The command line; returns 2 if a dataset is not prepared, else 0."""
+  """The command line; returns an exit code (`exits`)."""
   parser = argparse.ArgumentParser(prog='python -m tfds_builders.leakage', description=(__doc__ or '').split('\n')[0])
   parser.add_argument('names', nargs='+', metavar='NAME', help='names of prepared datasets')
   parser.add_argument('--data_dir', required=True, help='folder of prepared datasets')
@@ -219,6 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'not prepared at size {flags.size} in {flags.data_dir}: {", ".join(absent)}. Prepare them with '
           'python -m tfds_builders.build', file=sys.stderr)
     return 2
+  if flags.pairs:
+    outputs.check_output(flags.pairs, '--pairs')
   prints = [load_fingerprints(name, flags.data_dir, flags.size) for name in dict.fromkeys(flags.names)]
   comparisons = compare(prints)
   print(*report(comparisons), sep='\n')

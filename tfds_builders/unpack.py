@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
-from tfds_builders.common import archives
+from tfds_builders.common import archives, exits
 
 SUFFIX = re.compile(r'\.(?:zip|tar|tar\.gz|tgz)$', re.IGNORECASE)
 RATIO = 100  # allowed ratio of unpacked to packed size; images reach 3, tables and reports 20
@@ -213,8 +213,9 @@ class BoundedReader:
     return self.stream.tell()
 
 
+@exits.command
 def main(arguments: Sequence[str] | None = None) -> int:
-  """The command line; returns 1 if an archive could not be unpacked, else 0."""
+  """The command line; returns the exit code (`exits`) of the last archive that could not be unpacked, else 0."""
   parser = argparse.ArgumentParser(prog='python -m tfds_builders.unpack', description=(__doc__ or '').split('\n')[0])
   parser.add_argument('files', nargs='+', metavar='ARCHIVE', help='zip, tar or tar.gz file')
   parser.add_argument('--archives', required=True, help='folder in which each archive gets its own folder')
@@ -224,8 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
       target = unpack(file, flags.archives)
     except (Refused, OSError) as error:
-      print(error, file=sys.stderr)
-      failed = 1
+      failed = exits.report(error)
       continue
     print(target)
     for inner in sorted(path for path in target.rglob('*') if SUFFIX.search(path.name)):

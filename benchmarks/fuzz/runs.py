@@ -269,12 +269,13 @@ def go_on(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
   from mtpret_jax.evaluation import test_scores, validation
   from mtpret_jax.evaluation.rounds import compute_forgetting
   from mtpret_jax.report import recipe
-  from mtpret_jax.runtime import checkpoint, logging, workdir_lock
+  from mtpret_jax.runtime import checkpoint, logging
+  from tfds_builders.common import locks
   stages = {name: ConfigDict(copy.deepcopy(config)) for name, config in clean.items()}
   for name, config in stages.items():
     test_scores.is_finished(config)
     if not (case / name / 'run.lock').exists() or (case / name / 'run.lock').is_file():
-      workdir_lock.describe_holder(case / name / 'run.lock')
+      locks.describe_holder(case / name / 'run.lock')
     if not (case / name / 'metrics.jsonl').exists() or (case / name / 'metrics.jsonl').is_file():
       logging.drop_later_lines(case / name / 'metrics.jsonl', 2)
     tasks = list(config.get('tasks', {}))

@@ -13,6 +13,7 @@ import pytest
 
 from mtpret_jax.runtime import preemption, workdir_lock
 from tests.support.interrupted import listen
+from tfds_builders.common import locks
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_a_run_that_waits_for_the_lock_says_so_once_and_gets_it_when_the_other_e
     waits.append(seconds)
     if len(waits) == 3:
       other.close()
-  monkeypatch.setattr(workdir_lock.time, 'sleep', sleep)
+  monkeypatch.setattr(locks.time, 'sleep', sleep)
   with workdir_lock.lock(tmp_path, wait=True):
     assert len(waits) == 3 and caplog.text.count(f'waiting for process {os.getpid()}') == 1
 

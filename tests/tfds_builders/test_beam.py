@@ -100,5 +100,5 @@ def test_missing_beam_is_an_error_with_the_remedy(tmp_path, monkeypatch, capsys)
     monkeypatch.delitem(sys.modules, name)
   monkeypatch.setitem(sys.modules, 'apache_beam', None)
   folders = ['--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]
-  assert build.main(['nih_chest_xray', *folders, '--beam']) == 1
+  assert build.main(['nih_chest_xray', *folders, '--beam']) == 2
   assert 'pip install' in capsys.readouterr().err and not (tmp_path / 'data').exists()

@@ -233,7 +233,7 @@ def test_unreadable_tables_are_errors_of_one_line(tmp_path, capsys):
                 lambda: write_table(root, {**table, 'annotations': [{**table['annotations'][0], 'bbox': [1, 2]}]}),
                 lambda: write_table(root, 'tuberculosis')):
     spoil()
-    assert build.main(['tbx11k', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]) == 1
+    assert build.main(['tbx11k', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]) == 2
     error = capsys.readouterr().err.strip()
     assert '\n' not in error and re.search('no boxes$|is not a COCO file', error)
 
@@ -508,11 +508,11 @@ def test_contradictions_and_bad_files_of_frac_atlas_are_listed_with_their_reason
 def test_frac_atlas_without_its_table_or_boxes_is_refused(tmp_path, capsys):
   root, table, coco = write_frac_atlas(tmp_path)
   command = ['frac_atlas', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]
-  assert build.main(command) == 1
+  assert build.main(command) == 2
   assert 'no dataset.csv and no Annotations/COCO JSON/COCO_fracture_masks.json' in capsys.readouterr().err
   prepare_frac_atlas(tmp_path, root, table, coco)
   (root / 'Annotations/COCO JSON/COCO_fracture_masks.json').unlink()
-  assert build.main([*command, '--overwrite']) == 1
+  assert build.main([*command, '--overwrite']) == 2
   assert 'has no Annotations/COCO JSON' in capsys.readouterr().err
 
 

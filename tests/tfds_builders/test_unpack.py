@@ -228,7 +228,7 @@ def test_an_interrupted_run_leaves_nothing_and_a_killed_one_nothing_that_looks_c
 def test_the_command_continues_after_a_refusal_and_names_inner_archives(tmp_path, capsys):
   bad = pack(tmp_path / 'bad.zip', {'../evil': b'evil'}, ())
   good = pack(tmp_path / 'good.zip', {'inner.zip': b'PK'}, ())
-  assert unpack.main([str(bad), str(good), '--archives', str(tmp_path / 'archives')]) == 1
+  assert unpack.main([str(bad), str(good), '--archives', str(tmp_path / 'archives')]) == 2
   out, err = capsys.readouterr()
   assert out.split('\n')[0] == str(tmp_path / 'archives/good') and 'unpack it too: ' in out and 'inner.zip' in out
   assert len(err.strip().split('\n')) == 1 and 'leads out' in err

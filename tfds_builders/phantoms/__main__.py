@@ -4,6 +4,7 @@
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 
@@ -11,10 +12,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from tfds_builders.common import exits, outputs
 from tfds_builders.phantoms import ARCHIVES, Radiograph, render, write
 
 
-def main() -> None:
+@exits.command
+def main(arguments: Sequence[str] | None = None) -> int:
+  """The command line; returns an exit code (`exits`)."""
   parser = argparse.ArgumentParser(prog='python -m tfds_builders.phantoms', description=(__doc__ or '').split('\n')[0])
   parser.add_argument('--archives', help='folder to write the archives into')
   parser.add_argument('--names', nargs='+', default=list(ARCHIVES), choices=list(ARCHIVES), metavar='NAME',
@@ -26,9 +30,11 @@ def main() -> None:
                       help='differences between exposures, 0 to 1 (default: %(default)s)')
   parser.add_argument('--sheet', help='PNG file for a labelled contact sheet')
   parser.add_argument('--bench', action='store_true', help='print images per second on one core')
-  flags = parser.parse_args()
+  flags = parser.parse_args(arguments)
   if not (flags.archives or flags.sheet or flags.bench):
     parser.error('give at least one of --archives, --sheet and --bench')
+  if flags.sheet:
+    outputs.check_picture(flags.sheet, '--sheet')
   names = flags.names
   if flags.bench:
     bench(names, flags.size, flags.variation)
@@ -36,6 +42,7 @@ def main() -> None:
     Image.fromarray(sheet(names, flags.size, flags.seed, flags.variation)).save(flags.sheet)
   for name in names if flags.archives else ():
     print(write(name, flags.archives, flags.images, flags.size, flags.seed, variation=flags.variation))
+  return 0
 
 
 def bench(names: Sequence[str], size: int, variation: float = 0.0, images: int = 20) -> None:
@@ -79,4 +86,4 @@ def tile(radiograph: Radiograph, size: int) -> np.ndarray:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(main())

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import tqdm
 
+from tfds_builders.common import locks
 from tfds_builders.phantoms.archives import find_archive
 from tfds_builders.phantoms.exposure import Exposure, Radiograph
 
@@ -63,6 +64,7 @@ def write(
   """Writes the phantom archive <archives>/<name>. Does nothing if it is complete already.
 
   The archive is written under a hidden name and renamed at the end, so an interrupted run leaves no partial archive.
+  Waits for another process that writes it.
 
   Args:
     name: of the archive.
@@ -85,11 +87,27 @@ def write(
   # Without variation the stamp does not name it, so archives from before this argument are kept.
   stamp = json.dumps(dict(name=name, images=images, size=size, seed=seed, format=FORMAT)
                      | ({'variation': variation} if variation else {}))
-  if root.exists():
-    if not (root / STAMP).exists():
-      raise FileExistsError(f'{root} is not a phantom archive and will not be overwritten; choose another folder')
-    if (root / STAMP).read_text() == stamp:
-      return root
+  if is_complete(root, stamp):
+    return root
+  with locks.hold(archives / f'.{name}.lock', f'writes the phantoms of {name}'):
+    if not is_complete(root, stamp):  # else another process has written it meanwhile
+      write_new(name, root, partial, exposures, stamp, images, size, seed, processes, variation)
+  return root
+
+
+def is_complete(root: pathlib.Path, stamp: str) -> bool:
+  """Whether `root` is the archive that the stamp describes. Raises FileExistsError if it is no phantom archive."""
+  if not root.exists():
+    return False
+  if not (root / STAMP).exists():
+    raise FileExistsError(f'{root} is not a phantom archive and will not be overwritten; choose another folder')
+  return (root / STAMP).read_text() == stamp
+
+
+def write_new(
+    name: str, root: pathlib.Path, partial: pathlib.Path, exposures: Sequence[Exposure], stamp: str, images: int,
+    size: int, seed: int, processes: int | None, variation: float) -> None:
+  """Writes the archive to `partial` and renames it to `root`, in place of one with other settings."""
   if partial.exists():
     shutil.rmtree(partial)
   partial.mkdir(parents=True)
@@ -104,7 +122,6 @@ def write(
   if root.exists():
     shutil.rmtree(root)
   partial.rename(root)
-  return root
 
 
 def run(
