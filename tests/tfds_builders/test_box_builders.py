@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -17,6 +18,7 @@ from tests.support.archives import edit, list_objects, match_truth, read_all, re
 from tests.support.paths import XRAYS
 from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, phantoms
+from tfds_builders.common import archives as downloads
 from tfds_builders.common import boxes, dataset, dicom, images, index, records, splits
 from tfds_builders.phantoms.archives import covid19_radiography, frac_atlas, tbx11k, vinbigdata_cxr
 from tfds_builders.phantoms.exposure import bounding_box
@@ -32,6 +34,99 @@ def test_a_box_is_clipped_to_the_image_and_rejected_if_nothing_is_left():
                         ((10, -9, 30, 0), 'box outside the image')):
     assert boxes.place_box('a', *sides, 100, 200) == (None, reason)
   assert boxes.place_box('a', 10, 20, 30, 60, 0, 200) == (None, 'box of an image without size')
+
+
+SQUARE = {'id': 1, 'file_name': 'a.png', 'width': 100, 'height': 100}
+CLASSES = [{'id': 1, 'name': 'mass'}, {'id': 2, 'name': 'nodule'}]
+MARK = {'id': 7, 'image_id': 1, 'category_id': 1, 'bbox': [10, 20, 10, 20]}
+PLACED = ('mass', 0.2, 0.1, 0.4, 0.2)
+
+
+def read_coco(folder, marks, images=(SQUARE,), categories=CLASSES, encoding='utf-8'):
+  table = {'images': list(images), 'categories': list(categories), 'annotations': list(marks)}
+  (folder / 'boxes.json').write_bytes(json.dumps(table, ensure_ascii=False).encode(encoding))
+  return boxes.read_coco(folder / 'boxes.json', ('mass', 'nodule', '3', 'Rundherd \u00fc'))
+
+
+@pytest.mark.parametrize('images, categories, mark, placed', [
+  ({'id': '1'}, {'id': 1.0}, {'image_id': 1, 'category_id': '1'}, PLACED),
+  ({'id': 'a-1'}, {'id': 'x'}, {'image_id': ' a-1', 'category_id': 'x'}, PLACED),
+  ({'id': 0}, {'id': '0'}, {'image_id': '0.0', 'category_id': 0.0}, PLACED),
+  ({'id': 1.0}, {'name': 3}, {'image_id': '1'}, ('3', *PLACED[1:])),
+  ({}, {'name': ' Rundherd u\u0308'}, {}, ('Rundherd \u00fc', *PLACED[1:])),
+  ({'width': '100', 'height': 100.0}, {}, {'bbox': ['10', 20.0, '10', 20], 'iscrowd': None, 'id': None}, PLACED),
+  ({}, {}, {'bbox': None, 'segmentation': [[10, 20, 20, 20, 20, 40], [12, 30, 15, 30, 15, 31]]}, PLACED),
+  ({}, {}, {'bbox': [], 'segmentation': [[10, 20, 20, 20, 20, 40]], 'iscrowd': False}, PLACED)])
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_ids_names_and_numbers_of_a_coco_file_may_have_several_types(images, categories, mark, placed, encoding,
+                                                                     tmp_path):
+  drawn = read_coco(tmp_path, [MARK | mark], [SQUARE | images], [CLASSES[0] | categories], encoding)
+  assert drawn.boxes == {'a.png': [placed]} and not drawn.rejected and not drawn.left_out
+
+
+@pytest.mark.parametrize('bad, reason', [
+  ({'category_id': None}, 'annotation without category_id'), ({'category_id': True}, 'annotation without category_id'),
+  ({'category_id': {}}, 'annotation without category_id'), ({'category_id': '1x'}, "unknown box class: '1x'"),
+  ({'category_id': 3}, "unknown box class: '3'"),
+  ({'image_id': 5}, "box without image: no image or several have the id '5'"),
+  ({'image_id': None}, 'annotation without image_id'), ({'image_id': [1]}, 'annotation without image_id'),
+  ({'bbox': None}, 'annotation without bbox'), ({'bbox': [1, 2, 3]}, 'annotation without bbox'),
+  ({'bbox': {'x': 1}}, 'annotation without bbox'),
+  ({'bbox': None, 'segmentation': {'counts': 'ab'}}, 'annotation without bbox, four numbers, or polygons'),
+  ({'bbox': [10, 20, 0, 5]}, 'box without area: [10.0, 20.0, 0.0, 5.0]'),
+  ({'bbox': [10, 20, -5, 5]}, 'box without area'),
+  ({'bbox': [10, math.nan, 5, 5]}, 'box without area'), ({'bbox': ['x', 20, 5, 5]}, 'box without area'),
+  ({'bbox': [200, 20, 5, 5]}, 'box outside the image'), ({'bbox': [-50, 20, 5, 5]}, 'box outside the image')])
+def test_one_bad_annotation_among_many_is_rejected_and_named(bad, reason, tmp_path):
+  drawn = read_coco(tmp_path, [MARK, MARK | {'id': 8} | bad, MARK])
+  (name, told), = drawn.rejected
+  assert drawn.boxes == {'a.png': [PLACED] * 2} and told.startswith(reason)
+  assert f': annotations[1] (id 8){" of a.png" if name else ""}' in told and bool(name) == ('image_id' not in bad)
+  with pytest.raises(ValueError, match='none of its 2 annotations gives a box. First: .*annotations.0. .id 8'):
+    read_coco(tmp_path, [MARK | {'id': 8} | bad] * 2)
+
+
+@pytest.mark.parametrize('images, categories, marks, complaint', [
+  ([SQUARE], [], [MARK], r'has 1 annotations but no categories. Add "categories": \[{"id": 1, "name": "NAME"}\]'),
+  ([SQUARE], None, [MARK], "'categories' must be a list of objects"),
+  ([SQUARE], ['mass'], [MARK], "'categories' must be a list of objects"),
+  ([SQUARE], [{'name': 'mass'}], [MARK], r'categories\[0\], {"name": "mass"}, needs an "id"'),
+  ([SQUARE], [{'id': 1}], [MARK], r'categories\[0\], {"id": 1}, needs a "name"'),
+  ([SQUARE], [{'id': 1, 'name': 'a\nb'}], [MARK], 'needs a "name": a text of one line'),
+  ([SQUARE], [{'id': 1, 'name': 'mass'}, {'id': '1', 'name': 'nodule'}], [MARK], "has the id of 'mass'"),
+  ([SQUARE], CLASSES, [MARK | {'bbox': [60, 60, 80, 90]}, MARK | {'bbox': [10, 20, 30, 40]}],
+   '1 of 2 boxes fit as left, top, right, bottom but not as x, y, width, height'),
+  ([SQUARE], CLASSES, [MARK | {'bbox': [10, 20, 30, 40], 'area': 400}], 'fit as left, top, right, bottom'),
+  ([SQUARE], CLASSES, [MARK | {'bbox': [0.1, 0.2, 0.3, 0.4]}], 'no box has more than one pixel .*Are they fractions'),
+  ([SQUARE | {'width': 0, 'height': 0}], CLASSES, [MARK], 'First: box of an image without size'),
+  ([SQUARE, SQUARE | {'file_name': 'b.png'}], CLASSES, [MARK], 'First: box without image: no image or several')])
+def test_a_coco_file_that_cannot_be_read_for_certain_is_refused(images, categories, marks, complaint, tmp_path):
+  table = {'images': images, 'annotations': marks} | ({} if categories is None else {'categories': categories})
+  (tmp_path / 'boxes.json').write_text(json.dumps(table))
+  with pytest.raises(ValueError, match=complaint) as caught:
+    boxes.read_coco(tmp_path / 'boxes.json', ('mass', 'nodule'))
+  assert f'{tmp_path / "boxes.json"} is not a COCO file with boxes' in str(caught.value)
+
+
+def test_boxes_that_reach_a_little_out_of_their_image_or_fill_it_are_x_y_width_height(tmp_path):
+  marks = [MARK | {'bbox': bbox} for bbox in ([0, 0, 100, 100], [50, 60, 52, 45], [10, 20, 30, 40])]
+  assert len(read_coco(tmp_path, marks).boxes['a.png']) == 3
+  assert len(read_coco(tmp_path, [MARK | {'bbox': [0, 0, 1, 1]}], [SQUARE | {'width': 2, 'height': 2}]).boxes) == 1
+
+
+def test_two_files_with_one_id_have_no_boxes(tmp_path):
+  images = [SQUARE, SQUARE | {'file_name': 'b.png'}, SQUARE | {'id': 2, 'file_name': 'c.png'}]
+  drawn = read_coco(tmp_path, [MARK, MARK | {'image_id': 2}], images)
+  assert drawn.boxes == {'a.png': [], 'b.png': [], 'c.png': [PLACED]}
+  assert [(name, reason.split(':')[0]) for name, reason in drawn.rejected] == [
+    ('a.png', 'duplicate image id in the table'), ('b.png', 'duplicate image id in the table'),
+    ('', 'box without image')]
+
+
+def test_crowds_are_counted_by_image_and_give_no_box(tmp_path):
+  drawn = read_coco(tmp_path, [MARK | {'iscrowd': crowd} for crowd in (1, True, '1', 0, None, '0')])
+  assert drawn.boxes == {'a.png': [PLACED] * 3} and drawn.left_out == {'a.png': 3}
+  assert read_coco(tmp_path, [MARK | {'iscrowd': 1}]).boxes == {'a.png': []}
 
 
 def compare_boxes(record, radiograph, kinds, atol):
@@ -372,6 +467,19 @@ def write_vindr(root, images=24):
       '\n'.join([','.join([head, *findings, 'COPD', other, 'No finding']), *labels, '']))
 
 
+def test_a_label_of_vindr_that_is_neither_0_nor_1_is_a_reject(tmp_path):
+  root = tmp_path / 'vinbigdata_cxr'
+  write_vindr(root)
+  edits = (('train1,R1,0', 'train1,R1,False'), ('train2,R1,0', 'train2,R1,0.0'), ('train4,R2,0', 'train4,R2,?'))
+  for old, new in edits:
+    edit(root / 'annotations/image_labels_train.csv', old, new)
+  files = downloads.list_files(build.load('vinbigdata_cxr').ARCHIVE, root)
+  entries, rejects, _ = build.load('vinbigdata_cxr').read_archive(root, files)
+  assert len(entries) == 48  # of train4, the two other readers count
+  assert [(one.image_id, one.reason) for one in rejects] == [
+    ('train4', "label that is neither 0 nor 1: Aortic enlargement is '?'")]
+
+
 def test_vindr_of_physionet_is_read_with_its_test_set(tmp_path):
   write_vindr(tmp_path / 'vinbigdata_cxr')
   builder = build.read_tables('vinbigdata_cxr', tmp_path)
@@ -503,6 +611,16 @@ def test_contradictions_and_bad_files_of_frac_atlas_are_listed_with_their_reason
   np.testing.assert_allclose(box, [0.1, 0.1, 0.4, 0.4])
   seen = {name: (records[name]['part'], records[name]['view']) for name in ('IMG0000001', 'IMG0000002', 'IMG0000003')}
   assert list(seen.values()) == [('hand', 'frontal'), ('hip', 'lateral+oblique'), ('mixed', 'frontal')]
+
+
+def test_a_table_of_frac_atlas_that_pandas_saved_again_gives_the_same_entries(tmp_path):
+  root, table, coco = write_frac_atlas(tmp_path, images=12)
+  prepare_frac_atlas(tmp_path, root, table, coco)
+  module = build.load('frac_atlas')
+  before = module.read_archive(root, downloads.list_files(module.ARCHIVE, root))
+  rows = [row.replace(',1', ',1.0').replace(',0', ',0.0') for row in table[1:]]
+  (root / 'dataset.csv').write_text(';'.join(table[0].split(',')) + '\n' + '\n'.join(rows).replace(',', ';') + '\n;;\n')
+  assert module.read_archive(root, downloads.list_files(module.ARCHIVE, root)) == before
 
 
 def test_frac_atlas_without_its_table_or_boxes_is_refused(tmp_path, capsys):

@@ -260,6 +260,28 @@ def test_bone_age_counts_the_test_images_it_leaves_out(tmp_path):
   assert build.read_metadata(path)['left_out'] == {'test image without bone age': 2}
 
 
+def test_a_bone_age_table_that_pandas_saved_again_gives_the_same_entries(tmp_path):
+  (tmp_path / 'boneage-training-dataset').mkdir()
+  files = {f'boneage-training-dataset/{i}.png': 1 for i in range(9)}
+  rows = [f'{i},{100 + i},{i % 2 == 0}' for i in range(9)]
+  module, found = build.load('rsna_bone_age'), []
+  for text in ('id,boneage,male\n' + '\n'.join(rows), '\ufeffid;boneage;male\n' + ';\n'.join(
+      row.replace(',', '.0;').replace('True', '1.0').replace('False', '0') for row in rows) + ';\n;;\n'):
+    (tmp_path / 'boneage-training-dataset.csv').write_text(text)
+    found.append(module.read_archive(tmp_path, files))
+  assert found[0] == found[1] and len(found[0][0]) == 9 and not found[0][1]
+
+
+def test_of_two_versions_of_a_table_of_nih_one_is_read_and_the_other_is_told(tmp_path, caplog):
+  root, module = write_nih(tmp_path), build.load('nih_chest_xray')
+  before = module.read_archive(root, downloads.list_files(module.ARCHIVE, root))
+  for name in ('BBox_List_2017', 'Data_Entry_2017_v2020'):
+    (root / f'{name} (1).csv').write_bytes((root / f'{name}.csv').read_bytes().replace(b'Pneumonia', b'Mass'))
+  edit(root / 'Data_Entry_2017_v2020.csv', ',30,F,', ',30.0,F,')
+  assert module.read_archive(root, downloads.list_files(module.ARCHIVE, root)) == before
+  assert 'not the other versions beside it: BBox_List_2017 (1).csv' in caplog.text
+
+
 def test_mura_keeps_a_patient_with_a_normal_and_an_abnormal_study_together(tmp_path):
   root, paths = tmp_path / 'mura/MURA-v1.1', []
   for patient, study in itertools.product(range(10), ('study1_positive', 'study2_negative')):

@@ -6,18 +6,20 @@ import os
 import pathlib
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from mtpret_jax.data.sources import MissingSplit, open_source
-from tests.support.archives import edit, list_objects, read_all, read_rejects, write_clinic
+from tests.support import dicoms
+from tests.support.archives import edit, list_objects, read_all, read_rejects, write_clinic, write_png
 from tests.support.paths import ROOT
 from tfds_builders import build, inspect
 from tfds_builders.common import archives as downloads
-from tfds_builders.common import dataset
-from tfds_builders.custom import custom
+from tfds_builders.common import boxes, dataset
+from tfds_builders.custom import box_file, custom
 
 
 def run_refused(folder, name='clinic'):
@@ -162,6 +164,241 @@ def test_a_value_that_no_record_can_hold_is_a_mistake(cell):
   for good in ('-2.5', '0', '1e9'):  # a T-score is below 0
     entry = custom.read_row(row | {'value (mm)': good}, '0.png', pathlib.Path('0.png'), 'labels.csv line 2')
     assert entry.fields['value'] == [float(good)]
+
+
+def read(root):
+  """({image_id: entry}, rejects, left out, negatives) of a custom dataset; no pixel is read."""
+  *_, classes, box_classes = custom.read_schema(root)
+  files = downloads.list_files(custom.make_archive('clinic'), root)
+  (entries, rejects, left_out), negatives = custom.read_contents(root, files, classes, box_classes)
+  assert len({entry.image_id for entry in entries}) == len(entries)
+  return {entry.image_id: entry for entry in entries}, rejects, left_out, negatives
+
+
+def write_table(folder, text, names):
+  """A custom dataset with this table and images of 20 x 30 at these paths."""
+  for name in names:
+    path = folder / 'clinic/images' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.new('L', (30, 20)).save(path, 'PNG')
+  (folder / 'clinic/labels.csv').write_bytes(text if isinstance(text, bytes) else text.encode())
+  return folder / 'clinic'
+
+
+# What a table may look like
+
+PLAIN = 'image,patient,view,age,value (mm),cast\n1.png,p1,a b,43.5,1.25,1\n2.png,p2,,44,2,0\n3.png,p3,,,3.5,\n'
+
+
+def separate(text, mark):
+  return text.replace(',', mark)
+
+
+@pytest.mark.parametrize('text', [
+  PLAIN.encode('utf-8-sig'), PLAIN.encode('utf-16'), PLAIN.encode('utf-32'), PLAIN.replace('\n', '\r\n'),
+  PLAIN.replace('\n', '\r'), separate(PLAIN, ';'), separate(PLAIN, '\t').encode('utf-16'),
+  'sep=;\n' + separate(PLAIN, ';'), separate(PLAIN, ';').replace('.5', ',5').replace('1.25', '1,25'),
+  separate(PLAIN, '\t').replace('43.5', '43,5'), separate(PLAIN, ';').replace('value (mm)', 'value (mm, mean)'),
+  PLAIN + ',,,,,\n' * 9, PLAIN + '\n \n,,\n', PLAIN.replace('\n', ',,\n'), '\n\n' + PLAIN.replace('\n', '\n\n'),
+  PLAIN.replace('image,patient', ' Image , PATIENT ').replace('age', 'Age').replace('value', 'Value'),
+  '\n'.join(f'{"" if i == 0 else i - 1},{line}' for i, line in enumerate(PLAIN.splitlines())),
+  '\n'.join(f'{"Unnamed: 0" if i == 0 else i},{line}' for i, line in enumerate(PLAIN.splitlines())),
+  PLAIN.replace('p1', '"p1"').replace('a b', '"a\nb"'),
+  PLAIN.replace('p1', '\u200bp1\xa0').replace('image', '\ufeffimage'),
+  PLAIN.replace(',1\n', ',True\n').replace(',0\n', ',False\n'),
+  PLAIN.replace(',1\n', ',1.0\n').replace(',0\n', ',0.0\n'),
+  PLAIN.replace('p2,,', 'p2,<NA>,').replace('p3,,,3.5,', 'p3,None,NaN,3.5,nan'),
+  PLAIN.replace('2.png', 'images\\2.png').replace('3.png', './images/3.PNG')])
+def test_every_form_of_a_table_gives_the_same_entries(text, tmp_path):
+  entries, rejects, _, _ = read(write_table(tmp_path, text, ['1.png', '2.png', '3.png']))
+  assert not rejects
+  facts = {name: (entry.patient, entry.fields.get('view', ''), entry.fields['age'], entry.fields['value'],
+                  entry.fields['present'], entry.fields['label_mask']) for name, entry in entries.items()}
+  assert repr(facts) == repr({
+    '1': ('p1', 'a b', 43.5, [1.25], [1.0], [True]), '2': ('p2', '', 44.0, [2.0], [0.0], [True]),
+    '3': ('p3', '', math.nan, [3.5], [0.0], [False])})
+
+
+@pytest.mark.parametrize('text, complaint', [
+  (PLAIN.replace('a b', 'Röntgen').encode('cp1252'), r'is not UTF-8 text: .* line 2. Save it as UTF-8 .* iconv'),
+  (b'PK\3\4' + PLAIN.encode(), 'is not UTF-8 text but an Excel workbook'),
+  (PLAIN.encode('utf-16-be'), 'UTF-16 without a byte order mark'), (b'', "has no column 'image'"),
+  (PLAIN.replace('43.5', '"43,500"'), "line 2: age is '43,500': write a number .*, with a decimal point"),
+  (separate(PLAIN, ';').replace('44', '44,5'), "line 2: age is '43.5', but line 3 has a decimal comma"),
+  (PLAIN.replace('image', 'Image,image').replace('.png', '.png,x'), 'every column needs a name of its own'),
+  (PLAIN.replace('view', '').replace('a b', 'x'), 'every column needs a name of its own'),
+  (PLAIN.replace(',1\n', ',1,5\n'), 'line 2 has 7 cells, not 6'), (PLAIN.replace(',1.25', ''), 'line 2 has 5 cells'),
+  (PLAIN.replace('a b', '"a\n\nb"').replace(',2,0', ',two,0'), r"line 5: value \(mm\) is 'two'"),
+  (PLAIN.replace('a b', '"a\n\nb"').replace('43.5', 'old'), "line 2: age is 'old'"),
+  ('\r\r' + PLAIN.replace('\n', '\r').replace('43.5', 'old'), "line 4: age is 'old'")])
+def test_a_table_that_cannot_be_read_for_certain_is_refused_with_its_line(text, complaint, tmp_path):
+  root = write_table(tmp_path, text, ['1.png', '2.png', '3.png'])
+  with pytest.raises(ValueError, match=complaint) as caught:
+    read(root)
+  assert str(root / 'labels.csv') in str(caught.value) and not downloads.GARBLED.search(str(caught.value))
+
+
+def test_an_image_or_patient_that_pandas_wrote_as_missing_is_a_reject(tmp_path):
+  words = ['nan', 'None', 'NULL', '<NA>', 'NaN', 'n/a', '']
+  rows = ['1.png,p', *(f'{i}.png,{word}' for i, word in enumerate(words, 2)), 'nan,p2']
+  root = write_table(tmp_path, '\n'.join(['image,patient', *rows]), [f'{i}.png' for i in range(1, 9)])
+  entries, rejects, _, _ = read(root)
+  assert set(entries) == {'1'}
+  assert {(reject.image_id, reject.reason) for reject in rejects} == {
+    *((str(i), f'row without patient: line {i + 1}') for i in range(2, 9)), ('', 'row without image: line 10')}
+
+
+def test_two_spellings_of_a_patient_are_one_or_are_told(tmp_path, caplog):
+  ids = ['7', '7.0', '8.0', 'M\u00fcller', 'Mu\u0308ller', 'q', 'Q', '007']
+  root = write_table(tmp_path, 'image,patient\n' + ''.join(f'{i}.png,{name}\n' for i, name in enumerate(ids)),
+                     [f'{i}.png' for i in range(8)])
+  entries, _, _, _ = read(root)
+  assert [entries[str(i)].patient for i in range(8)] == ['7', '7', '8.0', 'M\u00fcller', 'M\u00fcller', 'q', 'Q', '007']
+  assert "patients '7' and '007'; 'q' and 'Q' count as different" in caplog.text
+
+
+@pytest.mark.parametrize('there, written', [
+  ('Mu\u0308ller/1.png', 'M\u00fcller/1.png'), ('M\u00fcller/1.png', 'Mu\u0308ller/1.png'), ('a/1.png', 'A/1.PNG'),
+  ('a/1.png', 'a\\1.png'), ('a b/1.png', 'a%20b/1.png'), ('100%25.png', '100%25.png'),
+  ('a/1.png', '/home/me/x/a/1.png'), ('a/1.png', 'C:\\x\\images\\a\\1.png'), ('a/1.png', '../../images/a//1.png')])
+def test_a_path_may_be_spelled_in_several_ways(there, written, tmp_path):
+  root = write_table(tmp_path, f'image,patient\n"{written}",p\n', [there])
+  write_png(root / 'masks' / unicodedata.normalize('NFD', there))
+  write_boxes(root, [written], [box_on(0)])
+  entries, rejects, _, _ = read(root)
+  entry, = entries.values()
+  assert not rejects and entry.mask and len(entry.objects) == 1 and entry.path == root / 'images' / there
+
+
+def test_a_path_that_fits_two_images_fits_none(tmp_path):
+  root = write_table(tmp_path, 'image,patient\nA/B.png,p\nA/b.png,p\n', ['a/b.png', 'A/b.png'])
+  entries, rejects, _, _ = read(root)
+  assert entries['A/b'].path == root / 'images/A/b.png'
+  assert ('A/B', 'row without image: line 2') in {(reject.image_id, reject.reason) for reject in rejects}
+
+
+def test_images_that_differ_in_their_ending_only_share_neither_id_nor_mask(tmp_path):
+  names = ['1.png', '1.jpg', '2.v1.png', '2.v2.png', 'scan.7/IM1', 'scan.7/IM2', '1.2.840.1', '1.2.840.2', '3.png']
+  root = write_table(tmp_path, 'image,patient\n' + ''.join(f'{name},p\n' for name in names), names)
+  for mask in ('1.png', '1.jpg.png', '2.v2.png', 'scan.7/IM2.png', '3.jpg', '3.png', '4.png', '1.2.840.2.png'):
+    write_png(root / 'masks' / mask)  # the reject of masks/1.png says what to do
+  entries, rejects, _, _ = read(root)
+  assert set(entries) == {'1.png', '1.jpg', '2.v1', '2.v2', 'scan.7/IM1', 'scan.7/IM2', '1.2.840.1', '1.2.840.2', '3'}
+  masks = {name: entry.mask.args[0] for name, entry in entries.items() if entry.mask}
+  assert {name: path.relative_to(root / 'masks').as_posix() for name, path in masks.items()} == {
+    '1.jpg': '1.jpg.png', '2.v2': '2.v2.png', 'scan.7/IM2': 'scan.7/IM2.png', '3': '3.png',
+    '1.2.840.2': '1.2.840.2.png'}
+  assert {(reject.path, reject.reason.split(':')[0]) for reject in rejects} == {
+    ('masks/1.png', 'mask of several images'), ('masks/3.jpg', 'second mask of an image'),
+    ('masks/4.png', 'mask without image')}
+
+
+@pytest.mark.parametrize('name', [
+  'Thumbs.db', 'THUMBS.DB', 'ehthumbs.db', 'desktop.ini', 'Desktop.ini', '.DS_Store', '._1.png', '.directory',
+  '__MACOSX', 'Icon\r', '~$labels.xlsx', '.~lock.labels.csv#', 'labels.csv~', '~WRD0001.tmp', '$RECYCLE.BIN', '@eaDir',
+  'System Volume Information', '1.png:Zone.Identifier', '.Trash-1000', '.nfs0001', 'lost+found'])
+def test_what_desktops_write_is_junk(name):
+  assert downloads.is_junk(name) and not downloads.is_junk(f'a{name.strip("~.")}.png')
+
+
+def test_versions_of_a_table_side_by_side_are_told(tmp_path, caplog):
+  root = write_clinic(tmp_path, patients=3)
+  for name in ('labels (1).csv', 'labels_old.csv', 'labels.xlsx', 'labels.csv~', 'desktop.ini', 'README.md'):
+    (root / name).write_text('image,patient\n')
+  (root / 'Masks').mkdir()
+  custom.warn_of_others(root)
+  assert 'not read: Masks, labels (1).csv, labels.xlsx, labels_old.csv. Read are labels.csv' in caplog.text
+  (root / 'labels.csv').unlink()
+  with pytest.raises(downloads.ArchiveMissing, match=r'Save labels \(1\).csv or labels.xlsx .* as labels.csv \(CSV'):
+    build.find_root('clinic', tmp_path)
+
+
+@pytest.mark.parametrize('patients', [1, 2])
+def test_fewer_than_three_patients_are_refused(patients, tmp_path):
+  write_clinic(tmp_path, patients=patients)
+  with pytest.raises(ValueError, match=f'of {patients} patients, .* needs at least three patients'):
+    build.read_tables('clinic', tmp_path)
+
+
+# boxes.json
+
+def write_boxes(root, names, annotations, width=30, height=20, **other):
+  """boxes.json of images with ids 0, 1, ... and one category."""
+  images = [{'id': i, 'file_name': name, 'width': width, 'height': height} for i, name in enumerate(names)]
+  (root / 'boxes.json').write_text(json.dumps(
+    {'categories': [{'id': 1, 'name': 'break'}], 'images': images, 'annotations': annotations} | other))
+
+
+def box_on(image, bbox=(3, 4, 6, 8), **other):
+  return {'id': image, 'image_id': image, 'category_id': 1, 'bbox': list(bbox)} | other
+
+
+def write_three(tmp_path):
+  return write_table(tmp_path, 'image,patient\n1.png,p\n2.png,q\n3.png,r\n', ['1.png', '2.png', '3.png'])
+
+
+@pytest.mark.parametrize('width, height', [(20, 30), (30, 30), (30, 18), (300, 180)])
+def test_boxes_drawn_on_another_shape_than_the_image_has_are_rejected(width, height, tmp_path):
+  root = write_three(tmp_path)
+  write_boxes(root, ['1.png', '2.png'], [box_on(0), box_on(1)], width, height)
+  with pytest.raises(custom.InvalidDataset, match=(
+      'none of its 2 annotations gives a box. First: box drawn on an image of another shape: the file states '
+      rf'{width} x {height}, the image has 30 x 20 .*: annotations\[0\] \(id 0\) of 1.png')):
+    read(root)
+  coco = json.loads((root / 'boxes.json').read_text())
+  coco['images'][1] |= {'width': 30, 'height': 20}
+  (root / 'boxes.json').write_text(json.dumps(coco))
+  entries, rejects, _, negatives = read(root)
+  assert not entries['1'].objects and entries['2'].objects and not negatives
+  assert [reject.image_id for reject in rejects] == ['1']
+
+
+@pytest.mark.parametrize('scale, told', [(1, ''), (0.1, '1 images have more or fewer pixels than boxes.json states'),
+                                         (7.03, 'first: 1.png, stated 211 x 141, is 30 x 20'), (None, '')])
+def test_boxes_are_relative_to_the_stated_size_or_else_the_images_own(scale, told, tmp_path, caplog):
+  root = write_three(tmp_path)
+  size = [None, None] if scale is None else [round(side * scale) for side in (30, 20)]
+  write_boxes(root, ['1.png'], [box_on(0, [side * (scale or 1) for side in (3, 4, 6, 8)])], *size)
+  entries, rejects, _, _ = read(root)
+  ((kind, *sides),) = entries['1'].objects
+  assert not rejects and kind == 'break' and sides == pytest.approx([0.2, 0.1, 0.6, 0.3], abs=0.01)
+  assert told in caplog.text and bool(told) == bool(caplog.text)
+
+
+def test_the_size_of_an_image_is_that_of_the_upright_image(tmp_path):
+  exif = PIL.Image.Exif()
+  for orientation in (1, 6):
+    exif[0x112] = orientation
+    for name in ('a.jpg', 'a.png', 'a.tif'):
+      PIL.Image.new('L', (30, 20)).save(tmp_path / name, exif=exif)
+      assert box_file.read_size(tmp_path / name) == ((30, 20) if orientation == 1 else (20, 30))
+  dicoms.save(dicoms.make(np.zeros((20, 30), np.uint16)), tmp_path / 'a.dcm')
+  assert box_file.read_size(tmp_path / 'a.dcm') == (30, 20)
+  (tmp_path / 'a.png').write_bytes(b'no image')
+  assert box_file.read_size(tmp_path / 'a.png') is box_file.read_size(tmp_path / 'absent.png') is None
+
+
+def test_a_crowd_is_left_out_and_its_image_is_no_negative(tmp_path):
+  root = write_three(tmp_path)
+  write_boxes(root, ['1.png', '2.png', '3.png'], [box_on(0), box_on(0, iscrowd=1), box_on(1, iscrowd=True)])
+  entries, rejects, left_out, negatives = read(root)
+  assert [len(entry.objects) for entry in entries.values()] == [1, 0, 0] and negatives == ['3'] and not rejects
+  assert left_out == {boxes.CROWD_LEFT_OUT: 2}
+
+
+def test_a_file_of_boxes_may_cover_more_images_than_there_are(tmp_path):
+  root = write_three(tmp_path)
+  write_boxes(root, ['1.png', *(f'elsewhere/{i}.png' for i in range(99))], [box_on(i) for i in range(100)])
+  entries, rejects, left_out, negatives = read(root)
+  assert entries['1'].objects and not rejects and not negatives
+  assert left_out == {'image of boxes.json that is not in images/': 99}
+
+
+def test_boxes_of_other_images_only_are_an_error(tmp_path):
+  root = write_three(tmp_path)
+  write_boxes(root, ['train/x.png', 'val/y.png'], [box_on(0), box_on(1)])
+  with pytest.raises(custom.InvalidDataset, match='has 2 annotations, but none gives a box of an image in labels.csv'):
+    read(root)
 
 
 def test_the_command_reports_mistakes_in_one_line(tmp_path):

@@ -131,7 +131,7 @@ def load_coco(path: pathlib.Path) -> Coco:
   annotations = [read_annotation(position, item) for position, item in enumerate(tree['annotations'])]
   if annotations and not class_names:
     ids = sorted({annotation.category_id for annotation in annotations})
-    example = ', '.join(json.dumps({'id': name, 'name': 'NAME'}) for name in ids[:5])
+    example = ', '.join(json.dumps({'id': int(name) if name.isdecimal() else name, 'name': 'NAME'}) for name in ids[:5])
     raise ValueError(f'{path} is not a COCO file with boxes: it has {len(annotations)} annotations but no categories. '
                      f'Add "categories": [{example}]'[:1000])
   return Coco(path, class_names, file_names, sizes, annotations, rejected)
