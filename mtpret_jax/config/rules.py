@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+from tfds_builders.common import paths
+
 NAME = re.compile(r'[a-z][a-z0-9_]{0,63}')  # of a dataset; it is also the name of a folder
 MAX_NAME, MAX_PATH = 255, 4000  # bytes that Linux accepts in a name and in a path
 
@@ -18,12 +20,14 @@ class Rule:
     fits: value -> whether the rule allows it.
     suggest: value -> an allowed value near it; None if there is no sensible one.
     choices: all allowed values, where they can be listed.
+    explain: value -> what is wrong with it, if that can be said shorter than what is allowed; else ''.
   """
 
   words: str
   fits: Callable[[Any], bool]
   suggest: Callable[[Any], Any] = lambda value: None
   choices: Collection = ()
+  explain: Callable[[Any], str] = lambda value: ''
 
 
 def whole(low: int, high: int) -> Rule:
@@ -88,9 +92,10 @@ def text(shortest: int = 0, longest: int = 1000) -> Rule:
 
 def path(shortest: int = 0) -> Rule:
   """A path of the local file system. Bucket URLs (gs://...) and ~ are refused, because only some of the libraries
-  understand them."""
+  understand them. `config.paths` checks folders for more."""
   return Rule('a local path of printable characters (mount buckets, write ~ out in full)'
-              + ', or empty' * (shortest == 0), lambda value: isinstance(value, str) and is_path(value, shortest))
+              + ', or empty' * (shortest == 0), lambda value: isinstance(value, str) and is_path(value, shortest),
+              explain=lambda value: paths.find_name_defect(value) if isinstance(value, str) else '')
 
 
 def name() -> Rule:
@@ -111,7 +116,7 @@ def is_row(value: Any, shortest: int, longest: int, fits: Callable[[Any], bool])
 
 
 def is_path(value: str, shortest: int) -> bool:
-  if len(value.strip()) < shortest or not value.isprintable() or '://' in value or value.startswith('~'):
+  if len(value.strip()) < shortest or paths.find_name_defect(value) or value.startswith('~'):
     return False
   return len(value.encode()) < MAX_PATH and all(
     len(part.encode()) <= MAX_NAME for part in pathlib.PurePath(value).parts)

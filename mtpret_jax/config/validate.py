@@ -14,10 +14,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError, show
+from mtpret_jax.config.paths import check_path, find_read_defect, find_write_defect
 from mtpret_jax.config.renamed import describe_new_name, describe_new_value, new_name
 from mtpret_jax.config.schema import LIMITS, OBJECTIVES, find_mistake
 from mtpret_jax.data.task_schedule import JOINT, count_visit_steps
 from mtpret_jax.tasks import find_kind
+from tfds_builders.common.paths import find_data_defect
 
 # The most steps of a run of stages 2 and 3, fewer than `schema.STEPS`: its visits and the learning rate of every step
 # are computed in advance and kept in memory.
@@ -105,6 +107,8 @@ def check_fields(config: ConfigDict, devices: int = 1, processes: int = 1) -> No
                       f'package')
   if rule.choices:
     raise ConfigError(f'unknown {field} {show(value)}: choose one of {", ".join(map(str, rule.choices))}')
+  if explanation := rule.explain(value):
+    raise ConfigError(f'{field}={show(value)} {explanation}, with --config.{field}=<path>')
   allowed, message = rule.suggest(value), f'{field}={show(value)}: it must be {rule.words}'
   raise ConfigError(message, None if allowed is None else find_remedy(config, field, allowed, devices, processes))
 
@@ -124,6 +128,8 @@ def find_remedy(config: ConfigDict, field: str, value: Any, devices: int, proces
 
 def check_devices(config: ConfigDict, devices: int, processes: int) -> None:
   """Raises ConfigError if fields contradict each other, or do not suit the number of devices."""
+  if config.get('init_from') and not pathlib.Path(config.init_from).is_file():  # a run, or one that is planned
+    check_path('init_from', config.init_from, find_read_defect)
   if 'optimiser' in config:
     check_optimiser(config.optimiser)
   if config.objective == 'moco':
@@ -286,9 +292,11 @@ def check_choice(field: str, value: object, choices: Collection[str]) -> None:
 FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'probes.jsonl', 'bad_batches.jsonl')
 
 
-def check_workdir(workdir: str | pathlib.Path) -> None:
+def check_workdir(workdir: str | pathlib.Path, checkpoints: bool = True) -> None:
   """Creates the folder and writes to it once, so that an unwritable one is noticed before hours of work. Also
-  raises ConfigError if one of the run's files exists but is not a regular file, such as a pipe."""
+  raises ConfigError if one of the run's files exists but is not a regular file, such as a pipe, or if Orbax cannot
+  write `checkpoints` below the folder."""
+  check_path('workdir', str(workdir), find_write_defect if checkpoints else find_data_defect)
   try:
     pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
     tempfile.NamedTemporaryFile(dir=workdir, prefix='.writable-').close()
@@ -301,7 +309,9 @@ def check_workdir(workdir: str | pathlib.Path) -> None:
 
 
 def check_folder(field: str, folder: str) -> None:
-  """Raises ConfigError if `folder` is not a folder and cannot become one, because a file is in the way."""
+  """Raises ConfigError if `folder` is not a folder and cannot become one, because a file is in the way, or if the
+  libraries cannot use it."""
+  check_path(field, folder, find_data_defect)
   place = pathlib.Path(folder).absolute()
   while not (place.exists() or place.is_symlink()):
     place = place.parent

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, show
+from mtpret_jax.config.paths import check_path, find_read_defect
 from mtpret_jax.config.schema import MULTITASK, find_mistake
 from mtpret_jax.config.validate import check_choice, check_workdir
 from mtpret_jax.data.sources import SPLITS
@@ -87,7 +88,7 @@ def evaluate_run(config: ConfigDict) -> Scored:
   except FileNotFoundError as error:
     raise ConfigError(f'run={config.run!r} has no {chosen} state: {error}') from error
   workdir = pathlib.Path(config.workdir or pathlib.Path(config.run, config.split))
-  check_workdir(workdir)
+  check_workdir(workdir, checkpoints=False)
   if not finished:
     log.warning('%s is not finished: scoring its %s state, step %d', config.run, chosen, state['step'])
   try:
@@ -102,6 +103,7 @@ def read_trained_config(run: str) -> ConfigDict:
   Raises:
     ConfigError: `run` is no such run, or its config.json is damaged or does not match its checkpoint.
   """
+  check_path('run', run, find_read_defect)
   try:
     config = saved.read_config(run, saved.EVALUATION)
     if config['objective'] != 'multitask':

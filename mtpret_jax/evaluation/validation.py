@@ -20,13 +20,14 @@ from mtpret_jax.step import TrainState
 log = logging.getLogger(__name__)
 
 FILE, BEST = 'validation.jsonl', 'best'
+UNDEFINED = -math.inf  # the rank of an undefined score
 
 
 def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -> Callable[[TrainState, int], str]:
   """validate(state, step): scores the validation split of each task and appends a line to `validation.jsonl` and to
   TensorBoard. It returns why the run ends early, or '' if it goes on. A run with one task also saves the state in
-  `best/` if its headline score is the best so far. Scores of several tasks have no common unit, so a run with several
-  tasks keeps no best state.
+  `best/` if its headline score is the best so far, see `is_better`. Scores of several tasks have no common unit, so a
+  run with several tasks keeps no best state.
 
   A step that already has a line is not validated again when the run resumes there. A run that starts at step 0 first
   deletes the lines and the best state of any earlier run that was interrupted before its first checkpoint.
@@ -90,13 +91,16 @@ def is_score(score: Any) -> bool:
 
 def explain_early_end(workdir: str | pathlib.Path, step: int, patience: int) -> str:
   """Why a run with one task ends at `step`: the last `patience` validations brought no better score. '' if it goes on.
+  A run without any defined score goes on, because nothing shows that it has stopped to improve.
 
   The answer depends on `validation.jsonl` only, so that a run that resumes at `step` gets the same one.
   """
   lines = [line for line in read(workdir) if line['step'] <= step]  # an interrupted run may have written later ones
   scores = [rank_score(score) for line in lines for score in line['tasks'].values()]
-  best = scores.index(max(scores)) if scores else 0  # the first of equal ones
-  if not patience or len(scores) - 1 - best < patience:
+  if not patience or max(scores, default=UNDEFINED) == UNDEFINED:
+    return ''
+  best = scores.index(max(scores))  # the first of equal ones
+  if len(scores) - 1 - best < patience:
     return ''
   return (f'the validation score has not improved since step {lines[best]["step"]} (validations since then: '
           f'{len(scores) - 1 - best}, patience: {patience})')
@@ -104,7 +108,14 @@ def explain_early_end(workdir: str | pathlib.Path, step: int, patience: int) -> 
 
 def rank_score(score: Mapping[str, Any]) -> float:
   """A number that is higher for a better score; an undefined one is the worst."""
-  return -math.inf if score['value'] is None else score['sign'] * score['value']
+  value = score['value']
+  return UNDEFINED if value is None or math.isnan(value) else score['sign'] * value
+
+
+def is_better(score: float, before: float) -> bool:
+  """Whether a state with the rank `score` replaces the earlier state with the rank `before`. Of equal scores the
+  earlier state is kept. Without any defined score the later state is kept: it has trained for longer."""
+  return score > before or score == before == UNDEFINED
 
 
 def check_best(workdir: str | pathlib.Path) -> None:
@@ -119,10 +130,11 @@ def check_best(workdir: str | pathlib.Path) -> None:
 
 
 def save_if_best(workdir: str | pathlib.Path, state: TrainState, step: int, score: float, retries: int) -> None:
-  """Saves the state in `best/` if its score (higher is better) exceeds that of the saved one."""
+  """Saves the state in `best/` if its score (higher is better) is better than that of the saved one, see
+  `is_better`."""
   with checkpoint.open_checkpoints(workdir, 1, BEST, retries) as checkpoints:
     before = checkpoint.read_metadata(checkpoints)
     # The first process decides for all: saving needs every process.
     if distributed.run_on_first(lambda: before is None or (
-        score > before['score'] and (checkpoints.latest or 0) < step)):
+        is_better(score, before['score']) and (checkpoints.latest or 0) < step)):
       checkpoint.save(checkpoints, state, step, {'score': score}, wait=True)

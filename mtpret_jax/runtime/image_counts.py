@@ -10,10 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import SPLIT_RULES, SPLITS, MissingSplit, rank_patients
+from mtpret_jax.runtime.prepare_data import refuse_archive
 from mtpret_jax.tasks import find_kind
 from mtpret_jax.tasks.dataset import check_labels, describe_split, open_task
 from tfds_builders import build
@@ -140,7 +142,11 @@ def list_rows(name: str, config: ConfigDict) -> list[dict[str, Any]] | None:
 
 
 # Of a large archive the tables take seconds, and the stages of a recipe read the same ones.
-read_tables = functools.lru_cache(maxsize=32)(build.read_tables)
+@functools.lru_cache(maxsize=32)
+def read_tables(name: str, archives_dir: str) -> tfds.core.GeneratorBasedBuilder:
+  """As `build.read_tables`. Raises ConfigError if the user has to correct the archive."""
+  with refuse_archive(name, archives_dir):
+    return build.read_tables(name, archives_dir)
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,21 +1,29 @@
 """Archives -> prepared datasets: builds what is not built yet. Renders phantom archives if no real ones are given."""
 
+import contextlib
 import logging
 import pathlib
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Iterator, Sequence
 
 import jax
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.config.paths import check_path
 from mtpret_jax.data.sources import SPLITS, MissingSplit, OutdatedIndex, open_source
 from mtpret_jax.runtime import distributed
 from mtpret_jax.tasks import KINDS
 from mtpret_jax.tasks.dataset import check_split
 from tfds_builders import build
+from tfds_builders.common.exits import explain
+from tfds_builders.common.paths import find_archives_defect
 from tfds_builders.common.records import TooManyRejects
 from tfds_builders.custom import custom
 
+# Flag of the build command -> flag of this one.
+FIELDS = {'data_dir': '--config.data.dir', 'archives': '--config.data.archives'}
 PHANTOMS = 'phantom radiographs (computed images, not of patients)'
 
 log = logging.getLogger(__name__)
@@ -29,6 +37,7 @@ def choose_datasets(config: ConfigDict) -> None:
   whose archives are in `data.archives`."""
   if config.objective == 'multitask':
     config.data.datasets = tuple(dict.fromkeys(task_config.dataset for task_config in config.tasks.values()))
+  check_path('data.archives', config.data.archives, find_archives_defect)
   for name in config.data.datasets:
     if not build.is_prepared(build.locate(name, config.data.dir, config.data.stored_size)):
       check_dataset_name(name, config.data.archives)
@@ -61,7 +70,32 @@ def build_data(config: ConfigDict) -> None:
   folder = config.data.archives or render_phantoms(config.data)
   check_archives(config.data.datasets, folder, config.data.dir, config.data.stored_size)
   for name in config.data.datasets:
-    build.prepare(name, folder, config.data.dir, size=config.data.stored_size)
+    with refuse_archive(name, folder, ['--data_dir', config.data.dir, '--size', config.data.stored_size]):
+      build.prepare(name, folder, config.data.dir, size=config.data.stored_size)
+
+
+@contextlib.contextmanager
+def refuse_archive(name: str, archives: str | pathlib.Path, folders: Sequence[str] = ()) -> Iterator[None]:
+  """Turns what a builder raises about the user's files, such as a table that is not text, into ConfigError. Errors of
+  the operating system, such as a full disk, pass: they may not come back. `folders`: the flags that say where the
+  dataset is prepared, if it is."""
+  try:
+    yield
+  except (ValueError, OSError) as error:
+    if isinstance(error, ConfigError) or isinstance(error, OSError) and error.errno is not None:
+      raise
+    message = (explain(error) or (0, str(error)))[1]
+    raise ConfigError(name_build_command(message, name, archives, folders)) from error
+
+
+def name_build_command(message: str, name: str, archives: str | pathlib.Path, folders: Sequence[str] = ()) -> str:
+  """A builder's message with remedies that exist here: its command in front of flags that only it has, and the config
+  fields in place of folders."""
+  if 'tfds_builders.build' in message:
+    return message
+  command = shlex.join(['python', '-m', 'tfds_builders.build', name, '--archives', str(archives), *folders])
+  message = re.sub(r'(?<![\w.-])--(data_dir|archives)\b', lambda match: FIELDS[match[1]], message)
+  return re.sub(r'(?<![\w.-])--(?=overwrite\b|tolerated\b)', lambda _: f'{command} --', message)
 
 
 def check_prepared(config: ConfigDict) -> None:

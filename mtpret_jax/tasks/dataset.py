@@ -62,7 +62,7 @@ class Usable:
 
   Attributes:
     places: their positions in the split.
-    labels: {'patient': ..., and those of LABELS that the dataset has} for each of them.
+    labels: {'patient': ..., those of LABELS that the dataset has, and `TaskKind.summarise_label`} for each of them.
     left_out: {reason: number of the other records}.
   """
 
@@ -81,16 +81,17 @@ def find_usable(task_config: ConfigDict, source: Source) -> Usable:
   Raises:
     ConfigError: there is none.
   """
-  find_defect = find_kind(task_config.kind).find_defect
+  kind = find_kind(task_config.kind)
   places, labels, left_out = [], [], collections.Counter[str]()
   for place in range(len(source)):
     record = source.records[place]
-    defect = find_defect(source.about, task_config, record, source.split)
+    defect = kind.find_defect(source.about, task_config, record, source.split)
     if defect:
       left_out[defect] += 1
     else:
       places.append(place)
-      labels.append({field: record[field] for field in ('patient', *LABELS) if field in record})
+      labels.append({field: record[field] for field in ('patient', *LABELS) if field in record}
+                    | kind.summarise_label(record))
   if not places:
     where = describe_split(source.split, source.name, source.split_rule)
     raise ConfigError(f'{where} has no image for {task_config.kind}: of {len(source)} images, '

@@ -4,7 +4,7 @@ Letters: B images, N rows of a table, H W rows and columns of the image, T class
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,32 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
 
 
 def find_defect(about: About, task_config: ConfigDict, record: Mapping, split: str) -> str:
-  return '' if (decode_grey(record['mask']) != UNANNOTATED).any() else 'no annotated pixel'
+  return '' if list_mask_classes(record['mask']) else 'no annotated pixel'
+
+
+@functools.lru_cache(maxsize=1)  # a record's mask is asked for twice in a row, and decoding takes most of the time
+def list_mask_classes(encoded: bytes) -> tuple[int, ...]:
+  """The classes of the annotated pixels of a mask."""
+  counts = np.bincount(decode_grey(encoded).ravel(), minlength=UNANNOTATED)
+  return tuple(np.flatnonzero(counts[:UNANNOTATED]).tolist())
+
+
+def summarise_label(record: Mapping) -> dict[str, Any]:
+  return {'mask_classes': list_mask_classes(record['mask'])}
+
+
+def list_classes(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> dict[str, np.ndarray]:
+  """The foreground classes; {} where the masks were not read."""
+  if not all('mask_classes' in label for label in labels):
+    return {}
+  return {name: np.array([index in label['mask_classes'] for label in labels], bool)
+          for index, name in enumerate(about['mask']) if index}
+
+
+def find_split_defect(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> str:
+  shown = sorted({index for label in labels for index in label.get('mask_classes', range(len(about['mask'])))})
+  names = ', '.join(about['mask'][index] for index in shown if index < len(about['mask']))
+  return '' if len(shown) > 1 else f'has masks of one class only ({names})'
 
 
 # Model
@@ -130,6 +155,9 @@ SEGMENTATION = TaskKind(
   make_row=make_row,
   metrics=segmentation.METRICS,
   draw=draw,
+  summarise_label=summarise_label,
+  list_classes=list_classes,
+  find_split_defect=find_split_defect,
   head_schema={'output_stride': choice((8, 16, 32)), 'width': whole(1, 8192),
                'dilations': row(whole(1, 1000), 1, 16), 'dice': number(0.0, 1000.0)},
   dense=True)

@@ -57,6 +57,10 @@ def accept(name: str, task_config: ConfigDict) -> None:
   return None
 
 
+def no_summary(record: Mapping) -> dict[str, Any]:
+  return {}
+
+
 def no_classes(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> dict[str, np.ndarray]:
   return {}
 
@@ -96,6 +100,8 @@ class TaskKind:
     dense: whether a label has the size of the image, as masks have.
     select: (about, task_config) -> `about` reduced to what the task asks for.
     check: (task name, task_config) -> None. Raises ConfigError for values that do not fit each other.
+    summarise_label: record -> what the functions below need of a label that is too large to keep, such as the classes
+      of a mask. It is added to the label fields of the record.
     list_classes: (about, task_config, labels) -> {class: (N,) bool, which of N images show it}, for classes that
       training needs. `labels` has the label fields of the N records, without masks.
     find_split_defect: (about, task_config, labels) -> why these labels alone can be neither learned nor scored, such as
@@ -119,6 +125,7 @@ class TaskKind:
   dense: bool = False
   select: Callable[[About, ConfigDict], About] = select_all
   check: Callable[[str, ConfigDict], None] = accept
+  summarise_label: Callable[[Mapping], dict[str, Any]] = no_summary
   list_classes: Callable[[About, ConfigDict, Sequence[Mapping]], dict[str, np.ndarray]] = no_classes
   find_split_defect: Callable[[About, ConfigDict, Sequence[Mapping]], str] = accept_split
   fit_head: Callable[[ConfigDict, Any], ConfigDict | None] = configured_head

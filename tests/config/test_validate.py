@@ -118,7 +118,7 @@ def test_the_files_that_are_checked_are_all_that_a_run_writes():
 
 @pytest.mark.parametrize('name', ('x' * 300, 'a/' * 3000))
 def test_a_workdir_with_an_impossible_name_is_refused(name, tmp_path):
-  with pytest.raises(ConfigError, match='cannot write to workdir'):
+  with pytest.raises(ConfigError, match='cannot write to workdir|use a path of at most 3880'):
     check_workdir(tmp_path / name)
 
 
