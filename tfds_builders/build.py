@@ -29,6 +29,7 @@ if __name__ == '__main__':
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
+from tfds_builders import sanity
 from tfds_builders.common import archives, dataset, index, locks, records, writer
 from tfds_builders.custom import custom
 
@@ -311,7 +312,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start, before = time.time(), is_prepared(locate(name, flags.data_dir, flags.size)) and not flags.overwrite
     path = prepare(name, flags.archives, flags.data_dir, flags.size, flags.overwrite, flags.tolerated,
                    beam if flags.beam else None)
-    print(summarise(path), 'already prepared' if before else f'{time.time() - start:.1f} s', sep='\n  ')
+    report = [] if before else sanity.check(path).describe()
+    print(summarise(path), *report, 'already prepared' if before else f'{time.time() - start:.1f} s', sep='\n  ')
   return 0
 
 

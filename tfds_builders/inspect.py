@@ -1,15 +1,14 @@
-"""Shows a prepared dataset: a table of its labels, and a sheet of images with masks and boxes drawn in.
+"""Shows a prepared dataset: a table of its labels, a check with warnings, and a sheet of images with masks and boxes.
 
     python -m tfds_builders.inspect nih_chest_xray --data_dir /prepared --sheet nih.png
 
-The table counts images: those with a finding, with a box of a class, with a mask of a class.
+The table counts images: those with a finding, with a box of a class, with a mask of a class. `sanity` makes the check.
 """
 import argparse
 import collections
 import io
 import os
 import pathlib
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_builders import build
+from tfds_builders import build, sanity
 from tfds_builders.common import contact_sheet, dataset, images, index, outputs, splits
 
 SPLITS = tuple(splits.FRACTIONS)
@@ -42,9 +41,11 @@ class Survey:
     patients: {split: {patient, ...}}.
     ages: in years, where known.
     sizes: [(height, width), ...] in pixels.
+    report: what `sanity` finds.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, report: sanity.Report) -> None:
+    self.report = report
     self.table: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     self.texts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     self.values: dict[str, list[float]] = collections.defaultdict(list)
@@ -99,15 +100,16 @@ def survey(
     The statistics, and up to `picture_count` [(split, record), ...] that show as many different labels as possible.
   """
   builder = tfds.builder_from_directory(path)
-  metadata, stats = builder.info.metadata, Survey()
+  metadata, stats = builder.info.metadata, Survey(sanity.Report(path))
   by_label: dict[str, list] = collections.defaultdict(list)
   total = sum(builder.info.splits[split].num_examples for split in SPLITS)
   with tqdm.tqdm(total=total, desc=f'inspect {builder.name}', unit=' images', disable=None, leave=False) as bar:
     for split in SPLITS:
-      for raw in index.scan(builder, split):
+      for position, raw in enumerate(index.scan(builder, split)):
         record = index.parse(builder, raw)
         labels = list_labels(record, metadata)
         stats.add(split, record, labels)
+        stats.report.add(split, position, record)
         for name in labels or ['none']:
           if len(by_label[name]) < picture_count:
             by_label[name].append((split, record))
@@ -148,23 +150,23 @@ def describe(path: str | os.PathLike[str], stats: Survey) -> list[str]:
   rows += [(name, *(f'{table[name][split]:,}' for split in SPLITS)) for name in list_rows(table, info.metadata)]
   if any(stats.values.values()):
     title = f'{info.metadata["value"]["name"]} ({info.metadata["value"]["unit"]}), median (range)'
-    rows.append((title, *(format_range(stats.values[split]) for split in SPLITS)))
+    rows.append((title, *(sanity.format_range(stats.values[split]) for split in SPLITS)))
   widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
   lines = [f'{info.name} {info.version}, stored size {info.metadata["size"]}: {path}']
   lines += ['  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(
     row[1:], widths[1:], strict=True))]).rstrip() for row in rows]
   for side, pixels in (('height', [height for height, _ in stats.sizes]),
                        ('width', [width for _, width in stats.sizes])):
-    lines.append(f'{side} in pixels, median (range): {format_range(pixels)}')
+    lines.append(f'{side} in pixels, median (range): {sanity.format_range(pixels)}')
   lines += [f'patients in more than one split by rule {rule}: {count:,}' for rule, count in shared.items() if count]
   if stats.ages:
-    lines.append(f'age in years of {len(stats.ages):,} images, median (range): {format_range(stats.ages)}')
+    lines.append(f'age in years of {len(stats.ages):,} images, median (range): {sanity.format_range(stats.ages)}')
   for field in TEXTS:
     if set(stats.texts[field]) != {'unknown'}:
       counts = stats.texts[field].most_common()
       rest = f' and {len(counts) - MAX_VALUES} more' if len(counts) > MAX_VALUES else ''
       lines.append(f'{field}: {", ".join(f"{value} {count:,}" for value, count in counts[:MAX_VALUES])}{rest}')
-  return lines + build.list_missing_images(info.metadata)
+  return [*lines, *build.list_missing_images(info.metadata), *stats.report.describe()]
 
 
 def list_rows(table: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
@@ -173,11 +175,6 @@ def list_rows(table: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str
   names += ['boxes in all', *(f'box of {name}' for name in metadata['box_classes'])]
   names += [f'mask of {name}' for name in metadata['mask']] + ['mask with unannotated pixels']
   return [name for name in names if name in table]
-
-
-def format_range(numbers: Sequence[float]) -> str:
-  """'median (min-max)', '' for no numbers."""
-  return f'{statistics.median(numbers):g} ({min(numbers):g}-{max(numbers):g})' if numbers else ''
 
 
 @exits.command
