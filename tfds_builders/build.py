@@ -152,6 +152,7 @@ def build_dataset(make_builder: type[tfds.core.GeneratorBasedBuilder], manual: t
   # TFDS needs a download folder even if nothing is downloaded; a temporary one keeps data_dir clean.
   with silence_tfds(), spill_without_tensorflow(), tempfile.TemporaryDirectory() as downloads:
     builder.download_and_prepare(download_dir=downloads, download_config=manual)
+  records.check_masks(builder, path)
   index.write(path, builder.split_rules, builder.strata)
 
 

@@ -8,9 +8,9 @@ import pydicom
 import pytest
 from pydicom import pixels, uid
 
-from tests.support import dicoms
+from tests.support import dicoms, pictures
 from tests.support.paths import XRAYS
-from tfds_builders.common import images
+from tfds_builders.common import dicom, images
 
 REAL = XRAYS / 'dicom_cr'
 
@@ -91,6 +91,43 @@ def test_bits_above_bits_stored_are_ignored(tmp_path):
   drawn = stored.copy()
   drawn[5:10] |= 0xF000
   np.testing.assert_array_equal(read(dicoms.make(drawn), tmp_path), read(dicoms.make(stored), tmp_path))
+
+
+@pytest.mark.parametrize('room', [8, 16, 32])
+@pytest.mark.parametrize('sign', 'ui')
+def test_stored_bits_are_found_wherever_they_lie_in_a_word(room, sign):
+  """Every BitsStored and HighBit, with other bits set around them."""
+  rng, dtype = np.random.default_rng(0), np.dtype(f'{sign}{room // 8}')
+  everything = 2**room - 1
+  for bits in range(1, room + 1):
+    low, high = (0, 2**bits - 1) if sign == 'u' else (-2 ** (bits - 1), 2 ** (bits - 1) - 1)
+    values = np.linspace(low, high, 200).round().astype(np.int64)
+    for shift in range(room - bits + 1):
+      field = (2**bits - 1) << shift
+      words = (values << shift & field) | (rng.integers(0, 2**62, 200) & everything & ~field)
+      header = pydicom.Dataset()
+      header.BitsStored, header.HighBit = bits, bits - 1 + shift
+      found = dicom.extract_bits(header, words.astype(f'u{room // 8}').view(dtype))
+      np.testing.assert_array_equal(found, values, err_msg=f'{bits} bits, {shift} above the bottom')
+
+
+@pytest.mark.parametrize('kind', ['RGB', 'YBR_FULL', 'YBR_FULL_422'])
+@pytest.mark.parametrize('keep_rgb', [False, True])
+def test_the_jpeg_stream_decides_about_its_colour_space_and_not_the_header(kind, keep_rgb, tmp_path):
+  blocks = np.kron(np.random.default_rng(0).integers(0, 255, (5, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+  header = dicoms.make(blocks[..., 0].copy(), 8, kind, SamplesPerPixel=3, PlanarConfiguration=0)
+  stream = pictures.encode(blocks, 'JPEG', quality=97, keep_rgb=keep_rgb)
+  grey = read(dicoms.enclose(header, stream, uid.JPEGBaseline8Bit), tmp_path)
+  expected = np.asarray(PIL.Image.fromarray(blocks).convert('L')).astype(int)
+  np.testing.assert_allclose(grey, expected, atol=10)  # JPEG is lossy; the wrong colours are more than 100 off
+
+
+@pytest.mark.parametrize('how', ['rle', 'jpeg lossless', 'jpeg-ls', 'jpeg 2000'])
+def test_a_wrong_high_bit_of_compressed_pixels_does_no_harm(how, tmp_path):
+  path = dicoms.compress(dicoms.make(dicoms.ramp()), how, tmp_path / 'image.dcm')
+  header = pydicom.dcmread(path)
+  header.HighBit = 15
+  np.testing.assert_array_equal(read(header, tmp_path), images.scale(dicoms.ramp()))
 
 
 @pytest.mark.parametrize('how, bits', [

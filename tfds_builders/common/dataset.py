@@ -35,6 +35,7 @@ class Entry:
     fields: further record fields: study, part, view, sex, age, present, label_mask, value.
     mask: function that reads the HW uint8 mask. The mask may have any size; it is resized to the image. None means
       that no pixel is annotated, if other images of the dataset have masks.
+    mask_stretch: fraction by which the aspect of mask and image may differ, see `images.fit_mask`.
     objects: ((class_name, y0, x0, y1, x1), ...) with coordinates from 0 to 1.
     paper_group: the class within which the split rule `paper` draws. None excludes the image, as the paper did.
     official_split: 'train', 'validation' or 'test' as the archive itself splits; '' if it does not. Validation is cut
@@ -46,6 +47,7 @@ class Entry:
   stratum: str = ''
   fields: dict[str, Any] = dataclasses.field(default_factory=dict)
   mask: Callable[[], np.ndarray] | None = None
+  mask_stretch: float = 0.02
   objects: tuple = ()
   paper_group: str | None = ''
   official_split: str = ''

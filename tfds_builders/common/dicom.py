@@ -2,13 +2,14 @@
 
 Imported only when a DICOM file is met: importing pydicom takes 0.2 s, and most archives have none.
 """
+import contextlib
 import io
 import pathlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pydicom
 from pydicom import encaps, pixels, uid
 
@@ -21,6 +22,7 @@ JPEG2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
 PILLOW = (uid.JPEGBaseline8Bit, *JPEG2000)  # GDCM reads them too, but aborts the process on some damaged ones
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG markers with a frame's size; 0xF7 is JPEG-LS
 HEADER_BYTES = 65_536  # the file meta information ends within these
+COLOURS = ('RGB', 'YBR_FULL', 'YBR_FULL_422', 'YBR_ICT', 'YBR_RCT')  # pydicom gives RGB of all of them
 MIN_IN_WINDOW = 0.1  # fraction of pixels that a window must leave between black and white; else it is ignored
 
 warnings.filterwarnings('ignore', module='pydicom')  # it warns of values that break the standard and reads on
@@ -30,9 +32,10 @@ def decode(raw: bytes) -> np.ndarray:
   """Reads the bytes of a DICOM file as grey.
 
   Stored values go through the modality rescale or lookup table, then through the first VOI table or window (DICOM
-  PS3.3 C.11). If there is none, or if it saturates more than nine tenths of the pixels, 8-bit values are used as they
-  are and deeper ones are rescaled as in `images.read`. MONOCHROME1 is inverted. Padding becomes black and does not
-  influence the scale. Colour gives its luma.
+  PS3.3 C.11). If there is none, or if it saturates more than nine tenths of the pixels, values of up to 8 bits are used
+  as they are, spread to 0 to 255, and deeper ones are rescaled as in `images.read`. MONOCHROME1 is inverted. Padding
+  becomes black and does not influence the scale. Colours, also of a palette, give their luma. There is no
+  orientation to apply, and PhotometricInterpretation alone gives the polarity: PresentationLUTShape repeats it.
 
   Returns:
     HW uint8.
@@ -42,20 +45,64 @@ def decode(raw: bytes) -> np.ndarray:
       stream whose size differs from the header's, or more than images.MAX_PIXELS pixels. The last two are checked
       before anything is decoded.
   """
+  with explain_errors():
+    return to_grey(*decode_stored(raw))
+
+
+def decode_mask(raw: bytes) -> images.Picture:
+  """The stored values of a DICOM file as a mask: no rescale, window or palette is applied. Raises images.Unreadable."""
+  with explain_errors():
+    header, stored = decode_stored(raw)
+    if stored.ndim == 2 and header.PhotometricInterpretation not in ('MONOCHROME2', 'PALETTE COLOR'):
+      raise images.Unreadable(f'DICOM mask not supported: {header.PhotometricInterpretation}')
+    return images.Picture(stored, 'DICOM')
+
+
+@contextlib.contextmanager
+def explain_errors() -> Iterator[None]:
+  """Turns the errors of pydicom and its decoders into images.Unreadable."""
   try:
-    syntax = read_syntax(raw)
-    check_syntax(syntax)
-    header = pydicom.dcmread(io.BytesIO(raw))
-    check_size(header, syntax)
-    if syntax in PILLOW:
-      header.pixel_array_options(decoding_plugin='pillow')
-    stored = header.pixel_array
-    return to_grey(header, stored)
+    yield
   except (images.Unreadable, MemoryError):
     raise
-  except Exception as error:  # pydicom and its decoders raise AttributeError, ValueError, struct.error, ...
+  except Exception as error:  # AttributeError, ValueError, struct.error, ...
     reason = ' '.join(f'unreadable DICOM: {type(error).__name__} {error}'.split())
     raise images.Unreadable(reason[:200]) from error
+
+
+def decode_stored(raw: bytes) -> tuple[pydicom.Dataset, np.ndarray]:
+  """Header and stored values of a file: HW, or HW3 in RGB."""
+  syntax = read_syntax(raw)
+  check_syntax(syntax)
+  header = pydicom.dcmread(io.BytesIO(raw))
+  check_size(header, syntax)
+  header.pixel_array_options(decoding_plugin='pillow' if syntax in PILLOW else '', correct_unused_bits=False)
+  words = header.pixel_array
+  if words.shape[:2] != header_size(header):  # several frames although the header says one
+    raise images.Unreadable(f'DICOM holds more than its header says: {words.shape}')
+  photometric = header.PhotometricInterpretation
+  if words.ndim == 3 and (photometric not in COLOURS or words.shape[2] != 3):
+    raise images.Unreadable(f'DICOM of {words.shape[2]} samples not supported: {photometric}')
+  return header, extract_bits(header, words) if words.dtype.kind in 'iu' else words
+
+
+def extract_bits(header: pydicom.Dataset, words: np.ndarray) -> np.ndarray:
+  """The BitsStored bits whose highest is HighBit, moved to the bottom of each word, with their sign.
+
+  Other bits may hold an overlay. A HighBit that leaves no room for BitsStored is ignored. So is one above them, if the
+  values lie at the bottom all the same: then none is too large for BitsStored, and the bits below it are in use.
+  """
+  room, bits = 8 * words.itemsize, int(header.BitsStored)
+  high = header.get('HighBit')
+  shift = int(bits - 1 if high is None else high) + 1 - bits
+  if not 0 < shift <= room - bits:
+    shift = 0
+  top = 2 ** (bits - (words.dtype.kind == 'i'))
+  if shift and words.max() < top and words.min() >= (-top if words.dtype.kind == 'i' else 0) and (
+      words & (2**shift - 1)).any():
+    shift = 0
+  unused = max(room - bits, 0)
+  return (words << max(unused - shift, 0)) >> unused
 
 
 def read_size(path: pathlib.Path) -> tuple[int, int]:
@@ -140,10 +187,10 @@ def find_jpeg2000_size(stream: bytes) -> tuple[int, int]:
 def to_grey(header: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
   """Stored values of a DICOM image to HW uint8, bone bright."""
   photometric = header.PhotometricInterpretation
-  if stored.shape[:2] != header_size(header):  # several frames although the header says one
-    raise images.Unreadable(f'DICOM holds more than its header says: {stored.shape}')
+  if photometric == 'PALETTE COLOR' and 'RedPaletteColorLookupTableData' in header:
+    stored = apply_palette(header, stored)
   if stored.ndim == 3:
-    return np.asarray(PIL.Image.fromarray(stored).convert('L'))
+    return images.to_grey(images.Picture(stored, 'DICOM'))
   if photometric not in ('MONOCHROME1', 'MONOCHROME2'):
     raise images.Unreadable(f'DICOM photometric interpretation not supported: {photometric}')
   inside = find_unpadded(header, stored)
@@ -151,8 +198,9 @@ def to_grey(header: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
   fraction = apply_window(header, values, inside)
   if fraction is not None:
     grey = np.rint(fraction * 255).astype(np.uint8)
-  elif header.BitsStored <= 8 and stored.dtype == np.uint8:
-    grey = stored
+  elif stored.dtype == np.uint8 and not header.get('ModalityLUTSequence'):
+    grey = np.rint(stored * (255 / (2**header.BitsStored - 1))).astype(np.uint8)
+    grey = 255 - grey if read_slope(header) < 0 else grey
   else:
     grey = images.scale(values, None if inside is None else values[inside])
   grey = 255 - grey if photometric == 'MONOCHROME1' else grey
@@ -172,8 +220,18 @@ def apply_modality(header: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
   """Stored values through the modality lookup table, or slope and intercept, to float32."""
   if header.get('ModalityLUTSequence'):
     return pixels.apply_modality_lut(stored, header).astype(np.float32)
-  slope, intercept = header.get('RescaleSlope'), header.get('RescaleIntercept')
-  return stored.astype(np.float32) * np.float32(1 if slope is None else slope) + np.float32(intercept or 0)
+  return stored.astype(np.float32) * np.float32(read_slope(header)) + np.float32(header.get('RescaleIntercept') or 0)
+
+
+def read_slope(header: pydicom.Dataset) -> float:
+  """RescaleSlope; 1 if it is absent, or 0, which would leave no picture."""
+  return float(header.get('RescaleSlope') or 1)
+
+
+def apply_palette(header: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
+  """Indices through the palette to HW3 uint8. Some files state 16 bits for entries of 8."""
+  colours = pixels.apply_color_lut(stored, header)
+  return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
 
 
 def apply_window(header: pydicom.Dataset, values: np.ndarray, inside: np.ndarray | None) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfds_builders.common import dataset, images
+from tfds_builders.common.masks import read_foreground
 
 FINDINGS = ('tuberculosis',)
 CLASSES = ('background', 'lung')
@@ -21,6 +22,7 @@ READING = rf'(?:.*/)?ClinicalReadings/{NAME}\.txt'
 # The age stands on the first line or after 'Age:'.
 AGE = re.compile(r'(?:\A[^\n\d]*|age:[ \t]*)(\d{1,5})(?!\d)\s*(y|m(?!al)|d)?', re.IGNORECASE)
 SEX = re.compile(r'\b([fm])(?:\b|emale?|ale?)', re.IGNORECASE)
+STRETCH = 0.15  # some copies hold images squashed to a square, with masks that are not: aspects differ by up to 12 %
 YEARS = {'': 1, 'y': 1, 'm': 1 / 12, 'd': 1 / 365.25}
 
 
@@ -61,6 +63,7 @@ def make_entries(
       image_id=name, patient=name, path=root / path,
       stratum=f'{"tuberculosis" if ill else "normal"} {"with" if mask_paths else "without"} mask',
       mask=functools.partial(read_lungs, [root / mask for mask in mask_paths]) if mask_paths else None,
+      mask_stretch=STRETCH,
       fields={'part': 'chest', 'present': [float(ill)], 'label_mask': [True], **reading}))
   without_mask = len(pictures.keys() - masks)
   counts = {'second copy of an image': copies, 'lung mask: not in the archive, image kept': without_mask}
@@ -83,9 +86,9 @@ def parse_reading(raw: bytes) -> dict[str, Any]:
 
 
 def read_lungs(paths: Sequence[pathlib.Path]) -> np.ndarray:
-  """HW uint8, 1 where any of the masks is above 0."""
-  first, *others = ((images.read(path) > 0).astype(np.uint8) for path in paths)
-  return functools.reduce(np.maximum, (images.fit_mask(other, first.shape) for other in others), first)
+  """HW uint8, 1 where any of the masks is not black."""
+  first, *others = (read_foreground(path) for path in paths)
+  return functools.reduce(np.maximum, (images.fit_mask(other, first.shape, STRETCH) for other in others), first)
 
 
 def merge(*mappings: Mapping[str, str]) -> dict[str, list[str]]:

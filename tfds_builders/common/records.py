@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_builders.common import archives, dataset, images, splits
+from tfds_builders.common import archives, dataset, images, index, splits
 
 TOLERATED = 0.05  # fraction of an archive that may be rejected before the build fails
 WORKERS = min(32, os.cpu_count() or 1)  # decoding threads; Pillow, OpenCV and zlib release the GIL
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 
 class TooManyRejects(ValueError):
   """A larger fraction of the archive is bad than is tolerated."""
+
+
+class EmptyMasks(ValueError):
+  """No mask of the dataset marks anything."""
 
 
 def split_generators(
@@ -186,8 +191,8 @@ def make_record(
       'source': source, 'part': '', 'view': '', 'sex': '', 'age': dataset.UNKNOWN_AGE, **entry.fields,
     }
     if has_mask:
-      mask = entry.mask() if entry.mask else np.full((1, 1), dataset.UNANNOTATED, np.uint8)
-      record['mask'] = images.encode(images.fit_mask(mask, shape))
+      mask = entry.mask() if entry.mask else np.full(shape, dataset.UNANNOTATED, np.uint8)
+      record['mask'] = images.encode(images.fit_mask(mask, shape, entry.mask_stretch))
   except images.Unreadable as error:
     return error
   if record['study']:
@@ -197,6 +202,27 @@ def make_record(
       {'box': tfds.features.BBox(ymin=y0, xmin=x0, ymax=y1, xmax=x1), 'class_id': class_name}
       for class_name, y0, x0, y1, x1 in entry.objects]
   return record
+
+
+def check_masks(builder: tfds.core.GeneratorBasedBuilder, path: pathlib.Path) -> None:
+  """Reads the masks that were written to `path`, until one marks something.
+
+  Raises:
+    EmptyMasks: none does, although the archive has masks. Nothing is left behind.
+  """
+  masked = [entry.image_id for entry in builder.entries if entry.mask]
+  if not masked:
+    return
+  written = tfds.builder_from_directory(path)
+  for split in splits.FRACTIONS:
+    for raw in index.scan(written, split):
+      mask = images.decode_stored(index.parse(written, raw)['mask'])
+      if ((mask > 0) & (mask != dataset.UNANNOTATED)).any():
+        return
+  shutil.rmtree(path)
+  raise EmptyMasks(f'{builder.name}: all of its {len(masked)} masks are empty, such as that of {masked[0]}: every '
+                   'pixel is background or not annotated. See "What is read" in docs/own-data.md for what a mask may '
+                   'hold')
 
 
 def check_rejects(builder: tfds.core.GeneratorBasedBuilder) -> None:

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, dataset, images, records
+from tfds_builders.common import archives, dataset, records
+from tfds_builders.common.masks import read_foreground
 
 CLASSES = ('COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia')
 FOLDERS = {name.lower(): name for name in CLASSES}  # the first release and some copies write NORMAL
@@ -60,13 +60,8 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
   entries = [
     dataset.Entry(
       image_id=stem, patient=stem, path=root / path, stratum=name, paper_group=name,
-      mask=functools.partial(read_lungs, root / masks[name, stem]) if (name, stem) in masks else None,
+      mask=functools.partial(read_foreground, root / masks[name, stem]) if (name, stem) in masks else None,
       fields={'part': 'chest', 'label_mask': [True] * len(CLASSES),
               'present': [float(name == other) for other in CLASSES]})
     for (name, stem), path in pictures.items()]
   return entries, rejects, {}
-
-
-def read_lungs(path: pathlib.Path) -> np.ndarray:
-  """HW uint8, 1 on the lungs. The files are black and white, with one channel or three equal ones."""
-  return (images.read(path) > 0).astype(np.uint8)
