@@ -1,6 +1,7 @@
 """Builders with grades and boxes: against the phantoms, with the quirks of the real archives, on real subsets."""
 
 import collections
+import dataclasses
 import json
 import math
 import pathlib
@@ -112,6 +113,12 @@ def test_boxes_that_reach_a_little_out_of_their_image_or_fill_it_are_x_y_width_h
   marks = [MARK | {'bbox': bbox} for bbox in ([0, 0, 100, 100], [50, 60, 52, 45], [10, 20, 30, 40])]
   assert len(read_coco(tmp_path, marks).boxes['a.png']) == 3
   assert len(read_coco(tmp_path, [MARK | {'bbox': [0, 0, 1, 1]}], [SQUARE | {'width': 2, 'height': 2}]).boxes) == 1
+
+
+def test_boxes_that_reach_far_out_of_their_image_are_clipped_and_told(tmp_path, caplog):
+  marks = [MARK | {'bbox': bbox} for bbox in ([80, 10, 60, 40], [10, 20, 30, 40], [98, 0, 5, 9], [-30, 0, 60, 9])]
+  assert len(read_coco(tmp_path, marks).boxes['a.png']) == 4
+  assert '2 boxes reach out of their image and are clipped (first: annotations[0] (id 7) of a.png, [80' in caplog.text
 
 
 def test_two_files_with_one_id_have_no_boxes(tmp_path):
@@ -549,6 +556,9 @@ def test_fractures_and_their_boxes_are_those_drawn(prepared):
   about, records, drawn = build.read_metadata(path), read_all(path), collections.Counter()
   assert about['box_classes'] == ['fracture'] and about['box_negatives'] == about['findings'] == ['fractured']
   for record, radiograph in match_truth('frac_atlas', records):
+    shape, displayed = frac_atlas.displayed(radiograph, radiograph)
+    assert record['image'].shape == (*shape, 1)
+    radiograph = dataclasses.replace(radiograph, image=np.empty(shape), boxes=[('fracture', *box) for box in displayed])
     boxes_drawn = compare_boxes(record, radiograph, about['box_classes'], atol=0.01)
     assert record['present'] == [bool(boxes_drawn)] and record['label_mask'] == [True]
     parts = frac_atlas.PARTS[radiograph.part]
@@ -635,8 +645,8 @@ def test_frac_atlas_without_its_table_or_boxes_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_boxes_drawn_on_the_displayed_image_are_turned_to_the_stored_one(orientation, tmp_path):
-  """Pillow displays the image, and a rectangle that is marked in it must be the box of the stored image."""
+def test_boxes_drawn_on_the_displayed_image_lie_where_they_were_drawn(orientation, tmp_path):
+  """Pillow displays the image, and a rectangle that is marked in it must be the box of the image that is read."""
   stored = np.zeros((20, 40), np.uint8)
   stored[2:8, 4:16] = 255
   exif = PIL.Image.Exif()
@@ -648,4 +658,6 @@ def test_boxes_drawn_on_the_displayed_image_are_turned_to_the_stored_one(orienta
   box, _ = boxes.place_box('fractured', x, y, x + width, y + height, shown.shape[1], shown.shape[0])
   row = dict.fromkeys(frac_atlas.HEADER.split(','), '0') | {'fractured': '1'}
   (_, *sides), = build.load('frac_atlas').make_entry(tmp_path / 'a.jpg', row, [box]).objects
-  np.testing.assert_allclose(sides, [0.1, 0.1, 0.4, 0.4])
+  found = images.read(tmp_path / 'a.jpg')
+  y0, x0, y1, x1 = np.round(np.array(sides) * [*found.shape, *found.shape]).astype(int)
+  assert (found[y0:y1, x0:x1] > 127).all() and (found > 127).sum() == (y1 - y0) * (x1 - x0) == 6 * 12

@@ -25,7 +25,7 @@ from tests.support.archives import (
 from tests.support.paths import ROOT, XRAYS
 from tfds_builders import build
 from tfds_builders.common import archives as downloads
-from tfds_builders.common import dataset, records
+from tfds_builders.common import dataset, index, records
 
 # {archive: {finding of the phantom: findings of the record}}, where the names differ.
 DRAWN_AS = {
@@ -280,6 +280,15 @@ def test_of_two_versions_of_a_table_of_nih_one_is_read_and_the_other_is_told(tmp
   edit(root / 'Data_Entry_2017_v2020.csv', ',30,F,', ',30.0,F,')
   assert module.read_archive(root, downloads.list_files(module.ARCHIVE, root)) == before
   assert 'not the other versions beside it: BBox_List_2017 (1).csv' in caplog.text
+
+
+@pytest.mark.parametrize('spoil', [
+  lambda text: text.replace(',', ';'), lambda text: text.replace('train,0', 'train,x')])
+def test_an_index_that_was_saved_by_another_program_is_refused(spoil, prepared, tmp_path):
+  text = (build.locate('knee_oa', prepared) / 'index.csv').read_text()
+  (tmp_path / 'index.csv').write_text(spoil(text))
+  with pytest.raises(ValueError, match='index.csv is not as it was written: prepare it again .* --overwrite'):
+    index.read(tmp_path)
 
 
 def test_mura_keeps_a_patient_with_a_normal_and_an_abnormal_study_together(tmp_path):

@@ -227,6 +227,7 @@ def test_every_form_of_a_table_gives_the_same_entries(text, tmp_path):
   (separate(PLAIN, ';').replace('44', '44,5'), "line 2: age is '43.5', but line 3 has a decimal comma"),
   (PLAIN.replace('image', 'Image,image').replace('.png', '.png,x'), 'every column needs a name of its own'),
   (PLAIN.replace('view', '').replace('a b', 'x'), 'every column needs a name of its own'),
+  (PLAIN.replace('p2', '1.23457E+11'), "line 3: patient is '1.23457E.11', a long number that a program has shortened"),
   (PLAIN.replace(',1\n', ',1,5\n'), 'line 2 has 7 cells, not 6'), (PLAIN.replace(',1.25', ''), 'line 2 has 5 cells'),
   (PLAIN.replace('a b', '"a\n\nb"').replace(',2,0', ',two,0'), r"line 5: value \(mm\) is 'two'"),
   (PLAIN.replace('a b', '"a\n\nb"').replace('43.5', 'old'), "line 2: age is 'old'"),
@@ -384,6 +385,16 @@ def test_a_crowd_is_left_out_and_its_image_is_no_negative(tmp_path):
   entries, rejects, left_out, negatives = read(root)
   assert [len(entry.objects) for entry in entries.values()] == [1, 0, 0] and negatives == ['3'] and not rejects
   assert left_out == {boxes.CROWD_LEFT_OUT: 2}
+
+
+def test_an_image_that_the_file_of_boxes_lists_without_id_is_a_reject_and_no_negative(tmp_path):
+  root = write_three(tmp_path)
+  write_boxes(root, ['1.png', '2.png', '3.png'], [box_on(0), box_on(2, bbox=[3, 4, 0, 8])])
+  edit(root / 'boxes.json', '"id": 1, "file_name": "2', '"id": null, "file_name": "2')
+  _, rejects, _, negatives = read(root)
+  assert not negatives and [(reject.image_id, reject.path, reject.reason) for reject in rejects] == [
+    ('2', 'boxes.json', 'image without id: images[1] (id null) has null'),
+    ('3', 'boxes.json', 'box without area: [3.0, 4.0, 0.0, 8.0]: annotations[1] (id 2) of 3.png')]
 
 
 def test_a_file_of_boxes_may_cover_more_images_than_there_are(tmp_path):

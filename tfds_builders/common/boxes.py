@@ -2,6 +2,7 @@
 import collections
 import dataclasses
 import json
+import logging
 import math
 import pathlib
 import re
@@ -15,6 +16,8 @@ WHOLE = re.compile(r'^(-?\d+)\.0+$')  # a whole number as pandas writes it if ot
 CROWD_LEFT_OUT = 'box around a crowd (iscrowd), which is no single object'
 CROWD = ('1', '1.0', 'true')
 SHOWN = 80  # characters of a JSON value in a message
+
+log = logging.getLogger(__name__)
 
 Box = tuple[str, float, float, float, float]  # (class_name, y0, x0, y1, x1), from 0 to 1
 
@@ -274,9 +277,26 @@ def place_boxes(
   if len(drawn.rejected) > len(coco.rejected) and not any(drawn.boxes.values()):
     raise ValueError(f'{coco.path} is not a COCO file with boxes: none of its {len(coco.annotations)} annotations '
                      f'gives a box. First: {archives.escape(drawn.rejected[len(coco.rejected)][1])}'[:1000])
+  warn_of_clipped(coco, drawn, real_sizes)
   drawn.scaled.extend(name for name, (width, height) in real_sizes.items()
                       if drawn.boxes[name] and coco.sizes[name] not in (None, (width, height)))
   return drawn
+
+
+def warn_of_clipped(coco: Coco, drawn: Drawn, real_sizes: Mapping[str, tuple[int, int]]) -> None:
+  """Warns of boxes that reach out of their image by more than a twentieth of it. They are clipped, which hides a format
+  whose numbers mean something else, such as centre and size."""
+  clipped = []
+  for annotation in coco.annotations:
+    name = coco.file_names.get(annotation.image_id, '')
+    size = name and drawn.boxes[name] and (coco.sizes[name] or real_sizes.get(name))
+    if size and annotation.bbox and not annotation.crowd:
+      (x, y, w, h), (width, height) = annotation.bbox, size
+      if min(x / width, y / height) < -0.05 or max((x + w) / width, (y + h) / height) > 1.05:
+        clipped.append(f'{annotation.label} of {name}, {describe(list(annotation.bbox))}')
+  if clipped:
+    log.warning('%s: %d boxes reach out of their image and are clipped (first: %s). bbox must be x, y, width, height, '
+                'with x and y of the upper left corner', coco.path, len(clipped), archives.escape(clipped[0]))
 
 
 def place_annotation(
@@ -386,13 +406,13 @@ def read_voc(path: pathlib.Path, box_classes: Container[str]) -> tuple[list[Box]
     raise ValueError(f'{path} is not a VOC file: {type(error).__name__} {error}'[:1000]) from error
   boxes: list[Box] = []
   rejected = []
-  for class_name, (x0, y0, x1, y1) in annotations:
+  for number, (class_name, (x0, y0, x1, y1)) in enumerate(annotations, 1):
     box: Box | None = None
     reason: str | None = f'unknown box class: {class_name}'
     if class_name in box_classes:
       box, reason = place_box(class_name, x0, y0, x1, y1, width, height)
     boxes += [box] if box else []
-    rejected += [reason] if reason else []
+    rejected += [f'{reason}: object {number}'] if reason else []
   return boxes, rejected
 
 

@@ -54,12 +54,20 @@ def write(path: pathlib.Path, split_rules: Mapping[str, Mapping[str, str]], stra
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """Rows of the index as dicts, `position` as int; raises FileNotFoundError with the remedy."""
+  """Rows of the index as dicts, `position` as int.
+
+  Raises:
+    FileNotFoundError, ValueError: there is no index, or it was changed since, for example by a spreadsheet; the message
+      has the remedy.
+  """
   try:
     with open(pathlib.Path(path, NAME), newline='', encoding='utf-8') as file:
       return [{**row, 'position': int(row['position'])} for row in csv.DictReader(file)]
   except FileNotFoundError as error:
     raise FileNotFoundError(f'{path} has no {NAME}: prepare it again with python -m tfds_builders.build') from error
+  except (ValueError, KeyError, TypeError, csv.Error) as error:
+    raise ValueError(f'{path}/{NAME} is not as it was written: prepare it again with python -m tfds_builders.build '
+                     '--overwrite') from error
 
 
 def scan(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[bytes]:

@@ -43,7 +43,7 @@ def read_boxes(root: pathlib.Path, pictures: Collection[str], box_classes: Seque
   """Reads boxes.json. It may list images that are not at hand, as where one file is for training and test; they are
   left out. Raises InvalidDataset."""
   coco = load_boxes(root)
-  picture_of = match_names(coco.sizes, pictures)
+  picture_of = match_names({*coco.sizes, *(name for name, _ in coco.rejected)}, pictures)
   annotated = {coco.file_names[one.image_id] for one in coco.annotations if one.image_id in coco.file_names}
   names = [name for name in annotated if name in picture_of]
   with futures.ThreadPoolExecutor(records.WORKERS) as pool:
@@ -60,8 +60,8 @@ def read_boxes(root: pathlib.Path, pictures: Collection[str], box_classes: Seque
                 '%d). Their boxes are scaled', coco.path, len(drawn.scaled), archives.escape(name), width, height,
                 *real_sizes[name])
   objects: dict[str, list[boxes.Box]] = collections.defaultdict(list)
-  for name, picture in picture_of.items():
-    objects[picture] += drawn.boxes[name]
+  for name in drawn.boxes.keys() & picture_of.keys():
+    objects[picture_of[name]] += drawn.boxes[name]
   rejected = [(name, reason) for name, reason in drawn.rejected if not name or name in picture_of]
   crowds = {name: count for name, count in drawn.left_out.items() if name in picture_of}
   left_out = {boxes.CROWD_LEFT_OUT: sum(crowds.values()),
@@ -87,5 +87,5 @@ def check_boxes(root: pathlib.Path, entries: Sequence[dataset.Entry], drawn: Box
   if entries and drawn.annotations and not any(entry.objects for entry in entries):
     raise InvalidDataset(
       f'{root / "boxes.json"} has {drawn.annotations} annotations, but none gives a box of an image in {TABLE}. Its '
-      f' file_name must be the path below images/, such as {archives.escape(entries[0].image_id)} with its ending'
+      f'file_name must be the path below images/, such as {archives.escape(entries[0].image_id)} with its ending'
       f'{"; first reject: " + drawn.rejects[0].reason if drawn.rejects else ""}'[:1000])

@@ -17,6 +17,7 @@ COLUMNS = ('image', 'patient', *TEXTS, 'sex', 'age', 'split')  # also 'value (un
 VALUE = re.compile(r'value(?: \((?P<unit>.+)\))?', re.IGNORECASE)
 UNNAMED = re.compile(r'(?:Unnamed: \d+)?')  # how pandas writes and reads a column without a name
 WHOLE = re.compile(r'(\d+)\.0')  # a whole number as pandas writes it if others of its column are missing
+SHORTENED = re.compile(r'\d(?:[.,]\d+)?E\+\d+', re.IGNORECASE)  # a long number as a spreadsheet shows it
 DECIMAL_COMMA = re.compile(r'[+-]?\d+,\d+')
 THOUSANDS = re.compile(r'[+-]?\d{1,3},\d{3}')  # may be a number with a decimal comma, or one of thousands
 LABELS = {**archives.FLAGS, '-1': None, '-1.0': None}
@@ -41,7 +42,7 @@ def load_labels(root: pathlib.Path) -> archives.Table:
   numbers the rows, as pandas writes it. A comma is a decimal comma where it cannot be anything else.
 
   Raises:
-    InvalidDataset: a column has decimal commas and points.
+    InvalidDataset: a column has decimal commas and points, or an id of a patient was shortened.
     ValueError: not a CSV file.
   """
   table = archives.load_table(root / TABLE, ('image', 'patient'))
@@ -54,6 +55,10 @@ def load_labels(root: pathlib.Path) -> archives.Table:
   header = tuple(columns[name] for name in table.header if name not in unused)
   for column in set(header) - {'image', 'patient', *TEXTS, 'sex', 'split'}:
     replace_commas(rows, column, table)
+  for line, row in rows:
+    if SHORTENED.fullmatch(row.get('patient', '')):
+      raise InvalidDataset(f'{table.path} line {line}: patient is {row["patient"]!r}, a long number that a program has '
+                           'shortened, so patients cannot be told apart: give the column the type text and save again')
   return dataclasses.replace(table, header=header, rows=rows)
 
 
