@@ -8,60 +8,57 @@ convolution sees the sum of its three kernels. Arrays in and out are NumPy's.
 """
 
 import functools
-import logging
-import math
-import os
-import pathlib
-import shlex
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 import safetensors.numpy
 from flax import nnx
 
 from mtpret_jax.config.errors import show
 from mtpret_jax.models.resnet import LAYERS, ResNet
+from mtpret_jax.models.weight_files import Path, read
+from mtpret_jax.models.weight_names import select_encoder
 
 STEM = 'conv1.weight'
-LANDMARK = 'layer1.0.conv1.weight'  # every ResNet has it; what precedes it in a name is the encoder's prefix
-FLOATS, INTEGERS = {'F64', 'F32', 'F16'}, {'I64', 'I32'}  # integers are PyTorch's counters of batches, not needed here
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
-CONVERT = ("python -c \"import sys, torch, safetensors.torch as s; d = torch.load(sys.argv[1], weights_only=True); "
-           "s.save_file({k: v.contiguous() for k, v in d.get('state_dict', d).items()}, sys.argv[2])\" "
-           "{path} {target}")
-MAX_BYTES = 2**32  # of a file; MoCo's release, with two encoders and a queue, has 0.3 GB
-
-Path = str | os.PathLike
 Trees = tuple[dict[str, Any], dict[str, Any]]  # (params, stats): nested dicts of arrays
 
 
 def import_trunk(source: Path | Mapping[str, np.ndarray], name: str) -> Trees:
   """Trunk `name` from a safetensors file or a dict of arrays: (params, stats), nested dicts of f32 arrays.
 
-  Parameter names may have a prefix, which is what precedes `layer1.0.conv1.weight`. If the file has several encoders,
-  as MoCo's release does, the one whose prefix ends in `encoder_q.` is taken. A three-channel stem is summed over its
-  channels. The classifier `fc.*` is left out.
+  The names may be those of other libraries, see `weight_names.py`. A three-channel stem is summed over its channels.
+  Heads such as `fc.*` are left out.
 
   Raises:
     ValueError: a parameter is missing, unexpected, of the wrong shape or not finite; the message names the first one.
   """
   weights = select_encoder(source if isinstance(source, Mapping) else read(source))
   if STEM in weights and weights[STEM].ndim == 4 and weights[STEM].shape[1] == 3:
-    weights[STEM] = weights[STEM].sum(1, keepdims=True)
+    exact = np.promote_types(weights[STEM].dtype, np.float32)  # half precision would round the sum
+    weights[STEM] = weights[STEM].astype(exact).sum(1, keepdims=True)
   params, stats = trunk_shapes(name)
   problem = find_mismatch(weights, params, stats)
   if problem:
     fits = [other for other in LAYERS if not find_mismatch(weights, *trunk_shapes(other))]
     remedy = f'these are the weights of a {fits[0]}: set --config.trunk={fits[0]}' if fits else (
-      f'give the state dict of a torchvision {name}')
+      f'{describe_blocks(weights)}give the state dict of a torchvision {name}')
     raise ValueError(f'{problem}; {remedy}')
 
   def take(path: tuple, _: Any) -> np.ndarray:
     return from_torch(to_finite(name_in_torch(path), weights[name_in_torch(path)]))
   return jax.tree.map_with_path(take, params), jax.tree.map_with_path(take, stats)
+
+
+def describe_blocks(weights: Mapping[str, np.ndarray]) -> str:
+  """How many blocks each stage of a file's ResNet has, for a message; '' if it has no stages."""
+  blocks = {(int(match[1]), int(match[2])) for match in map(re.compile(r'layer(\d)\.(\d+)\.').match, weights) if match}
+  counts = [str(sum(stage == each for stage, _ in blocks)) for each in sorted({stage for stage, _ in blocks})]
+  known = ', '.join(f'{name} {"-".join(map(str, depths))}' for name, (_, depths) in LAYERS.items())
+  return f'its stages have {"-".join(counts)} blocks ({known}); ' if blocks else ''
 
 
 def to_finite(name: str, values: np.ndarray) -> np.ndarray:
@@ -120,58 +117,6 @@ def from_torch(leaf: np.ndarray) -> np.ndarray:
   return np.ascontiguousarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)
 
 
-def check_file(path: Path) -> None:
-  """Raises ValueError if `path` is not a file, or not called .safetensors."""
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise ValueError(f'{path} is not a file: give a .safetensors file, or the workdir of a run')
-  if path.suffix != '.safetensors':  # loading a pickle can execute anything
-    command = CONVERT.replace('{path}', shlex.quote(str(path))).replace(
-      '{target}', shlex.quote(str(path.with_suffix('.safetensors'))))
-    raise ValueError(f'{path} is not a .safetensors file; where torch is installed, convert it with: {command}')
-
-
-def read(path: Path) -> dict[str, np.ndarray]:
-  """{name: array} of a safetensors file. Its header is checked before memory is allocated. Raises ValueError."""
-  check_file(path)
-  try:
-    with safetensors.safe_open(path, 'np') as file:
-      slices = {name: file.get_slice(name) for name in file.keys()}
-      size = sum(math.prod(part.get_shape()) for part in slices.values())
-      if 2 * size > MAX_BYTES:
-        raise ValueError(f'it holds {size:,} numbers, too many for a trunk: give a file with only the weights')
-      odd = next((name for name, part in slices.items() if part.get_dtype() not in FLOATS | INTEGERS), None)
-      if odd is not None:
-        raise ValueError(f'{show(odd)} is of type {slices[odd].get_dtype()}, but must be one of '
-                         f'{", ".join(sorted(FLOATS))}')
-      return {name: file.get_tensor(name) for name, part in slices.items() if part.get_dtype() in FLOATS}
-  # A hostile file raises errors of safetensors or NumPy, or a Rust panic, which is not an Exception.
-  except BaseException as error:
-    if not isinstance(error, Exception) and type(error).__name__ != 'PanicException':
-      raise
-    raise ValueError(f'{path} cannot be read: {error}') from error
-
-
-def select_encoder(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The parameters of one encoder without their prefix, `fc.*` and the counters of batches."""
-  prefixes = [name.removesuffix(LANDMARK) for name in weights if name.endswith(LANDMARK)]
-  queries = [prefix for prefix in prefixes if prefix.endswith('encoder_q.')]
-  if len(prefixes) > 1 and len(queries) == 1:
-    prefixes = queries
-  if not prefixes:
-    raise ValueError(f'the file has no encoder, because no parameter name ends in {LANDMARK}: give the state dict of a '
-                     f'torchvision ResNet')
-  if len(prefixes) > 1:
-    raise ValueError(f'the file has {len(prefixes)} encoders (names that end in {LANDMARK}, with the prefixes '
-                     f"{show(prefixes)}): keep only one, or give one the prefix 'encoder_q.'")
-  bare = {name.removeprefix(prefixes[0]): value for name, value in weights.items() if name.startswith(prefixes[0])}
-  ignored = [name for name in bare if name.startswith('fc.')]
-  if ignored:
-    logging.info('left out the classifier: %s', show(', '.join(ignored))[1:-1])
-  return {name: value for name, value in bare.items()
-          if name not in ignored and not name.endswith('num_batches_tracked')}
-
-
 @functools.cache
 def trunk_shapes(name: str) -> Trees:
   """(params, stats) of trunk `name` as shapes; computes nothing."""
@@ -189,9 +134,16 @@ def find_mismatch(weights: Mapping[str, np.ndarray], params: Mapping[str, Any], 
     if name not in weights:
       return f'{name} of shape {shape} is missing from the weights'
     if weights[name].shape != shape:
-      return f'{name} has shape {weights[name].shape}, but must have {shape}'
+      return f'{name} has shape {weights[name].shape}, but must have {shape}{explain_axes(weights[name].shape, shape)}'
   spare = next((name for name in weights if name not in expected), None)
   return None if spare is None else f'{show(spare)[1:-1]} of shape {weights[spare].shape} does not belong to the trunk'
+
+
+def explain_axes(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+  """A note on a kernel in TensorFlow's order of axes; '' for others."""
+  if len(shape) == len(expected) == 4 and shape[:2] == expected[2:] and shape[3] == expected[0]:
+    return ' (it has the order height, width, in, out of TensorFlow; PyTorch has out, in, height, width)'
+  return ''
 
 
 def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, as_line, show
-from mtpret_jax.models.torchvision_weights import check_file, import_trunk, trunk_shapes
+from mtpret_jax.models.torchvision_weights import import_trunk, trunk_shapes
+from mtpret_jax.models.weight_files import check_file
 from mtpret_jax.runtime import checkpoint
 
 log = logging.getLogger(__name__)

@@ -1,11 +1,17 @@
 """Weights are imported and exported under torchvision's names without a change; what does not fit is named."""
 
+import argparse
+import re
+import subprocess
+import sys
+import zipfile
+
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from mtpret_jax.models import torchvision_weights
+from mtpret_jax.models import torchvision_weights, weight_files, weight_names
 from tests.reference import draw
 from tests.support.drawn import make_state_dict
 
@@ -56,6 +62,128 @@ def test_the_query_encoder_is_taken_from_mocos_release(state_dict):
   extra = {'module.queue': np.zeros((128, 64), np.float32)}
   assert_trees_equal(torchvision_weights.import_trunk(keys | queries | extra, 'resnet18'),
                      torchvision_weights.import_trunk(state_dict, 'resnet18'))
+
+
+SEQUENTIAL = {'conv1': '0', 'bn1': '1', 'layer1': '4', 'layer2': '5', 'layer3': '6', 'layer4': '7', 'fc': '9'}
+
+
+def add_prefix(prefix, weights):
+  return {f'{prefix}{name}': value for name, value in weights.items()}
+
+
+def number(weights):
+  """The names in nn.Sequential(*resnet.children())."""
+  return {'.'.join([SEQUENTIAL[module], rest]): value for name, value in weights.items()
+          for module, _, rest in [name.partition('.')]}
+
+
+def shift(weights):
+  return {name: value + 1 for name, value in weights.items()}
+
+
+# What others save, given torchvision's state dict `w`.
+SAVED = {
+  'RadImageNet': lambda w: add_prefix('backbone.', number(w)) | {'classifier.weight': np.ones((9, 512), np.float32)},
+  'nn.Sequential': number,
+  'fastai': lambda w: add_prefix('0.', number(w)) | {'1.4.weight': np.ones((9, 512), np.float32)},
+  'lightly MoCo': lambda w: add_prefix('backbone.', number(w)) | add_prefix('backbone_momentum.', number(shift(w)))
+  | {'projection_head.layers.0.weight': np.ones((9, 512), np.float32)},
+  'lightly DINO': lambda w: add_prefix('student_backbone.', shift(w)) | add_prefix('teacher_backbone.', w),
+  'solo-learn': lambda w: add_prefix('state_dict.backbone.', w) | add_prefix('state_dict.momentum_backbone.', shift(w))
+  | {'state_dict.projector.0.weight': np.ones((9, 512), np.float32)},
+  'DINO': lambda w: add_prefix('teacher.backbone.', w) | add_prefix('student.module.backbone.', shift(w))
+  | {'student.module.head.mlp.0.weight': np.ones(3, np.float32)},
+  'MoCo v3': lambda w: add_prefix('module.base_encoder.', w) | add_prefix('module.momentum_encoder.', shift(w)),
+  'DenseCL': lambda w: add_prefix('encoder_q.0.', w) | add_prefix('encoder_k.0.', shift(w)),
+  'BYOL in PyTorch': lambda w: add_prefix('net.', w) | add_prefix('online_encoder.net.', w)
+  | add_prefix('target_encoder.net.', shift(w)),
+  'SwAV': lambda w: add_prefix('module.', w) | {'module.projection_head.0.weight': np.ones(3, np.float32),
+                                                'module.prototypes.weight': np.ones(3, np.float32)},
+  'MMPretrain': lambda w: add_prefix('backbone.', w) | {'head.fc.weight': np.ones(3, np.float32)},
+  'VISSL': lambda w: add_prefix('classy_state_dict.base_model.model.trunk._feature_blocks.', w),
+  'torch.compile': lambda w: add_prefix('module._orig_mod.', w),
+  'torch.compile of a layer': lambda w: {name.replace('layer1.', 'layer1._orig_mod.'): w[name] for name in w},
+  'stem apart': lambda w: {re.sub('^(conv|bn)1', lambda found: {'conv': 'layer0.0', 'bn': 'layer0.1'}[found[1]], name):
+                           value for name, value in w.items()},
+  'beside a network with numbers': lambda w: add_prefix('model.', w) | {
+    '0.weight': np.ones(3, np.float32), '1.running_mean': np.ones(3, np.float32),
+    '4.0.conv1.weight': np.ones(3, np.float32)}}
+
+
+@pytest.mark.parametrize('library', SAVED)
+def test_the_encoder_is_found_under_the_names_of_other_libraries(library, state_dict):
+  weights = {name: value for name, value in state_dict.items() if value.ndim}
+  found = weight_names.select_encoder(SAVED[library](weights))
+  expected = {name: value for name, value in weights.items() if not name.startswith('fc.')}
+  assert found.keys() == expected.keys()
+  assert all(found[name] is value or np.array_equal(found[name], value) for name, value in expected.items())
+
+
+def test_the_encoder_that_was_taken_of_several_is_logged(state_dict, caplog):
+  with caplog.at_level('INFO'):
+    weight_names.select_encoder(SAVED['DINO'](state_dict))
+  assert "took the encoder with the prefix 'teacher.backbone.'" in caplog.text
+
+
+def test_what_is_between_the_numbers_of_a_sequence_is_refused(state_dict):
+  spare = number(state_dict) | {'2.weight': np.ones(1, np.float32)}  # a PReLU in place of the ReLU
+  with pytest.raises(ValueError, match=r'2\.weight of shape \(1,\) does not belong to the trunk'):
+    torchvision_weights.import_trunk(spare, 'resnet18')
+
+
+def test_a_file_of_another_network_is_refused_with_some_of_its_names():
+  names = [f'resnet.encoder.stages.{i}.layers.0.layer.0.convolution.weight' for i in range(20)]
+  with pytest.raises(ValueError, match=r"'resnet\.encoder\.stages\.0\..* and 14 more: give the state dict"):
+    weight_names.select_encoder({name: np.ones(1, np.float32) for name in names})
+
+
+def test_two_encoders_of_unknown_roles_are_refused_with_a_command_that_keeps_one(state_dict, tmp_path):
+  weights = {name: np.asarray(value, np.float32) for name, value in state_dict.items() if value.ndim}
+  both, one = tmp_path / 'both.safetensors', tmp_path / 'one.safetensors'
+  safetensors.numpy.save_file(add_prefix('model.', weights) | add_prefix('model_ema.', shift(weights)), both)
+  with pytest.raises(ValueError, match=r"the prefixes \['model\.', 'model_ema\.'\]") as error:
+    torchvision_weights.import_trunk(both, 'resnet18')
+  command = str(error.value).split('type ')[1].replace('python', sys.executable, 1)
+  for name, value in {'NEW_FILE': one, 'FILE': both, 'PREFIX': 'model_ema.'}.items():
+    command = command.replace(name, str(value), 1)
+  subprocess.run(command, shell=True, check=True)
+  assert_trees_equal(torchvision_weights.import_trunk(one, 'resnet18'),
+                     torchvision_weights.import_trunk(shift(weights), 'resnet18'))
+
+
+@pytest.mark.parametrize('kind', ['float16', 'bfloat16', 'float64'])
+def test_a_stem_in_another_precision_is_summed_without_rounding(kind, state_dict, tmp_path):
+  stem = np.random.default_rng(0).normal(size=(64, 3, 7, 7)) + 1
+  weights = {name: np.asarray(value).astype(kind) for name, value in (state_dict | {'conv1.weight': stem}).items()}
+  safetensors.numpy.save_file(weights | {'rng_state': np.ones(5, np.uint8)}, tmp_path / 'half.safetensors')
+  params, _ = torchvision_weights.import_trunk(tmp_path / 'half.safetensors', 'resnet18')
+  exact = weights['conv1.weight'].astype(np.float64).sum(1)
+  np.testing.assert_allclose(params['conv1']['kernel'][:, :, 0].transpose(2, 0, 1), exact, rtol=1e-6, atol=1e-7)
+
+
+def test_kernels_in_the_order_of_tensorflow_are_named_as_such(state_dict):
+  turned = {name: value.transpose(2, 3, 1, 0) if value.ndim == 4 else value for name, value in state_dict.items()}
+  with pytest.raises(ValueError, match=r'conv1\.weight has shape \(7, 7, 1, 64\).*the order height, width, in, out'):
+    torchvision_weights.import_trunk(turned, 'resnet18')
+
+
+def test_the_blocks_of_another_depth_are_counted(state_dict):
+  deeper = state_dict | {name.replace('layer3.1', f'layer3.{i}'): value for name, value in state_dict.items()
+                         for i in range(2, 23) if name.startswith('layer3.1.')}
+  with pytest.raises(ValueError, match='its stages have 2-2-23-2 blocks .*resnet50 3-4-6-3'):
+    torchvision_weights.import_trunk(deeper, 'resnet18')
+
+
+@pytest.mark.parametrize('name, contents', [
+  ('ResNet50.h5', b''), ('ResNet50.keras', b''), ('ResNet50.bin', weight_files.HDF5), ('ResNet50', None)])
+def test_a_file_of_keras_is_refused_as_such(name, contents, tmp_path):
+  if contents is None:
+    with zipfile.ZipFile(tmp_path / name, 'w') as file:
+      file.writestr('model.weights.h5', b'')
+  else:
+    (tmp_path / name).write_bytes(contents)
+  with pytest.raises(ValueError, match='is a file of Keras.*give weights for PyTorch'):
+    torchvision_weights.import_trunk(tmp_path / name, 'resnet18')
 
 
 def test_two_encoders_of_unknown_roles_are_refused(state_dict):
@@ -112,14 +240,32 @@ def test_torchvision_loads_an_export_and_gives_the_same_features(state_dict, tmp
   np.testing.assert_allclose(model.conv1(grey.expand(-1, 3, -1, -1)).detach(), stem, atol=1e-5)
 
 
+class Model:
+  """As a pickled nn.Module, whose class is not here when it is read."""
+
+  def __init__(self, weights):
+    self._modules = {'backbone': {'_parameters': weights, '_modules': {}}}
+
+
+# What torch.save is given, and the prefix that the tensors then have.
+PICKLED = {
+  'under a key': lambda w: {'epoch': 3, 'model': w, 'optimizer': {'state': {0: {'step': 3}}, 'param_groups': [{}]}},
+  'bare, with a number': lambda w: {**w, 'epoch': 3},
+  'with arguments': lambda w: {'state_dict': w, 'args': argparse.Namespace(lr=1), 'best': np.float64(0.5)},
+  'deep': lambda w: {'classy_state_dict': {'base_model': {'model': {'trunk': w}}}, 'rng': [1, 2]},
+  'a whole model': Model}
+
+
 @pytest.mark.reference
-def test_the_printed_command_converts_a_pickle(state_dict, tmp_path):
+@pytest.mark.parametrize('kind', PICKLED)
+@pytest.mark.parametrize('is_zip', [True, False])
+def test_the_printed_command_converts_a_pickle(kind, is_zip, state_dict, tmp_path):
   torch = pytest.importorskip('torch')
-  import subprocess
-  import sys
   path = tmp_path / 'moco.pth'
-  torch.save({'epoch': 3, 'state_dict': {f'module.encoder_q.{name}': torch.tensor(value)
-                                         for name, value in state_dict.items()}}, path)
+  weights = {f'module.encoder_q.{name}': torch.tensor(value) for name, value in state_dict.items()}
+  if not is_zip and kind not in ('under a key', 'bare, with a number', 'deep'):
+    pytest.skip('files of before PyTorch 1.6 do not list their classes')
+  torch.save(PICKLED[kind](weights), path, _use_new_zipfile_serialization=is_zip)
   with pytest.raises(ValueError) as error:
     torchvision_weights.import_trunk(path, 'resnet18')
   command = str(error.value).split('convert it with: ')[1].replace('python', sys.executable, 1)

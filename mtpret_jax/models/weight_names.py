@@ -1,0 +1,99 @@
+"""Finds a ResNet among the parameters of a file, and gives its parameters torchvision's names.
+
+Others save a ResNet below a prefix (`module.encoder_q.`, `backbone.`, `state_dict.model.`), inside `nn.Sequential`,
+whose parameters have numbers for names (RadImageNet, lightly, fastai), with its stem apart, or compiled.
+"""
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+
+from mtpret_jax.config.errors import show
+
+LANDMARK = 'layer1.0.conv1.weight'  # every ResNet has it; what precedes it in a name is the encoder's prefix
+# nn.Sequential(*resnet.children()): 2 is the ReLU, 3 the max-pooling, 8 the mean.
+SEQUENTIAL = {'0': 'conv1', '1': 'bn1', '4': 'layer1', '5': 'layer2', '6': 'layer3', '7': 'layer4', '9': 'fc'}
+SEQUENTIAL_LANDMARK = LANDMARK.replace('layer1', '4')
+STEMS = ('layer0.', 'stem.')  # modules that some put the stem into, as conv1 and bn1 or as 0 and 1
+WRAPPERS = re.compile(r'_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.')
+# Prefixes of an encoder that follows or teaches another one. MoCo and BYOL evaluate the trained one; DINO the teacher.
+FOLLOWERS = re.compile(r'encoder_k|momentum|(^|[._])(key|target|student)')
+# First modules of what sits on top of a trunk.
+HEADS = re.compile(r'(fc|heads?|classif|proj|pred|prototype|mlp|neck|linear|logit|last_l|queue|criterion|loss|aux)\w*')
+SHOWN = 6  # names in a message
+PICK = ('python -c "import sys, safetensors.numpy as s; w = s.load_file(sys.argv[1]); s.save_file({n: w[n] for n in w '
+        'if n.startswith(sys.argv[3])}, sys.argv[2])" FILE NEW_FILE PREFIX')
+
+
+def select_encoder(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The parameters of one encoder under torchvision's names, without heads and the counters of batches.
+
+  Raises:
+    ValueError: the file has no encoder, or several of which none is the one to take.
+  """
+  plain = {WRAPPERS.sub('', name): value for name, value in weights.items()}
+  prefixes = find_prefixes(plain)
+  if not prefixes:
+    raise ValueError(f'the file has no encoder, because no parameter name ends in {LANDMARK} (or, inside '
+                     f'nn.Sequential, in {SEQUENTIAL_LANDMARK}), only {list_names(plain) or "nothing"}: give the state '
+                     f'dict of a torchvision ResNet')
+  prefix, *others = choose_prefixes(prefixes)
+  if others:
+    raise ValueError(f'the file has {len(prefixes)} encoders (names that end in {LANDMARK}, with the prefixes '
+                     f"{show(prefixes)}): keep only one, or give one the prefix 'encoder_q.'; to keep one, type {PICK}")
+  parameters = take(plain, prefix, prefixes)
+  if len(prefixes) > 1:
+    logging.info('took the encoder with the prefix %s, of %s', show(prefix), show(prefixes))
+  heads = [name for name in parameters if HEADS.fullmatch(name.split('.')[0])]
+  if heads:
+    logging.info('left out the classifier: %s', show(', '.join(heads))[1:-1])
+  return {name: value for name, value in parameters.items() if name not in heads}
+
+
+def find_prefixes(names: Collection[str]) -> list[str]:
+  """What precedes the names of each ResNet. Numbers count only in a file without torchvision's names, because any
+  network may have a module 4."""
+  named = [name.removesuffix(LANDMARK) for name in names if name.endswith(LANDMARK)]
+  numbered = [name.removesuffix(SEQUENTIAL_LANDMARK) for name in names
+              if f'.{name}'.endswith(f'.{SEQUENTIAL_LANDMARK}')]
+  return named or [prefix for prefix in numbered if {f'{prefix}0.weight', f'{prefix}1.running_mean'} <= set(names)]
+
+
+def choose_prefixes(prefixes: list[str]) -> list[str]:
+  """The prefix of the encoder to take; several if that is not known."""
+  for chosen in ([prefix for prefix in prefixes if prefix.endswith('encoder_q.')],
+                 [prefix for prefix in prefixes if 'online' in prefix],
+                 [prefix for prefix in prefixes if not FOLLOWERS.search(prefix)]):
+    if len(chosen) == 1:
+      return chosen
+  return prefixes
+
+
+def take(weights: Mapping[str, np.ndarray], prefix: str, prefixes: list[str]) -> dict[str, np.ndarray]:
+  """The parameters below `prefix`, without those of encoders below it, under torchvision's names."""
+  below = [other for other in prefixes if other != prefix and other.startswith(prefix)]
+  bare = {name.removeprefix(prefix): value for name, value in weights.items()
+          if name.startswith(prefix) and not any(map(name.startswith, below))
+          and not name.endswith('num_batches_tracked')}
+  if SEQUENTIAL_LANDMARK in bare:
+    return {f'{SEQUENTIAL.get(module, module)}.{rest}': value for name, value in bare.items()
+            for module, _, rest in [name.partition('.')]}
+  return {rename_stem(name): value for name, value in bare.items()}
+
+
+def rename_stem(name: str) -> str:
+  """torchvision's name of a parameter of the stem; other names as they are."""
+  for stem in STEMS:
+    module, _, rest = name.removeprefix(stem).partition('.')
+    if name.startswith(stem) and module in ('0', '1', 'conv1', 'bn1'):
+      return f'{SEQUENTIAL.get(module, module)}.{rest}'
+  return name
+
+
+def list_names(names: Iterable[str]) -> str:
+  """A few of the names, evenly spread, for a message."""
+  every = list(names)
+  some = every[::max(1, len(every) // SHOWN)][:SHOWN]
+  return ', '.join(map(show, some)) + (f' and {len(every) - len(some)} more' if len(every) > len(some) else '')
