@@ -3,6 +3,7 @@
 import io
 import re
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -34,6 +35,11 @@ def png(samples, bits=None, *chunks):
 
 def jpeg(image, **options):
   return pictures.encode(image, 'JPEG', quality=100, **options)
+
+
+def jpeg2000(colours):
+  """A lossless file of 16 bits, which Pillow cannot write."""
+  return cv2.imencode('.jp2', colours[..., ::-1], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1].tobytes()
 
 
 def luma(colours):
@@ -119,6 +125,7 @@ def make_rows():
   words, signed = DEEP.astype(np.uint16), (DEEP - 2000).astype(np.int16)
   blocks = np.repeat(COLOURS[:, ::2], 2, axis=1)
   deep_colours = COLOURS.astype(np.uint16) * 100
+  deep_large = np.tile(deep_colours, (4, 3, 1))
   grey3 = np.repeat(CLASSES[..., None], 3, axis=2)
   turned = (b'eXIf', exif().tobytes()[6:])
   small_copy = [(SHAPE[::2, ::2] * np.uint8(255), {'t254': 1})]
@@ -188,7 +195,8 @@ def make_rows():
     'RGB of 16 bits': (
       [(png(deep_colours), scaled_luma(deep_colours)),
        *((tiff(deep_colours, photometric=2, order=order, deflate=deflate), scaled_luma(deep_colours))
-         for order in '<>' for deflate in (0, 1))],
+         for order in '<>' for deflate in (0, 1)),
+       (jpeg2000(deep_large), scaled_luma(deep_large))],
       [(png(paint(SHAPE).astype(np.uint16)), SHAPE), (tiff(paint(SHAPE).astype(np.uint16), photometric=2), SHAPE)],
       [(png(grey3.astype(np.uint16)), CLASSES), (png(paint(SHAPE).astype(np.uint16)), REJECTED)]),
     'grey or RGB with alpha': (
@@ -227,10 +235,11 @@ def make_rows():
       [(pictures.encode(big_mask * np.uint8(255), 'JPEG', quality=50), big_mask),
        (pictures.encode(paint(big_mask, (255, 0, 0)), 'JPEG', quality=95, subsampling=0), big_mask)],
       [(jpeg(CLASSES), REJECTED)]),
-    'CMYK JPEG without an Adobe marker, Lab, 12-bit JPEG, 16-bit floats': (
+    'CMYK JPEG without an Adobe marker, TIFF without tag 262, Lab, 12-bit JPEG, 16-bit floats': (
       *([(re.sub(b'\xff\xee\0\x0eAdobe', b'\xff\xee\0\x0eadobe', jpeg(PIL.Image.fromarray(COLOURS).convert('CMYK'))),
           REJECTED),
          (tiff(COLOURS, photometric=8), REJECTED), (tiff(RAMP.astype(np.float16)), REJECTED),
+         (tiff(white, t262=None), REJECTED), (tiff(words, t262=None), REJECTED),
          (re.sub(b'\xff\xc0\0\x0b\x08', b'\xff\xc0\0\x0b\x0c', jpeg(smooth)), REJECTED)] for _ in range(3)),),
     'TIFF with separate planes': (
       [(tiff(COLOURS, photometric=2, planes=2), luma(COLOURS)),

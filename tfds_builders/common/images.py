@@ -150,6 +150,7 @@ def decode(raw: bytes) -> Picture:
       return decode_by_pillow(raw)
     raw, tags = tiff.choose_page(raw)
     check_size(tags[tiff.WIDTH], tags[tiff.HEIGHT])
+    tiff.check_polarity(tags)
     white, bits = tiff.is_white_zero(tags), tiff.find_depth(tags)[1]
     if tiff.needs_opencv(tags):
       return Picture(tiff.decode(raw, tags), 'TIFF', bits, white_is_zero=white)
@@ -164,8 +165,8 @@ def decode_by_pillow(raw: bytes) -> Picture:
   image = PIL.Image.open(io.BytesIO(raw), formats=FORMATS)
   check_size(image.width, image.height)
   kind, mode, bits = str(image.format), image.mode, 8
-  frames = getattr(image, 'n_frames', 1)
-  if kind in ANIMATED and frames > 1:
+  frames = getattr(image, 'n_frames', 1) if kind in ANIMATED else 1
+  if frames > 1:
     raise Unreadable(f'animation of several frames: {frames}')
   if kind == 'PNG':
     check_png(raw)
@@ -175,7 +176,8 @@ def decode_by_pillow(raw: bytes) -> Picture:
     raise Unreadable('CMYK JPEG without an Adobe marker: whether 0 is white is not known')
   if mode not in ('1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr') and mode[0] not in 'IF':
     raise Unreadable(f'colour space not supported: {mode}')
-  values = np.asarray(image.convert('RGB') if mode in ('CMYK', 'YCbCr') else image)
+  plain = {'CMYK': 'RGB', 'YCbCr': 'RGB', 'La': 'LA'}.get(mode)
+  values = np.asarray(image.convert(plain) if plain else image)
   if mode == '1':
     values, bits = values.astype(np.uint8) * np.uint8(255), 1
   elif mode in COLOURS and (bits == 16 or kind == 'JPEG2000' and find_jpeg2000_bits(raw) > 8):

@@ -24,6 +24,7 @@ REDUCED = 0b101  # bits of SUBFILE: a smaller copy of another page, or its trans
 OLD_REDUCED = 2  # of OLD_SUBFILE
 KINDS = {1: 'u', 2: 'i', 3: 'f'}  # of FORMAT, as NumPy names them
 DEPTHS = {'u': (1, 8, 10, 12, 14, 16, 32, 64), 'i': (8, 16, 32, 64), 'f': (32, 64)}  # bits that OpenCV reads
+OLD_JPEG = 6  # of COMPRESSION: always YCbCr
 SEPARATE = 2  # of PLANES: one plane per sample
 MAX_PAGES = 1000  # a chain of pages that a damaged file makes longer is not followed
 
@@ -69,6 +70,12 @@ def read_pages(raw: bytes) -> dict[int, Tags]:
     pages[offset] = page
     offset = tags.next
   return pages
+
+
+def check_polarity(tags: Tags) -> None:
+  """Raises Unreadable if the file does not say what 0 means. Pillow would take it for white in 8 bits only."""
+  if PHOTOMETRIC not in tags and tags.get(COMPRESSION) != OLD_JPEG:
+    raise images.Unreadable('TIFF without PhotometricInterpretation: whether 0 is white is not known')
 
 
 def is_white_zero(tags: Tags) -> bool:
