@@ -1,4 +1,6 @@
-"""The command line: parses the flags, runs the config, and turns errors into one line and an exit code.
+"""The command line: parses the flags, runs the config, and stops all processes of a run together if it fails.
+
+`tfds_builders.common.exits` turns errors into one line and an exit code.
 
 Slow imports happen in `main`, after the flags are parsed, so that a typo is reported at once.
 """
@@ -9,6 +11,7 @@ import re
 import shlex
 import sys
 import traceback
+import types
 from typing import NoReturn
 
 from absl import app, flags
@@ -18,6 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from mtpret_jax.config.errors import ConfigError, as_line, show
 from mtpret_jax.config.locate import use_bundled_configs
 from mtpret_jax.config.renamed import describe_new_name, new_name
+from tfds_builders.common.exits import CLOSED_PIPE, REFUSED, discard_output, explain, is_output_closed
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'the config file of the run, FILE.py or FILE.py:VARIANT, such as configs/pretrain.py:smoke')
@@ -35,9 +39,9 @@ STALL_TIMEOUT = flags.DEFINE_integer(
 KNOWN_FLAGS = ('--config, --config.FIELD (after --config), --dry_run and, for several processes, --distributed, '
                '--coordinator, --processes, --process and --stall_timeout')
 
-# Exit codes. FAILED: the run went wrong. REFUSED: the command has a mistake. The third is preemption.EXIT_CODE: the
-# run can resume.
-FAILED, REFUSED = 1, 2
+# Settings of jax that change what a run computes. The environment may set them for other programs.
+FIXED = {'jax_enable_x64': False, 'jax_default_prng_impl': 'threefry2x32', 'jax_threefry_partitionable': True,
+         'jax_numpy_dtype_promotion': 'standard', 'jax_disable_jit': False}
 
 
 def run() -> NoReturn:
@@ -48,7 +52,10 @@ def run() -> NoReturn:
 
 def main(_: list[str]) -> None:
   print('mtpret_jax: starting; the imports take a few seconds', file=sys.stderr, flush=True)
-  import jax
+  from mtpret_jax.runtime import backend
+  if backend.is_only_absent_tpu():
+    refuse(backend.explain_failure(RuntimeError('no device file and no PCI device of a TPU')))
+  jax = import_jax()
 
   from mtpret_jax import stages
   from mtpret_jax.config.validate import check_objective
@@ -59,6 +66,7 @@ def main(_: list[str]) -> None:
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   try:
     check_objective(CONFIG.value)
+    fix_settings()
     compilation_cache.enable_cache()
     if DISTRIBUTED.value:
       distributed.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, STALL_TIMEOUT.value)
@@ -70,27 +78,61 @@ def main(_: list[str]) -> None:
     preemption.install_handlers()
     with distributed.exit_on_error((*prepare_data.USER_ERRORS, *failures)):
       stages.print_plan(CONFIG.value) if DRY_RUN.value else stages.run(CONFIG.value)
-  except prepare_data.USER_ERRORS as error:
-    stop(REFUSED, error)
-  except failures as error:
-    stop(FAILED, error)
   except preemption.Stopped as stopped:
     preemption.SignalState.announced = True
     stop(preemption.EXIT_CODE, f'{stopped}; run the same command to resume')
+  except Exception as error:
+    if isinstance(error, BrokenPipeError) and is_output_closed():
+      discard_output()
+      sys.exit(CLOSED_PIPE)
+    ending = explain(error, prepare_data.USER_ERRORS, failures)
+    if ending is None:
+      raise
+    stop(*ending)
+
+
+def import_jax() -> types.ModuleType:
+  """jax, which reads its settings from the environment when it is imported."""
+  try:
+    import jax
+  except ValueError as error:  # such as JAX_ENABLE_X64=maybe
+    refuse(as_line(f'jax does not accept a variable of the environment: {error}'))
+  return jax
+
+
+def fix_settings() -> None:
+  """Sets the settings in FIXED, and says in a line which ones the environment has set otherwise."""
+  import jax
+  changed = [name for name, value in FIXED.items() if getattr(jax.config, name) != value]
+  for name in changed:
+    jax.config.update(name, FIXED[name])
+  if changed:
+    logging.getLogger('mtpret_jax').warning(
+      '%s in the environment would change the results and has no effect', ', '.join(map(str.upper, changed)))
 
 
 def set_up_cpu(config: ConfigDict, single_process: bool) -> None:
   """On a CPU, installs the implementations for CPUs and makes cores into jax devices, as many as can split the batches
   into whole batch-norm groups. A distributed run keeps the devices that it has."""
-  import jax
-
   from mtpret_jax import stages
   from mtpret_jax.runtime import backend
   is_cpu = backend.is_cpu()
-  # The second test is for a GPU plugin on a machine without a GPU. It starts the backends.
-  if is_cpu or jax.default_backend() == 'cpu':
+  # The second test is for a GPU plugin on a machine without a GPU.
+  if is_cpu or find_platform() == 'cpu':
     from mtpret_jax import cpu  # here, because it is not imported on other backends
     cpu.install(functools.partial(stages.can_use_devices, config) if is_cpu and single_process else None)
+  find_platform()
+
+
+def find_platform() -> str:
+  """The platform that jax runs on. This starts its backends. Raises ConfigError if there is no device."""
+  import jax
+
+  from mtpret_jax.runtime import backend
+  try:
+    return jax.default_backend()
+  except (RuntimeError, AssertionError) as error:
+    raise ConfigError(backend.explain_failure(error)) from error
 
 
 def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:

@@ -8,6 +8,7 @@ import signal
 from types import FrameType
 
 from mtpret_jax.runtime import backend
+from tfds_builders.common import exits
 
 
 def stop_at_once(number: int, frame: FrameType | None) -> None:
@@ -19,6 +20,7 @@ def stop_at_once(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == '__main__':
+  exits.open_streams()
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, stop_at_once)  # until `preemption.install_handlers`
   if backend.is_cpu():

@@ -46,8 +46,8 @@ ALLOWED = {
                         'mtpret_jax.objectives', 'mtpret_jax.step', 'mtpret_jax.runtime', 'mtpret_jax.tasks',
                         'mtpret_jax.config', 'mtpret_jax.data'},
   'mtpret_jax.cli': {'mtpret_jax.stages', 'mtpret_jax.table', 'mtpret_jax.runtime', 'mtpret_jax.config',
-                     'mtpret_jax.cpu'},
-  'mtpret_jax.main': {'mtpret_jax.cli', 'mtpret_jax.cpu', 'mtpret_jax.runtime.backend'},
+                     'mtpret_jax.cpu', 'tfds_builders.common.exits'},
+  'mtpret_jax.main': {'mtpret_jax.cli', 'mtpret_jax.cpu', 'mtpret_jax.runtime.backend', 'tfds_builders.common.exits'},
   'mtpret_jax.preflight': {'mtpret_jax', 'tfds_builders'},  # and nothing imports it
 }
 FORBIDDEN = {'mtpret_jax.data': {'jax', 'flax'}, 'mtpret_jax.evaluation.metrics': {'jax', 'flax'},

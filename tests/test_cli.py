@@ -6,8 +6,11 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
+from mtpret_jax import cli
+from mtpret_jax.config.errors import ConfigError
 from tests.support.paths import ROOT
 
 PRETRAIN, CONTINUAL = '--config=configs/pretrain.py:mtpret11', '--config=configs/continual.py'
@@ -90,3 +93,20 @@ def test_a_signal_during_the_imports_ends_the_run_at_once(number, delay, tmp_pat
   assert 'the imports take a few seconds' in first
   assert program.returncode == 75 and f'stopped by {number.name}' in rest and 'Traceback' not in rest
   assert not list((tmp_path / 'run').glob('checkpoints/*'))
+
+
+def test_settings_of_the_environment_that_change_results_have_no_effect_and_a_line_says_so(caplog):
+  assert cli.fix_settings() is None and not caplog.messages
+  jax.config.update('jax_enable_x64', True)
+  cli.fix_settings()
+  assert not jax.config.jax_enable_x64
+  assert caplog.messages == ['JAX_ENABLE_X64 in the environment would change the results and has no effect']
+
+
+def test_a_platform_that_jax_cannot_start_is_a_mistake_of_the_command(monkeypatch):
+  def fail():
+    raise AssertionError
+  monkeypatch.setattr(jax, 'default_backend', fail)
+  monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
+  with pytest.raises(ConfigError, match="JAX_PLATFORMS='cuda'"):
+    cli.find_platform()

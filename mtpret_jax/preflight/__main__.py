@@ -15,6 +15,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from mtpret_jax import cli
+from tfds_builders.common.exits import explain, open_streams
 
 POD = flags.DEFINE_string('pod', '', 'the pod to compile for, such as v5e:4x4 (16 TPU v5e chips) or h100:8 (8 GPUs)')
 EXAMPLES = '--pod=v5e:4x4 (16 TPU v5e chips), --pod=v5p:2x2x4 (16 TPU v5p chips) or --pod=h100:8 (8 GPUs of one host)'
@@ -22,7 +23,7 @@ EXAMPLES = '--pod=v5e:4x4 (16 TPU v5e chips), --pod=v5p:2x2x4 (16 TPU v5p chips)
 
 def main(_: list[str]) -> None:
   print('mtpret_jax: starting; the imports take a few seconds', file=sys.stderr, flush=True)
-  import jax
+  jax = cli.import_jax()
 
   from mtpret_jax.config.validate import check_objective
   from mtpret_jax.preflight import report
@@ -35,9 +36,13 @@ def main(_: list[str]) -> None:
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   try:
     check_objective(cli.CONFIG.value)
+    cli.fix_settings()
     report.run(cli.CONFIG.value, POD.value)
-  except prepare_data.USER_ERRORS as error:
-    cli.stop(cli.REFUSED, error)
+  except (Exception, KeyboardInterrupt) as error:
+    ending = explain(error, prepare_data.USER_ERRORS)
+    if ending is None:
+      raise
+    cli.stop(*ending)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -53,5 +58,6 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == '__main__':
+  open_streams()
   flags.declare_key_flag('config')  # --help then lists it
   app.run(main, flags_parser=parse_flags)

@@ -49,6 +49,24 @@ def has_tpu(root: pathlib.Path = pathlib.Path('/')) -> bool:
              for device in root.glob('sys/bus/pci/devices/*'))
 
 
+def is_only_absent_tpu() -> bool:
+  """Whether JAX_PLATFORMS asks for a TPU and nothing else on a machine without one.
+  Importing jax would then search for minutes."""
+  chosen = {name.strip().lower() for name in os.environ.get('JAX_PLATFORMS', '').split(',')}
+  return chosen == {'tpu'} and not has_tpu()
+
+
+def explain_failure(error: BaseException) -> str:
+  """Why jax could not start its devices, and what to type. `error` is what jax raised: a RuntimeError, or an
+  AssertionError without a text where JAX_PLATFORMS=cuda and no plugin for GPUs is installed."""
+  chosen = os.environ.get('JAX_PLATFORMS', '')
+  reason = ' '.join(str(error).split()) or 'no such device, or no plugin for it'
+  if chosen:
+    return (f'JAX_PLATFORMS={chosen!r}, but jax finds no such device here ({reason[:300]}): unset JAX_PLATFORMS to let '
+            f'jax choose, set it to cpu, or install what the device needs (pip install -U "jax[cuda12]" or "jax[tpu]")')
+  return f'jax cannot start its devices ({reason[:300]}): set JAX_PLATFORMS=cpu to run on the CPU'
+
+
 def skip_libtpu() -> None:
   """Sets JAX_PLATFORMS=cpu if libtpu is installed on a machine without a TPU. jax would otherwise load it, and libtpu
   would print pages of errors. Call this before jax is imported."""

@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import platform
+import tempfile
 
 import jax
 
@@ -15,13 +16,36 @@ CPUINFO = pathlib.Path('/proc/cpuinfo')
 
 def enable_cache() -> None:
   """Points jax's compilation cache to the user's cache folder, unless JAX_COMPILATION_CACHE_DIR names another folder.
-  The cache only grows; you can delete it at any time."""
-  folder = jax.config.values['jax_compilation_cache_dir']
+  The cache only grows; you can delete it at any time. Without a folder that can be written, nothing is cached: in a
+  container there may be no home folder, or one of another user."""
+  folder = jax.config.values['jax_compilation_cache_dir'] or find_folder()
+  reason = find_obstacle(folder)
+  if reason:
+    log.warning('compiled steps are not kept for the next start, because %s: set JAX_COMPILATION_CACHE_DIR=<folder> to '
+                'keep them', reason)
+  jax.config.update('jax_compilation_cache_dir', None if reason else folder)
+
+
+def find_folder() -> str:
+  """The user's cache folder for this program and processor; '' if the user has no home folder."""
+  caches = os.environ.get('XDG_CACHE_HOME', '')
+  if not os.path.isabs(caches):  # the XDG specification ignores relative paths
+    caches = os.path.expanduser('~/.cache')  # stays as it is without HOME and an entry in the list of users
+  return os.path.join(caches, 'mtpret_jax', cpu_id()) if os.path.isabs(caches) else ''
+
+
+def find_obstacle(folder: str) -> str:
+  """Why nothing can be cached in `folder`, which is created if needed; '' if something can."""
   if not folder:
-    caches = os.environ.get('XDG_CACHE_HOME') or pathlib.Path('~/.cache').expanduser()
-    folder = str(pathlib.Path(caches, 'mtpret_jax', cpu_id()))
-    jax.config.update('jax_compilation_cache_dir', folder)
-  log.debug('compiled steps are cached in %s', folder)
+    return 'there is no home folder (HOME is not set)'
+  if '://' in folder:  # jax also writes to buckets
+    return ''
+  try:
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    tempfile.NamedTemporaryFile(dir=folder, prefix='.writable-').close()
+  except OSError as error:
+    return f'{folder} cannot be written ({error.strerror})'
+  return ''
 
 
 def cpu_id() -> str:

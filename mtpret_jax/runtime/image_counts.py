@@ -17,7 +17,7 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import SPLIT_RULES, SPLITS, MissingSplit, rank_patients
 from mtpret_jax.runtime.prepare_data import refuse_archive
 from mtpret_jax.tasks import find_kind
-from mtpret_jax.tasks.dataset import check_labels, describe_split, open_task
+from mtpret_jax.tasks.dataset import check_labels, check_split, describe_split, open_task
 from tfds_builders import build
 from tfds_builders.common import dataset, images, index
 
@@ -76,8 +76,9 @@ def count_task(name: str, config: ConfigDict) -> Images:
   splits = SPLITS if len(config.tasks) == 1 else SPLITS[:2]  # a run with several tasks does not use the test splits
   kept, left_out = dict.fromkeys(SPLITS, 0), {}
   if not has_archive(task_config.dataset, config):  # without its archive, the labels are in the records only
-    kept |= {split: len(open_task(config, name, split, config.data.fraction if split == 'train' else 1.0))
-             for split in splits}
+    for split in splits:
+      check_split(config, name, split)
+      kept[split] = len(open_task(config, name, split, config.data.fraction if split == 'train' else 1.0))
     return Images(kept)
   about = read_tables(task_config.dataset, config.data.archives).info.metadata
   for split in SPLITS:

@@ -35,6 +35,14 @@ def test_an_accelerator_is_not_passed_over(name, bare):
   assert backend.is_cpu()
 
 
+@pytest.mark.parametrize('chosen, here, absent', [
+  ('tpu', False, True), ('tpu', True, False), ('tpu,cpu', False, False), ('', False, False)])
+def test_a_tpu_is_not_searched_for_where_there_is_none(chosen, here, absent, bare):
+  bare.setenv('JAX_PLATFORMS', chosen)
+  bare.setattr(backend, 'has_tpu', lambda: here)
+  assert backend.is_only_absent_tpu() == absent
+
+
 @pytest.mark.parametrize('path, text, found', [
   ('dev/accel0', '', True), ('dev/vfio/0', '', True), ('dev/vfio/vfio', '', False), ('dev/accel/accel0', '', False),
   ('sys/bus/pci/devices/0000:00:04.0', '0x1ae0 0x120000', True),   # a TPU
@@ -80,3 +88,13 @@ def test_a_run_without_a_tpu_does_not_load_libtpu(tmp_path):
 
   assert count_questions('-c', 'import jax; print("runs on a", jax.devices()[0].platform)') == 2
   assert count_questions('-m', 'mtpret_jax.main', f'--config={config}') == 1
+
+
+@pytest.mark.parametrize('chosen, error, words', [
+  ('cuda', AssertionError(), "JAX_PLATFORMS='cuda', but jax finds no such device here (no such device, or no plugin"),
+  ('typo', RuntimeError("Unable to initialize\nbackend 'typo'"), "(Unable to initialize backend 'typo')"),
+  ('', RuntimeError('no device'), 'jax cannot start its devices (no device): set JAX_PLATFORMS=cpu')])
+def test_a_platform_that_is_not_here_is_named_with_what_to_type(chosen, error, words, bare):
+  bare.setenv('JAX_PLATFORMS', chosen)
+  line = backend.explain_failure(error)
+  assert words in line and '\n' not in line

@@ -8,6 +8,7 @@ import errno
 import functools
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -121,6 +122,14 @@ def report(error: BaseException) -> int:
   code, line = ending
   print(line, file=sys.stderr)
   return code
+
+
+def is_output_closed() -> bool:
+  """Whether the reader of stdout or stderr has gone. A pipe to another process may break as well."""
+  poller = select.poll()
+  for number in (1, 2):
+    poller.register(number, 0)  # errors are always reported
+  return any(event & select.POLLERR for _, event in poller.poll(0))
 
 
 def discard_output() -> None:

@@ -1,0 +1,48 @@
+"""What a builder says about the user's files is a mistake of the run too, with remedies that exist there."""
+
+import errno
+
+import pytest
+
+from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.runtime import image_counts
+from mtpret_jax.runtime.prepare_data import refuse_archive
+from tests.support.archives import write_clinic
+from tfds_builders import build
+from tfds_builders.common.records import TooManyRejects
+
+FOLDERS = ['--data_dir', 'my data', '--size', '256']
+COMMAND = "python -m tfds_builders.build clinic --archives archives --data_dir 'my data' --size 256"
+
+
+def refuse(error):
+  with pytest.raises(ConfigError) as refused, refuse_archive('clinic', 'archives', FOLDERS):
+    raise error
+  return str(refused.value)
+
+
+@pytest.mark.parametrize('error, line', [
+  (ValueError('labels.csv is not UTF-8 text'), 'labels.csv is not UTF-8 text'),
+  (FileNotFoundError('no labels.csv'), 'no labels.csv'),
+  (TooManyRejects('complete it, or accept it with --tolerated FRACTION'),
+   f'complete it, or accept it with {COMMAND} --tolerated FRACTION'),
+  (build.ArchiveChanged('prepare it again with --overwrite, or use another --data_dir'),
+   f'prepare it again with {COMMAND} --overwrite, or use another --config.data.dir'),
+  (ValueError('run python -m tfds_builders.build clinic --overwrite'),
+   'run python -m tfds_builders.build clinic --overwrite')])
+def test_a_mistake_in_an_archive_is_one_of_the_config_with_a_remedy_that_this_command_has(error, line):
+  assert refuse(error) == line
+
+
+@pytest.mark.parametrize('error', [TypeError('a bug'), OSError(errno.ENOSPC, 'No space left on device')])
+def test_bugs_and_full_disks_are_no_mistakes(error):
+  with pytest.raises(type(error)) as raised, refuse_archive('clinic', 'archives', FOLDERS):
+    raise error
+  assert raised.value is error
+
+
+def test_a_table_that_is_not_text_is_refused_by_a_dry_run_as_well(tmp_path):
+  table = write_clinic(tmp_path) / 'labels.csv'
+  table.write_bytes(table.read_bytes() + b'\xf6')
+  with pytest.raises(ConfigError, match='labels.csv is not UTF-8'):
+    image_counts.read_tables('clinic', str(tmp_path))
