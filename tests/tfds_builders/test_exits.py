@@ -33,6 +33,7 @@ def system_error(number, *paths):
   (system_error(errno.EIO, '/data'), 1, '/data: Input/output error: check the disk'),
   (system_error(errno.EMFILE, '/data'), 1, 'Too many open files: raise the limit of open files (ulimit -n)'),
   (system_error(errno.ENOENT, '/a', None, '/b\n'), 2, r'/a and /b\n: No such file or directory'),
+  (RuntimeError('write() failed: No space left on device; writing /data/x'), 1, '/data/x: free some space'),
   (FileNotFoundError('no archive'), 2, 'no archive'),
   (ValueError('a table\x1b without\ud800 columns\nand rows'), 2, '\\x1b'),
   (UnicodeDecodeError('utf-8', b'\xf6', 0, 1, 'invalid start byte'), 2, 'invalid start byte'),

@@ -52,6 +52,9 @@ def explain(error: BaseException, mistakes: tuple[type[BaseException], ...] = (V
     return REFUSED, escape(f'the locale cannot express the path {error.object!r:.200}: set PYTHONUTF8=1')
   if isinstance(error, OSError) and error.errno is not None:
     return explain_system_error(error)
+  if isinstance(error, (OSError, RuntimeError)) and (number := find_system_error(str(error))):
+    code, remedy = SYSTEM_ERRORS[number]
+    return code, escape(f'{error}: {remedy}')
   if isinstance(error, (*mistakes, OSError)):
     return REFUSED, '\n'.join(map(escape, str(error).splitlines())) or type(error).__name__
   if isinstance(error, MemoryError):
@@ -68,6 +71,11 @@ def explain_system_error(error: OSError) -> tuple[int, str]:
                        if isinstance(path, (str, bytes, os.PathLike)))
   reason = error.strerror or os.strerror(error.errno or 0)
   return code, escape(': '.join(part for part in (paths, reason, remedy) if part))
+
+
+def find_system_error(text: str) -> int | None:
+  """The error of the system in a message: libraries in C++, such as array_record, raise RuntimeError for it."""
+  return next((number for number in SYSTEM_ERRORS if os.strerror(number) in text), None)
 
 
 def escape(text: str) -> str:
