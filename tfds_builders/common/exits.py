@@ -7,12 +7,13 @@ they have to stop several processes together. An error that `explain` does not k
 import errno
 import functools
 import os
-import re
 import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
+
+from tfds_builders.common.archives import escape
 
 # Exit codes. REFUSED: the command or its input must change. FAILED: something went wrong that may be different next
 # time, such as a full disk. INTERRUPTED and CLOSED_PIPE are 128 plus the signal, as shells count.
@@ -31,8 +32,6 @@ SYSTEM_ERRORS = {
   errno.ENFILE: (FAILED, 'raise the limit of open files (ulimit -n)'),
   errno.ENOMEM: (FAILED, 'free some memory, or use a machine with more'),
   errno.ENAMETOOLONG: (REFUSED, 'choose a shorter path')}
-# Not printed: control characters, line ends, and the surrogates that stand for undecodable bytes.
-UNPRINTABLE = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
 
 def explain(error: BaseException, mistakes: tuple[type[BaseException], ...] = (ValueError, ModuleNotFoundError),
@@ -76,11 +75,6 @@ def explain_system_error(error: OSError) -> tuple[int, str]:
 def find_system_error(text: str) -> int | None:
   """The error of the system in a message: libraries in C++, such as array_record, raise RuntimeError for it."""
   return next((number for number in SYSTEM_ERRORS if os.strerror(number) in text), None)
-
-
-def escape(text: str) -> str:
-  """The text on one line, with control characters and undecodable bytes escaped."""
-  return UNPRINTABLE.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
 
 
 def open_streams() -> None:
