@@ -30,7 +30,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
 from tfds_builders import sanity
-from tfds_builders.common import archives, dataset, index, locks, records, writer
+from tfds_builders.common import archives, dataset, index, locks, paths, records, writer
 from tfds_builders.custom import custom
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
@@ -302,6 +302,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   flags, beam = parser.parse_args(arguments[:end]), arguments[end + 1:]
   if beam and not flags.beam:
     parser.error(f'options after -- are for Apache Beam: add --beam, or remove {" ".join(beam)}')
+  paths.check('--archives', flags.archives, paths.find_archives_defect)
+  paths.check('--data_dir', flags.data_dir, paths.find_data_defect)
   names = list(dict.fromkeys(name for given in flags.names for name in (NAMES if given == 'all' else [given])))
   missing = find_missing(names, flags.archives, None if flags.overwrite else flags.data_dir, flags.size)
   for error in missing:

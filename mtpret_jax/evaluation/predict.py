@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,9 +18,12 @@ from mtpret_jax.evaluation import metrics
 from mtpret_jax.evaluation.metrics.scoring import to_objects
 from mtpret_jax.objectives.multitask import make_predict
 from mtpret_jax.runtime import watchdog
+from mtpret_jax.runtime.loss_guard import Diverged
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, place_batch, replicated
 from mtpret_jax.step import TrainState
 from mtpret_jax.tasks import dataset, find_kind
+
+log = logging.getLogger(__name__)
 
 Predict = Callable[[Mapping, Mapping, Mapping], tuple[Mapping, Mapping]]
 
@@ -58,6 +62,10 @@ def score_tasks(config: ConfigDict, state: TrainState, split: str,
   """{task: (rows, result of `metrics.score`)} of a state on one split, in the first process; {} in the others.
 
   `predictors` are filled in and kept from call to call, so that each model is compiled once in a run.
+
+  Raises:
+    Diverged: predictions on the training or test split are not finite. In validation, the score is undefined then: an
+      earlier or later state may be good.
   """
   mesh, scored = make_mesh(), {}
   for name, task_config in config.tasks.items():
@@ -67,7 +75,13 @@ def score_tasks(config: ConfigDict, state: TrainState, split: str,
     rows = collect_rows(config, name, split, state, predictors[name, split], mesh)
     if jax.process_index() == 0:
       about, kind = dataset.describe_task(source.about, task_config), find_kind(task_config.kind)
-      scored[name] = rows, metrics.score(kind.metrics, about, rows, resamples=config.resamples)
+      try:
+        scored[name] = rows, metrics.score(kind.metrics, about, rows, resamples=config.resamples)
+      except metrics.NotFinite as error:
+        if split != 'validation':
+          raise Diverged(f'tasks.{name}, {split} split: {error}') from error
+        log.warning('%s, validation: %s', name, error)
+        scored[name] = rows, metrics.describe_undefined(kind.metrics, about, rows)
   return scored
 
 

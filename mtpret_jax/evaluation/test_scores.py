@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +25,7 @@ from mtpret_jax.evaluation import metrics, predict, validation
 from mtpret_jax.runtime import checkpoint, distributed, lineage
 from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.logging import list_versions
-from mtpret_jax.runtime.prepare_data import PHANTOMS
+from mtpret_jax.runtime.prepare_data import PHANTOMS, list_shared_patients
 from mtpret_jax.step import TrainState
 from mtpret_jax.tasks import dataset, find_kind
 
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 FILE = 'scores.json'
 STATES = {'best': validation.BEST, 'last': 'checkpoints'}  # name of a state in config.state -> its folder
+NEVER_DEFINED = 'the score was undefined in every validation, so the last state is scored, not the best one'
 EXAMPLES = 12  # images with their predictions, for a picture
 
 
@@ -56,12 +57,18 @@ def score_best(config: ConfigDict) -> Scored:
   if math.isfinite(metadata['score']):
     log.info('scoring step %d, the best by validation (%.4f), on the test split', best['step'], metadata['score'])
   else:  # no validation gave a score, such as an AUC with one class only
-    log.warning('the score was undefined in every validation (docs/scores.md says why it may be), so no state is known '
-                'to be the best: scoring step %d, the first that was validated, on the test split', best['step'])
+    log.warning('%s (docs/scores.md says why it may be): scoring step %d, the last one, on the test split',
+                NEVER_DEFINED, best['step'])
   sources = dataset.open_tasks(config, 'train', config.data.fraction)
   training = {'training_images': {name: len(source) for name, source in sources.items()},
               'steps': max([int(best['step']), *(line['step'] for line in validation.read(workdir))])}
-  return score_split(TrainState(**best), config, workdir, 'test', lineage.trace_lineage(config), training)
+  return score_split(TrainState(**best), config, workdir, 'test', lineage.trace_lineage(config), training,
+                     list_state_notes(metadata))
+
+
+def list_state_notes(metadata: Mapping[str, Any]) -> list[str]:
+  """What a reader of the scores of a best state needs to know about its choice. `metadata`: what was saved with it."""
+  return [] if math.isfinite(metadata.get('score', 0.0)) else [NEVER_DEFINED]
 
 
 def evaluate_run(config: ConfigDict) -> Scored:
@@ -84,7 +91,7 @@ def evaluate_run(config: ConfigDict) -> Scored:
   trained.resamples = config.resamples
   trained.data.dir = config.data.dir or trained.data.dir
   try:
-    state, _ = checkpoint.read_state(config.run, STATES[chosen])
+    state, metadata = checkpoint.read_state(config.run, STATES[chosen])
   except FileNotFoundError as error:
     raise ConfigError(f'run={config.run!r} has no {chosen} state: {error}') from error
   workdir = pathlib.Path(config.workdir or pathlib.Path(config.run, config.split))
@@ -92,7 +99,8 @@ def evaluate_run(config: ConfigDict) -> Scored:
   if not finished:
     log.warning('%s is not finished: scoring its %s state, step %d', config.run, chosen, state['step'])
   try:
-    return score_split(TrainState(**state), trained, workdir, config.split, earlier)
+    return score_split(TrainState(**state), trained, workdir, config.split, earlier,
+                       notes=list_state_notes(metadata) if chosen == 'best' else ())
   except FileNotFoundError as error:  # a dataset of the run is not prepared, or was moved or deleted
     raise ConfigError(f'{error}, or set --config.data.dir=<folder> to the folder that holds it') from error
 
@@ -122,16 +130,19 @@ def read_trained_config(run: str) -> ConfigDict:
 
 
 def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, split: str,
-                earlier: lineage.Lineage, training: Mapping[str, Any] = MappingProxyType({})) -> Scored:
+                earlier: lineage.Lineage, training: Mapping[str, Any] = MappingProxyType({}),
+                notes: Sequence[str] = ()) -> Scored:
   """Predicts and scores one split, and writes `scores.json` and `predictions_<task>.csv` to `workdir`.
 
   Args:
     earlier: the runs that the trunk descends from.
     training: what else to write about the training of this run.
+    notes: what a reader of the scores needs to know, beside patients who are in several splits.
   """
   predictors: dict[tuple[str, str], predict.Predictor] = {}
   scored = predict.score_tasks(config, state, split, predictors)
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'split_rule': config.data.split,
+             'notes': [*notes, *list_shared_patients(config)],
              'pretraining': lineage.describe_lineage(config, earlier),
              'step': int(state.step), **training, 'tasks': {name: result for name, (_, result) in scored.items()},
              # what `metrics.read_predictions` needs, so that the scores can be computed again without the dataset

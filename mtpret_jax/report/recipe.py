@@ -27,7 +27,7 @@ def finish(config: ConfigDict) -> None:
       if not path.is_file():
         raise ValueError('not a file')  # reading a pipe or a device might never end
       scores = json.loads(path.read_text())
-      stage_notes = scores['pretraining']['notes']
+      stage_notes = [*scores.get('notes', ()), *scores['pretraining']['notes']]
       collected[name] = {'tasks': scores['tasks'], 'notes': stage_notes}
       notes += [note for note in stage_notes if note not in notes]
       marks = ', '.join(str(notes.index(note) + 1) for note in stage_notes)

@@ -17,7 +17,7 @@ def report_scores(scored: Scored) -> None:
     print(f'{name}: {results["split"]} split (rule: {results["split_rule"]}), state after step {results["step"]:,}. '
           f'Data: {results["data"]}.')
     print(describe_result(result))
-  for note in results['pretraining']['notes']:
+  for note in (*results.get('notes', ()), *results['pretraining']['notes']):
     print(f'Note: {note}.')
   # scores.json is already there: if a run is killed while it draws, it is finished all the same, only without pictures.
   for name, examples in scored.examples.items():

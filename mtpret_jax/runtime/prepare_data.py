@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.paths import check_path
-from mtpret_jax.data.sources import SPLITS, MissingSplit, OutdatedIndex, open_source
+from mtpret_jax.data.sources import SPLITS, MissingSplit, OutdatedIndex, find_folder, open_source, read_index
 from mtpret_jax.runtime import distributed
 from mtpret_jax.tasks import KINDS
 from mtpret_jax.tasks.dataset import check_split
 from tfds_builders import build
+from tfds_builders.common import splits
 from tfds_builders.common.exits import explain
 from tfds_builders.common.paths import find_archives_defect
 from tfds_builders.common.records import TooManyRejects
@@ -107,7 +108,7 @@ def check_prepared(config: ConfigDict) -> None:
     ConfigError: a task cannot be trained or scored on a split, see `check_split`; or this host does not see what
       another one built.
   """
-  data = config.data
+  data, doubts = config.data, list[str]()
   try:
     if config.objective == 'moco':
       for name in data.datasets:
@@ -115,12 +116,33 @@ def check_prepared(config: ConfigDict) -> None:
     else:
       for name in config.tasks:
         for split in SPLITS if len(config.tasks) == 1 else ('train', 'validation'):
-          check_split(config, name, split)
+          doubts += check_split(config, name, split)
+    doubts += list_shared_patients(config)
   except FileNotFoundError as error:
     if jax.process_index() == 0:
       raise
     raise ConfigError(f'a dataset is prepared, but this host does not see it in {data.dir!r}: set --config.data.dir to '
                       f'a folder on storage that all hosts share ({error})') from error
+  if jax.process_index() == 0:
+    for doubt in doubts:
+      log.warning('%s', doubt)
+
+
+def list_shared_patients(config: ConfigDict) -> list[str]:
+  """A sentence for each dataset whose split rule puts a patient into two splits. Raises OutdatedIndex."""
+  data, sentences = config.data, []
+  if data.split == 'patient':  # which never does
+    return []
+  names = data.datasets if config.objective == 'moco' else [own.dataset for own in config.tasks.values()]
+  for name in dict.fromkeys(names):
+    if name in data.get('whole', ()):
+      continue
+    rows = read_index(find_folder(name, data.dir, data.stored_size), name)
+    shared = splits.describe_shared_patients({row['image_id']: row['patient'] for row in rows},
+                                             {row['image_id']: row[data.split] for row in rows if row[data.split]})
+    if shared:
+      sentences.append(f'{name} by the split rule {data.split!r}: {shared}, so scores are too good for new patients')
+  return sentences
 
 
 def check_annotations(config: ConfigDict) -> None:

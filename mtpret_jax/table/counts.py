@@ -3,6 +3,7 @@
 N images.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,10 +20,12 @@ from tfds_builders import build
 
 
 class Kept(NamedTuple):
-  """What a share of the labels keeps with one seed. `classes`: {class: (images that are kept, all training images)}."""
+  """What a share of the labels keeps with one seed. `classes`: {class: (images that are kept, all training images)}.
+  `defect`: why the task cannot be learned from them, see `TaskKind.find_split_defect`; '' if it can."""
 
   images: int
   classes: dict[str, tuple[int, int]]
+  defect: str = ''
 
 
 def count_kept(config: ConfigDict) -> dict[Labels, list[Kept]]:
@@ -53,12 +56,19 @@ def count_task(stage: ConfigDict, name: str, fractions: Sequence[float],
     usable_rows = image_counts.select_usable(task_config, about, rows, 'train')
     labels, patients = [row['labels'] for row in usable_rows], [row['patient'] for row in usable_rows]
     shares = {seed: rank_patients(rows, seed) for seed in seeds}
-  classes = find_kind(task_config.kind).list_classes(about, task_config, labels)
+  kind = find_kind(task_config.kind)
+  classes = kind.list_classes(about, task_config, labels)
   shown = {label: shown_N for label, shown_N in classes.items() if shown_N.any()}
   shown = shown or {'a label': np.ones(len(labels), bool)}
+
+  def count_share(fraction: float, seed: int) -> Kept:
+    is_kept = [shares[seed][patient] < fraction for patient in patients]
+    kept = list(itertools.compress(labels, is_kept))
+    defect = kind.find_split_defect(about, task_config, kept) if kept else ''
+    return count_classes(shown, is_kept)._replace(defect=defect)
+
   for fraction in fractions:
-    yield (name, fraction), [count_classes(shown, [shares[seed][patient] < fraction for patient in patients])
-                             for seed in seeds]
+    yield (name, fraction), [count_share(fraction, seed) for seed in seeds]
 
 
 def count_classes(shown: dict[str, np.ndarray], kept: Sequence[bool]) -> Kept:
@@ -73,7 +83,8 @@ def count_classes(shown: dict[str, np.ndarray], kept: Sequence[bool]) -> Kept:
 
 def find_too_few(kept: Mapping[Labels, Sequence[Kept]], min_images: int) -> dict[Labels, str]:
   """{(task, fraction): why} where a class keeps fewer than `min_images` images, or fewer than all of them if there are
-  not so many, with one of the seeds. The share is left out with all seeds, so that they are the same in the table."""
+  not so many, or where the task cannot be learned from what is kept, with one of the seeds. The share is left out with
+  all seeds, so that they are the same in the table."""
   reasons = {}
   for (task, fraction), counts in kept.items():
     lacking = [(images, every, label) for count in counts for label, (images, every) in count.classes.items()
@@ -82,6 +93,8 @@ def find_too_few(kept: Mapping[Labels, Sequence[Kept]], min_images: int) -> dict
       images, every, label = min(lacking)
       reasons[task, fraction] = (f'{100 * fraction:.4g} % of the labels keeps {images} of {every} training images with '
                                  f'{label}, and min_images={min_images}')
+    elif defect := next((count.defect for count in counts if count.defect), ''):
+      reasons[task, fraction] = f'{100 * fraction:.4g} % of the labels {defect}'
   return reasons
 
 

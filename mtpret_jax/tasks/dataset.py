@@ -72,6 +72,7 @@ class Usable:
 
 
 LABELS = ('present', 'label_mask', 'value', 'objects')  # the fields of a record that the checks of a split need
+MAX_LISTED = 5  # classes that a message names
 USABLE: dict[tuple, Usable] = {}  # the splits that this process has read
 
 
@@ -111,8 +112,9 @@ def describe_split(split: str, dataset: str, split_rule: str) -> str:
   return f'the {split} split of {dataset} by the split rule {split_rule!r}'
 
 
-def check_split(config: ConfigDict, name: str, split: str) -> None:
-  """Checks that the task `name` can be trained or scored on a split, before anything is trained.
+def check_split(config: ConfigDict, name: str, split: str) -> list[str]:
+  """Checks that the task `name` can be trained or scored on a split, before anything is trained. Returns what the user
+  should know about the split, see `list_doubts`.
 
   Raises:
     ConfigError: no record can be used; in training or test, the labels are all the same; or `data.fraction` keeps no
@@ -125,17 +127,43 @@ def check_split(config: ConfigDict, name: str, split: str) -> None:
   if fraction < 1:
     check_fraction(config, name, kind.list_classes(source.about, task_config, usable.labels))
   check_labels(config, name, split, source.about, usable.labels)
+  return list_doubts(config, name, split, source.about, usable.labels)
 
 
 def check_labels(config: ConfigDict, name: str, split: str, about: About, labels: Sequence[Mapping]) -> None:
   """Raises ConfigError if the task `name` cannot be trained or scored on a split because its labels are all the same.
-  With one class in validation only the best state is unknown; see `validation.make_validate`."""
+  With one class in validation only the best state is unknown, see `list_doubts`."""
   task_config = config.tasks[name]
   defect = '' if split == 'validation' else find_kind(task_config.kind).find_split_defect(about, task_config, labels)
+  if defect and split == 'train' and config.data.fraction < 1:
+    where = describe_split(split, task_config.dataset, config.data.split)
+    raise ConfigError(f'tasks.{name}: what data.fraction={config.data.fraction:g} keeps of {where} {defect}, so '
+                      f'{task_config.kind} cannot be learned on it: set a larger --config.data.fraction')
   if defect:
     raise ConfigError(f'tasks.{name}: {describe_split(split, task_config.dataset, config.data.split)} {defect}, so '
                       f'{task_config.kind} cannot be {"learned" if split == "train" else "scored"} on it: set '
                       f'--config.tasks.{name}.dataset or --config.data.split to what has more')
+
+
+def list_doubts(config: ConfigDict, name: str, split: str, about: About, labels: Sequence[Mapping]) -> list[str]:
+  """Why the task `name` learns less on a split than its config suggests, or why its scores there say less. A sentence
+  for each reason."""
+  task_config, doubts = config.tasks[name], []
+  kind, where = find_kind(task_config.kind), f'tasks.{name}: '
+  where += describe_split(split, task_config.dataset, config.data.split)
+  if len({read_text(label['patient']) for label in labels}) == 1:
+    doubts.append(f'{where} has one patient only (usable images: {len(labels)})')
+  if split == 'validation':
+    if defect := kind.find_split_defect(about, task_config, labels):
+      doubts.append(f'{where} {defect}, so the state that validation finds may not be the best; if no validation gives '
+                    f'a score, the last state counts')
+    return doubts
+  classes = kind.list_classes(about, task_config, labels)
+  if missing := [title for title, shown_N in classes.items() if not shown_N.any()]:
+    rest = f' and {len(missing) - MAX_LISTED} more' if len(missing) > MAX_LISTED else ''
+    effect = 'is not learned' if split == 'train' else 'has no score'
+    doubts.append(f'{where} has no image with {", ".join(missing[:MAX_LISTED])}{rest}, which {effect}')
+  return doubts
 
 
 def check_fraction(config: ConfigDict, name: str, classes: Mapping[str, np.ndarray]) -> None:

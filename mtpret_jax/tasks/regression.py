@@ -21,6 +21,8 @@ with epy.lazy_imports():
   from mtpret_jax.models import heads
 
 
+MIN_SPREAD = 1e-6  # of the largest value: float32 has steps of 1e-7 of it
+
 # Labels
 
 
@@ -41,8 +43,12 @@ def find_defect(about: About, task_config: ConfigDict, record: Mapping, split: s
 
 
 def find_split_defect(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> str:
-  values = np.concatenate([label['value'] for label in labels])
-  return '' if np.ptp(values) else f'has the same value in all images ({values[0]:g})'
+  values = np.concatenate([np.asarray(label['value'], np.float32) for label in labels]).astype(float)
+  if not np.ptp(values):
+    return f'has the same value in all images ({values[0]:g})'
+  if np.ptp(values) < max(MIN_SPREAD * np.abs(values).max(), np.finfo(np.float32).tiny):
+    return f'has values that differ by {np.ptp(values):.1g} only (about {values[0]:g}), which float32 cannot resolve'
+  return ''
 
 
 # Model
@@ -54,7 +60,9 @@ def fit_head(task_config: ConfigDict, source: Any) -> ConfigDict:
   if source is None:
     return ConfigDict({'mean': 0.0, 'deviation': 1.0})
   values = np.concatenate([source.records[index]['value'] for index in range(len(source))])
-  return ConfigDict({'mean': float(values.mean()), 'deviation': float(values.std()) if np.ptp(values) else 1.0})
+  # The squares of small values are 0 in float32.
+  deviation = float(values.std()) or float(values.std(dtype=np.float64))
+  return ConfigDict({'mean': float(values.mean()), 'deviation': deviation if np.ptp(values) else 1.0})
 
 
 def make_model(about: About, config: ConfigDict | None) -> TaskModel:

@@ -19,6 +19,7 @@ from mtpret_jax.data.sources import open_source
 from mtpret_jax.evaluation import metrics, predict, test_scores, validation
 from mtpret_jax.report import multitask
 from mtpret_jax.runtime import checkpoint
+from mtpret_jax.runtime.loss_guard import Diverged
 from mtpret_jax.runtime.sharding import make_mesh
 from mtpret_jax.tasks import dataset
 from tests.support.changed import change
@@ -245,13 +246,35 @@ def test_a_run_that_starts_anew_forgets_the_best_of_another(one_task, tmp_path):
   assert not (tmp_path / validation.BEST).exists() and not validation.read(tmp_path)
 
 
-def test_a_run_without_any_defined_score_still_has_a_best_state(one_task, tmp_path, monkeypatch):
+@pytest.mark.parametrize('scores, best', [
+  ((None, None, None), 6), ((None, 0.5, None), 4), ((0.5, None, None), 2), ((0.5, 0.5, 0.4), 2), ((None, 0.2, 0.3), 6),
+  ((float('nan'), float('nan'), 0.1), 6), ((float('nan'), None, float('nan')), 6)])
+def test_the_best_state_is_the_first_with_the_best_score_and_the_last_one_if_no_score_is_defined(
+    scores, best, one_task, tmp_path, monkeypatch):
+  values = iter(scores)
   monkeypatch.setattr(validation.predict, 'score_tasks', lambda *args: {'bone_age': (None, None)})
-  monkeypatch.setattr(validation.predict, 'find_headline', lambda result: ('AUC', None, 1))
-  validate = validation.make_validate(one_task, tmp_path, 0)
-  validate({'step': np.array(2)}, 2)
-  validate({'step': np.array(4)}, 4)
-  assert checkpoint.read_state(tmp_path, validation.BEST)[0]['step'] == 2
+  monkeypatch.setattr(validation.predict, 'find_headline', lambda result: ('AUC', next(values), 1))
+  validate = validation.make_validate(change(one_task, patience=1) if best == 6 and None in scores else one_task,
+                                      tmp_path, 0)
+  for step in (2, 4, 6):
+    assert not validate({'step': np.array(step)}, step), 'nothing shows that the run has stopped to improve'
+  state, metadata = checkpoint.read_state(tmp_path, validation.BEST)
+  assert state['step'] == best
+  assert bool(test_scores.list_state_notes(metadata)) == (not any(score and score == score for score in scores))
+
+
+def test_predictions_that_are_not_finite_leave_validation_undefined_and_stop_a_test(one_task, monkeypatch, caplog):
+  rows = METRICS['regression'].columns
+  monkeypatch.setattr(predict, 'make_predictor', lambda *args: types.SimpleNamespace(
+    source=types.SimpleNamespace(about={'value': {'name': 'age', 'unit': 'months'}})))
+  monkeypatch.setattr(predict, 'collect_rows', lambda *args: {
+    **{name: np.array(['a', 'b']) for name in ('image_id', 'patient', 'study', 'sex', 'view', 'part')},
+    'age': np.full(2, np.nan), **{name: np.full((2, 1), np.nan) for name in rows}})
+  (_, result), = predict.score_tasks(one_task, None, 'validation', {}).values()
+  assert predict.find_headline(result) == (result['headline'], None, DOWN) and result['images'] == 2
+  assert 'not finite for 2 of 2 images' in caplog.text
+  with pytest.raises(Diverged, match="^tasks.bone_age, test split: 'predicted' is not finite"):
+    predict.score_tasks(one_task, None, 'test', {})
 
 
 def test_a_run_is_finished_once_it_has_reported_with_the_same_config(one_task, finished):

@@ -1,6 +1,7 @@
 """A split that a run cannot use is an error before the run trains, in one line with a remedy."""
 
 import csv
+import re
 import shutil
 
 import numpy as np
@@ -9,10 +10,12 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import MissingSplit, OutdatedIndex, Source, open_source, rank_patients
+from mtpret_jax.runtime import prepare_data
 from mtpret_jax.runtime.prepare_data import USER_ERRORS, check_prepared
-from mtpret_jax.tasks import dataset
+from mtpret_jax.tasks import dataset, find_kind
 from tests.support.archives import write_clinic
 from tfds_builders import build
+from tfds_builders.common import images
 
 LABELLED = np.array([True])
 BOXES = {'class_id': np.zeros(1, np.int64), 'box': np.zeros((1, 4), np.float32)}
@@ -37,8 +40,8 @@ def find(*present):
 
 def use(monkeypatch, relation='independent', findings=('nodule',), **splits):
   """Lets the splits of the dataset 'atlas' be these lists of records. Returns the splits that are opened."""
-  about, opened = {'findings': findings, 'relation': relation, 'box_classes': ['mass'],
-                   'box_negatives': list(findings)}, []
+  about, opened = {'findings': findings, 'relation': relation, 'box_classes': ['mass', 'cyst'],
+                   'box_negatives': list(findings), 'mask': ['background', 'lung', 'heart']}, []
 
   def open_splits(name, data_dir, stored_size, split, split_rule, fraction=1.0, fraction_seed=0):
     opened.append(split)
@@ -54,6 +57,11 @@ def use(monkeypatch, relation='independent', findings=('nodule',), **splits):
   monkeypatch.setattr(dataset, 'open_source', open_splits)
   monkeypatch.setattr(dataset, 'read_patient_shares', lambda name, *rest: share_of(splits['train']))
   return opened
+
+
+def mark(*masks):
+  """A record for each set of mask classes; 255 is not annotated."""
+  return [make_record(i, mask=images.encode(np.uint8([classes]))) for i, classes in enumerate(masks)]
 
 
 def refuse(config):
@@ -99,6 +107,59 @@ def test_training_images_of_one_grade_are_refused(monkeypatch):
     'cannot be learned on it' in refuse(make_config())
 
 
+@pytest.mark.parametrize('values, words', [
+  ((7, 7), 'has the same value in all images (7)'), ((0.1, 0.1 + 1e-9), 'has the same value in all images (0.1)'),
+  ((1e9, 1e9 + 200), 'has values that differ by 2e+02 only (about 1e+09), which float32 cannot resolve'),
+  ((1e-44, 2e-44), 'has values that differ by 1e-44 only')])
+def test_values_that_float32_cannot_tell_apart_are_refused(values, words, monkeypatch):
+  records = [make_record(i, value=np.float32([value])) for i, value in enumerate(values)]
+  use(monkeypatch, train=records, validation=records, test=records)
+  assert f"the train split of atlas by the split rule 'patient' {words}" in refuse(make_config('regression'))
+
+
+def test_small_values_have_a_standard_deviation():
+  records = [make_record(i, value=np.float32([i * 1e-30])) for i in range(3)]
+  head = find_kind('regression').fit_head(None, Source('atlas', 'train', '1.0.0', {}, records))
+  assert head.deviation == pytest.approx(np.std([0, 1e-30, 2e-30]))
+
+
+@pytest.mark.parametrize('train, words', [
+  (mark([0, 0], [0, 255]), 'the train split of atlas by .* has masks of one class only .background., so segm'),
+  (mark([255, 255], [2, 2], [2, 255]), 'has masks of one class only .heart., so segmentation cannot be learned on it')])
+def test_masks_of_one_class_are_refused(train, words, monkeypatch):
+  both = mark([0, 1], [0, 2])
+  use(monkeypatch, train=train, validation=train, test=both)
+  assert re.search(words, refuse(make_config('segmentation')))
+  use(monkeypatch, train=both, validation=train, test=train)
+  assert 'the test split of atlas' in refuse(make_config('segmentation'))
+  check_prepared(make_config('segmentation', tasks=2))
+
+
+def test_what_a_split_lacks_is_told(monkeypatch, caplog):
+  def tell(task, *splits):
+    caplog.clear()
+    use(monkeypatch, findings=('nodule', 'mass'), **dict(zip(('train', 'validation', 'test'), splits, strict=True)))
+    check_prepared(make_config(task))
+    return caplog.messages
+  two = [make_record(i, present=np.float32([i, 0]), label_mask=np.ones(2, bool)) for i in range(2)]
+  train, validation, test = (f"tasks.task0: the {split} split of atlas by the split rule 'patient' has "
+                             for split in ('train', 'validation', 'test'))
+  assert tell('classification', two, two, two) == [
+    f'{train}no image with mass, which is not learned', f'{test}no image with mass, which has no score']
+  assert tell('classification', two, two[:1], two)[1:-1] == [
+    f'{validation}one patient only (usable images: 1)',
+    f'{validation}no finding that is present in one image and absent in another (only no nodule, no mass), so the '
+    'state that validation finds may not be the best; if no validation gives a score, the last state counts']
+  both = mark([0, 1], [0, 2])
+  assert tell('segmentation', both, both, both) == []
+  assert tell('segmentation', both, both, mark([0, 1], [0, 1])) == [f'{test}no image with heart, which has no score']
+  boxes = [make_record(i, objects=BOXES) for i in range(2)]
+  assert tell('detection', boxes, boxes, boxes) == [
+    f'{train}no image with cyst, which is not learned', f'{test}no image with cyst, which has no score']
+  values = [make_record(i, value=np.float32([i])) for i in range(2)]
+  assert tell('regression', values, values, values) == []
+
+
 def test_the_records_of_a_split_are_read_once_in_a_process(monkeypatch):
   class Counted(list):
     reads = 0
@@ -127,6 +188,20 @@ def test_a_fraction_without_an_image_of_a_class_is_refused_with_the_smallest_one
   assert "data.fraction=0.1 keeps no image of 'nodule'" in complaint and '--config.data.fraction=0.4751' in complaint
   check_prepared(make_config(fraction=0.4751))
   assert 'nodule' in refuse(make_config(fraction=0.475))
+
+
+def test_a_fraction_that_loses_a_class_of_the_masks_or_all_values_but_one_is_refused(monkeypatch):
+  order = rank_patients([{'patient': f'atlas:{i}', 'stratum': ''} for i in range(40)])
+  last = max(range(40), key=lambda i: order[f'atlas:{i}'])
+  masks = mark(*([0, 2 if i == last else 1] for i in range(40)))
+  use(monkeypatch, train=masks, validation=masks, test=masks)
+  assert "data.fraction=0.5 keeps no image of 'heart'" in refuse(make_config('segmentation', fraction=0.5))
+  values = [make_record(i, value=np.float32([i == last])) for i in range(40)]
+  use(monkeypatch, train=values, validation=values, test=values)
+  assert ("tasks.task0: what data.fraction=0.5 keeps of the train split of atlas by the split rule 'patient' has the "
+          'same value in all images (0), so regression cannot be learned on it: set a larger --config.data.fraction'
+          ) in refuse(make_config('regression', fraction=0.5))
+  check_prepared(make_config('regression'))
 
 
 def test_a_class_without_any_training_image_is_no_matter_of_the_fraction(monkeypatch):
@@ -158,6 +233,27 @@ def test_a_rule_without_the_split_is_refused_in_every_stage(clinic):
   config.update(objective='moco')
   config.data.whole = ('clinic',)
   check_prepared(config)  # the rule does not matter for a dataset that is used whole
+
+
+def test_patients_in_several_splits_are_told_with_their_number(clinic, caplog, monkeypatch):
+  rows = [{'image_id': f'{i}', 'patient': f'p{i // 3}', 'official': ('train', 'validation', 'test')[i % 3]}
+          for i in range(9)] + [{'image_id': '9', 'patient': 'p9', 'official': 'test'}]
+  monkeypatch.setattr(prepare_data, 'read_index', lambda *_: rows)
+  config = make_config(split='official')
+  config.data.update(dir=str(clinic))
+  config.tasks.task0.dataset = 'clinic'
+  assert prepare_data.list_shared_patients(config) == [
+    "clinic by the split rule 'official': 3 of 4 test patients also have images in train, 3 of 3 validation patients "
+    'also have images in train, 3 of 4 test patients also have images in validation, so scores are too good for new '
+    'patients']
+  config.data.split = 'patient'
+  assert prepare_data.list_shared_patients(config) == []
+  with monkeypatch.context() as patch:
+    patch.setattr(prepare_data, 'list_shared_patients', lambda _: ['clinic: shared'])
+    config = make_config()
+    use(monkeypatch, train=find(0, 1), validation=find(0, 1), test=find(0, 1))
+    check_prepared(config)
+    assert caplog.messages == ['clinic: shared']
 
 
 def test_an_index_of_an_earlier_version_is_refused_with_the_command(clinic, tmp_path):

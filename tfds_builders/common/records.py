@@ -61,8 +61,9 @@ def split_generators(
   builder.split_rules, builder.strata = assign_splits(entries), assign_strata(entries)
   patient_of = {entry.image_id: entry.patient for entry in entries}
   if shared := splits.count_shared_patients(patient_of, builder.split_rules['official']):
-    log.warning('%s: the official split has images of %d patients in more than one split; they stay where the archive '
-                'puts them', builder.name, shared)
+    log.warning('%s: the official split has images of %d patients in more than one split (%s); they stay where the '
+                'archive puts them', builder.name, shared,
+                splits.describe_shared_patients(patient_of, builder.split_rules['official']))
   split_of = builder.split_rules['patient']
   by_split = {split: [entry for entry in entries if split_of[entry.image_id] == split] for split in splits.FRACTIONS}
   empty = [split for split in by_split if not by_split[split]]

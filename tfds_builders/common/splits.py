@@ -121,6 +121,18 @@ def split_by_archive(images: Iterable[tuple[str, str, str, str]], seed: int = SE
   return splits
 
 
+def describe_shared_patients(patient_of: Mapping[str, str], split_of: Mapping[str, str]) -> str:
+  """How many patients of a split have images in another one too; '' if none has. Arguments as of
+  `count_shared_patients`."""
+  patients: dict[str, set[str]] = {name: set() for name in FRACTIONS}
+  for image, split in split_of.items():
+    patients[split].add(patient_of[image])
+  return ', '.join(
+    f'{len(shared)} of {len(patients[one])} {one} patients also have images in {other}'
+    for one, other in (('test', 'train'), ('validation', 'train'), ('test', 'validation'))
+    if (shared := patients[one] & patients[other]))
+
+
 def count_shared_patients(patient_of: Mapping[str, str], split_of: Mapping[str, str]) -> int:
   """Number of patients with images in more than one split.
 

@@ -7,6 +7,7 @@ explains how scores are computed as functions of weights_NR. `about` is the meta
 
 from mtpret_jax.evaluation.metrics.bootstrap import bootstrap_interval
 from mtpret_jax.evaluation.metrics.predictions import read_predictions, write_predictions
-from mtpret_jax.evaluation.metrics.scoring import Metrics, score
+from mtpret_jax.evaluation.metrics.scoring import Metrics, NotFinite, describe_undefined, score
 
-__all__ = ['Metrics', 'bootstrap_interval', 'read_predictions', 'score', 'write_predictions']
+__all__ = ['Metrics', 'NotFinite', 'bootstrap_interval', 'describe_undefined', 'read_predictions', 'score',
+           'write_predictions']

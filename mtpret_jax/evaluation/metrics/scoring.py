@@ -17,6 +17,10 @@ About = Mapping[str, Any]  # a dataset's metadata
 Rows = Mapping[str, np.ndarray]  # one entry per image in each column
 
 
+class NotFinite(ValueError):
+  """A prediction is not a number."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Metrics:
   """How the predictions of one kind of task are scored and written to a table. `rows` has a row per image.
@@ -72,8 +76,8 @@ def score(metrics: Metrics, about: About, rows: Rows, *, resamples: int, seed: i
     `seed`.
 
   Raises:
-    ValueError: a missing column, columns of different lengths, the same image twice, or a prediction that is not
-      finite.
+    ValueError: a missing column, columns of different lengths, or the same image twice.
+    NotFinite: a prediction is not finite.
   """
   check_rows(metrics, rows)
   rows = {name: rows[name] for name in (*ABOUT_IMAGES, *metrics.columns)}
@@ -94,6 +98,14 @@ def score_rows(metrics: Metrics, about: About, rows: Rows, resamples: int, seed:
           'left_out': len(rows['patient']) - len(kept['patient']), 'resamples': resamples, 'seed': seed}
 
 
+def describe_undefined(metrics: Metrics, about: About, rows: Rows) -> dict[str, Any]:
+  """The result of `score` for predictions that are not finite: the headline score is undefined, and no other is given.
+  """
+  headline = metrics.find_headline(about)
+  return {'task': metrics.task, 'headline': headline, 'sign': metrics.sign, 'scores': {headline: UNDEFINED},
+          'groups': [], **count(rows), 'left_out': 0, 'resamples': 0, 'seed': 0}
+
+
 def check_rows(metrics: Metrics, rows: Rows) -> None:
   """Raises ValueError where rows are incomplete; see `score`."""
   lengths = {}
@@ -110,8 +122,8 @@ def check_rows(metrics: Metrics, rows: Rows) -> None:
   for name in metrics.predicted:
     broken = sum(not np.isfinite(values).all() for values in rows[name])
     if broken:
-      raise ValueError(f'{name!r} is not finite for {broken} of {len(names)} images: the model that predicted it has '
-                       f'diverged; use another checkpoint')
+      raise NotFinite(f'{name!r} is not finite for {broken} of {len(names)} images: the model that predicted it has '
+                      f'diverged; use another checkpoint')
 
 
 def count(rows: Rows) -> dict[str, int]:
