@@ -255,10 +255,16 @@ def read_step_metadata(folder: pathlib.Path) -> dict:
 
 @contextlib.contextmanager
 def explain_errors(folder: pathlib.Path) -> Iterator[None]:
-  """Turns any error of Orbax into Damaged: the checksums match, but the folder is not a checkpoint of a run."""
+  """Turns any error of Orbax into Damaged: the checksums match, but the folder is not a checkpoint of a run. An
+  interrupt, which Orbax hides in an error of its own, stays one."""
   try:
     yield
   except Exception as error:
+    cause: BaseException | None = error
+    while cause is not None:
+      if not isinstance(cause, Exception):
+        raise cause from None
+      cause = cause.__cause__
     raise Damaged(f'{folder} matches its checksums, but is not a checkpoint of a run ({type(error).__name__}): restore '
                   f'the files from a backup, or name another run') from error
 

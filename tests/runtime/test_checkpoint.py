@@ -181,3 +181,13 @@ def test_a_full_disk_ends_the_run_with_one_line_and_leaves_the_checkpoint_before
   told, resumed = program.stdout.splitlines()
   assert 'File too large' in told and 'step 1 in' in told and resumed == 'resumed from 1'
   assert 'Traceback' not in program.stderr
+
+
+def test_an_interrupt_that_orbax_hides_in_its_own_error_stays_an_interrupt(tmp_path):
+  with pytest.raises(KeyboardInterrupt), checkpoint.explain_errors(tmp_path):
+    try:
+      raise KeyboardInterrupt
+    except BaseException as error:  # as orbax/checkpoint/experimental/v1/_src/layout/orbax_layout.py
+      raise KeyError('no handler') from error
+  with pytest.raises(checkpoint.Damaged, match='KeyError'), checkpoint.explain_errors(tmp_path):
+    raise KeyError('no handler')
