@@ -16,7 +16,7 @@ from mtpret_jax.data.sources import SPLITS, MissingSplit, OutdatedIndex, find_fo
 from mtpret_jax.runtime import distributed
 from mtpret_jax.tasks import KINDS
 from mtpret_jax.tasks.dataset import check_split
-from tfds_builders import build
+from tfds_builders import build, sanity, sanity_rules
 from tfds_builders.common import splits
 from tfds_builders.common.exits import explain
 from tfds_builders.common.paths import find_archives_defect
@@ -71,8 +71,12 @@ def build_data(config: ConfigDict) -> None:
   folder = config.data.archives or render_phantoms(config.data)
   check_archives(config.data.datasets, folder, config.data.dir, config.data.stored_size)
   for name in config.data.datasets:
+    is_fresh = not build.is_prepared(build.locate(name, config.data.dir, config.data.stored_size))
     with refuse_archive(name, folder, ['--data_dir', config.data.dir, '--size', config.data.stored_size]):
-      build.prepare(name, folder, config.data.dir, size=config.data.stored_size)
+      path = build.prepare(name, folder, config.data.dir, size=config.data.stored_size)
+    if is_fresh and config.data.archives:  # phantoms are right, also where they are few
+      for warning in sanity_rules.warn(sanity.check(path)):
+        log.warning('%s: %s', name, warning)
 
 
 @contextlib.contextmanager

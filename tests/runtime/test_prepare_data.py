@@ -14,7 +14,7 @@ from mtpret_jax.runtime import prepare_data
 from mtpret_jax.runtime.prepare_data import USER_ERRORS, check_prepared
 from mtpret_jax.tasks import dataset, find_kind
 from tests.support.archives import write_clinic
-from tfds_builders import build
+from tfds_builders import build, sanity_rules
 from tfds_builders.common import images
 
 LABELLED = np.array([True])
@@ -233,6 +233,22 @@ def test_a_rule_without_the_split_is_refused_in_every_stage(clinic):
   config.update(objective='moco')
   config.data.whole = ('clinic',)
   check_prepared(config)  # the rule does not matter for a dataset that is used whole
+
+
+def test_a_fresh_build_of_archives_prints_the_warnings_of_the_sanity_report(clinic, caplog, monkeypatch):
+  config = ConfigDict({'data': {'datasets': ('clinic',), 'dir': str(clinic), 'archives': str(clinic.parent),
+                                'stored_size': '256'}})
+  monkeypatch.setattr(sanity_rules, 'warn', lambda report: [f'{report.total} images look odd'])
+  prepare_data.build_data(config)
+  assert caplog.messages == []  # it is prepared already
+  monkeypatch.setattr(build, 'is_prepared', lambda path: False)
+  monkeypatch.setattr(build, 'prepare', lambda *_, **__: build.locate('clinic', clinic))
+  prepare_data.build_data(config)
+  assert caplog.messages == ['clinic: 24 images look odd']
+  config.data.archives = ''
+  monkeypatch.setattr(prepare_data, 'render_phantoms', lambda _: clinic.parent)
+  prepare_data.build_data(config)  # of phantoms: no more than before
+  assert len(caplog.messages) == 1
 
 
 def test_patients_in_several_splits_are_told_with_their_number(clinic, caplog, monkeypatch):
