@@ -39,9 +39,12 @@ STALL_TIMEOUT = flags.DEFINE_integer(
 KNOWN_FLAGS = ('--config, --config.FIELD (after --config), --dry_run and, for several processes, --distributed, '
                '--coordinator, --processes, --process and --stall_timeout')
 
-# Settings of jax that change what a run computes. The environment may set them for other programs.
+# Settings of jax that change what a run computes, or stop it. The environment may set them for other programs.
 FIXED = {'jax_enable_x64': False, 'jax_default_prng_impl': 'threefry2x32', 'jax_threefry_partitionable': True,
-         'jax_numpy_dtype_promotion': 'standard', 'jax_disable_jit': False}
+         'jax_random_seed_offset': 0, 'jax_high_dynamic_range_gumbel': False, 'jax_disable_jit': False,
+         'jax_numpy_dtype_promotion': 'standard',
+         **dict.fromkeys([f'jax_transfer_guard_{way}' for way in (
+           'host_to_device', 'device_to_device', 'device_to_host')])}  # None allows every transfer
 
 
 def run() -> NoReturn:
@@ -108,7 +111,8 @@ def fix_settings() -> None:
     jax.config.update(name, FIXED[name])
   if changed:
     logging.getLogger('mtpret_jax').warning(
-      '%s in the environment would change the results and has no effect', ', '.join(map(str.upper, changed)))
+      '%s in the environment would change the results or stop the run, and has no effect',
+      ', '.join(map(str.upper, changed)))
 
 
 def set_up_cpu(config: ConfigDict, single_process: bool) -> None:

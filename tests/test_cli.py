@@ -95,12 +95,16 @@ def test_a_signal_during_the_imports_ends_the_run_at_once(number, delay, tmp_pat
   assert not list((tmp_path / 'run').glob('checkpoints/*'))
 
 
-def test_settings_of_the_environment_that_change_results_have_no_effect_and_a_line_says_so(caplog):
+@pytest.mark.parametrize('name, value', [
+  ('jax_enable_x64', True), ('jax_random_seed_offset', 1),
+  ('jax_transfer_guard_host_to_device', 'disallow')])
+def test_settings_of_the_environment_that_change_results_have_no_effect_and_a_line_says_so(name, value, caplog):
   assert cli.fix_settings() is None and not caplog.messages
-  jax.config.update('jax_enable_x64', True)
+  jax.config.update(name, value)
   cli.fix_settings()
-  assert not jax.config.jax_enable_x64
-  assert caplog.messages == ['JAX_ENABLE_X64 in the environment would change the results and has no effect']
+  assert getattr(jax.config, name) == cli.FIXED[name]
+  assert caplog.messages == [
+    f'{name.upper()} in the environment would change the results or stop the run, and has no effect']
 
 
 def test_a_platform_that_jax_cannot_start_is_a_mistake_of_the_command(monkeypatch):

@@ -6,6 +6,7 @@
 TensorFlow is not needed.
 """
 import argparse
+import collections
 import contextlib
 import functools
 import importlib
@@ -27,6 +28,7 @@ if __name__ == '__main__':
   exits.stop_on_interrupt()
 
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from tensorflow_datasets.core import shuffle
 
 from tfds_builders import sanity
@@ -116,6 +118,8 @@ def prepare(
   """
   path = locate(name, data_dir, size)
   if is_prepared(path) and not overwrite:
+    check_prepared(path)
+    check_prepared(path)
     check_archive(name, archives_dir, path)
     return path
   make_builder = find_builder(name, archives_dir)  # before anything is deleted
@@ -185,6 +189,22 @@ def use_beam(
                               name=error.name) from error
   from tfds_builders.common import beam
   return beam.use_workers(builder_class), pipeline_options.PipelineOptions(options)
+
+
+def check_prepared(path: pathlib.Path) -> None:
+  """Raises ValueError with the remedy if a file beside the records is damaged, such as by a full disk."""
+  name, size = path.parts[-3:-1]
+  remedy = (f'prepare it again with python -m tfds_builders.build {name} --archives DIR --data_dir {path.parents[2]} '
+            f'--size {size} --overwrite')
+  try:
+    splits = tfds.builder_from_directory(path).info.splits
+    stored = collections.Counter({split: splits[split].num_examples for split in splits})
+  except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
+    raise ValueError(f'{path} is damaged ({archives.escape(str(error))[:200]}): {remedy}') from error
+  listed = collections.Counter(row['split'] for row in index.read(path))
+  if stored != listed:
+    raise ValueError(f'{path} is damaged: {stored.total():,} records are stored, but {index.NAME} lists '
+                     f'{listed.total():,}; {remedy}')
 
 
 def check_archive(name: str, archives_dir: str | os.PathLike[str], path: pathlib.Path) -> None:

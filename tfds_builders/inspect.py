@@ -190,12 +190,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument('--verify', action='store_true',
                       help='check every record against its SHA-256 in index.csv, and do nothing else')
   flags = parser.parse_args(arguments)
+  if flags.images < 1:
+    parser.error(f'--images {flags.images} leaves the sheet empty: give at least 1')
   path = build.locate(flags.name, flags.data_dir, flags.size)
   if not build.is_prepared(path):
     print(f'{flags.name} is not prepared at size {flags.size} in {flags.data_dir} (no {path}). Prepare it with '
           f'python -m tfds_builders.build {flags.name} --archives DIR --data_dir {flags.data_dir} --size {flags.size}',
           file=sys.stderr)
     return 2
+  build.check_prepared(path)
   if flags.verify:
     return verify(path)
   if flags.sheet:

@@ -9,11 +9,16 @@ import csv
 import dataclasses
 import hashlib
 import itertools
+import logging
 import os
+import pathlib
 import re
 import sys
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from concurrent import futures
+from typing import Any
 
 from tfds_builders.common import exits
 
@@ -44,6 +49,9 @@ CACHE = 'fingerprints.npz'  # beside index.csv; computed again when the index ch
 # A file name that two archives would hardly give to different images: at least 8 characters with 4 digits.
 DISTINCTIVE = re.compile(r'(?=.*\d.*\d.*\d.*\d).{8,}')
 CHUNK = 256
+DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what np.load raises for a damaged file
+
+log = logging.getLogger(__name__)
 
 
 class NotExternal(ValueError):
@@ -130,6 +138,8 @@ def load_fingerprints(name: str, data_dir: str | os.PathLike[str], size: str = '
         return Fingerprints(name, rows, stored['hashes'], stored['pixels'])
   except FileNotFoundError:
     pass
+  except DAMAGE as error:
+    log.warning('%s is damaged (%s) and is made again', path / CACHE, error)
   builder = tfds.builder_from_directory(path)
 
   def compute(raw: bytes) -> tuple[np.uint64, np.ndarray]:
@@ -143,10 +153,20 @@ def load_fingerprints(name: str, data_dir: str | os.PathLike[str], size: str = '
       computed += pool.map(compute, chunk)
       bar.update(len(chunk))
   hashes, pixels = np.array([one[0] for one in computed], np.uint64), np.stack([one[1] for one in computed])
-  partial = path / f'part.{CACHE}'
-  np.savez(partial, state=state, hashes=hashes, pixels=pixels)
-  partial.rename(path / CACHE)
+  save(path / CACHE, state=state, hashes=hashes, pixels=pixels)
   return Fingerprints(name, rows, hashes, pixels)
+
+
+def save(path: pathlib.Path, **arrays: Any) -> None:
+  """Writes the cache of fingerprints, unless the folder cannot be written: prepared datasets are often read-only."""
+  try:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix='part.') as folder:
+      partial = pathlib.Path(folder, path.name)
+      np.savez(partial, **arrays)
+      partial.rename(path)
+  except OSError as error:
+    log.warning('the fingerprints are not kept for the next comparison: %s cannot be written (%s)', path,
+                error.strerror or error)
 
 
 def find_pairs(one: Fingerprints, other: Fingerprints) -> list[Pair]:
@@ -225,6 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'not prepared at size {flags.size} in {flags.data_dir}: {", ".join(absent)}. Prepare them with '
           'python -m tfds_builders.build', file=sys.stderr)
     return 2
+  for name in flags.names:
+    build.check_prepared(build.locate(name, flags.data_dir, flags.size))
   if flags.pairs:
     outputs.check_output(flags.pairs, '--pairs')
   prints = [load_fingerprints(name, flags.data_dir, flags.size) for name in dict.fromkeys(flags.names)]

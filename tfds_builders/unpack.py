@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
-from tfds_builders.common import archives, exits
+from tfds_builders.common import archives, exits, paths
 
 SUFFIX = re.compile(r'\.(?:zip|tar|tar\.gz|tgz)$', re.IGNORECASE)
 RATIO = 100  # allowed ratio of unpacked to packed size; images reach 3, tables and reports 20
@@ -62,7 +62,7 @@ def unpack(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> path
   """
   path, folder = pathlib.Path(path), pathlib.Path(folder)
   stem = SUFFIX.sub('', path.name)
-  if stem == path.name or archives.is_junk(stem):
+  if not stem or stem == path.name or archives.is_junk(stem):
     raise Refused(f'{path}: the name must end in .zip, .tar, .tar.gz or .tgz')
   if not path.is_file():
     raise Refused(f'{path}: no such file')
@@ -220,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument('files', nargs='+', metavar='ARCHIVE', help='zip, tar or tar.gz file')
   parser.add_argument('--archives', required=True, help='folder in which each archive gets its own folder')
   flags = parser.parse_args(arguments)
+  paths.check('--archives', flags.archives, paths.find_archives_defect)
   failed = 0
   for file in flags.files:
     try:

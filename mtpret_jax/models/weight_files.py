@@ -73,4 +73,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
   except BaseException as error:
     if not isinstance(error, Exception) and type(error).__name__ != 'PanicException':
       raise
-    raise ValueError(f'{path} cannot be read: {error}') from error
+    # Such as a web page, a pointer of Git LFS, or a download that was interrupted.
+    remedy = '' if isinstance(error, ValueError | OSError) else (
+      '; it is damaged or no safetensors file: download it again')
+    raise ValueError(f'{path} cannot be read: {error}{remedy}') from error

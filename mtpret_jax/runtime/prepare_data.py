@@ -14,8 +14,7 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.paths import check_path
 from mtpret_jax.data.sources import SPLITS, MissingSplit, OutdatedIndex, find_folder, open_source, read_index
 from mtpret_jax.runtime import distributed
-from mtpret_jax.tasks import KINDS
-from mtpret_jax.tasks.dataset import check_split
+from mtpret_jax.tasks.dataset import check_annotation, check_split
 from tfds_builders import build, sanity, sanity_rules
 from tfds_builders.common import splits
 from tfds_builders.common.exits import explain
@@ -155,16 +154,7 @@ def check_annotations(config: ConfigDict) -> None:
   for name, task_config in config.get('tasks', {}).items():
     if task_config.dataset not in build.NAMES:
       continue
-    about = build.declared_metadata(task_config.dataset)
-    if not about[KINDS[task_config.kind].annotation]:
-      suitable = ', '.join(kind.name for kind in KINDS.values() if about[kind.annotation])
-      raise ConfigError(f'tasks.{name}: {task_config.dataset} has no labels for {task_config.kind}, only for '
-                        f'{suitable}: set --config.tasks.{name}.kind or --config.tasks.{name}.dataset')
-    for field, findings in {'findings': task_config.findings, 'among': (task_config.among,)}.items():
-      unknown = [finding for finding in findings if finding and finding not in about['findings']]
-      if unknown:
-        raise ConfigError(f'tasks.{name}.{field}: {task_config.dataset} has no finding {unknown[0]!r}: choose '
-                          f'one of {", ".join(about["findings"])}')
+    check_annotation(name, task_config, build.declared_metadata(task_config.dataset))
 
 
 def render_phantoms(data: ConfigDict) -> pathlib.Path:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.records import decode_image, name_record, read_text
 from mtpret_jax.data.sources import Source, Subset, open_source, read_patient_shares
-from mtpret_jax.tasks import find_kind
+from mtpret_jax.tasks import KINDS, find_kind
 from mtpret_jax.tasks.task import About, Row, TaskModel
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,13 @@ def open_usable(config: ConfigDict, name: str, split: str, fraction: float = 1.0
   seed = config.data.fraction_seed if fraction < 1 else 0  # all patients are the same with every seed
   source = open_source(task_config.dataset, config.data.dir, config.data.stored_size, split, config.data.split,
                        fraction=fraction, fraction_seed=seed)
+  check_annotation(name, task_config, source.about)
   # Reading takes minutes for 100,000 images, and a run opens a split several times.
   archive = source.about.get('archive', {}).get('sha256')
   key = (task_config.to_json(), config.data.dir, config.data.stored_size, split, config.data.split, fraction,
          seed, source.version, archive, len(source))
   if key not in USABLE:
-    usable = USABLE[key] = find_usable(task_config, source)
+    usable = USABLE[key] = find_usable(name, task_config, source)
     if usable.left_out:
       log.info('%s, %s split of %s: left out images: %s', name, split, task_config.dataset,
                describe_left_out(usable.left_out))
@@ -76,8 +77,22 @@ MAX_LISTED = 5  # classes that a message names
 USABLE: dict[tuple, Usable] = {}  # the splits that this process has read
 
 
-def find_usable(task_config: ConfigDict, source: Source) -> Usable:
-  """The records that this kind of task can use. Reads every record once, which takes about a millisecond each.
+def check_annotation(name: str, task_config: ConfigDict, about: About) -> None:
+  """Raises ConfigError if a dataset lacks the annotation or the finding that the task `name` learns from."""
+  if not about.get(find_kind(task_config.kind).annotation):
+    suitable = ', '.join(kind.name for kind in KINDS.values() if about.get(kind.annotation))
+    raise ConfigError(f'tasks.{name}: {task_config.dataset} has no labels for {task_config.kind}'
+                      f'{suitable and ", only for " + suitable}: set --config.tasks.{name}.kind or '
+                      f'--config.tasks.{name}.dataset')
+  for field, findings in {'findings': task_config.findings, 'among': (task_config.among,)}.items():
+    unknown = [finding for finding in findings if finding and finding not in about['findings']]
+    if unknown:
+      raise ConfigError(f'tasks.{name}.{field}: {task_config.dataset} has no finding {unknown[0]!r}: choose '
+                        f'one of {", ".join(about["findings"])}')
+
+
+def find_usable(name: str, task_config: ConfigDict, source: Source) -> Usable:
+  """The records that the task `name` can use. Reads every record once, which takes about a millisecond each.
 
   Raises:
     ConfigError: there is none.
@@ -96,8 +111,8 @@ def find_usable(task_config: ConfigDict, source: Source) -> Usable:
   if not places:
     where = describe_split(source.split, source.name, source.split_rule)
     raise ConfigError(f'{where} has no image for {task_config.kind}: of {len(source)} images, '
-                      f'{describe_left_out(left_out)}. Set --config.tasks.TASK.dataset, --config.tasks.TASK.kind or '
-                      f'--config.data.split to what has one')
+                      f'{describe_left_out(left_out)}. Set --config.tasks.{name}.dataset, --config.tasks.{name}.kind '
+                      f'or --config.data.split to what has one')
   return Usable(places, labels, left_out)
 
 

@@ -186,6 +186,13 @@ def test_a_file_of_keras_is_refused_as_such(name, contents, tmp_path):
     torchvision_weights.import_trunk(tmp_path / name, 'resnet18')
 
 
+@pytest.mark.parametrize('contents', [b'', b'version https://git-lfs.github.com/spec/v1', b'<html></html>'])
+def test_a_file_that_is_no_safetensors_file_is_to_be_downloaded_again(contents, tmp_path):
+  (tmp_path / 'a.safetensors').write_bytes(contents)
+  with pytest.raises(ValueError, match='a.safetensors cannot be read: .*download it again'):
+    torchvision_weights.import_trunk(tmp_path / 'a.safetensors', 'resnet18')
+
+
 def test_two_encoders_of_unknown_roles_are_refused(state_dict):
   with pytest.raises(ValueError, match="the file has 2 encoders .*: keep only one, or give one the prefix"):
     twice = state_dict | {f'other.{name}': value for name, value in state_dict.items()}

@@ -41,7 +41,8 @@ def find(*present):
 def use(monkeypatch, relation='independent', findings=('nodule',), **splits):
   """Lets the splits of the dataset 'atlas' be these lists of records. Returns the splits that are opened."""
   about, opened = {'findings': findings, 'relation': relation, 'box_classes': ['mass', 'cyst'],
-                   'box_negatives': list(findings), 'mask': ['background', 'lung', 'heart']}, []
+                   'box_negatives': list(findings), 'mask': ['background', 'lung', 'heart'],
+                   'value': {'name': 'age', 'unit': 'years'}}, []
 
   def open_splits(name, data_dir, stored_size, split, split_rule, fraction=1.0, fraction_seed=0):
     opened.append(split)
@@ -249,6 +250,19 @@ def test_a_fresh_build_of_archives_prints_the_warnings_of_the_sanity_report(clin
   monkeypatch.setattr(prepare_data, 'render_phantoms', lambda _: clinic.parent)
   prepare_data.build_data(config)  # of phantoms: no more than before
   assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize('task, fields, words', [
+  ('regression', {}, 'tasks.task0: clinic has no labels for regression, only for classification: set '
+   '--config.tasks.task0.kind or --config.tasks.task0.dataset'),
+  ('segmentation', {}, 'has no labels for segmentation'), ('detection', {}, 'has no labels for detection'),
+  ('classification', {'findings': ('mass',)}, "tasks.task0.findings: clinic has no finding 'mass': choose one of "
+   'fracture, cast'), ('classification', {'among': 'mass'}, "tasks.task0.among: clinic has no finding 'mass'")])
+def test_a_dataset_of_ones_own_without_the_labels_of_a_task_is_refused(task, fields, words, clinic):
+  config = make_config(task)
+  config.data.update(datasets=('clinic',), dir=str(clinic))
+  config.tasks.task0.update(dataset='clinic', **fields)
+  assert words in refuse(config)
 
 
 def test_patients_in_several_splits_are_told_with_their_number(clinic, caplog, monkeypatch):

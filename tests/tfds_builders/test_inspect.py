@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.archives import SPLITS, flip_bit, match_truth, read_all, write_clinic
 from tests.support.small_runs import PHANTOMS
-from tfds_builders import build, inspect, phantoms
+from tfds_builders import build, inspect, leakage, phantoms
 from tfds_builders.common import contact_sheet, index
 
 
@@ -146,6 +146,13 @@ def test_verify_accepts_intact_records_and_names_damaged_ones(archives, tmp_path
   error = capsys.readouterr().err
   assert '1 damaged' in error and '--overwrite' in error
   assert any(f'test {row["position"]} {row["image_id"]}' in error for row in index.read(path) if row['split'] == 'test')
+  for file, content in ((index.NAME, ','.join(index.COLUMNS)), ('features.json', '{'), ('dataset_info.json', '{')):
+    (path / file).write_text(content)
+    for main in (inspect.main, leakage.main):
+      assert main(['panoramic_dental', '--data_dir', str(tmp_path)]) == 2
+      assert f'{path} is damaged' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='build panoramic_dental --archives DIR .* --size 256 --overwrite'):
+      build.prepare('panoramic_dental', archives, tmp_path)
 
 
 def test_a_dataset_that_is_not_prepared_is_an_error_of_one_line(tmp_path, capsys):

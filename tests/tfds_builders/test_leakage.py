@@ -224,3 +224,17 @@ def test_the_known_duplicates_in_kermany_are_found_and_no_others(tmp_path):
     ('NORMAL2-IM-0246-0001-0001', 'NORMAL2-IM-0246-0001-0002'), ('person128_bacteria_606', 'person128_bacteria_607'),
     ('person134_bacteria_643', 'person134_bacteria_644'), ('person1661_virus_2872', 'person1661_virus_2873'),
     ('person1312_bacteria_3317', 'person1312_bacteria_3318')}
+
+
+def test_a_damaged_cache_is_made_again_and_one_that_cannot_be_written_is_left_out(tmp_path, caplog):
+  cache = tmp_path / leakage.CACHE
+  for content in (b'', b'no zip file', b'PK\3\4 cut'):
+    cache.write_bytes(content)
+    with pytest.raises(leakage.DAMAGE), np.load(cache) as stored:
+      stored['state']
+  leakage.save(cache, state='s', hashes=np.arange(3))
+  assert [path.name for path in tmp_path.iterdir()] == [leakage.CACHE]
+  with np.load(cache) as stored:
+    assert str(stored['state']) == 's'
+  leakage.save(cache / 'file.npz', state='s')  # below a file: nothing can be written
+  assert 'are not kept for the next comparison' in caplog.text

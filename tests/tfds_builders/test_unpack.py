@@ -196,6 +196,14 @@ def test_a_file_that_is_not_an_archive_is_refused(name, data, tmp_path):
   refuse(tmp_path / name, tmp_path / 'archives', 'must end in|damaged')
 
 
+def test_an_archive_without_a_name_and_a_bucket_are_refused(tmp_path, capsys, monkeypatch):
+  path = pack(tmp_path / '.zip', FILES)
+  refuse(path, tmp_path / 'archives', 'must end in')
+  monkeypatch.chdir(tmp_path)
+  assert unpack.main([str(path), '--archives', 'gs://bucket/archives']) == 2
+  assert 'mount the bucket' in capsys.readouterr().err and not (tmp_path / 'gs:').exists()
+
+
 def test_an_existing_folder_is_not_touched(tmp_path):
   path = pack(tmp_path / 'set.zip', FILES)
   target = unpack.unpack(path, tmp_path / 'archives')
