@@ -196,7 +196,7 @@ def separate(text, mark):
 
 @pytest.mark.parametrize('text', [
   PLAIN.encode('utf-8-sig'), PLAIN.encode('utf-16'), PLAIN.encode('utf-32'), PLAIN.replace('\n', '\r\n'),
-  PLAIN.replace('\n', '\r'), separate(PLAIN, ';'), separate(PLAIN, '\t').encode('utf-16'),
+  PLAIN.replace('\n', '\r'), separate(PLAIN, ';'), separate(PLAIN, '|'), separate(PLAIN, '\t').encode('utf-16'),
   'sep=;\n' + separate(PLAIN, ';'), separate(PLAIN, ';').replace('.5', ',5').replace('1.25', '1,25'),
   separate(PLAIN, '\t').replace('43.5', '43,5'), separate(PLAIN, ';').replace('value (mm)', 'value (mm, mean)'),
   PLAIN + ',,,,,\n' * 9, PLAIN + '\n \n,,\n', PLAIN.replace('\n', ',,\n'), '\n\n' + PLAIN.replace('\n', '\n\n'),
@@ -297,7 +297,9 @@ def test_images_that_differ_in_their_ending_only_share_neither_id_nor_mask(tmp_p
 @pytest.mark.parametrize('name', [
   'Thumbs.db', 'THUMBS.DB', 'ehthumbs.db', 'desktop.ini', 'Desktop.ini', '.DS_Store', '._1.png', '.directory',
   '__MACOSX', 'Icon\r', '~$labels.xlsx', '.~lock.labels.csv#', 'labels.csv~', '~WRD0001.tmp', '$RECYCLE.BIN', '@eaDir',
-  'System Volume Information', '1.png:Zone.Identifier', '.Trash-1000', '.nfs0001', 'lost+found'])
+  'System Volume Information', '1.png:Zone.Identifier', '.Trash-1000', '.nfs0001', 'lost+found',
+  '1.pngZone.Identifier', 'Thumbs.db:encryptable', 'Picasa.ini', '#recycle', '@Recycle', '@Recently-Snapshot',
+  'RECYCLER'])
 def test_what_desktops_write_is_junk(name):
   assert downloads.is_junk(name) and not downloads.is_junk(f'a{name.strip("~.")}.png')
 
@@ -336,6 +338,14 @@ def box_on(image, bbox=(3, 4, 6, 8), **other):
 
 def write_three(tmp_path):
   return write_table(tmp_path, 'image,patient\n1.png,p\n2.png,q\n3.png,r\n', ['1.png', '2.png', '3.png'])
+
+
+def test_swapped_sizes_are_not_called_corners(tmp_path):
+  """These boxes end outside of the swapped size, and would fit it as left, top, right, bottom."""
+  root = write_three(tmp_path)
+  write_boxes(root, ['1.png'], [box_on(0) | {'bbox': [8, 2, 18, 9]}], 20, 30)
+  with pytest.raises(custom.InvalidDataset, match='another shape: the file states 20 x 30'):
+    read(root)
 
 
 @pytest.mark.parametrize('width, height', [(20, 30), (30, 30), (30, 18), (300, 180)])

@@ -66,6 +66,11 @@ def palette(indices, *colours, kind='PNG'):
   return pictures.encode(pictures.make_palette(indices, colours), kind)
 
 
+def tiff_palette(indices, *colours):
+  """A TIFF whose colours have 8 bits instead of 16, as some programs write them."""
+  return tiff(indices, photometric=3, t320=np.pad(colours, ((0, 256 - len(colours)), (0, 0))).T.ravel().tolist())
+
+
 def with_alpha(colours, alpha):
   return np.dstack([colours, alpha])
 
@@ -174,8 +179,11 @@ def make_rows():
       [(tiff(CLASSES, photometric=0), REJECTED), (tiff(SHAPE, 1, photometric=0), REJECTED)]),
     'palette': (
       [(palette(CLASSES, (0, 0, 0), RED, GREEN, kind=kind), luma(paint(SHAPE, RED) * (CLASSES < 2)[..., None].astype(
-        np.uint8) + paint(CLASSES == 2))) for kind in ('PNG', 'TIFF', 'BMP', 'GIF')],
+        np.uint8) + paint(CLASSES == 2))) for kind in ('PNG', 'TIFF', 'BMP', 'GIF')] + [
+        (tiff_palette(SHAPE, (0, 0, 0), GREEN), luma(paint(SHAPE))),
+        (palette(SHAPE, (0,) * 3, (255,) * 3, kind='BMP'), white)],
       [(palette(SHAPE, (0, 0, 0), RED), SHAPE), (palette(SHAPE, (0, 0, 0), (0, 0, 0)), SHAPE),
+       (palette(SHAPE, (0,) * 3, (255,) * 3, kind='BMP'), SHAPE), (tiff_palette(SHAPE, (0,) * 3, RED), SHAPE),
        (palette(SHAPE, (9, 9, 200), RED), SHAPE), (palette(SHAPE, (255,) * 3, (0,) * 3), REJECTED),
        (palette(3 - SHAPE, (1, 2, 3), (9, 8, 7), (255,) * 3, (0,) * 3), SHAPE),
        (palette(SHAPE * 2, (0, 0, 0), GREEN, RED), SHAPE), (palette(CLASSES, (0, 0, 0), RED, GREEN), REJECTED)],

@@ -20,14 +20,15 @@ TABLES = ('.csv', '.json', '.xml', '.txt')  # suffixes of files that hold labels
 # Files and folders that Finder, Explorer, KDE, office programs, NAS systems and WSL write beside people's files. A name
 # with a leading dot is junk too: .DS_Store, ._image1.png, .directory, .~lock.labels.csv#. Case does not count.
 JUNK = ('__macosx', 'icon\r', 'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', '$recycle.bin',
-        'system volume information', '@eadir', 'lost+found', 'network trash folder', 'temporary items')
-JUNK_FORMS = re.compile(r'\.|~\$|.*(~|\.tmp|:zone\.identifier)$', re.IGNORECASE)
+        'recycler', 'system volume information', 'picasa.ini', '@eadir', '#recycle', '@recycle', '@recently-snapshot',
+        'lost+found', 'network trash folder', 'temporary items')
+JUNK_FORMS = re.compile(r'\.|~\$|.*(~|\.tmp|:?zone\.identifier|:encryptable)$', re.IGNORECASE)
 
 # What pandas, R and spreadsheets write for an empty cell, in lower case.
 MISSING = ('', 'nan', '-nan', 'na', '<na>', 'n/a', '#n/a', '#na', '#n/a n/a', 'none', 'null', 'nat', '-1.#ind',
            '1.#ind', '-1.#qnan', '1.#qnan')
 FLAGS = {'1': True, '1.0': True, 'true': True, '0': False, '0.0': False, 'false': False}
-DELIMITERS = (',', ';', '\t')
+DELIMITERS = (',', ';', '\t', '|')
 DIRECTIVE = re.compile('"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel states the delimiter
 INVISIBLE = '\ufeff\u200b\u200e\u200f'  # byte order mark, zero-width space and directions: left by copy and paste
 ENCODINGS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'), (codecs.BOM_UTF32_BE, 'utf-32'),
@@ -209,7 +210,7 @@ class Table:
     rows: [(number of its first line, counted from 1 as editors do, {column: cell}), ...] without empty rows.
     ragged: [reason, ...] of the rows that were left out. A row with another number of cells than the header is left
       out, since its cells cannot be matched to columns; empty cells at its end do not count.
-    delimiter: ',', ';' or a tab.
+    delimiter: one of DELIMITERS.
   """
   path: pathlib.Path
   header: tuple[str, ...]

@@ -261,8 +261,8 @@ def place_boxes(
   Raises:
     ValueError: the boxes are not x, y, width, height in pixels, or there are annotations and not one gives a box.
   """
-  check_format(coco)
   real_sizes = real_sizes or {}
+  check_format(coco, real_sizes)
   drawn = Drawn({name: [] for name in coco.sizes}, list(coco.rejected), collections.Counter(), [])
   for annotation in coco.annotations:
     name = coco.file_names.get(annotation.image_id, '')
@@ -333,15 +333,19 @@ def same_aspect(size: tuple[float, float], other: tuple[float, float]) -> bool:
     (w * height / h, width), (h * width / w, height), (width * h / height, w), (height * w / width, h)))
 
 
-def check_format(coco: Coco) -> None:
+def check_format(coco: Coco, real_sizes: Mapping[str, tuple[int, int]]) -> None:
   """Raises ValueError if the boxes are left, top, right, bottom, or fractions of the image, as other formats have them.
 
   Such numbers pass as x, y, width, height, beside what they mark. They are told by boxes that reach far out of their
-  image or have another area than the file states, while all of them fit as corners.
+  image or have another area than the file states, while all of them fit as corners. Images of another shape than the
+  file states do not count.
   """
   cases = []
   for annotation in coco.annotations:
-    size = coco.sizes.get(coco.file_names.get(annotation.image_id, ''))
+    name = coco.file_names.get(annotation.image_id, '')
+    size = coco.sizes.get(name)
+    if size and name in real_sizes and not same_aspect(size, real_sizes[name]):
+      continue
     if annotation.bbox and size and all(map(math.isfinite, (*annotation.bbox, *size))):
       cases.append((annotation, annotation.bbox, size))
   if not cases:

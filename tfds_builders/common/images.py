@@ -19,6 +19,7 @@ MAX_PIXELS = 100_000_000  # the largest film scans have about 30 million; decodi
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'GIF', 'WEBP', 'JPEG2000')  # Pillow has more; one of them runs Ghostscript
 ANIMATED = ('GIF', 'WEBP', 'PNG')  # formats whose frames are moments. A JPEG has smaller copies and the like beside it
 COLOURS = ('RGB', 'RGBA', 'LA')  # Pillow's modes that halve the depth of 16-bit samples
+BMP_BITS, BMP_COLOURS = 28, 46  # places in the header: bits of a pixel, number of colours (0 is all)
 PLAIN_UP_TO = 256  # pixels of the longer side; such images are stored uncompressed: twice the bytes, fast to decode
 PERCENTILES = (0.5, 99.5)  # mapped to 0 and 255 in images of more than 8 bits
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue
@@ -154,7 +155,9 @@ def decode(raw: bytes) -> Picture:
     white, bits = tiff.is_white_zero(tags), tiff.find_depth(tags)[1]
     if tiff.needs_opencv(tags):
       return Picture(tiff.decode(raw, tags), 'TIFF', bits, white_is_zero=white)
-    return dataclasses.replace(decode_by_pillow(raw), bits=bits, white_is_zero=white, reusable=False)
+    picture = decode_by_pillow(raw)
+    palette = tiff.fix_palette(tags, picture.palette)
+    return dataclasses.replace(picture, bits=bits, palette=palette, white_is_zero=white, reusable=False)
   except (Unreadable, MemoryError):
     raise
   except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, ...
@@ -164,6 +167,8 @@ def decode(raw: bytes) -> Picture:
 def decode_by_pillow(raw: bytes) -> Picture:
   image = PIL.Image.open(io.BytesIO(raw), formats=FORMATS)
   check_size(image.width, image.height)
+  if image.format == 'BMP' and image.mode == '1' and raw[BMP_BITS] > 1:  # Pillow would take each byte for eight pixels
+    image = PIL.Image.open(io.BytesIO(raw[:BMP_COLOURS] + bytes(4) + raw[BMP_COLOURS + 4:]), formats=FORMATS)
   kind, mode, bits = str(image.format), image.mode, 8
   frames = getattr(image, 'n_frames', 1) if kind in ANIMATED else 1
   if frames > 1:

@@ -17,8 +17,8 @@ from PIL import TiffImagePlugin
 from tfds_builders.common import images
 
 SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIFF, with offsets of 64 bits
-SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANES, FORMAT = (
-  254, 255, 256, 257, 258, 259, 262, 277, 284, 339)
+SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANES, COLOURS, FORMAT = (
+  254, 255, 256, 257, 258, 259, 262, 277, 284, 320, 339)
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # PHOTOMETRIC
 REDUCED = 0b101  # bits of SUBFILE: a smaller copy of another page, or its transparency mask
 OLD_REDUCED = 2  # of OLD_SUBFILE
@@ -87,6 +87,15 @@ def find_depth(tags: Tags) -> tuple[int, int, str]:
   bits, kinds = (set(tags.get(tag, (1,))) for tag in (BITS, FORMAT))
   kind = KINDS.get(next(iter(kinds)), '') if len(kinds) == 1 else ''
   return int(tags.get(SAMPLES, 1)), bits.pop() if len(bits) == 1 else 0, kind
+
+
+def fix_palette(tags: Tags, palette: np.ndarray | None) -> np.ndarray | None:
+  """(256, 3) uint8 colours. Some programs write them in 8 bits instead of 16, and Pillow takes those for black."""
+  entries = np.array(tags.get(COLOURS, ()), int)
+  if palette is None or not entries.size or entries.max() > 255:
+    return palette
+  colours = entries.reshape(3, -1).T.astype(np.uint8)
+  return np.pad(colours, ((0, 256 - len(colours)), (0, 0)))
 
 
 def needs_opencv(tags: Tags) -> bool:
