@@ -1,5 +1,5 @@
-"""Damaged and hostile input of every sort: archives for every builder, packed files for `unpack`, DICOM files, commands
-and configs, weights files, workdirs of earlier runs.
+"""Damaged, hostile and unusual input of every sort: archives for every builder, datasets of your own, packed files for
+`unpack`, DICOM files, commands and configs, weights files, workdirs of earlier runs.
 
     python -m benchmarks.fuzz --n=2000 --seed=0
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from benchmarks.fuzz import values
 
-SHARES = {'archives': 48, 'own': 6, 'packed': 6, 'configs': 15, 'weights': 10, 'runs': 5, 'dicom': 10}  # per cent
+SHARES = {  # per cent
+  'archives': 44, 'own': 6, 'readings': 4, 'packed': 6, 'configs': 15, 'weights': 10, 'runs': 5, 'dicom': 10}
 
 
 class Fuzzer:

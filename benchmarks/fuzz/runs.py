@@ -251,7 +251,8 @@ def evaluate(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
   judge_config(saved.read_config(THIRD), clean[THIRD], THIRD)
 
 
-def trace_predictions(state: Any, config: ConfigDict, workdir: str, split: str, earlier: Any) -> None:
+def trace_predictions(
+    state: Any, config: ConfigDict, workdir: str, split: str, earlier: Any, notes: Any = None) -> None:
   """Replaces `test_scores.score_split`: builds the tasks and traces their predictions."""
   import jax
 

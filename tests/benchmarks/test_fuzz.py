@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 
 from benchmarks.fuzz import __main__ as fuzz
+from benchmarks.fuzz import judge, readings
 from tests.support import dicoms
 from tests.support.archives import edit, read_all, read_rejects, write_clinic, write_nih
 from tfds_builders import build, unpack
@@ -27,6 +28,26 @@ TABLE = 'Data_Entry_2017_v2020.csv'
 def test_damaged_archives_end_in_records_rejects_or_errors_of_one_line(capsys):
   assert fuzz.main(['--n=30', '--seed=7', '--seconds=60']) == 0
   assert capsys.readouterr().out.strip().endswith('fuzz: 30 of 30')
+
+
+def read_case(number, folder, way):
+  folder.mkdir()
+  return readings.run(np.random.default_rng([3, number]), folder, way.append)
+
+
+def test_unusual_datasets_are_read_rightly_or_refused(tmp_path):
+  ways = []
+  for number in range(30):
+    read_case(number, tmp_path / str(number), ways)
+  assert len(set(ways)) == len(readings.WAYS)
+
+
+def test_a_reader_that_ignores_the_orientation_is_a_fault(tmp_path, monkeypatch):
+  monkeypatch.setattr(readings, 'WAYS', {'orientation': readings.orient})
+  monkeypatch.setattr(images, 'UPRIGHT', {})
+  with pytest.raises(judge.Fault, match='orientation'):
+    for number in range(10):
+      read_case(number, tmp_path / str(number), [])
 
 
 def prepare(folder, **options):
