@@ -28,7 +28,7 @@ ODD = ''.join(sorted(set(string.punctuation) - set('/\\*?[]'))) + '][ äß\u0308
   ('run[1]', r'\['), ('[!a]', r'\['), ('[]a]', r'\['), ('a*', r'\*'), ('a?b', r'\?'), ('**', r'\*\*'), ('a\\b', r'\\'),
   ('gs:', 'gs:'), ('logs:', 'gs:')])
 def test_a_folder_that_orbax_cannot_write_to_is_refused_and_what_it_has_is_named(name, part, tmp_path):
-  with pytest.raises(ConfigError, match=f"^workdir='.*' has '{part}', .* with --config.workdir=<folder>$"):
+  with pytest.raises(ConfigError, match=f"^workdir='.* has '{part}', .* with --config.workdir=<folder>$"):
     check_workdir(tmp_path / name / 'run')
   assert not list(tmp_path.iterdir()), 'nothing is created'
 

@@ -106,6 +106,7 @@ def test_inspect_prints_on_an_ascii_terminal_and_to_a_reader_that_has_gone(clini
 def test_ctrl_c_during_the_imports_is_one_line(module):
   program = """
 import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the shell of the tests may have it ignored
 class Interrupt:
   def find_spec(self, name, *rest):
     if name in ('numpy', 'PIL', 'tensorflow_datasets'):

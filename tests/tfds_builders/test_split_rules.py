@@ -212,8 +212,7 @@ def test_an_interrupted_command_continues_with_the_next_dataset(archives, tmp_pa
     return prepare(name, *rest)
 
   monkeypatch.setattr(build, 'prepare', stop)
-  with pytest.raises(KeyboardInterrupt):
-    build.main(command)
+  assert build.main(command) == 130
   monkeypatch.undo()
   done = (build.locate('panoramic_dental', tmp_path) / index.NAME).stat().st_mtime_ns
   assert build.main(command) == 0

@@ -78,8 +78,8 @@ def read(path: pathlib.Path) -> np.ndarray:
   Pillow decodes, since OpenCV returns the readable part of a truncated file without an error.
 
   Returns:
-    HW uint8, upright. Colours give their luma; alpha is ignored. An image of more than 8 bits is rescaled so that its
-    0.5th and 99.5th percentiles become 0 and 255. For DICOM see `dicom.decode`.
+    HW uint8, upright. RGBA gives its first channel, other colours their luma; alpha is ignored. An image of more than 8
+    bits is rescaled so that its 0.5th and 99.5th percentiles become 0 and 255. For DICOM see `dicom.decode`.
 
   Raises:
     Unreadable: not an image, truncated, damaged, or more than MAX_PIXELS pixels according to the header; several
@@ -265,9 +265,11 @@ def to_grey(picture: Picture) -> np.ndarray:
   values = picture.values
   if picture.palette is not None:
     return compute_luma(picture.palette[None])[0][values]
-  if values.ndim == 3:
-    colour = values if values.shape[2] == 3 else split_alpha(values)[0]
-    values = compute_luma(colour) if colour.ndim == 3 else colour
+  if values.ndim == 3 and values.shape[2] == 3:
+    values = compute_luma(values)
+  elif values.ndim == 3:  # with alpha: a radiograph saved so has its grey in every channel
+    opaque, _ = split_alpha(values)
+    values = opaque if opaque.ndim == 2 else opaque[..., 0]
   return values if values.dtype == np.uint8 else scale(values)
 
 
