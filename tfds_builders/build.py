@@ -163,7 +163,19 @@ def build_dataset(make_builder: type[tfds.core.GeneratorBasedBuilder], manual: t
 def find_builder(name: str, archives_dir: str | os.PathLike[str]) -> type[tfds.core.GeneratorBasedBuilder]:
   """The TFDS builder class of a dataset, also of a custom one. Raises archives.ArchiveMissing."""
   root = find_root(name, archives_dir)
+  check_file_names(name, root)
   return load(name).Builder if name in NAMES else custom.make_builder(name, root)
+
+
+def check_file_names(name: str, root: pathlib.Path) -> None:
+  """Raises ValueError if the locale cannot express file names of the archive, which would then match no table."""
+  encoding = sys.getfilesystemencoding()
+  if encoding == 'utf-8':
+    return
+  for file in archives.list_files(load(name).ARCHIVE if name in NAMES else custom.make_archive(name), root):
+    if not file.isascii():
+      raise ValueError(f'the locale has the encoding {encoding}, which cannot express the file name '
+                       f'{archives.escape(file)!r:.200} in {root}: set PYTHONUTF8=1')
 
 
 def read_tables(name: str, archives_dir: str | os.PathLike[str]) -> tfds.core.GeneratorBasedBuilder:

@@ -46,3 +46,12 @@ def test_a_table_that_is_not_text_is_refused_by_a_dry_run_as_well(tmp_path):
   table.write_bytes(table.read_bytes() + b'\xf6')
   with pytest.raises(ConfigError, match='labels.csv is not UTF-8'):
     image_counts.read_tables('clinic', str(tmp_path))
+
+
+def test_file_names_that_the_locale_cannot_express_are_refused_with_the_remedy(tmp_path, monkeypatch):
+  root = write_clinic(tmp_path, patients=3)
+  monkeypatch.setattr('sys.getfilesystemencoding', lambda: 'ascii')
+  build.check_file_names('clinic', root)
+  (root / 'images/Röntgen.png').touch()
+  with pytest.raises(ValueError, match='encoding ascii.*PYTHONUTF8=1'):
+    build.check_file_names('clinic', root)
