@@ -57,6 +57,7 @@ def read_coco(folder, marks, images=(SQUARE,), categories=CLASSES, encoding='utf
   ({}, {'name': ' Rundherd u\u0308'}, {}, ('Rundherd \u00fc', *PLACED[1:])),
   ({'width': '100', 'height': 100.0}, {}, {'bbox': ['10', 20.0, '10', 20], 'iscrowd': None, 'id': None}, PLACED),
   ({}, {}, {'bbox': None, 'segmentation': [[10, 20, 20, 20, 20, 40], [12, 30, 15, 30, 15, 31]]}, PLACED),
+  ({}, {}, {'bbox': [0, 0, 0, 0], 'segmentation': [[10, 20, 20, 20, 20, 40]]}, PLACED),
   ({}, {}, {'bbox': [], 'segmentation': [[10, 20, 20, 20, 20, 40]], 'iscrowd': False}, PLACED)])
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
 def test_ids_names_and_numbers_of_a_coco_file_may_have_several_types(images, categories, mark, placed, encoding,

@@ -87,7 +87,8 @@ def test_lung_masks_of_squashed_images_are_read_and_turned_ones_are_not(tmp_path
 
 @pytest.mark.parametrize('mask, classes, reason', [
   (SHAPE * np.uint8(7), 2, r'unknown class: \[7\], classes are 0 to 1; write 0 and 1, or 0 and 255, or name'),
-  (SHAPE * np.uint8(7), 3, r'unknown class: \[7\], classes are 0 to 2'),
+  (SHAPE * np.uint8(7), 3, r'unknown class: \[7\], classes are 0 to 2; write the numbers'),
+  (SHAPE * np.uint8(7) + np.uint8(1), 2, r'unknown class: \[8\], classes are 0 to 1; write 0 and 1, or 0 and 255'),
   (np.dstack([SHAPE, SHAPE * 0, SHAPE]), 3, r'3 classes in colour \(mode RGB\): write one channel of class numbers'),
   (np.dstack([SHAPE, SHAPE * 0, SHAPE, SHAPE]), 3, r'3 classes in colour \(mode RGBA\)'),
   (np.dstack([SHAPE + 1, SHAPE]), 3, r'3 classes with transparency \(mode LA\)')])

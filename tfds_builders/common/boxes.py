@@ -191,10 +191,12 @@ def read_images(
 
 def read_annotation(position: int, item: dict) -> Annotation:
   """An entry of `annotations`, whose values may be anything."""
-  bbox, polygons = item.get('bbox'), item.get('segmentation')
+  bbox = read_bbox(item.get('bbox'))
+  if bbox is None or not any(bbox):  # some programs write zeros beside polygons
+    bbox = bound_polygons(item.get('segmentation')) or bbox
   return Annotation(
     label=name_item('annotations', position, item), image_id=normalise_id(item.get('image_id')),
-    category_id=normalise_id(item.get('category_id')), bbox=read_bbox(bbox) if bbox else bound_polygons(polygons),
+    category_id=normalise_id(item.get('category_id')), bbox=bbox,
     area=read_number(item.get('area')), crowd=str(item.get('iscrowd')).lower() in CROWD)
 
 

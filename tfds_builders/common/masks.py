@@ -152,7 +152,9 @@ def check_classes(values: np.ndarray, classes: int) -> np.ndarray:
   found = np.unique(values)
   unknown = found[(found < 0) | (found >= classes) & (found != dataset.UNANNOTATED)]
   if unknown.size:
-    raise images.Unreadable(f'mask with unknown class: {unknown[:5].tolist()}, classes are 0 to {classes - 1}')
+    remedy = WRITE if classes == 2 else 'write the numbers of the classes'
+    raise images.Unreadable(f'mask with unknown class: {unknown[:5].tolist()}, classes are 0 to {classes - 1}; '
+                            f'{remedy}, or name the classes in classes.txt')
   return values.astype(np.uint8)
 
 
