@@ -43,6 +43,8 @@ def base() -> ConfigDict:
     init='scratch',
     init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
     train='all',               # 'all' or 'head'; 'head' freezes the trunk
+    # learning rate of a pretrained trunk, as a share of the heads'; random weights learn at the full rate; assumed
+    trunk_scale=1.0,
     tasks=tasks.embedded(tasks.muscle4, steps=40),
     # order of the visits: 'cyclic_reshuffled' (a new random order in each round; MUSCLE's schedule, details recalled),
     # 'cyclic' (the listed order in each round), 'sequential' (all visits to a task in a row) or 'joint' (all tasks in

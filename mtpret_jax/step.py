@@ -204,12 +204,16 @@ def compile_step(objective: Objective, optimiser: optax.GradientTransformation, 
     params, opt, learning_rate = dict(state.params), dict(state.opt), schedule(state.step)
     for part in live:
       updates, opt[part] = optimiser.update(grads[part], state.opt[part], trained[part])
-      params[part] = jax.tree.map(lambda weight, update: weight - learning_rate * update, trained[part], updates)
+      params[part] = descend(trained[part], updates, learning_rate * objective.learning_rate_scales.get(part, 1.0))
     measures = measures | ratio | {'gradient': norm, 'learning_rate': learning_rate}
     new = TrainState(state.step + 1, params, carry, opt)
     return (guard(state, new, measures) if guard else new), measures
 
   return step
+
+
+def descend(params: Params, updates: Params, learning_rate: jax.Array) -> Params:
+  return jax.tree.map(lambda weight, update: weight - learning_rate * update, params, updates)
 
 
 def add_pull(grads: Params, pull: Params) -> tuple[Params, Measures]:

@@ -1,5 +1,6 @@
 """A step moves what its task is about, and nothing else."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -135,6 +136,17 @@ def test_clipping_is_optaxs_over_all_parts_together_and_the_log_has_the_norm_bef
         state.params[part]['kernel'],
         live[part]['kernel'] - 0.1 * (clipped[part]['kernel'] + 0.1 * live[part]['kernel']), rtol=1e-5)
   np.testing.assert_allclose(state.params['trunk']['kernel'], free.params['trunk']['kernel'], rtol=1e-6)
+
+
+def test_a_part_learns_at_its_share_of_the_learning_rate(optimiser, states):
+  start, full, _ = states
+  objective = dataclasses.replace(TWO_HEADS, learning_rate_scales={'trunk': 0.25})
+  batch = place_batch({'image': np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)}, make_mesh())
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(0.1), 'hand', make_mesh(), seed=0)
+  state, _ = step(init_state(objective, optimiser, make_mesh(), 0), batch)
+  for part, share in (('trunk', 0.25), ('hand', 1.0), ('chest', 1.0)):
+    before, after = (np.asarray(one.params[part]['kernel']) for one in (start, full))
+    np.testing.assert_allclose(state.params[part]['kernel'] - before, share * (after - before), rtol=1e-4, atol=1e-7)
 
 
 def make_rates(**fields):

@@ -37,9 +37,11 @@ class Objective:
     pull: (params, carry) -> {part: gradient of a penalty on the weights of this part}. The step adds it to the gradient
       of the loss, which leaves the penalty out. It is apart because its size beside that of the loss's gradient shows
       whether the penalty matters. `carry` is the one that the loss returns; parts without a penalty are left out.
+    learning_rate_scales: {part: its learning rate, as a share of the schedule's}; 1 for parts that are left out.
   """
 
   init: Callable[..., tuple[Params, Carry]]
   loss: Callable[..., tuple[jax.Array, tuple[Carry, Measures]]]
   parts: Mapping[str, tuple[str, ...]]
   pull: Callable[[Params, Carry], Params] = apply_no_pull
+  learning_rate_scales: Mapping[str, float] = dataclasses.field(default_factory=dict)

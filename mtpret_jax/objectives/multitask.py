@@ -49,6 +49,8 @@ def make_multitask(config: ConfigDict, tasks: Tasks, begins: np.ndarray) -> Obje
   # A step must not touch the other heads: weight decay and momentum would move them even at a gradient of zero.
   updated: dict[str, tuple[str, ...]] = {task: (TRUNK, task) if trains_trunk else (task,) for task in tasks}
   updated[JOINT] = (TRUNK, *tasks) if trains_trunk else tuple(tasks)
+  # Random weights have nothing to lose, and learn too little at a small rate.
+  scales = {} if config.init == 'scratch' else {TRUNK: config.trunk_scale}
   pulls = config.memory.anchor != 'none' and trains_trunk  # a frozen trunk lies on its anchor and gets no gradient
   # `begins` is a constant of the compiled step, which looks up its own step number. The first step of a visit therefore
   # needs no program of its own.
@@ -56,7 +58,8 @@ def make_multitask(config: ConfigDict, tasks: Tasks, begins: np.ndarray) -> Obje
     init=functools.partial(init, config, tasks, build),
     loss=functools.partial(compute_loss, config, tasks, graphs, jnp.asarray(begins)),
     parts=updated,
-    pull=functools.partial(pull_trunk, config.memory.l2_sp) if pulls else apply_no_pull)
+    pull=functools.partial(pull_trunk, config.memory.l2_sp) if pulls else apply_no_pull,
+    learning_rate_scales=scales)
 
 
 def build_modules(config: ConfigDict, tasks: Tasks, rng: jax.Array) -> dict[str, Any]:

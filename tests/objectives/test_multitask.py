@@ -41,7 +41,8 @@ def trunk():
 
 def make_config(**changes):
   task_config = dict(group=2, augment=common.labelled_augment(SIZE))
-  config = ConfigDict(dict(trunk='stem', dtype='float32', train='all', statistics='per_task',
+  config = ConfigDict(dict(trunk='stem', init='scratch', trunk_scale=1.0, dtype='float32', train='all',
+                           statistics='per_task',
                            memory=dict(anchor='previous_visit', l2_sp=0.5),
                            tasks={'chest': task_config, 'hand': task_config}))
   config.update_from_flattened_dict(changes)
@@ -218,6 +219,11 @@ def test_a_frozen_trunk_keeps_its_weights_and_statistics():
   assert not differ(first.carry['stats']['trunk'], last.carry['stats']['trunk'])
   assert not differ(first.opt['trunk'], last.opt['trunk'])
   assert differ(first.params['chest'], last.params['chest'])
+
+
+def test_only_a_pretrained_trunk_learns_at_its_own_rate():
+  assert make_objective(trunk_scale=0.1, init='md_moco').learning_rate_scales == {'trunk': 0.1}
+  assert not make_objective(trunk_scale=0.1, init='scratch').learning_rate_scales
 
 
 def test_padding_and_unknown_labels_do_not_change_the_loss_or_the_gradient():
