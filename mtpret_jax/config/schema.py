@@ -51,7 +51,8 @@ MOCO = STAGE | {
             'neighbours': whole(1, 10**6), 'penalty': number(1e-9, 1e9, 0.01), 'resamples': whole(2, 10**6),
             'fractions': row(number(1e-6, 1.0), 1, 100), 'draws': whole(1, 1000), 'per_class': whole(1, 10**6)}}
 MULTITASK = STAGE | {
-  'train': choice(('all', 'head')), 'trunk_scale': number(0.0, 1.0, 0.1), 'order': choice(ORDERS), 'rounds': whole(1, 10_000),
+  'train': choice(('all', 'head')), 'trunk_scale': number(0.0, 1.0, 0.1), 'order': choice(ORDERS),
+  'rounds': whole(1, 10_000),
   'memory': {'anchor': choice(('none', 'previous_visit', 'start')), 'l2_sp': number(0.0, 1e6)},
   'statistics': choice(('per_task', 'shared')), 'validations': whole(1, 10_000),
   'patience': whole(0, STEPS), 'resamples': whole(2, 10**6),
