@@ -88,7 +88,7 @@ def real_small() -> ConfigDict:
     stage.trunk_scale = 0.1
   stages['lung'].tasks.lung.max_steps = stages['teeth'].tasks.teeth.max_steps = 100
   first = pretrain.get_config('real')
-  pretrain.few_images(first, 32)
+  first.augment.size = 32
   first.update(steps=12_000, keep=100)  # all checkpoints, for the curve over the epochs of stage 1
   first.probe.update(every=2000, during=1500)
   first.data.update(datasets=('kermany_pneumonia', 'knee_oa', 'lung_masks', 'teeth'), size=40,
