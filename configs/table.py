@@ -51,13 +51,24 @@ def smoke() -> ConfigDict:
 
 
 def embedded() -> ConfigDict:
-  """Four tasks on phantoms, with ResNet-18; small enough for two CPU cores."""
-  names = ('pneumonia', 'abnormality', 'bone_age', 'lung')
+  """Four tasks on phantoms whose exposures vary, with ResNet-18 at 32 px (masks: 64); small enough for two CPU
+  cores."""
+  whole = dict(size=40, batch=32, group=32)  # one label for the whole image
+  own = {'pneumonia': small_task('pneumonia', 32, **whole), 'bone_age': small_task('bone_age', 32, **whole),
+         'knee': small_task('knee', 32, **whole), 'lung': small_task('lung', 64, size=74)}
   second = continual.get_config()
-  second.tasks = tasks.embedded(names, steps=40)
-  stages = {name: limit_steps(finetune.get_config(name), name) for name in names}
-  table = make_table(pretrain.get_config(), second, stages, workdir='runs/table', folder='data/phantoms')
-  table.stages.pretrain.data.datasets = (*common.embedded, 'lung_masks')
+  second.tasks = ConfigDict({name: task_config.copy_and_resolve_references() for name, task_config in own.items()},
+                            sort_keys=False)
+  for task_config in second.tasks.values():
+    task_config.steps = 40
+  stages = {name: make_finetune(name, task_config) for name, task_config in own.items()}
+  stages['lung'].tasks.lung.max_steps = 100
+  for stage in (second, *stages.values()):
+    stage.trunk_scale = 0.1
+  first = pretrain.get_config()
+  first.data.update(datasets=(*common.embedded, 'lung_masks', 'knee_oa'), size=40)
+  table = make_table(first, second, stages, workdir='runs/table', folder='data/phantoms_varied')
+  table.data.phantoms.variation = 0.25
   return table
 
 
