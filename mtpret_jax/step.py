@@ -1,5 +1,6 @@
 """The train state, the learning-rate schedule, the optimiser and the compiled step."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,9 @@ from mtpret_jax.runtime import backend
 from mtpret_jax.runtime.sharding import all_gather, by_batch, fsdp_shardings, replicated
 
 Schedule = Callable[[jax.Array | np.ndarray], jax.Array]  # step -> learning rate
+# Tables of learning rates are padded to multiples of this many steps, so that runs of similar length share a compiled
+# step.
+TABLE_STEPS = 1024
 
 
 @struct.dataclass
@@ -76,7 +80,12 @@ def make_visit_schedule(config: ConfigDict, plan: Plan) -> Schedule:
       schedule = make_schedule(config.optimiser, visit.length, find_learning_rates(config, visit.task))
       curves[key] = np.asarray(schedule(np.arange(visit.length)))
     learning_rates[visit.start:visit.start + visit.length] = curves[key]
-  return lambda step: jnp.asarray(learning_rates)[step]
+  table = np.pad(learning_rates, (0, -plan.steps % TABLE_STEPS), mode='edge')
+  return jax.tree_util.Partial(look_up, table)
+
+
+def look_up(learning_rates: jax.Array | np.ndarray, step: jax.Array | np.ndarray) -> jax.Array:
+  return jnp.asarray(learning_rates)[step]
 
 
 def find_learning_rates(config: ConfigDict, task: str) -> tuple[float, float]:
@@ -155,9 +164,25 @@ def is_known(option: Mapping[str, str | int], device: jax.Device) -> bool:
   return True
 
 
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+  """step(state, batch) -> (state, measures). The seed and the table of learning rates are arguments of the jitted
+  function. As constants, they would make a program of its own for every run, and no cache would have it."""
+
+  jitted: Callable
+  constants: tuple
+
+  def __call__(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+    return self.jitted(state, batch, *self.constants)
+
+  def lower(self, state: TrainState, batch: dict[str, jax.Array]) -> Any:
+    """As `jax.jit(...).lower`."""
+    return self.jitted.lower(state, batch, *self.constants)  # type: ignore[attr-defined]
+
+
 def compile_step(objective: Objective, optimiser: optax.GradientTransformation, schedule: Schedule, task: str,
                  mesh: Mesh, seed: int, guard: Callable | None = None, placement: TrainState | None = None,
-                 clip: float = 0.0) -> Callable:
+                 clip: float = 0.0) -> CompiledStep:
   """step(state, batch) -> (state, measures) for batches of `task`; jax compiles it at the first call.
 
   The old state is donated: its memory holds the new one, so do not use it after the call.
@@ -173,10 +198,12 @@ def compile_step(objective: Objective, optimiser: optax.GradientTransformation, 
   live = objective.parts[task]
   placement = placement or place_state(objective, optimiser, mesh)
 
-  @functools.partial(jax.jit, donate_argnums=0, in_shardings=(placement, by_batch(mesh)),
+  @functools.partial(jax.jit, donate_argnums=0,
+                     in_shardings=(placement, by_batch(mesh), replicated(mesh), replicated(mesh)),
                      out_shardings=(placement, replicated(mesh)),
                      compiler_options=choose_options(mesh.local_devices[0]))
-  def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+  def step(state: TrainState, batch: dict[str, jax.Array], seed: jax.Array,
+           schedule: Schedule) -> tuple[TrainState, dict[str, jax.Array]]:
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     # Only the parts that the task uses get gradients and updates. A zero gradient would not leave the others alone:
     # momentum and weight decay would still move them.
@@ -209,7 +236,8 @@ def compile_step(objective: Objective, optimiser: optax.GradientTransformation, 
     new = TrainState(state.step + 1, params, carry, opt)
     return (guard(state, new, measures) if guard else new), measures
 
-  return step
+  as_tree = schedule if isinstance(schedule, jax.tree_util.Partial) else jax.tree_util.Partial(schedule)
+  return CompiledStep(step, (np.int32(seed), as_tree))
 
 
 def descend(params: Params, updates: Params, learning_rate: jax.Array) -> Params:

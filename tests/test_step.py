@@ -10,6 +10,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
+from mtpret_jax.data.task_schedule import make_plan
 from mtpret_jax.objectives import Objective
 from mtpret_jax.preflight.hlo import list_collectives
 from mtpret_jax.runtime import backend
@@ -22,6 +23,7 @@ from mtpret_jax.step import (
   init_state,
   make_optimiser,
   make_schedule,
+  make_visit_schedule,
   place_state,
   shape_state,
 )
@@ -147,6 +149,19 @@ def test_a_part_learns_at_its_share_of_the_learning_rate(optimiser, states):
   for part, share in (('trunk', 0.25), ('hand', 1.0), ('chest', 1.0)):
     before, after = (np.asarray(one.params[part]['kernel']) for one in (start, full))
     np.testing.assert_allclose(state.params[part]['kernel'] - before, share * (after - before), rtol=1e-4, atol=1e-7)
+
+
+def test_runs_that_differ_in_seed_and_learning_rates_share_one_compiled_program(optimiser):
+  batch = place_batch({'image': np.zeros((16, 3), np.float32)}, make_mesh())
+  programs = []
+  for seed, peak, steps in ((0, 0.1, 20), (1, 0.3, 24)):
+    config = ConfigDict({'optimiser': make_rates(learning_rate=peak), 'tasks': {'hand': {'learning_rates': ()}}})
+    schedule = make_visit_schedule(config, make_plan({'hand': steps}, 1, 'cyclic', 0))
+    np.testing.assert_allclose(schedule(np.arange(steps)), make_schedule(config.optimiser, steps)(np.arange(steps)),
+                               rtol=1e-6)
+    step = compile_step(TWO_HEADS, optimiser, schedule, 'hand', make_mesh(), seed)
+    programs.append(step.lower(shape_state(TWO_HEADS, optimiser), batch).as_text())
+  assert programs[0] == programs[1]
 
 
 def make_rates(**fields):

@@ -101,8 +101,8 @@ def take_steps(trunk, devices, steps=3, owners=(), messages=None, **fields):
   step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.LEARNING_RATE), 'moco', mesh, seed=0)
   states, measures = [jax.device_get(state)], []
   if messages is not None:
-    step = step.lower(state, place_batch(make_batch(0, size=40) | dict(owners), mesh)).compile()
-    messages += list_collectives(step.as_text())
+    compiled = step.lower(state, place_batch(make_batch(0, size=40) | dict(owners), mesh)).compile()
+    messages += list_collectives(compiled.as_text())
   for number in range(steps):
     state, measured = step(state, place_batch(make_batch(number, size=40) | dict(owners), mesh))
     states.append(jax.device_get(state))

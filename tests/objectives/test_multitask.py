@@ -276,7 +276,7 @@ def test_a_run_interrupted_within_or_after_a_visit_ends_bit_for_bit_the_same(
 def test_each_tasks_step_is_compiled_once_in_a_run(two_tasks, quick_compilation, tmp_path, monkeypatch):
   compiled = record_compilations(monkeypatch)
   stages.train_stage(two_tasks, tmp_path)
-  assert {task: [step._cache_size() for step in steps] for task, steps in compiled.items()} == {
+  assert {task: [step.jitted._cache_size() for step in steps] for task, steps in compiled.items()} == {
     'bone_age': [1], 'pneumonia': [1]}
 
 
