@@ -14,6 +14,7 @@ import importlib.util
 import logging
 import os
 import pathlib
+import shlex
 import shutil
 import sys
 import tempfile
@@ -119,7 +120,6 @@ def prepare(
   path = locate(name, data_dir, size)
   if is_prepared(path) and not overwrite:
     check_prepared(path)
-    check_prepared(path)
     check_archive(name, archives_dir, path)
     return path
   make_builder = find_builder(name, archives_dir)  # before anything is deleted
@@ -206,8 +206,8 @@ def use_beam(
 def check_prepared(path: pathlib.Path) -> None:
   """Raises ValueError with the remedy if a file beside the records is damaged, such as by a full disk."""
   name, size = path.parts[-3:-1]
-  remedy = (f'prepare it again with python -m tfds_builders.build {name} --archives DIR --data_dir {path.parents[2]} '
-            f'--size {size} --overwrite')
+  remedy = (f'prepare it again with python -m tfds_builders.build {name} --archives DIR --data_dir '
+            f'{shlex.quote(str(path.parents[2]))} --size {size} --overwrite')
   try:
     splits = tfds.builder_from_directory(path).info.splits
     stored = collections.Counter({split: splits[split].num_examples for split in splits})

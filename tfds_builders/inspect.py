@@ -9,6 +9,7 @@ import collections
 import io
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -195,7 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   path = build.locate(flags.name, flags.data_dir, flags.size)
   if not build.is_prepared(path):
     print(f'{flags.name} is not prepared at size {flags.size} in {flags.data_dir} (no {path}). Prepare it with '
-          f'python -m tfds_builders.build {flags.name} --archives DIR --data_dir {flags.data_dir} --size {flags.size}',
+          f'python -m tfds_builders.build {flags.name} --archives DIR --data_dir {shlex.quote(flags.data_dir)} '
+          f'--size {flags.size}',
           file=sys.stderr)
     return 2
   build.check_prepared(path)

@@ -139,7 +139,7 @@ def load_fingerprints(name: str, data_dir: str | os.PathLike[str], size: str = '
   except FileNotFoundError:
     pass
   except DAMAGE as error:
-    log.warning('%s is damaged (%s) and is made again', path / CACHE, error)
+    log.warning('%s cannot be used (%s) and is made again', path / CACHE, error)
   builder = tfds.builder_from_directory(path)
 
   def compute(raw: bytes) -> tuple[np.uint64, np.ndarray]:

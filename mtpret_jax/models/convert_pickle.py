@@ -70,11 +70,16 @@ def main() -> int:
     tensors = list_tensors(load(flags.pickle))
     if not tensors:
       raise ValueError('it has no tensors')
-    safetensors.torch.save_file(tensors, flags.target, metadata={'format': 'pt'})
   except Exception as error:  # a file of another kind raises many kinds of errors
     reason = ' '.join(str(error).split())[:300]
     print(f'{flags.pickle} cannot be converted ({type(error).__name__}: {reason}): give a file that torch.save has '
           f'written', file=sys.stderr)
+    return 2
+  try:
+    safetensors.torch.save_file(tensors, flags.target, metadata={'format': 'pt'})
+  except Exception as error:  # its own kinds for a full disk and the like
+    reason = ' '.join(str(error).split())[:300]
+    print(f'{flags.target} cannot be written ({reason}): name another file', file=sys.stderr)
     return 2
   print(f'{flags.target}: {len(tensors)} tensors')
   return 0

@@ -80,7 +80,7 @@ def count_task(name: str, config: ConfigDict) -> Images:
       check_split(config, name, split)
       kept[split] = len(open_task(config, name, split, config.data.fraction if split == 'train' else 1.0))
     return Images(kept)
-  about = read_tables(task_config.dataset, config.data.archives).info.metadata
+  about = read_tables(task_config.dataset, config.data).info.metadata
   check_annotation(name, task_config, about)
   for split in SPLITS:
     of_split = [row for row in rows if row['splits'][config.data.split] == split]
@@ -138,23 +138,27 @@ def list_rows(name: str, config: ConfigDict) -> list[dict[str, Any]] | None:
   if not config.data.archives:
     return None
   if has_archive(name, config):
-    return read_rows(name, config.data.archives)
+    return read_rows(name, config.data.archives, config.data.dir, config.data.stored_size)
   rows = index.read(build.locate(name, config.data.dir, config.data.stored_size))
   return [{'splits': {**row, 'patient': row['split']}} for row in rows]  # `split` is that of the rule `patient`
 
 
+def read_tables(name: str, data: ConfigDict) -> tfds.core.GeneratorBasedBuilder:
+  """As `build.read_tables`, for a config's `data`. Raises ConfigError if the user has to correct the archive."""
+  return keep_tables(name, data.archives, data.dir, data.stored_size)
+
+
 # Of a large archive the tables take seconds, and the stages of a recipe read the same ones.
 @functools.lru_cache(maxsize=32)
-def read_tables(name: str, archives_dir: str) -> tfds.core.GeneratorBasedBuilder:
-  """As `build.read_tables`. Raises ConfigError if the user has to correct the archive."""
-  with refuse_archive(name, archives_dir):
+def keep_tables(name: str, archives_dir: str, data_dir: str, size: str) -> tfds.core.GeneratorBasedBuilder:
+  with refuse_archive(name, archives_dir, ['--data_dir', data_dir, '--size', size]):
     return build.read_tables(name, archives_dir)
 
 
 @functools.lru_cache(maxsize=32)
-def read_rows(name: str, archives_dir: str) -> list[dict[str, Any]]:
+def read_rows(name: str, archives_dir: str, data_dir: str, size: str) -> list[dict[str, Any]]:
   """The rows of `list_rows` from an archive."""
-  builder = read_tables(name, archives_dir)
+  builder = keep_tables(name, archives_dir, data_dir, size)
   classes = list(builder.info.metadata['box_classes'])
   # A record's patient has the dataset's name as a prefix, and `rank_patients` orders by its hash.
   return [{'patient': f'{name}:{entry.patient}', 'stratum': builder.strata[entry.image_id],

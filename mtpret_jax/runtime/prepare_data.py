@@ -79,7 +79,7 @@ def build_data(config: ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def refuse_archive(name: str, archives: str | pathlib.Path, folders: Sequence[str] = ()) -> Iterator[None]:
+def refuse_archive(name: str, archives: str | pathlib.Path, folders: Sequence[str]) -> Iterator[None]:
   """Turns what a builder raises about the user's files, such as a table that is not text, into ConfigError. Errors of
   the operating system, such as a full disk, pass: they may not come back. `folders`: the flags that say where the
   dataset is prepared, if it is."""

@@ -51,7 +51,7 @@ def count_task(stage: ConfigDict, name: str, fractions: Sequence[float],
     rows = image_counts.list_rows(task_config.dataset, stage)
     if rows is None:
       return
-    about = image_counts.read_tables(task_config.dataset, data.archives).info.metadata
+    about = image_counts.read_tables(task_config.dataset, data).info.metadata
     rows = [row for row in rows if row['splits'][data.split] == 'train']
     usable_rows = image_counts.select_usable(task_config, about, rows, 'train')
     labels, patients = [row['labels'] for row in usable_rows], [row['patient'] for row in usable_rows]

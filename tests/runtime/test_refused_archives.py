@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.runtime import image_counts
@@ -45,7 +46,7 @@ def test_a_table_that_is_not_text_is_refused_by_a_dry_run_as_well(tmp_path):
   table = write_clinic(tmp_path) / 'labels.csv'
   table.write_bytes(table.read_bytes() + b'\xf6')
   with pytest.raises(ConfigError, match='labels.csv is not UTF-8'):
-    image_counts.read_tables('clinic', str(tmp_path))
+    image_counts.read_tables('clinic', ConfigDict({'archives': str(tmp_path), 'dir': 'data', 'stored_size': '256'}))
 
 
 def test_file_names_that_the_locale_cannot_express_are_refused_with_the_remedy(tmp_path, monkeypatch):

@@ -131,6 +131,12 @@ def test_two_files_with_one_id_have_no_boxes(tmp_path):
     ('', 'box without image')]
 
 
+def test_crowds_and_boxes_without_area_do_not_decide_the_format(tmp_path):
+  assert read_coco(tmp_path, [MARK | {'bbox': [0, 0, 0.5, 0.5], 'iscrowd': 1}]).boxes == {'a.png': []}
+  with pytest.raises(ValueError, match='none of its 1 annotations gives a box. First: box without area'):
+    read_coco(tmp_path, [MARK | {'bbox': [0, 0, 0, 0]}])
+
+
 def test_crowds_are_counted_by_image_and_give_no_box(tmp_path):
   drawn = read_coco(tmp_path, [MARK | {'iscrowd': crowd} for crowd in (1, True, '1', 0, None, '0')])
   assert drawn.boxes == {'a.png': [PLACED] * 3} and drawn.left_out == {'a.png': 3}

@@ -59,6 +59,15 @@ def test_a_dataset_whose_masks_are_all_empty_is_an_error_and_leaves_nothing_behi
   assert not build.locate('clinic', tmp_path / 'data').exists()
 
 
+def test_a_dataset_whose_masks_are_all_rejected_gives_their_reason(tmp_path, capsys):
+  root = write_masks(tmp_path, lambda i: pictures.encode(SHAPE * np.uint8(40), 'JPEG'))
+  for path in sorted(root.glob('masks/a/*'))[1:]:
+    path.unlink()
+  flags = ['--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data'), '--tolerated', '1']
+  assert build.main(['clinic', *flags]) == 2
+  assert 'all of its 1 images with a mask are rejected' in (line := capsys.readouterr().err) and 'without white' in line
+
+
 def test_one_mask_that_marks_something_is_enough(tmp_path):
   write_masks(tmp_path, lambda i: pictures.make_png(SHAPE * np.uint8(i == 6)))
   path = build.prepare('clinic', tmp_path, tmp_path / 'data')

@@ -241,7 +241,8 @@ def make_rows():
     'JPEG': (
       [(jpeg(smooth), smooth), (jpeg(smooth_rgb), smooth)],
       [(pictures.encode(big_mask * np.uint8(255), 'JPEG', quality=50), big_mask),
-       (pictures.encode(paint(big_mask, (255, 0, 0)), 'JPEG', quality=95, subsampling=0), big_mask)],
+       (pictures.encode(paint(big_mask, (255, 0, 0)), 'JPEG', quality=95, subsampling=0), big_mask),
+       (pictures.encode(big_mask * np.uint8(40), 'JPEG', quality=75), REJECTED)],
       [(jpeg(CLASSES), REJECTED)]),
     'CMYK JPEG without an Adobe marker, TIFF without tag 262, Lab, 12-bit JPEG, 16-bit floats': (
       *([(re.sub(b'\xff\xee\0\x0eAdobe', b'\xff\xee\0\x0eadobe', jpeg(PIL.Image.fromarray(COLOURS).convert('CMYK'))),

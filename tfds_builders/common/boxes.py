@@ -348,7 +348,9 @@ def check_format(coco: Coco, real_sizes: Mapping[str, tuple[int, int]]) -> None:
     size = coco.sizes.get(name)
     if size and name in real_sizes and not same_aspect(size, real_sizes[name]):
       continue
-    if annotation.bbox and size and all(map(math.isfinite, (*annotation.bbox, *size))):
+    if annotation.crowd or not annotation.bbox or not any(annotation.bbox[2:]):
+      continue
+    if size and all(map(math.isfinite, (*annotation.bbox, *size))):
       cases.append((annotation, annotation.bbox, size))
   if not cases:
     return

@@ -28,6 +28,8 @@ SYSTEM_ERRORS = {
   errno.EFBIG: (FAILED, 'raise the limit (ulimit -f), or choose a file system that allows larger files'),
   errno.EACCES: (REFUSED, NO_RIGHT), errno.EPERM: (REFUSED, NO_RIGHT), errno.EROFS: (REFUSED, NO_RIGHT),
   errno.EIO: (FAILED, UNSTABLE), errno.ESTALE: (FAILED, UNSTABLE), errno.ETIMEDOUT: (FAILED, UNSTABLE),
+  **dict.fromkeys((errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN, errno.ECONNRESET, errno.EBUSY, errno.EAGAIN),
+                  (FAILED, UNSTABLE)),
   errno.EMFILE: (FAILED, 'raise the limit of open files (ulimit -n)'),
   errno.ENFILE: (FAILED, 'raise the limit of open files (ulimit -n)'),
   errno.ENOMEM: (FAILED, 'free some memory, or use a machine with more'),

@@ -60,6 +60,8 @@ def separate(picture: images.Picture) -> np.ndarray:
   values = require_whole(picture.values)
   if picture.file_format in LOSSY and not set(np.unique(values).tolist()) <= {0, 1, 255}:
     brightest = values.max(2) if values.ndim == 3 else values
+    if 0 < brightest.max() < WHITE:
+      raise images.Unreadable(f'mask in lossy {picture.file_format} without white; {WRITE}')
     return mark(brightest >= WHITE, bool(np.ptp(brightest)))
   values = flatten(values)
   found = np.unique(values)

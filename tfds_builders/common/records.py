@@ -211,9 +211,16 @@ def check_masks(builder: tfds.core.GeneratorBasedBuilder, path: pathlib.Path) ->
   Raises:
     EmptyMasks: none does, although the archive has masks. Nothing is left behind.
   """
-  masked = [entry.image_id for entry in builder.entries if entry.mask]
-  if not masked:
+  rejected = {reject.image_id: reject for reject in builder.rejects}
+  with_mask = [entry.image_id for entry in builder.entries if entry.mask]
+  masked = [image_id for image_id in with_mask if image_id not in rejected]
+  if not with_mask:
     return
+  if not masked:
+    shutil.rmtree(path)
+    reject = rejected[with_mask[0]]
+    raise EmptyMasks(f'{builder.name}: all of its {len(with_mask)} images with a mask are rejected, such as '
+                     f'{reject.path or reject.image_id}: {reject.reason}')
   written = tfds.builder_from_directory(path)
   for split in splits.FRACTIONS:
     for raw in index.scan(written, split):
