@@ -39,8 +39,8 @@ nothing differs, about one interval in twenty excludes 0 by chance.'''
 
 TABLES = {
   'real_small': ('Small real radiographs', 'Real radiographs as small images. `germ` tells bacteria from viruses among '
-                 'the cases of pneumonia. `covid_other` and `lung_boxes` are external: stage 1 has not seen their '
-                 'images.'),
+                 'the cases of pneumonia. The seeds choose labelled patients, weights and augmentation; all share one '
+                 'run of stage 1.'),
   'real_small_paper': ('Small real radiographs, MUSCLE\'s split rule', 'The split rule is `paper`, which is inferred '
                        'from MUSCLE\'s printed numbers: images of one patient may be in training and test.'),
   'phantoms': ('Phantoms', 'Simulated radiographs. They are not patients, and their scores say nothing about clinical '
