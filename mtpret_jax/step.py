@@ -167,7 +167,7 @@ def is_known(option: Mapping[str, str | int], device: jax.Device) -> bool:
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
   """step(state, batch) -> (state, measures). The seed and the table of learning rates are arguments of the jitted
-  function. As constants, they would make a program of its own for every run, and no cache would have it."""
+  function: as constants, they would make a different program for every run, and no cache could help."""
 
   jitted: Callable
   constants: tuple

@@ -49,7 +49,7 @@ def make_multitask(config: ConfigDict, tasks: Tasks, begins: np.ndarray) -> Obje
   # A step must not touch the other heads: weight decay and momentum would move them even at a gradient of zero.
   updated: dict[str, tuple[str, ...]] = {task: (TRUNK, task) if trains_trunk else (task,) for task in tasks}
   updated[JOINT] = (TRUNK, *tasks) if trains_trunk else tuple(tasks)
-  # Random weights have nothing to lose, and learn too little at a small rate.
+  # The share is for what pretraining has learned; with random weights there is nothing to keep.
   scales = {} if config.init == 'scratch' else {TRUNK: config.trunk_scale}
   pulls = config.memory.anchor != 'none' and trains_trunk  # a frozen trunk lies on its anchor and gets no gradient
   # `begins` is a constant of the compiled step, which looks up its own step number. The first step of a visit therefore

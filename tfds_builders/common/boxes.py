@@ -338,9 +338,9 @@ def same_aspect(size: tuple[float, float], other: tuple[float, float]) -> bool:
 def check_format(coco: Coco, real_sizes: Mapping[str, tuple[int, int]]) -> None:
   """Raises ValueError if the boxes are left, top, right, bottom, or fractions of the image, as other formats have them.
 
-  Such numbers pass as x, y, width, height, beside what they mark. They are told by boxes that reach far out of their
-  image or have another area than the file states, while all of them fit as corners. Images of another shape than the
-  file states do not count.
+  Such numbers can pass as x, y, width, height, and then the boxes miss what they mark. They are corners if all boxes
+  fit as corners, but at least a quarter, read as x, y, width, height, reach far out of their image or contradict the
+  stated area. Images of another shape than the file states, crowds, and boxes without area do not count.
   """
   cases = []
   for annotation in coco.annotations:
