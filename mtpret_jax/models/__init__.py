@@ -5,6 +5,7 @@
     deeplab.py              segmentation head: DeepLab-V3
     detection/              detection head: Faster R-CNN
     norm.py conv.py pool.py layers: batch norm, convolution, pooling
+    torchvision_names.py    torchvision's name and layout of every array, of trunk and heads
     torchvision_weights.py  imports and exports the trunk with torchvision's parameter names
 
 A module is built only for its initial weights and the shapes of its parameters. The train state holds parameters and

@@ -19,11 +19,11 @@ from flax import nnx
 
 from mtpret_jax.config.errors import show
 from mtpret_jax.models.resnet import LAYERS, ResNet
+from mtpret_jax.models.torchvision_names import from_torch, name_in_torch, to_torch, torch_shape
 from mtpret_jax.models.weight_files import Path, read
 from mtpret_jax.models.weight_names import select_encoder
 
 STEM = 'conv1.weight'
-LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 Trees = tuple[dict[str, Any], dict[str, Any]]  # (params, stats): nested dicts of arrays
 
 
@@ -84,39 +84,6 @@ def export_trunk(params: Mapping[str, Any], stats: Mapping[str, Any], path: Path
   safetensors.numpy.save_file(weights, path, metadata={'format': 'pt'})
 
 
-def name_in_torch(path: tuple) -> str:
-  """torchvision's name for one of our leaves, given its jax key path. Examples:
-
-    norm1/mean -> bn1.running_mean
-    stages/0/1/conv2/kernel -> layer1.1.conv2.weight
-    stages/3/0/shortcut/norm/scale -> layer4.0.downsample.1.weight
-  """
-  *modules, leaf = [step.key for step in path]
-  words: list[str] = []
-  while modules:
-    word = modules.pop(0)
-    if word == 'stages':
-      words.append(f'layer{int(modules.pop(0)) + 1}')
-    elif word == 'shortcut':
-      words += ['downsample', {'conv': '0', 'norm': '1'}[modules.pop(0)]]
-    else:
-      words.append(str(word).replace('norm', 'bn'))
-  return '.'.join([*words, LEAVES[leaf]])
-
-
-def to_torch(leaf: jax.Array | np.ndarray) -> np.ndarray:
-  """A kernel from (height, width, in, out) to PyTorch's (out, in, height, width); other arrays as they are. f32."""
-  array = np.asarray(leaf, np.float32)
-  # Contiguous: safetensors would write a transposed view in the wrong order.
-  return np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
-
-
-def from_torch(leaf: np.ndarray) -> np.ndarray:
-  """The inverse of `to_torch`."""
-  array = np.asarray(leaf, np.float32)
-  return np.ascontiguousarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)
-
-
 @functools.cache
 def trunk_shapes(name: str) -> Trees:
   """(params, stats) of trunk `name` as shapes; computes nothing."""
@@ -144,8 +111,3 @@ def explain_axes(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
   if len(shape) == len(expected) == 4 and shape[:2] == expected[2:] and shape[3] == expected[0]:
     return ' (it has the order height, width, in, out of TensorFlow; PyTorch has out, in, height, width)'
   return ''
-
-
-def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-  """The shape that `to_torch` gives an array of `shape`."""
-  return tuple(shape[axis] for axis in (3, 2, 0, 1)) if len(shape) == 4 else tuple(shape)

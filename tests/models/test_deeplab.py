@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mtpret_jax.models import torchvision_weights
+from mtpret_jax.models import torchvision_names, torchvision_weights
 from mtpret_jax.models.deeplab import DeepLab, dropout
 from mtpret_jax.models.resnet import ResNet
 from tests.reference import draw
@@ -20,10 +20,6 @@ from tests.reference.deeplab_setting import BATCH, CLASSES, DILATIONS, FIXTURE, 
 from tests.support.drawn import make_state_dict
 
 TOLERANCE = 1e-4  # absolute, f32; the logits are of the order of one
-NAMES = {  # ours -> torchvision's; each is a convolution and its batch norm
-  'aspp/pointwise': ('0.convs.0.0', '0.convs.0.1'), 'aspp/atrous/0': ('0.convs.1.0', '0.convs.1.1'),
-  'aspp/atrous/1': ('0.convs.2.0', '0.convs.2.1'), 'aspp/atrous/2': ('0.convs.3.0', '0.convs.3.1'),
-  'aspp/pooling': ('0.convs.4.1', '0.convs.4.2'), 'aspp/project': ('0.project.0', '0.project.1'), 'conv': ('1', '2')}
 
 
 def split(module):
@@ -33,13 +29,8 @@ def split(module):
 
 def draw_head(path, leaf):
   """The leaf of the head at `path`, drawn by its name in torchvision."""
-  *modules, name = [str(step.key) for step in path]
-  if modules == ['logits']:
-    module = '4'
-  else:
-    module = NAMES['/'.join(modules[:-1])][modules[-1] == 'norm']
-  drawn = weight(f'classifier.{module}.{torchvision_weights.LEAVES[name]}', torchvision_weights.torch_shape(leaf.shape))
-  return torchvision_weights.from_torch(drawn)
+  name = torchvision_names.name_head('segmentation', path)
+  return torchvision_names.from_torch(weight(name, torchvision_names.torch_shape(leaf.shape)), name)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 from configs import common
-from mtpret_jax.models import torchvision_weights
+from mtpret_jax.models import torchvision_names
 from mtpret_jax.models.detection.anchors import make_anchors
 from mtpret_jax.models.detection.faster_rcnn import CELLS, FasterRCNN, count_anchors, propose
 from mtpret_jax.models.detection.roi_align import roi_align
@@ -24,14 +24,6 @@ from tests.reference import detection_setting as setting
 from tests.reference import draw
 from tests.reference.detection_setting import BATCH, CONFIG, FIXTURE, SIZE, WIDTHS
 
-# Ours -> torchvision's.
-NAMES = {f'fpn/{block}/{level}': f'fpn.{block}.{level}.0' for block in ('inner_blocks', 'layer_blocks')
-         for level in range(4)}
-NAMES |= {
-  'rpn/conv': 'rpn.head.conv.0.0', 'rpn/cls_logits': 'rpn.head.cls_logits', 'rpn/bbox_pred': 'rpn.head.bbox_pred',
-  'roi_head/fc6': 'roi_heads.box_head.fc6', 'roi_head/fc7': 'roi_heads.box_head.fc7',
-  'roi_head/cls_score': 'roi_heads.box_predictor.cls_score',
-  'roi_head/bbox_pred': 'roi_heads.box_predictor.bbox_pred'}
 SAMPLED, EVERY = ('maps', 'objectness', 'aligned'), 7  # how the fixture thins large arrays
 
 TASK = DETECTION.make_model({'box_classes': ['active', 'latent']}, CONFIG)
@@ -41,17 +33,10 @@ GRAPH, SHAPES = nnx.split(nnx.eval_shape(lambda: TASK.make_head(types.SimpleName
 
 
 def draw_leaf(path, leaf):
-  """torchvision's weight for the leaf at `path`: kernels transposed, deltas rows first, RoIs flattened in our order."""
-  *modules, name = [str(step.key) for step in path]
-  module = '/'.join(modules)
-  shape = leaf.shape
-  torch_shape = shape[::-1] if len(shape) == 2 else torchvision_weights.torch_shape(shape)
-  drawn = setting.weight(f'{NAMES[module]}.{torchvision_weights.LEAVES[name]}', torch_shape)
-  if module == 'roi_head/fc6' and len(shape) == 2:
-    drawn = drawn.reshape(-1, CONFIG.width, CELLS, CELLS).transpose(0, 2, 3, 1).reshape(torch_shape)
-  if module.endswith('bbox_pred'):
-    drawn = drawn.reshape(-1, 4, *drawn.shape[1:])[:, [1, 0, 3, 2]].reshape(torch_shape)
-  return drawn.T if len(shape) == 2 else torchvision_weights.from_torch(drawn)
+  """The leaf at `path`, drawn by its name in torchvision."""
+  name = torchvision_names.name_head('detection', path)
+  drawn = setting.weight(name.removeprefix('backbone.'), torchvision_names.torch_shape(leaf.shape))
+  return torchvision_names.from_torch(drawn, name)
 
 
 PARAMS = jax.tree.map_with_path(draw_leaf, nnx.to_pure_dict(SHAPES))
