@@ -45,7 +45,8 @@ from mtpret_jax.step import TrainState, make_schedule, make_visit_schedule
 from mtpret_jax.table import cells
 from mtpret_jax.table import run as table_run
 from mtpret_jax.table.plan import describe_table
-from mtpret_jax.tasks.dataset import make_reader, make_task, open_tasks
+from mtpret_jax.tasks.dataset import make_reader, open_tasks
+from mtpret_jax.tasks.fitted import fit_task
 from mtpret_jax.train import Run, train
 
 # px. On smaller views one device that uses all cores is faster than a device per core (docs/performance.md).
@@ -304,18 +305,19 @@ def make_moco_run(config: ConfigDict) -> Run:
 def make_multitask_run(config: ConfigDict) -> Run:
   """Stages 2 and 3: visits to one or more tasks."""
   sources = open_tasks(config, 'train', config.data.fraction)
-  tasks = {name: make_task(config, name, source) for name, source in sources.items()}
+  tasks = {name: fit_task(config, name, source) for name, source in sources.items()}
   readers = {name: make_reader(source, config.tasks[name]) for name, source in sources.items()}
   plan = make_plan(config, {name: len(source) for name, source in sources.items()})
   return Run(
-    objective=make_multitask(config, tasks, plan.begins),
+    objective=make_multitask(config, {name: task.make_model() for name, task in tasks.items()}, plan.begins),
     sources=list(sources.values()),
     batches=pipeline.make_visit_batches(plan, sources, readers, config, **process_share()),
     schedule=make_visit_schedule(config, plan),
     steps=plan.steps,
     name_images=functools.partial(pipeline.name_visit_images, plan, sources, config),
     validation_steps=plan.space_validations(config.validations),
-    make_validate=functools.partial(validation.make_validate, config))
+    make_validate=functools.partial(validation.make_validate, config),
+    tasks=tasks)
 
 
 def make_plan(config: ConfigDict, images: Mapping[str, int]) -> task_schedule.Plan:

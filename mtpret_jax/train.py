@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +14,13 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data import pipeline
 from mtpret_jax.objectives import Objective
-from mtpret_jax.runtime import checkpoint, distributed, preemption, watchdog
+from mtpret_jax.runtime import checkpoint, distributed, model_file, preemption, watchdog
 from mtpret_jax.runtime.initial_weights import read_initial_weights
 from mtpret_jax.runtime.logging import RunLog, SilentLog, open_log
 from mtpret_jax.runtime.loss_guard import Diverged, make_guard, make_step_check
 from mtpret_jax.runtime.sharding import gather_state, make_mesh, place_batch
 from mtpret_jax.step import TrainState, compile_step, init_state, make_optimiser, place_state
+from mtpret_jax.tasks.fitted import FittedTask
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Run:
     validation_steps: the numbers of steps after which the state is validated.
     make_validate: (workdir, step at which the run starts or resumes) -> validate(state, step), which all processes
       call. It returns why the run ends early at this step, the same in all processes, or '' if the run goes on.
+    tasks: {name: what its model is made of}, which the run keeps in `model.json`; {} in stage 1.
   """
 
   objective: Objective
@@ -50,6 +52,7 @@ class Run:
   name_images: Callable[[int], list[tuple[str, str]]]
   validation_steps: frozenset[int]
   make_validate: Callable[[str | pathlib.Path, int], Callable[[TrainState, int], str]]
+  tasks: Mapping[str, FittedTask] = dataclasses.field(default_factory=dict)
 
 
 def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainState:
@@ -78,6 +81,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
     check_step = make_step_check(config, workdir, run.name_images, lambda: checkpoint.describe_latest(checkpoints))
     batches = stack.enter_context(pipeline.stream(run.batches, start, config.data))
     run_log = stack.enter_context(open_log(workdir, start, run.steps, config))
+    model_file.write_tasks(workdir, run.tasks)
     stack.enter_context(distributed.exit_on_error((ConfigError, Diverged, checkpoint.SaveFailed)))
 
     compiled: dict[str, Any] = {}  # task -> its step

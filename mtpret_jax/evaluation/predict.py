@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -16,12 +17,14 @@ from mtpret_jax.data.records import describe_record
 from mtpret_jax.data.sources import Source, Subset
 from mtpret_jax.evaluation import metrics
 from mtpret_jax.evaluation.metrics.scoring import to_objects
+from mtpret_jax.evaluation.metrics.temperature import apply_temperature
 from mtpret_jax.objectives.multitask import make_predict
 from mtpret_jax.runtime import watchdog
 from mtpret_jax.runtime.loss_guard import Diverged
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, place_batch, replicated
 from mtpret_jax.step import TrainState
 from mtpret_jax.tasks import dataset, find_kind
+from mtpret_jax.tasks.fitted import fit_task
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +37,13 @@ class Predictor:
     source: the records of a split.
     read: record -> one row of a batch, with all its labels.
     predict: the compiled model: (params, stats, batch) -> (the batch as the trunk sees it, predictions).
+    temperature: of the probabilities of findings, see `metrics/temperature.py`; 1 leaves predictions alone.
   """
 
   source: Source
   read: Callable[[Mapping], Mapping]
   predict: Predict
+  temperature: float = 1.0
 
 
 def make_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding.Mesh) -> Predictor:
@@ -46,7 +51,7 @@ def make_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding
   training split."""
   source, read = dataset.open_for_evaluation(config, name, split)
   train = dataset.open_task(config, name, 'train', config.data.fraction)
-  predict = make_predict(config, name, dataset.make_task(config, name, train))
+  predict = make_predict(config, name, fit_task(config, name, train).make_model())
 
   @functools.partial(jax.jit, in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
                      out_shardings=replicated(mesh))
@@ -57,11 +62,25 @@ def make_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding
   return Predictor(source, read, predict_batch)
 
 
-def score_tasks(config: ConfigDict, state: TrainState, split: str,
-                predictors: dict[tuple[str, str], Predictor]) -> dict[str, tuple[dict, dict]]:
+def find_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding.Mesh,
+                   predictors: Mapping[tuple[str, str], Predictor]) -> Predictor:
+  """The predictor of a task and split among `predictors`, {(task, split): predictor}, or a new one. It shares the
+  compiled model of another split of the task."""
+  if (name, split) in predictors:
+    return predictors[name, split]
+  for (task, _), other in predictors.items():
+    if task == name:
+      source, read = dataset.open_for_evaluation(config, name, split)
+      return dataclasses.replace(other, source=source, read=read)
+  return make_predictor(config, name, split, mesh)
+
+
+def score_tasks(config: ConfigDict, state: TrainState, split: str, predictors: dict[tuple[str, str], Predictor],
+                temperatures: Mapping[str, float] = MappingProxyType({})) -> dict[str, tuple[dict, dict]]:
   """{task: (rows, result of `metrics.score`)} of a state on one split, in the first process; {} in the others.
 
-  `predictors` are filled in and kept from call to call, so that each model is compiled once in a run.
+  `predictors` are filled in and kept from call to call, so that each model is compiled once in a run. Predictions are
+  those at the task's temperature in `temperatures`, if it is there.
 
   Raises:
     Diverged: predictions on the training or test split are not finite. In validation, the score is undefined then: an
@@ -69,8 +88,8 @@ def score_tasks(config: ConfigDict, state: TrainState, split: str,
   """
   mesh, scored = make_mesh(), {}
   for name, task_config in config.tasks.items():
-    if (name, split) not in predictors:
-      predictors[name, split] = make_predictor(config, name, split, mesh)
+    predictors[name, split] = dataclasses.replace(find_predictor(config, name, split, mesh, predictors),
+                                                  temperature=temperatures.get(name, 1.0))
     source = predictors[name, split].source
     rows = collect_rows(config, name, split, state, predictors[name, split], mesh)
     if jax.process_index() == 0:
@@ -121,6 +140,9 @@ def predict_batches(task_config: ConfigDict, title: str, state: TrainState, name
     with limit:
       seen, predictions = jax.device_get(predictor.predict(params, state.carry['stats'], place_batch(batch, mesh)))
     if jax.process_index() == 0:
+      if predictor.temperature != 1:
+        about = dataset.describe_task(source.about, task_config)
+        predictions = {**predictions, 'score': apply_temperature(about, predictions['score'], predictor.temperature)}
       yield first, int(valid.sum()), seen, predictions
 
 

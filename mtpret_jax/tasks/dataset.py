@@ -1,4 +1,4 @@
-"""A task's dataset: the records that it can learn from, the rows of its batches, and its model."""
+"""A task's dataset: the records that it can learn from, and the rows of its batches."""
 
 import collections
 import dataclasses
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.config.errors import ConfigError, show
 from mtpret_jax.data.records import decode_image, name_record, read_text
 from mtpret_jax.data.sources import Source, Subset, open_source, read_patient_shares
 from mtpret_jax.tasks import KINDS, find_kind
-from mtpret_jax.tasks.task import About, Row, TaskModel
+from mtpret_jax.tasks.sides import find_lonely
+from mtpret_jax.tasks.task import About, Row
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,23 @@ def check_annotation(name: str, task_config: ConfigDict, about: About) -> None:
                         f'one of {", ".join(about["findings"])}')
 
 
+def list_sided_names(task_config: ConfigDict, about: About) -> list[str]:
+  """The labels of a task that name a side of the body while none names the other side, such as 'left lung' alone. A
+  flip of the image would make them wrong."""
+  kind = find_kind(task_config.kind)
+  names = kind.select(about, task_config).get(kind.annotation, ())
+  return find_lonely(names) if isinstance(names, Sequence) else []
+
+
+def check_flip(name: str, task_config: ConfigDict, about: About) -> None:
+  """Raises ConfigError if the views of the task `name` are flipped although that makes labels wrong."""
+  sided = list_sided_names(task_config, about)
+  if sided and task_config.augment.flip:
+    raise ConfigError(f'tasks.{name}: {", ".join(map(show, sided[:MAX_LISTED]))} of {task_config.dataset} names one side '
+                      f'of the body, and no label names the other side, so a left-right flip would make it wrong',
+                      {f'tasks.{name}.augment.flip': 0.0})
+
+
 def find_usable(name: str, task_config: ConfigDict, source: Source) -> Usable:
   """The records that the task `name` can use. Reads every record once, which takes about a millisecond each.
 
@@ -132,13 +150,15 @@ def check_split(config: ConfigDict, name: str, split: str) -> list[str]:
   should know about the split, see `list_doubts`.
 
   Raises:
-    ConfigError: no record can be used; in training or test, the labels are all the same; or `data.fraction` keeps no
-      training image of a class that the training split has.
+    ConfigError: no record can be used; in training or test, the labels are all the same; `data.fraction` keeps no
+      training image of a class that the training split has; or a flip makes labels wrong (`check_flip`).
     MissingSplit, OutdatedIndex, FileNotFoundError: see `open_source`.
   """
   task_config = config.tasks[name]
   kind, fraction = find_kind(task_config.kind), config.data.fraction if split == 'train' else 1.0
   source, usable = open_usable(config, name, split, fraction)
+  if split == 'train':
+    check_flip(name, task_config, source.about)
   if fraction < 1:
     check_fraction(config, name, kind.list_classes(source.about, task_config, usable.labels))
   check_labels(config, name, split, source.about, usable.labels)
@@ -248,13 +268,3 @@ def read_row(about: About, task_config: ConfigDict, record: Mapping) -> Row:
 def describe_task(about: About, task_config: ConfigDict) -> About:
   """The dataset's metadata, reduced to what the task asks for, such as some of the findings."""
   return find_kind(task_config.kind).select(about, task_config)
-
-
-def make_task(config: ConfigDict, name: str, source: Source) -> TaskModel:
-  """The model of the task `name` on the training records `source`."""
-  task_config = config.tasks[name]
-  kind = find_kind(task_config.kind)
-  try:
-    return kind.make_model(describe_task(source.about, task_config), kind.fit_head(task_config, source))
-  except KeyError as error:
-    raise ConfigError(f'tasks.{name}: {task_config.dataset} has no {error}, which {task_config.kind} needs') from error
