@@ -21,7 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from mtpret_jax.config.errors import ConfigError, as_line, show
 from mtpret_jax.config.locate import use_bundled_configs
 from mtpret_jax.config.renamed import describe_new_name, new_name
-from tfds_builders.common.exits import CLOSED_PIPE, REFUSED, discard_output, explain, is_output_closed
+from tfds_builders.common.exits import CLOSED_PIPE, INTERRUPTED, REFUSED, discard_output, explain, is_output_closed
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'the config file of the run, FILE.py or FILE.py:VARIANT, such as configs/pretrain.py:smoke')
@@ -201,7 +201,11 @@ def refuse(message: str) -> NoReturn:
 
 def stop(code: int, message: object) -> NoReturn:
   """Prints the message and exits. Several processes exit together."""
-  from mtpret_jax.runtime import distributed
+  from mtpret_jax.runtime import distributed, preemption
   distributed.print_error(message)
   distributed.exit_together(code)
+  if code in (preemption.EXIT_CODE, INTERRUPTED):
+    # A signal leaves the compiler at work in its own threads. If Python shut down, they would use what it has freed,
+    # and the process would end with a segmentation fault.
+    distributed.exit_now(code)
   sys.exit(code)

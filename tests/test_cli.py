@@ -95,6 +95,36 @@ def test_a_signal_during_the_imports_ends_the_run_at_once(number, delay, tmp_pat
   assert not list((tmp_path / 'run').glob('checkpoints/*'))
 
 
+COMPILE = '''
+import os, signal, threading
+import jax, jax.numpy as jnp
+from mtpret_jax import cli, stages
+
+def compute(x):
+  for place in range(150):
+    x = jnp.sin(x) @ x + jnp.sort(x, axis=place % 2) * place
+  return x
+
+def compile_for_seconds(config):
+  lowered = jax.jit(compute).lower(jnp.ones((16, 16)))
+  threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+  lowered.compile()
+  print('was compiled', flush=True)
+
+stages.run = compile_for_seconds
+cli.run()
+'''
+
+
+def test_a_signal_while_xla_compiles_ends_the_run_with_the_code_to_resume(tmp_path):
+  """The compiler goes on in its own threads. A normal shutdown of Python would free what they use: exit code -11."""
+  environment = {**os.environ, 'XLA_FLAGS': '', 'JAX_COMPILATION_CACHE_DIR': str(tmp_path)}
+  done = subprocess.run([sys.executable, '-c', COMPILE, '--config=configs/pretrain.py:smoke'], cwd=ROOT,
+                        env=environment, capture_output=True, text=True, timeout=120)
+  assert done.returncode == 75 and 'was compiled' not in done.stdout
+  assert done.stderr.splitlines()[-1] == 'mtpret_jax: stopped by SIGTERM; run the same command to resume'
+
+
 @pytest.mark.parametrize('name, value', [
   ('jax_enable_x64', True), ('jax_random_seed_offset', 1),
   ('jax_transfer_guard_host_to_device', 'disallow')])
