@@ -141,10 +141,13 @@ def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> 
 
 
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
-  """The three likeliest findings with their probabilities and the truth: present, absent or unknown."""
+  """The three likeliest findings with their probabilities and the truth, if there is one: present, absent or unknown.
+  """
   order = np.argsort(-prediction['score'], kind='stable')[:3]
-  truth = np.where(labels['label_mask'], np.where(labels['present'] > 0, 'present', 'absent'), 'unknown')
-  lines = [f'{about["findings"][index]} {prediction["score"][index]:.2f} ({truth[index]})' for index in order]
+  lines = [f'{about["findings"][index]} {prediction["score"][index]:.2f}' for index in order]
+  if labels:
+    truth = np.where(labels['label_mask'], np.where(labels['present'] > 0, 'present', 'absent'), 'unknown')
+    lines = [f'{line} ({truth[index]})' for line, index in zip(lines, order, strict=True)]
   axes.set_xlabel('\n'.join(lines), fontsize=7)
 
 

@@ -176,16 +176,17 @@ def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> 
 
 
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
-  """True boxes solid, the five most certain predicted boxes dashed with class and score."""
+  """True boxes solid, the five most certain predicted boxes dashed with class and score; without labels, these solid.
+  """
   from matplotlib.patches import Rectangle  # slow to import, and only pictures need it
-  for (y0, x0, y1, x1), class_id in zip(labels['boxes'], labels['class_id'], strict=True):
+  for (y0, x0, y1, x1), class_id in zip(labels.get('boxes', ()), labels.get('class_id', ()), strict=True):
     if class_id >= 0:
       axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=f'C{class_id}', linewidth=1))
   for (y0, x0, y1, x1), class_id, score in [*zip(prediction['boxes'], prediction['class_id'], prediction['score'],
                                                  strict=True)][:5]:
     if class_id >= 0:
       axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=f'C{class_id}', linewidth=1,
-                               linestyle='dashed'))
+                               linestyle='dashed' if labels else 'solid'))
       axes.text(x0, y0, f'{about["box_classes"][class_id]} {score:.2f}', color=f'C{class_id}', fontsize=5)
 
 

@@ -90,7 +90,8 @@ def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> 
 
 
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
-  axes.set_xlabel(f'predicted {prediction["value"][0]:.1f}\ntrue {labels["value"][0]:.1f}', fontsize=7)
+  truth = f'\ntrue {labels["value"][0]:.1f}' if labels else f' {about["value"]["unit"]}'
+  axes.set_xlabel(f'predicted {prediction["value"][0]:.1f}{truth}', fontsize=7)
 
 
 REGRESSION = TaskKind(

@@ -135,14 +135,22 @@ def count_pixels(mask_HW: np.ndarray, predicted_HW: np.ndarray, classes: int) ->
 
 
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
-  """The outline of each true class (solid) and of each predicted class (dashed)."""
-  grid = np.arange(0.5, labels['mask'].shape[0]) / labels['mask'].shape[0]
+  """The outline of each true class (solid) and of each predicted class (dashed); without labels, the predicted ones
+  with their names."""
+  size = prediction['mask'].shape[0]
+  grid = np.arange(0.5, size) / size
+  outlines = ((labels['mask'], 'solid'), (prediction['mask'], 'dashed')) if labels else ((prediction['mask'], 'solid'),)
   for index in range(1, len(about['mask'])):
-    for mask, style in ((labels['mask'], 'solid'), (prediction['mask'], 'dashed')):
+    for mask, style in outlines:
       if (mask == index).any() and (mask != index).any():
         axes.contour(grid, grid, mask == index, levels=[0.5], colors=[f'C{index - 1}'], linestyles=style,
                      linewidths=0.8)
-  axes.set_xlabel('solid: true, dashed: predicted', fontsize=6)
+    if not labels:
+      axes.plot([], [], color=f'C{index - 1}', label=about['mask'][index])
+  if labels:
+    axes.set_xlabel('solid: true, dashed: predicted', fontsize=6)
+  else:
+    axes.legend(loc='lower right', fontsize=6)
 
 
 SEGMENTATION = TaskKind(

@@ -95,7 +95,8 @@ class TaskKind:
     make_row: (about, batch, predictions, index) -> the columns of `metrics` for image `index` of a batch.
     metrics: how rows are scored and written to a table, and whether a higher or a lower headline score is better.
     draw: (axes, about, labels, prediction) -> None: draws one image's labels and prediction over it. Both are dicts
-      of one image's fields; the axes show the image with x and y from 0 to 1.
+      of one image's fields, and `labels` is empty where nobody labelled the image; the axes show the image with x and
+      y from 0 to 1.
     head_schema: the fields of `task_config.head`.
     dense: whether a label has the size of the image, as masks have.
     select: (about, task_config) -> `about` reduced to what the task asks for.
