@@ -1,0 +1,42 @@
+"""Pictures of an image with what the model predicts for it, drawn as the kind of task draws its predictions."""
+
+import io
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mtpret_jax.runtime.atomic_io import write_atomically
+
+LONGEST = 6.0  # inches of the longer side of the image, at DPI
+DPI = 110
+MARGIN = 0.9  # inches for the title above and the numbers below
+
+
+def write_overlay(path: pathlib.Path, draw: Callable[[Any, Mapping, Mapping, Mapping], None], about: Mapping[str, Any],
+                  image_HW: np.ndarray, size: tuple[int, int], prediction: Mapping[str, np.ndarray],
+                  title: str) -> None:
+  """Writes a PNG.
+
+  Args:
+    path: of the PNG; its folder is made.
+    draw: `TaskKind.draw`.
+    about: of the task.
+    image_HW: uint8, as the model reads it, before it is stretched to a square.
+    size: (height, width) of the image itself, which gives the shape of the picture.
+    prediction: for this image.
+    title: above the picture.
+  """
+  from matplotlib.figure import Figure  # imported here, because it would add half a second to every start
+  height, width = (LONGEST * side / max(size) for side in size)
+  figure = Figure(figsize=(max(width, LONGEST / 2), height + MARGIN), layout='constrained')
+  axes = figure.add_subplot()
+  axes.imshow(image_HW, cmap='gray', extent=(0, 1, 1, 0), aspect=size[0] / size[1])
+  axes.set(xticks=[], yticks=[])
+  axes.set_title(title, fontsize=8, parse_math=False)
+  draw(axes, about, {}, prediction)
+  drawn = io.BytesIO()
+  figure.savefig(drawn, format='png', dpi=DPI)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  write_atomically(path, drawn.getvalue())
