@@ -187,7 +187,9 @@ def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
     if class_id >= 0:
       axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=f'C{class_id}', linewidth=1,
                                linestyle='dashed' if labels else 'solid'))
-      axes.text(x0, y0, f'{about["box_classes"][class_id]} {score:.2f}', color=f'C{class_id}', fontsize=5)
+      axes.text(x0, y0, f'{about["box_classes"][class_id]} {score:.2f}', color=f'C{class_id}' if labels else 'white',
+                fontsize=5 if labels else 8, verticalalignment='baseline' if labels else 'bottom',
+                bbox=None if labels else dict(facecolor=f'C{class_id}', linewidth=0, pad=1))
 
 
 DETECTION = TaskKind(

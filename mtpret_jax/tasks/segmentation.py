@@ -144,7 +144,7 @@ def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
     for mask, style in outlines:
       if (mask == index).any() and (mask != index).any():
         axes.contour(grid, grid, mask == index, levels=[0.5], colors=[f'C{index - 1}'], linestyles=style,
-                     linewidths=0.8)
+                     linewidths=0.8 if labels else 1.5)
     if not labels:
       axes.plot([], [], color=f'C{index - 1}', label=about['mask'][index])
   if labels:
