@@ -1,13 +1,13 @@
 """Random views of labelled images on the device. Mask and boxes move with the image; labels of the whole image are
-unchanged.
+unchanged. In a flipped image, labels that name a side, such as 'left lung', become those of the other side.
 
 Like the image (`views.py`), the mask is resampled by two matrices, here with a single 1 in each row: nearest neighbour
 without gathers. Class numbers are small integers, which a matrix product of any precision carries exactly.
 
-Letters: B images, M slots for boxes, H W stored rows and columns, h w rows and columns of the view.
+Letters: B images, M slots for boxes, T findings, H W stored rows and columns, h w rows and columns of the view.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,16 @@ from mtpret_jax.models.detection import boxes
 
 
 def make_labelled_view(batch: Mapping[str, jax.Array], rng: jax.Array, config: ConfigDict,
-                       dtype: str) -> dict[str, jax.Array]:
+                       dtype: str, mirror: Sequence[int] | None = None) -> dict[str, jax.Array]:
   """One random view of each image, with its labels.
 
   Args:
     batch: `image` (B, H, W, 1) uint8; optionally `mask` (B, H, W) int8 or int16, from -1 to 254, and `boxes` (B, M, 4)
-      in 0-1 with `class_id` (B, M), -1 in empty slots. Any other field is passed on unchanged.
+      in 0-1 with `class_id` (B, M), -1 in empty slots; `present` and `label_mask` (B, T). Any other field is passed on
+      unchanged.
     config: size, crop_area, crop_ratio, flip, jitter, brightness, contrast, min_visibility, as in
       `configs/common.py:labelled_augment`.
+    mirror: the class that each class becomes in a flipped image, see `swap_sides`.
 
   Returns:
     The batch with `image` (B, size, size, 1), standardised, in `dtype`; `mask` (B, size, size) int32; `boxes` clipped
@@ -47,7 +49,29 @@ def make_labelled_view(batch: Mapping[str, jax.Array], rng: jax.Array, config: C
   if 'boxes' in batch:
     view['boxes'], view['class_id'] = move_boxes(batch['boxes'], batch['class_id'], crop_B4, flip_B, (height, width),
                                                  config.min_visibility)
-  return view
+  return view if mirror is None else swap_sides(view, flip_B, mirror)
+
+
+def swap_sides(view: Mapping[str, jax.Array], flip_B: jax.Array, mirror: Sequence[int]) -> dict[str, jax.Array]:
+  """The labels of flipped images, with the classes of the two sides exchanged.
+
+  Args:
+    view: fields as of `make_labelled_view`.
+    flip_B: (B,) bool.
+    mirror: the place of the class that each class becomes. It is its own inverse.
+  """
+  swapped = dict(view)
+  for field in ('present', 'label_mask'):
+    if field in view:
+      swapped[field] = jnp.where(flip_B[:, None], view[field][:, jnp.asarray(mirror)], view[field])
+  for field in ('mask', 'class_id'):
+    if field in view:
+      classes = flipped = view[field]
+      for old, new in enumerate(mirror):  # selects, not a gather, because few classes have a side
+        if old != new:
+          flipped = jnp.where(classes == old, new, flipped)
+      swapped[field] = jnp.where(flip_B.reshape(-1, *[1] * (classes.ndim - 1)), flipped, classes)
+  return swapped
 
 
 def make_labelled_plain(batch: Mapping[str, jax.Array], size: int, dtype: str) -> dict[str, jax.Array]:

@@ -129,7 +129,7 @@ def compute_task_loss(config: ConfigDict, name: str, task: TaskModel, graphs: Gr
   """(mean loss, new running statistics) of one task on a random view of its batch."""
   task_config, owner = config.tasks[name], find_owner(config, name)
   rng_view, rng_head = jax.random.split(rng)
-  batch = labelled.make_labelled_view(batch, rng_view, task_config.augment, config.dtype)
+  batch = labelled.make_labelled_view(batch, rng_view, task_config.augment, config.dtype, task.mirror)
   groups = len(batch['image']) // task_config.group
   # The modules exist only inside this function. Calling them updates their running statistics, which are taken out
   # below.

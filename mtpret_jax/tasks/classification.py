@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.data.records import name_record
 from mtpret_jax.evaluation.metrics import classification
+from mtpret_jax.tasks.sides import find_mirror
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
 
 with epy.lazy_imports():
@@ -116,7 +117,8 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
     output_stride=32,
     apply=lambda head, features, batch, *, groups, rng: {'logits': head(features)},
     loss=exclusive_loss if exclusive else independent_loss,
-    predict=predict)
+    predict=predict,
+    mirror=find_mirror(about['findings']))
 
 
 def independent_loss(outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.Array']:

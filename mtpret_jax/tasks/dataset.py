@@ -104,8 +104,8 @@ def check_flip(name: str, task_config: ConfigDict, about: About) -> None:
   """Raises ConfigError if the views of the task `name` are flipped although that makes labels wrong."""
   sided = list_sided_names(task_config, about)
   if sided and task_config.augment.flip:
-    raise ConfigError(f'tasks.{name}: {", ".join(map(show, sided[:MAX_LISTED]))} of {task_config.dataset} names one side '
-                      f'of the body, and no label names the other side, so a left-right flip would make it wrong',
+    raise ConfigError(f'tasks.{name}: {", ".join(map(show, sided[:MAX_LISTED]))} of {task_config.dataset} names one '
+                      f'side of the body, and no label names the other side, so a left-right flip would make it wrong',
                       {f'tasks.{name}.augment.flip': 0.0})
 
 

@@ -20,6 +20,7 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.rules import levels, number, row, sample, span, whole
 from mtpret_jax.data.records import name_record, read_text
 from mtpret_jax.evaluation.metrics import detection
+from mtpret_jax.tasks.sides import find_mirror
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows
 
 with epy.lazy_imports():
@@ -133,7 +134,8 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
     output_stride=32,
     apply=apply,
     loss=lambda outputs, batch: compute_loss(outputs, find_rows(batch)),
-    predict=lambda outputs: outputs)
+    predict=lambda outputs: outputs,
+    mirror=find_mirror(about['box_classes']))
 
 
 def compute_loss(outputs: Mapping, rows_B: 'jax.Array') -> tuple['jax.Array', 'jax.Array']:

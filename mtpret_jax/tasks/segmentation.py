@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.rules import choice, number, row, whole
 from mtpret_jax.data.records import UNANNOTATED, decode_grey, decode_mask, name_record
 from mtpret_jax.evaluation.metrics import segmentation
+from mtpret_jax.tasks.sides import find_mirror
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
 
 with epy.lazy_imports():
@@ -92,7 +93,8 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
     return {'logits': head(features, batch['image'].shape[1:3], groups=groups, rng=rng)}
 
   return TaskModel(make_head, config.output_stride, apply, functools.partial(compute_loss, config.dice),
-                   predict=lambda outputs: {'mask': outputs['logits'].argmax(-1).astype(jnp.int32)})
+                   predict=lambda outputs: {'mask': outputs['logits'].argmax(-1).astype(jnp.int32)},
+                   mirror=find_mirror(about['mask']))
 
 
 def compute_loss(dice: float, outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.Array']:

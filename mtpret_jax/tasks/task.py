@@ -40,6 +40,8 @@ class TaskModel:
     loss: (outputs, batch) -> (sum, count), float32 scalars. Unknown, unannotated and padded entries are in neither, so
       sums and counts of several batches can be added.
     predict: outputs of inference -> predictions, a dict of arrays.
+    mirror: the class that each finding, mask class or box class becomes in a mirrored image (`sides.find_mirror`);
+      None if none changes.
   """
 
   make_head: Callable
@@ -47,6 +49,7 @@ class TaskModel:
   apply: Callable
   loss: Callable
   predict: Callable
+  mirror: tuple[int, ...] | None = None
 
 
 def select_all(about: About, task_config: ConfigDict) -> About:

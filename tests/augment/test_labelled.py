@@ -105,6 +105,32 @@ def test_labels_of_the_whole_image_do_not_change():
   np.testing.assert_array_equal(make_view(batch, LIVELY)['present'], batch['present'])
 
 
+@functools.partial(jax.jit, static_argnums=3)
+def compiled_sides(batch, rng, flip, mirror):
+  recipe = types.SimpleNamespace(**STILL | {'flip': flip})
+  return labelled.make_labelled_view(batch, rng, recipe, 'float32', mirror)
+
+
+def test_in_a_flipped_image_the_labels_of_the_two_sides_are_swapped():
+  """Classes 1 and 2 are left and right; the other ones have no side."""
+  images = np.zeros((16, SIDE, SIDE, 1), np.uint8)
+  images[:, :, :SIDE // 2] = 255  # a flip shows
+  mask = np.tile(np.repeat(np.int8([-1, 0, 1, 2]), SIDE // 4), (16, SIDE, 1))
+  stream = np.random.default_rng(0)
+  batch = {'image': images, 'mask': mask, 'boxes': np.tile(np.float32([0, 0, 0.5, 0.5]), (16, 4, 1)),
+           'class_id': np.tile(np.int32([1, 2, 0, -1]), (16, 1)),
+           'present': stream.integers(0, 2, (16, 3)).astype(np.float32),
+           'label_mask': stream.integers(0, 2, (16, 3)).astype(bool)}
+  view = jax.device_get(compiled_sides(batch, jax.random.key(1), 0.5, (0, 2, 1)))
+  flipped = view['image'][:, 0, 0, 0] < view['image'][:, 0, -1, 0]
+  assert 0 < flipped.sum() < 16
+  swap = np.int32([0, 2, 1, -1])  # by class, -1 last
+  assert np.array_equal(view['mask'], np.where(flipped[:, None, None], swap[mask[:, :, ::-1]], mask))
+  assert np.array_equal(view['class_id'], np.where(flipped[:, None], swap[batch['class_id']], batch['class_id']))
+  for field in ('present', 'label_mask'):
+    assert np.array_equal(view[field], np.where(flipped[:, None], batch[field][:, [0, 2, 1]], batch[field]))
+
+
 def test_empty_slots_stay_empty():
   view = make_view(draw_discs(), LIVELY)
   assert (view['class_id'][:, 1] == -1).all() and (view['boxes'][:, 1] == 0).all()
