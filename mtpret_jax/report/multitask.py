@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from mtpret_jax.evaluation import test_scores
-from mtpret_jax.report import rounds, scores
+from mtpret_jax.report import page, rounds, scores
 from mtpret_jax.runtime import distributed
 
 
@@ -14,10 +14,15 @@ def finish(config: ConfigDict) -> None:
     distributed.run_on_first(lambda: rounds.report_rounds(config))
     return
   scored = test_scores.score_best(config)
-  distributed.run_on_first(lambda: scores.report_scores(scored))
+  distributed.run_on_first(lambda: report_scores(scored))
 
 
 def evaluate_run(config: ConfigDict) -> None:
   """Scores an earlier run again, see configs/evaluate.py."""
   scored = test_scores.evaluate_run(config)
-  distributed.run_on_first(lambda: scores.report_scores(scored))
+  distributed.run_on_first(lambda: report_scores(scored))
+
+
+def report_scores(scored: test_scores.Scored) -> None:
+  scores.report_scores(scored)
+  page.announce(scored.workdir)

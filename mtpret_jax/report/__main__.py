@@ -1,0 +1,32 @@
+"""Makes the page of a run again.
+
+    python -m mtpret_jax.report RUN
+
+It reads the files in the workdirs only: no accelerator, no archives and no prepared data are needed.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from tfds_builders.common.exits import command, stop_on_interrupt
+
+stop_on_interrupt()
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(prog='python -m mtpret_jax.report', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('run', metavar='RUN',
+                      help='the workdir of a run, an evaluation, a recipe or a table')
+  parser.add_argument('--out', metavar='FILE',
+                      help='where to write the page (RUN/report.html)')
+  options = parser.parse_args(arguments)
+  from mtpret_jax.report.page import write_page  # after the flags, because it takes a second
+  path = write_page(options.run, options.out)
+  print(f'See {path}')
+  return 0
+
+
+if __name__ == '__main__':
+  raise SystemExit(main())

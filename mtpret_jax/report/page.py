@@ -1,0 +1,49 @@
+"""`report.html`: one page that shows everything about a run and needs no other file.
+
+It is made from the files in the workdir, so that `python -m mtpret_jax.report RUN` can make it again at any time.
+"""
+
+import logging
+import pathlib
+from collections.abc import Callable, Mapping
+
+import jinja2
+
+from mtpret_jax.report.blocks import Page
+from mtpret_jax.report.pages import scores
+from mtpret_jax.report.plots.figure import themed
+from mtpret_jax.report.run_files import SCORES, RunFiles, open_run
+from mtpret_jax.runtime.atomic_io import write_atomically
+
+log = logging.getLogger(__name__)
+
+FILE = 'report.html'
+TEMPLATES = pathlib.Path(__file__).parent / 'template'
+MAKERS: Mapping[str, Callable[[RunFiles], Page]] = {SCORES: scores.make_page}
+
+
+def announce(workdir: str | pathlib.Path) -> None:
+  """Writes the page at the end of a run and prints its path, in the last line of the run."""
+  print(f'Report: {write_page(workdir)}')
+
+
+def write_page(workdir: str | pathlib.Path, out: str | pathlib.Path | None = None) -> pathlib.Path:
+  """Writes the page of the run in `workdir` to `out`, or to `report.html` in `workdir`, and returns its path. A run
+  that is not finished, or whose files are damaged, gets a page that says what is missing.
+
+  Raises:
+    NotARun: `workdir` has no file of a run.
+  """
+  run = open_run(workdir)
+  with themed():
+    page = MAKERS[run.kind](run)
+  path = pathlib.Path(out or run.folder / FILE)
+  write_atomically(path, render(page))
+  return path
+
+
+def render(page: Page) -> str:
+  """The page as HTML. Everything that is not `Markup` is escaped."""
+  templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
+                                 lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+  return templates.get_template('page.html.jinja').render(page=page)

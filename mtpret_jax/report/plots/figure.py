@@ -1,0 +1,108 @@
+"""Figures that look right on light and on dark pages.
+
+matplotlib draws with colours that stand for roles; `to_svg` replaces them by the variables of `template/style.css`,
+whose values depend on the reader's colour scheme. Text stays text, in the font of the page.
+"""
+
+import contextlib
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from mtpret_jax.report.blocks import Key
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
+
+INK, MUTED, GRID = '#c0de10', '#c0de11', '#c0de12'
+SERIES = tuple(f'#c0de0{number}' for number in range(8))
+VARIABLES = {INK: '--ink', MUTED: '--muted', GRID: '--line',
+             **{colour: f'--series-{number}' for number, colour in enumerate(SERIES)}}
+WIDTH, HEIGHT = 3.3, 2.4  # inches
+MOST_POINTS = 400  # of a line
+STYLE: dict[Any, Any] = {
+  'svg.fonttype': 'none', 'svg.hashsalt': 'mtpret_jax', 'text.parse_math': False, 'font.size': 9.0,
+  'text.color': INK, 'axes.edgecolor': MUTED, 'axes.labelcolor': INK, 'xtick.color': MUTED, 'ytick.color': MUTED,
+  'xtick.labelcolor': INK, 'ytick.labelcolor': INK, 'grid.color': GRID, 'axes.grid': True, 'axes.axisbelow': True,
+  'grid.linewidth': 0.6, 'axes.linewidth': 0.6, 'lines.linewidth': 1.5, 'xtick.major.width': 0.6,
+  'ytick.major.width': 0.6, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.unicode_minus': True,
+  'figure.facecolor': 'none', 'axes.facecolor': 'none', 'savefig.facecolor': 'none', 'axes.formatter.limits': (-4, 6)}
+
+
+@contextlib.contextmanager
+def themed() -> Iterator[None]:
+  """Figures made in the `with` block have the style of the page."""
+  import matplotlib  # imported here, because it would add half a second to every start
+  with matplotlib.rc_context(STYLE):
+    yield
+
+
+def make_axes(xlabel: str, ylabel: str, height: float = HEIGHT, left: float = 0.62,
+              bottom: float = 0.45) -> tuple['Figure', 'Axes']:
+  """A figure with one pair of axes; `height`, `left` and `bottom` (the margins) in inches."""
+  from matplotlib.figure import Figure
+  figure = Figure(figsize=(WIDTH, height))
+  axes = figure.add_axes((left / WIDTH, bottom / height, 1 - (left + 0.12) / WIDTH, 1 - (bottom + 0.1) / height))
+  axes.set(xlabel=xlabel, ylabel=ylabel)
+  return figure, axes
+
+
+def style_series(number: int) -> dict[str, Any]:
+  """Colour and line style of a series; past the last colour the lines are dashed."""
+  return {'color': SERIES[number % len(SERIES)], 'linestyle': '-' if number < len(SERIES) else '--'}
+
+
+def make_key(number: int, text: str) -> Key:
+  return Key(number % len(SERIES), number >= len(SERIES), text)
+
+
+def to_svg(figure: 'Figure', label: str) -> Markup:
+  """The figure as SVG to be put into HTML. `label` says what it shows to those who cannot see it."""
+  file = io.StringIO()
+  figure.savefig(file, format='svg', metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')))
+  text = file.getvalue()
+  text = re.sub(r'<metadata>.*?</metadata>', '', text[text.index('<svg'):], flags=re.DOTALL)
+  text = re.sub(r' xmlns(:xlink)?="[^"]*"| (width|height)="[\d.]+pt"', '', text).replace('xlink:href', 'href')
+  text = re.sub(r" (d|x|y|x1|y1|x2|y2|width|height|transform|points)=\"[^\"]*\"", shorten_numbers, text)
+  text = re.sub(r'font: ([\d.]+)px [^;"]*', r'font-size: \1px', text)
+  for colour, variable in VARIABLES.items():
+    text = text.replace(colour, f'var({variable})')
+  text = name_parts(text, f'p{hashlib.sha256((label + text).encode()).hexdigest()[:8]}-')
+  return Markup(text.replace('<svg', str(Markup('<svg role="img" aria-label="{}"').format(label)), 1))
+
+
+def shorten_numbers(attribute: re.Match) -> str:
+  """Coordinates need no more than two decimals."""
+  return re.sub(r'(\.\d\d)\d+', r'\1', attribute[0])
+
+
+def name_parts(text: str, prefix: str) -> str:
+  """Drops ids that nothing refers to, and makes the others unique on the page."""
+  used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', text))
+  text = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else '', text)
+  return re.sub(r'(url\(#|href="#)', rf'\1{prefix}', text)
+
+
+def thin(x: Sequence[float], y: Sequence[float | None], most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
+  """A line with at most `most` points: each is the mean of neighbouring ones. Undefined values are left out."""
+  points = np.array([(a, b) for a, b in zip(x, y, strict=True) if is_number(b)], float).reshape(-1, 2)
+  points = points[np.isfinite(points).all(1)]
+  if len(points) > most:
+    starts = np.linspace(0, len(points), most, endpoint=False).astype(int)
+    points = np.add.reduceat(points, starts) / np.diff(starts, append=len(points))[:, None]
+  return points[:, 0], points[:, 1]
+
+
+def is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def pick_evenly(count: int, most: int) -> np.ndarray:
+  """At most `most` of `count` indices, at equal distances."""
+  return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)) if count else np.zeros(0, int)

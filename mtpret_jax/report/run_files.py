@@ -1,0 +1,146 @@
+"""Reads the files of a run for its page. What is missing or damaged becomes a problem that the page lists.
+
+Nothing here needs jax, the checkpoints or the prepared data.
+"""
+
+import csv
+import dataclasses
+import json
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mtpret_jax.evaluation import metrics
+from mtpret_jax.runtime.atomic_io import read_json_lines
+from mtpret_jax.tasks import KINDS
+
+log = logging.getLogger(__name__)
+
+TABLE, RECIPE, PRETRAIN, CONTINUAL, SCORES = 'table', 'recipe', 'pretrain', 'continual', 'scores'
+CONFIG, SCORES_FILE, RESULTS, ROUNDS = 'config.json', 'scores.json', 'results.json', 'rounds.json'
+CELLS, OPERATING_POINTS = 'cells.csv', 'operating_points.json'
+LARGEST = 200 * 10**6  # bytes of a file that is read
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ZeroDivisionError)
+
+
+class NotARun(ValueError):
+  """The folder holds none of the files of a run."""
+
+
+@dataclasses.dataclass
+class RunFiles:
+  """The folder of a run and what is wrong with its files.
+
+  Attributes:
+    kind: TABLE, RECIPE, PRETRAIN, CONTINUAL or SCORES (stage 3, or an evaluation).
+    config: of the run; {} where it is missing.
+    problems: sentences for the page.
+  """
+
+  folder: pathlib.Path
+  kind: str = ''
+  config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  problems: list[str] = dataclasses.field(default_factory=list)
+
+  def has(self, name: str) -> bool:
+    return (self.folder / name).is_file()  # not a pipe, which might never end
+
+  def read_json(self, name: str) -> dict[str, Any]:
+    """The object in a file of JSON; {} where there is none, with a problem if the file is damaged."""
+    path = self.folder / name
+    if not path.is_file():
+      return {}
+    try:
+      if path.stat().st_size > LARGEST:
+        raise ValueError('it is too large')
+      content = json.loads(path.read_text(encoding='utf-8'))
+      if not isinstance(content, dict):
+        raise ValueError('it holds no object')
+      return content
+    except DAMAGED as error:
+      self.problems.append(f'{name} is damaged ({error}), so what it holds is missing here.')
+      return {}
+
+  def read_lines(self, name: str) -> list[dict[str, Any]]:
+    """The objects in a file of JSON lines, without damaged ones."""
+    try:
+      return read_json_lines(self.folder / name)
+    except DAMAGED as error:
+      self.problems.append(f'{name} is damaged ({error}), so what it holds is missing here.')
+      return []
+
+  def read_table(self, name: str) -> list[dict[str, str]]:
+    """The rows of a CSV file by column; [] where there is none."""
+    path = self.folder / name
+    if not path.is_file():
+      return []
+    with open(path, newline='', encoding='utf-8') as file:
+      return list(csv.DictReader(file))
+
+  def read_rows(self, task: str, result: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """The predictions of a task with their truth, as `metrics.score` takes them; None where they cannot be read."""
+    path = self.folder / f'predictions_{task}.csv'
+    if result['task'] not in KINDS:
+      return None
+    if not path.is_file():
+      self.problems.append(f'{path.name} is not there, so the plots of predictions are missing.')
+      return None
+    kind = KINDS[result['task']].metrics
+    try:
+      return dict(kind.prepare(about, metrics.read_predictions(path, kind, about)))
+    except DAMAGED as error:
+      self.problems.append(f'{path.name} is damaged ({error}), so the plots of predictions are missing.')
+      return None
+
+  def read_operating_points(self, task: str) -> dict[str, Any]:
+    """What was chosen for a task on validation; {} for nothing. An evaluation's folder lies in that of the run."""
+    folder = self.folder if self.has(OPERATING_POINTS) else self.folder.parent
+    chosen = RunFiles(folder, problems=self.problems).read_json(OPERATING_POINTS).get(task)
+    return chosen if isinstance(chosen, dict) else {}
+
+
+def open_run(folder: str | pathlib.Path) -> RunFiles:
+  """The files of a run of any kind.
+
+  Raises:
+    NotARun: the folder is not there, or has no file of a run.
+  """
+  run = RunFiles(pathlib.Path(folder))
+  if not run.folder.is_dir():
+    raise NotARun(f'{folder} is not a folder: name the workdir of a run')
+  scores = run.read_json(SCORES_FILE)
+  saved = run.read_json(CONFIG).get('config') or scores.get('config') or run.read_json(RESULTS).get('config')
+  run.config = saved if isinstance(saved, dict) else {}
+  run.kind = find_kind(run, scores)
+  if run.kind in (PRETRAIN, CONTINUAL, SCORES) and not run.config:
+    run.problems.append('The config is missing: config.json is not there or damaged.')
+  return run
+
+
+def find_kind(run: RunFiles, scores: Mapping[str, Any]) -> str:
+  """Which kind of run wrote the files. Raises NotARun."""
+  if run.has(CELLS):
+    return TABLE
+  if run.config.get('objective') == 'moco' or run.has(RESULTS):
+    return PRETRAIN
+  if 'tasks' in scores:
+    return SCORES
+  if run.has(ROUNDS) or len(run.config.get('tasks') or ()) > 1:
+    return CONTINUAL
+  if run.config.get('objective') == 'multitask':
+    return SCORES
+  if list_stages(run.folder):
+    return RECIPE
+  if run.has(SCORES_FILE) or run.has(CONFIG):
+    return SCORES
+  raise NotARun(f'{run.folder} is not the workdir of a run: it has none of {CONFIG}, {SCORES_FILE}, {RESULTS}, '
+                f'{ROUNDS} and {CELLS}')
+
+
+def list_stages(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The workdirs of a recipe's stages, the earlier ones first."""
+  found = [path.parent for path in sorted(folder.glob(f'*/{CONFIG}')) if path.is_file()]
+  return sorted(found, key=lambda stage: (stage / CONFIG).stat().st_mtime)

@@ -1,0 +1,96 @@
+"""The pages of runs, made from hand-made files."""
+
+import json
+
+import pytest
+
+from mtpret_jax.report import __main__ as command
+from mtpret_jax.report.page import write_page
+from tests.support.html_pages import read_page
+from tests.support.made_up_runs import HOSTILE, write_stage_3
+from tests.support.scored import ABOUT, TASKS
+
+# what only the page of this task has
+OWN_WORDS = {'independent': 'rightly not reported', 'two': 'predicted ill', 'exclusive': 'predicted d',
+             'ordinal': 'quadratic kappa', 'value': 'Bland-Altman', 'mask': 'The worst images', 'boxes': 'FROC'}
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_the_page_of_every_kind_of_task_is_complete(name, tmp_path):
+  run = write_stage_3(tmp_path / 'run', name)
+  page = read_page(write_page(run))
+  result = json.loads((run / 'scores.json').read_text())['tasks'][name]
+  score = result['scores'][result['headline']]
+  low, high = score['interval']
+  assert 'What is missing' not in page.text
+  assert f'{score["value"]:.3f} 95 % interval' in page.text or score['value'] > 10
+  assert f'{low:.3f} to {high:.3f}' in page.text or high > 10
+  assert OWN_WORDS[name] in page.text and 'Learning rate' in page.text and 'phantoms' in page.text
+  assert len([tag for tag in page.tags if tag == 'svg']) >= 5
+
+
+def test_the_page_names_the_operating_points_of_the_run(tmp_path):
+  run = write_stage_3(tmp_path / 'run')
+  assert '0.5: no operating point' in read_page(write_page(run)).text
+  (run / 'operating_points.json').write_text(json.dumps({'independent': {
+    'temperature': 1.0, 'thresholds': {'mass': 0.375}, 'rule': 'youden',
+    'validation': {'mass': {'sensitivity': 0.875, 'specificity': 0.625, 'n': 77}}}}))
+  page = read_page(write_page(run))
+  assert '0.375' in page.text and '0.875' in page.text and 'largest sum of sensitivity and specificity' in page.text
+
+
+def test_names_that_look_like_html_or_mathematics_are_text(tmp_path):
+  about = {**ABOUT['independent'], 'findings': [HOSTILE, 'a_{b$', 'c & d <!--']}
+  run = write_stage_3(tmp_path / 'run', about=about, notes=[HOSTILE])
+  page = read_page(write_page(run))
+  assert 'What is missing' not in page.text
+  assert page.text.count(HOSTILE) > 3 and 'c & d <!--' in page.text and 'a_{b$' in page.text
+
+
+def test_what_differs_from_the_default_comes_first(tmp_path):
+  run = write_stage_3(tmp_path / 'run')
+  saved = json.loads((run / 'config.json').read_text())
+  saved['config']['seed'] = 77
+  saved['config']['tasks'] = {'pneumonia': saved['config']['tasks']['independent']}
+  (run / 'config.json').write_text(json.dumps(saved))
+  text = read_page(write_page(run)).text
+  assert 'What differs from --config=configs/finetune.py:smoke,pneumonia' in text
+  assert text.index('seed 0 77') < text.index('The whole config')
+
+
+def test_a_run_that_is_not_finished_gets_a_page_that_says_so(tmp_path):
+  run = write_stage_3(tmp_path / 'run')
+  (run / 'scores.json').unlink()
+  page = read_page(write_page(run))
+  assert 'Not finished' in page.text and 'the run has not finished' in page.text and 'Learning rate' in page.text
+
+
+@pytest.mark.parametrize('name, content, words', [
+  ('scores.json', '{"tasks"', 'scores.json is damaged'),
+  ('scores.json', '{"tasks": {"independent": {"task": "classification"}}}', '"independent" is missing'),
+  ('config.json', '[]', 'config.json is damaged'),
+  ('predictions_independent.csv', 'image_id\n', 'predictions_independent.csv is damaged'),
+  ('predictions_independent.csv', None, 'predictions_independent.csv is not there'),
+  ('metrics.jsonl', None, 'the learning curves are missing'),
+  ('validation.jsonl', '{"step": 3, "tasks": 5}\n', 'is missing: a file of the run is damaged'),
+  ('pictures/captions.json', '{', 'captions.json is damaged'),
+  ('examples_independent.png', 'no picture', 'examples_independent.png cannot be shown')])
+def test_a_damaged_file_is_named_and_the_rest_is_shown(name, content, words, tmp_path):
+  run = write_stage_3(tmp_path / 'run')
+  (run / 'pictures').mkdir()
+  path = run / name
+  path.unlink(missing_ok=True) if content is None else path.write_text(content)
+  page = read_page(write_page(run))
+  assert words in page.text and 'What was run' in page.text
+
+
+def test_the_command_writes_the_page_and_refuses_other_folders(tmp_path, capsys):
+  run = write_stage_3(tmp_path / 'run', 'value', images=30)
+  assert command.main([str(run)]) == 0
+  assert capsys.readouterr().out.splitlines()[-1] == f'See {run / "report.html"}'
+  assert command.main([str(run), '--out', str(tmp_path / 'page.html')]) == 0 and (tmp_path / 'page.html').is_file()
+  (tmp_path / 'empty').mkdir()
+  for folder in ('empty', 'nowhere'):
+    assert command.main([str(tmp_path / folder)]) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert folder in line
