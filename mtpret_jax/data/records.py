@@ -16,9 +16,13 @@ UNANNOTATED = 255  # in masks as builders write them; -1 in batches
 
 
 def decode_image(encoded: bytes, size: int) -> np.ndarray:
-  """PNG or JPEG bytes -> (S, S, 1) uint8. The image is stretched to a square, because padding would reveal the dataset
-  to the network."""
-  pixels = decode_grey(encoded)
+  """PNG or JPEG bytes -> (S, S, 1) uint8, see `stretch`."""
+  return stretch(decode_grey(encoded), size)
+
+
+def stretch(pixels: np.ndarray, size: int) -> np.ndarray:
+  """(H, W) uint8 -> (S, S, 1) uint8. The image is stretched to a square, because padding would reveal the dataset to
+  the network."""
   if pixels.shape != (size, size):
     shrinking = pixels.shape[0] * pixels.shape[1] > size * size
     pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)

@@ -3,6 +3,7 @@
 Imported only when a DICOM file is met: importing pydicom takes 0.2 s, and most archives have none.
 """
 import contextlib
+import copy
 import io
 import pathlib
 import warnings
@@ -70,11 +71,26 @@ def explain_errors() -> Iterator[None]:
     raise images.Unreadable(reason[:200]) from error
 
 
+def decode_dataset(header: pydicom.Dataset) -> np.ndarray:
+  """Like `decode`, of a data set that pydicom has read or that a program has made. It is not changed."""
+  with explain_errors():
+    syntax = getattr(getattr(header, 'file_meta', None), 'TransferSyntaxUID', None)
+    if syntax is None:
+      raise images.Unreadable('DICOM data set without file_meta.TransferSyntaxUID: how its pixels are stored is not '
+                              'known')
+    check_syntax(syntax)
+    return to_grey(*decode_pixels(copy.copy(header), syntax))
+
+
 def decode_stored(raw: bytes) -> tuple[pydicom.Dataset, np.ndarray]:
   """Header and stored values of a file: HW, or HW3 in RGB."""
   syntax = read_syntax(raw)
   check_syntax(syntax)
-  header = pydicom.dcmread(io.BytesIO(raw))
+  return decode_pixels(pydicom.dcmread(io.BytesIO(raw)), syntax)
+
+
+def decode_pixels(header: pydicom.Dataset, syntax: uid.UID) -> tuple[pydicom.Dataset, np.ndarray]:
+  """`header` itself, whose options of decoding are set, and its stored values."""
   check_size(header, syntax)
   header.pixel_array_options(decoding_plugin='pillow' if syntax in PILLOW else '', correct_unused_bits=False)
   words = header.pixel_array

@@ -107,12 +107,22 @@ def read_stored(
   raw = read_bytes(path)
   picture = decode(raw)
   grey = downscale(to_grey(picture), longest)
-  untouched = picture.reusable and grey.shape == picture.values.shape
   small = max(grey.shape) <= PLAIN_UP_TO
-  png = picture.file_format == 'PNG' and not small and opencv_agrees(raw, grey)
-  if untouched and (png or picture.file_format == 'JPEG' and keep_jpeg):
+  png = is_untouched(picture, grey) and picture.file_format == 'PNG' and not small and opencv_agrees(raw, grey)
+  if png or keep_jpeg and is_stored_jpeg(picture, grey):
     return raw, grey.shape
   return encode(grey, plain=small), grey.shape
+
+
+def is_untouched(picture: Picture, grey: np.ndarray) -> bool:
+  """Whether a record could store the bytes of the file. `grey` is what is to be stored."""
+  return picture.reusable and grey.shape == picture.values.shape
+
+
+def is_stored_jpeg(picture: Picture, grey: np.ndarray) -> bool:
+  """Whether `read_stored` with keep_jpeg keeps the bytes of the file, whose pixels are then those of OpenCV's decoder.
+  In all other cases the pixels of a record are `grey`."""
+  return picture.file_format == 'JPEG' and is_untouched(picture, grey)
 
 
 def opencv_agrees(raw: bytes, grey: np.ndarray) -> bool:
