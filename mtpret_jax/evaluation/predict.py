@@ -25,6 +25,7 @@ from mtpret_jax.runtime.sharding import by_batch, make_mesh, place_batch, replic
 from mtpret_jax.step import TrainState
 from mtpret_jax.tasks import dataset, find_kind
 from mtpret_jax.tasks.fitted import fit_task
+from mtpret_jax.tasks.task import TaskModel
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,12 @@ def make_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding
   training split."""
   source, read = dataset.open_for_evaluation(config, name, split)
   train = dataset.open_task(config, name, 'train', config.data.fraction)
-  predict = make_predict(config, name, fit_task(config, name, train).make_model())
+  return Predictor(source, read, compile_predict(config, name, fit_task(config, name, train).make_model(), mesh))
+
+
+def compile_predict(config: ConfigDict, name: str, model: TaskModel, mesh: jax.sharding.Mesh) -> Predict:
+  """The compiled model of the task `name`. It is compiled when it is first called, and again for another batch size."""
+  predict = make_predict(config, name, model)
 
   @functools.partial(jax.jit, in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
                      out_shardings=replicated(mesh))
@@ -59,7 +65,7 @@ def make_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return predict(params, stats, batch)
 
-  return Predictor(source, read, predict_batch)
+  return predict_batch
 
 
 def find_predictor(config: ConfigDict, name: str, split: str, mesh: jax.sharding.Mesh,
