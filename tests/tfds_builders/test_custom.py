@@ -464,3 +464,51 @@ def test_a_run_pretrains_on_a_custom_dataset(tmp_path):
 def test_a_run_on_an_unknown_dataset_is_refused(tmp_path):
   done = pretrain(tmp_path, "--config.data.datasets=('klinic',)")
   assert done.returncode == 2 and "unknown dataset 'klinic'" in done.stderr and 'Traceback' not in done.stderr
+
+
+# One of several classes, and grades
+
+def write_graded(folder, column, cells):
+  text = ''.join(f'{number}.png,p{number},{cell}\n' for number, cell in enumerate(cells))
+  return write_table(folder, f'image,patient,{column}\n{text}', [f'{number}.png' for number in range(len(cells))])
+
+
+@pytest.mark.parametrize('column, cells, relation, names, truth', [
+  ('class', ['viral', 'normal', '', 'bacterial'], 'exclusive', ['bacterial', 'normal', 'viral'], [2, 1, None, 0]),
+  ('Class (germ)', ['b', 'a', 'nan', 'b'], 'exclusive', ['a', 'b'], [1, 0, None, 1]),
+  ('grade', ['3', '1', '1.0', ''], 'ordinal', ['grade 1', 'grade 2', 'grade 3'], [2, 0, 0, None]),
+  ('grade (KL)', ['0', '1', '0', '1'], 'ordinal', ['KL 0', 'KL 1'], [0, 1, 0, 1]),
+  ('grade (none < mild < severe)', ['severe', 'none', '', 'none'], 'ordinal', ['none', 'mild', 'severe'],
+   [2, 0, None, 0])])
+def test_a_column_of_classes_or_grades_says_which_one_is_right(column, cells, relation, names, truth, tmp_path):
+  root = write_graded(tmp_path, column, cells)
+  about = custom.describe(root)
+  assert (about['relation'], about['findings']) == (relation, names)
+  entries, rejects, _, _ = read(root)
+  assert not rejects
+  for number, index in enumerate(truth):
+    fields = entries[str(number)].fields
+    assert fields['present'] == [float(place == index) for place in range(len(names))]
+    assert fields['label_mask'] == [index is not None] * len(names)
+    assert entries[str(number)].stratum == ('' if index is None else names[index])
+
+
+@pytest.mark.parametrize('column, cells, complaint', [
+  ('class', ['Normal', 'normal', 'viral'], "class has 'Normal' and 'normal', which differ in case only"),
+  ('class', ['normal', 'normal', ''], 'class has 1 different classes: it must have 2 to 100'),
+  ('class,grade', ['a,1', 'b,2', 'a,1'], 'has the columns class, grade: keep one'),
+  ('class,cast', ['a,1', 'b,0', 'a,1'], r"has the column 'class' and findings \(cast\): keep one of them"),
+  ('grade', ['0', 'mild', '2'], "line 3: grade is 'mild': write a whole number .* grade .none < mild < severe."),
+  ('grade', ['1.5', '2', '2'], "line 2: grade is '1.5'"),
+  ('grade', ['1', '1', '1'], 'grade has 1 different grades'),
+  ('grade (none < mild)', ['none', 'severe', 'mild'], "line 3: .* is 'severe': write one of none, mild, or nothing"),
+  ('grade (none < < mild)', ['none', 'mild', 'mild'], 'must name each grade once')])
+def test_classes_and_grades_that_cannot_be_read_say_what_to_write(column, cells, complaint, tmp_path):
+  root = write_graded(tmp_path, column, cells)
+  with pytest.raises(custom.InvalidDataset, match=complaint):
+    read(root)
+
+
+def test_the_relation_of_a_custom_dataset_is_in_its_metadata(tmp_path):
+  write_graded(tmp_path, 'grade', ['0', '1', '2'] * 4)
+  assert build.read_metadata(build.prepare('clinic', tmp_path, tmp_path / 'data'))['relation'] == 'ordinal'

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from tfds_builders.common import archives, dataset, masks, records
 from tfds_builders.custom.box_file import Boxes, check_boxes, load_boxes, read_boxes
+from tfds_builders.custom.classes import COLUMN, read_classes
 from tfds_builders.custom.file_names import clean_path, match_masks, match_names, name_images, stem
 from tfds_builders.custom.labels import (
   COLUMNS,
@@ -64,10 +65,29 @@ def exists(name: str, archives_dir: str | os.PathLike[str]) -> bool:
   return bool(NAME.fullmatch(name)) and pathlib.Path(archives_dir, name, TABLE).expanduser().is_file()
 
 
+def list_names(archives_dir: str | os.PathLike[str]) -> list[str]:
+  """The custom datasets in a folder of archives, sorted."""
+  folder = pathlib.Path(archives_dir).expanduser()
+  return sorted(path.name for path in folder.iterdir() if exists(path.name, folder)) if folder.is_dir() else []
+
+
+def describe(root: pathlib.Path) -> dict[str, Any]:
+  """What a custom dataset annotates, with the keys of its metadata after the build; raises InvalidDataset."""
+  findings, value, classes, box_classes = read_schema(root)
+  return {'findings': list(findings), 'relation': read_relation(root), 'value': dict(value or {}),
+          'mask': list(classes), 'box_classes': list(box_classes)}
+
+
+def read_relation(root: pathlib.Path) -> str:
+  """The relation of the findings, see `dataset.dataset_info`."""
+  classes = read_classes(load_labels(root))
+  return classes.relation if classes else 'independent'
+
+
 def make_builder(name: str, root: pathlib.Path) -> type[tfds.core.GeneratorBasedBuilder]:
   """A TFDS builder class of this name, with a finding for each label column of the table in `root`."""
   findings, value, classes, box_classes = read_schema(root)
-  archive = make_archive(name)
+  relation, archive = read_relation(root), make_archive(name)
 
   class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Builder of a custom dataset; see README.md beside it."""
@@ -79,7 +99,7 @@ def make_builder(name: str, root: pathlib.Path) -> type[tfds.core.GeneratorBased
     def _info(self) -> tfds.core.DatasetInfo:
       return dataset.dataset_info(
         self, homepage='', findings=findings, value=value, mask=classes, box_classes=box_classes,
-        negative_images=[])
+        relation=relation, negative_images=[])
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
       def reader(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
@@ -107,7 +127,8 @@ def read_schema(
   Raises:
     InvalidDataset: the message says what to correct.
   """
-  columns = load_labels(root).header
+  table = load_labels(root)
+  columns = table.header
   repeated = [column for column, count in collections.Counter(columns).items() if count > 1 or not column]
   if repeated:
     raise InvalidDataset(f'{root / TABLE}: every column needs a name of its own, see {repeated}')
@@ -123,7 +144,13 @@ def read_schema(
   values = [match for column in columns if (match := VALUE.fullmatch(column))]
   if len(values) > 1:
     raise InvalidDataset(f'{root / TABLE} has {len(values)} value columns; at most one is allowed')
-  findings = tuple(column for column in columns if column not in COLUMNS and not VALUE.fullmatch(column))
+  findings = tuple(column for column in columns if column not in COLUMNS and not VALUE.fullmatch(column)
+                   and not COLUMN.fullmatch(column))
+  if one_of := read_classes(table):
+    if findings:
+      raise InvalidDataset(f'{root / TABLE} has the column {one_of.column!r} and findings ({", ".join(findings[:5])}): '
+                           f'keep one of them, and make a second dataset for the other')
+    findings = one_of.names
   return findings, {'name': 'value', 'unit': values[0]['unit'] or ''} if values else None, *read_class_names(root)
 
 
@@ -193,6 +220,7 @@ def read_contents(
   in_table = dict.fromkeys(picture_of.values())
   ids, patients = name_images(in_table), merge_patients([row['patient'] for _, row in table.rows])
   mask_of, rejects = match_masks([path for path in files if path.startswith('masks/')], ids)
+  one_of = read_classes(table)
   drawn = read_boxes(root, pictures, box_classes) if box_classes else Boxes({}, set(), [], {})
   entries = []
   for line, row in table.rows:
@@ -204,8 +232,11 @@ def read_contents(
     elif archives.is_missing(row['patient']):
       rejects.append(dataset.Reject(ids[name], f'images/{name}', f'row without patient: line {line}'))
     else:
-      entry = read_row({**row, 'patient': patients[row['patient']]}, name, root / 'images' / name,
+      cells = {column: cell for column, cell in row.items() if not COLUMN.fullmatch(column)}
+      entry = read_row({**cells, 'patient': patients[row['patient']]}, name, root / 'images' / name,
                        f'{table.path} line {line}')
+      if one_of:
+        entry = one_of.label(entry, row[one_of.column])
       mask = functools.partial(masks.read, root / mask_of[name], len(classes)) if name in mask_of else None
       entries.append(dataclasses.replace(
         entry, image_id=ids[name], mask=mask, objects=tuple(drawn.objects.get(name, ()))))
