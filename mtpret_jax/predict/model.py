@@ -1,0 +1,382 @@
+"""A trained model as an object: `load` a run or weights, then `predict` and `embed` images.
+
+The compiled functions are those of `evaluation/predict.py`, so a prediction is the one that evaluation gives for the
+record of the same image.
+
+Letters: N images, B images of a batch, S side of the square that a stored image is stretched to, C feature channels.
+"""
+
+import functools
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from mtpret_jax.augment import views
+from mtpret_jax.config.errors import ConfigError, as_line
+from mtpret_jax.data.records import stretch
+from mtpret_jax.evaluation import operating_points
+from mtpret_jax.evaluation.metrics.temperature import apply_temperature
+from mtpret_jax.evaluation.predict import compile_predict
+from mtpret_jax.export.trained import Trained, read_run
+from mtpret_jax.models.pool import pool_mean
+from mtpret_jax.models.resnet import LAYERS, ResNet
+from mtpret_jax.models.torchvision_weights import import_trunk
+from mtpret_jax.models.weight_files import read as read_weights
+from mtpret_jax.objectives.multitask import TRUNK
+from mtpret_jax.predict.reading import Reading, Unreadable, read_images
+from mtpret_jax.runtime import backend
+from mtpret_jax.runtime.sharding import by_batch, make_mesh, place_batch, replicated
+from mtpret_jax.tasks.fitted import FittedTask
+from mtpret_jax.tasks.task import About
+
+AVERAGED = {'classification': 'score', 'regression': 'value'}  # what an ensemble averages, by kind of task
+WEIGHTS = ('.safetensors', '.pth', '.pt')
+FEW = 8  # so many images are predicted in a batch of this size, which compiles and runs faster than a whole one
+EMBED_BATCH = 64  # of models without a task
+
+Prediction = dict[str, np.ndarray]  # one image's arrays
+Compute = Callable[[np.ndarray], Any]  # (B, S, S, 1) uint8 -> arrays on the device with leading axis B
+
+
+def load(path: str | os.PathLike | Sequence[str | os.PathLike], task: str | None = None, state: str | None = None, *,
+         size: int = 224) -> 'Model':
+  """Loads a trained model.
+
+  Args:
+    path: the workdir of a run of any stage; a folder of `python -m mtpret_jax.export RUN --to safetensors`; a file with
+      the weights of a torchvision ResNet, which can only embed; or several runs of the same task, whose probabilities
+      or values are averaged.
+    task: which one to predict, for a run that has several.
+    state: 'best' by validation, the default for a run with one task; or 'last', the default for the others.
+    size: of the images that the network gets, px; only for a file of weights, which does not say it.
+
+  Raises:
+    ConfigError: there is no such run, state or task, or it is damaged; the message says what to do.
+  """
+  install_for_cpu()
+  paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+  if not paths:
+    raise ConfigError('no run given: name the workdir of a run')
+  return Model([read_model(pathlib.Path(each), state or '', size) for each in paths], task)
+
+
+def install_for_cpu() -> None:
+  """The implementations for CPUs, as the training command installs them: the numbers are then those of the run."""
+  if jax.default_backend() == 'cpu' and not backend.OVERRIDES:
+    from mtpret_jax import cpu  # here, because it is not imported on other backends
+    cpu.install()
+
+
+def read_model(path: pathlib.Path, state: str, size: int) -> Trained:
+  if path.suffix in WEIGHTS and path.is_file():
+    return read_trunk_file(path, size)
+  return read_run(path, state)
+
+
+def read_trunk_file(path: pathlib.Path, size: int) -> Trained:
+  """A file of weights as if it were a run of stage 1."""
+  problem = ''
+  try:
+    weights = read_weights(path)
+    for name in LAYERS:
+      try:
+        params, stats = import_trunk(weights, name)
+      except ValueError as error:
+        problem = as_line(error)
+      else:
+        config = ConfigDict({'trunk': name, 'dtype': 'float32', 'data': {'size': size, 'stored_size': '256'},
+                             'augment': {'size': size}})
+        return Trained(path, config, 'last', 0, {TRUNK: params}, {TRUNK: stats}, {})
+  except (OSError, ValueError) as error:
+    problem = as_line(error)
+  raise ConfigError(f'{path} does not hold the weights of a ResNet: {problem}')
+
+
+class Model:
+  """A trained model, or an ensemble of models of one task. `load` makes it.
+
+  Attributes:
+    members: what was loaded from each path.
+    tasks: {name: its description} of all tasks of the run; {} for models that can only embed.
+    task: the name of the task that is predicted; '' if there is none or it was not chosen.
+    stored_size: '256', '512' or 'original': what `reading.read_image` must be given.
+    batch: images that are computed at a time, unless a call says otherwise.
+    thresholds: {finding or box class: the score from which it counts as positive}, chosen on validation; {} where the
+      run has none.
+  """
+
+  def __init__(self, members: Sequence[Trained], task: str | None = None) -> None:
+    first = members[0]
+    self.members, self.tasks = members, first.tasks
+    self.task = choose_task(first, task)
+    self.stored_size: str = first.config.data.stored_size
+    check_ensemble(members, self.task)
+    self.mesh = make_mesh(jax.local_devices())
+    self.batch: int = first.config.tasks[self.task].batch if self.task else EMBED_BATCH
+    self.points = [find_point(member, self.task) for member in members]
+    self.thresholds: Mapping[str, float] = self.points[0].get('thresholds', {}) if len(members) == 1 else {}
+
+  @property
+  def fitted(self) -> FittedTask:
+    """The description of the chosen task. Raises ConfigError if there is none."""
+    if self.task:
+      return self.tasks[self.task]
+    where = self.members[0].run
+    if self.tasks:
+      raise ConfigError(f'{where} has several tasks: choose one with task=..., of {", ".join(self.tasks)}')
+    raise ConfigError(f'{where} has no head, because it is not a run of stage 2 or 3: it can embed images, but not '
+                      f'predict')
+
+  @property
+  def kind(self) -> str:
+    """The kind of the task: classification, regression, segmentation or detection."""
+    return self.fitted.kind
+
+  @property
+  def about(self) -> About:
+    """What the task predicts: `findings` and their `relation`, `value`, classes of the `mask`, `box_classes`."""
+    return self.fitted.about
+
+  def __repr__(self) -> str:
+    first = self.members[0]
+    what = f'task={self.task!r}, kind={self.kind!r}, ' if self.task else ''
+    runs = ', '.join(str(member.run) for member in self.members)
+    return f'Model({what}trunk={first.config.trunk!r}, state={first.chosen!r}, step={first.step}, from {runs})'
+
+  def predict(self, images: Any, batch: int | None = None) -> dict[str, np.ndarray]:
+    """Predicts for images.
+
+    Args:
+      images: one image, or a sequence of N images: paths, pydicom data sets and arrays (`reading.read_array` has their
+        types and ranges), also mixed.
+      batch: images that are computed at a time.
+
+    Returns:
+      Arrays with leading axis N, in the order of the images:
+
+      | kind of task | arrays |
+      |---|---|
+      | classification | `score` (N, T) float32 in 0-1, for each of `about['findings']`; with operating points also
+        `positive` (N, T) bool |
+      | regression | `value` (N, 1) float32, in `about['value']['unit']` |
+      | segmentation | `mask` (N, H, W) int32, index into `about['mask']`, for the image stretched to a square |
+      | detection | `boxes` (N, M, 4) float32: y0, x0, y1, x1 in 0-1 of the image; `class_id` (N, M) int32, index into
+        `about['box_classes']`, -1 in empty slots; `score` (N, M) float32 in 0-1, in descending order |
+
+    Raises:
+      Unreadable: an image cannot be read; the message says which one.
+      ConfigError: the model has no head, or several and none is chosen.
+    """
+    sources = list_images(images)
+    found = self.iterate(self.read(sources), batch or self.choose_batch(len(sources)))
+    predictions = [prediction for _, prediction in found if prediction is not None]
+    stacked = {field: np.stack([prediction[field] for prediction in predictions]) for field in predictions[0]}
+    names = self.about.get('findings', ()) if self.kind == 'classification' else ()
+    if self.thresholds and set(names) <= set(self.thresholds):
+      stacked['positive'] = stacked['score'] >= np.array([[self.thresholds[name] for name in names]])
+    return stacked
+
+  def embed(self, images: Any, batch: int | None = None) -> np.ndarray:
+    """(N, C) float32: the mean of the trunk's last feature map; C is 512 for ResNet-18 and 34, 2,048 for ResNet-50.
+    Arguments and errors are those of `predict`; a model without a head will do."""
+    sources = list_images(images)
+    found = self.iterate_features(self.read(sources), batch or self.choose_batch(len(sources)))
+    return np.stack([features for _, features in found if features is not None])
+
+  def iterate(self, readings: Iterable[Reading | Unreadable],
+              batch: int | None = None) -> Iterator[tuple[Reading | Unreadable, Prediction | None]]:
+    """Yields each reading with its prediction, in order; None for an unreadable image. Memory does not grow with the
+    number of images. `reading.read_images` reads with `stored_size` of this model."""
+    yield from run_batches(readings, self.round_batch(batch or self.batch), self.fitted.size, self.compute_predictions,
+                           self.combine)
+
+  def iterate_features(self, readings: Iterable[Reading | Unreadable],
+                       batch: int | None = None) -> Iterator[tuple[Reading | Unreadable, np.ndarray | None]]:
+    """Like `iterate`, with the features (C,) float32 of each image."""
+    if self.tasks:
+      size = self.fitted.size  # raises where no task is chosen: the running statistics are those of a task
+    else:
+      size = self.members[0].config.data.size
+    if len(self.members) > 1:
+      raise ConfigError('the features of several runs have no common axes: load one run to embed')
+    found = run_batches(readings, self.round_batch(batch or self.batch), size, self.compute_features,
+                        lambda outputs: {'features': np.asarray(outputs, np.float32)})
+    yield from ((reading, None if row is None else row['features']) for reading, row in found)
+
+  def read(self, sources: Sequence[Any]) -> Iterator[Reading]:
+    """Reads images; raises Unreadable at the first that cannot be read, and warns of doubtful ones."""
+    for number, found in enumerate(read_images(sources, self.stored_size)):
+      where = f'image {number}' if len(sources) > 1 else 'the image'
+      if isinstance(found, Unreadable):
+        shown = f' ({sources[number]})' if isinstance(sources[number], str | os.PathLike) else ''
+        raise Unreadable(f'{where}{shown}: {found}')
+      if found.warning:
+        warnings.warn(f'{where} ({found.name}): {found.warning}', stacklevel=4)
+      yield found
+
+  def choose_batch(self, count: int) -> int:
+    """A batch for so many images. There are three sizes only, since each is compiled."""
+    return next((size for size in (1, FEW) if count <= size), max(self.batch, FEW))
+
+  def round_batch(self, batch: int) -> int:
+    """The next batch that the devices can share evenly."""
+    return -(-batch // self.mesh.size) * self.mesh.size
+
+  def compute_predictions(self, images_BSS1: np.ndarray) -> list[Mapping[str, jax.Array]]:
+    """What each member predicts."""
+    batch = place_batch({'image': images_BSS1}, self.mesh)
+    return [predict(params, stats, batch)[1] for predict, params, stats in self.predictors]
+
+  def combine(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+    """The predictions of the members for one batch as one: at their temperatures, and averaged."""
+    if self.kind == 'classification':
+      outputs = [{**output, 'score': apply_temperature(self.about, output['score'], point.get('temperature', 1.0))}
+                 for output, point in zip(outputs, self.points, strict=True)]
+    if len(outputs) == 1:
+      return outputs[0]
+    field = AVERAGED[self.kind]
+    return {field: np.mean([output[field] for output in outputs], axis=0, dtype=np.float32)}
+
+  @functools.cached_property
+  def predictors(self) -> list[tuple[Callable, Any, Any]]:
+    """[(compiled function, params, running statistics)] of each member, on the devices."""
+    compiled: dict[str, Callable] = {}
+    found = []
+    for member in self.members:
+      # Seeds of one run differ in their weights only, and share what is compiled.
+      key = str(member.tasks[self.task].as_json()) + describe_network(member.config, self.task)
+      if key not in compiled:
+        compiled[key] = compile_predict(member.config, self.task, member.tasks[self.task].make_model(), self.mesh)
+      params = {part: member.params[part] for part in (TRUNK, self.task)}
+      found.append((compiled[key], *jax.device_put((params, dict(member.stats)), replicated(self.mesh))))
+    return found
+
+  @functools.cached_property
+  def compute_features(self) -> Compute:
+    member = self.members[0]
+    trunk = jax.device_put(member.take_trunk(self.task or None), replicated(self.mesh))
+    view = self.fitted.view if self.task else member.config.augment.size
+    embed = compile_embed(member.config, view, self.mesh)
+    return lambda images_BSS1: embed(*trunk, place_batch({'image': images_BSS1}, self.mesh)['image'])
+
+
+def choose_task(trained: Trained, task: str | None) -> str:
+  """The task to predict; '' if there is none, or several and none is chosen."""
+  if task is not None and task not in trained.tasks:
+    there = f'choose one of {", ".join(trained.tasks)}' if trained.tasks else 'it has none'
+    raise ConfigError(f'{trained.run} has no task {task!r}: {there}')
+  return task or (next(iter(trained.tasks)) if len(trained.tasks) == 1 else '')
+
+
+def check_ensemble(members: Sequence[Trained], task: str) -> None:
+  """Raises ConfigError for several models whose predictions cannot be averaged."""
+  if len(members) == 1:
+    return
+  first = members[0]
+  if not task or first.tasks[task].kind not in AVERAGED:
+    raise ConfigError(f'several runs are averaged for {" and ".join(AVERAGED)} only: load one run, or name the task of '
+                      f'runs that have several')
+  for member in members[1:]:
+    if task not in member.tasks:
+      raise ConfigError(f'{member.run} has no task {task!r}, which {first.run} has: load runs of one task')
+    one, other = describe_scale(first, task), describe_scale(member, task)
+    if differing := [name for name in one if one[name] != other[name]]:
+      name = differing[0]
+      raise ConfigError(f'{first.run} and {member.run} cannot be averaged, because {name} is {one[name]} in one and '
+                        f'{other[name]} in the other')
+
+
+def describe_scale(member: Trained, task: str) -> dict[str, Any]:
+  """What must be equal in models that see the same pixels and whose predictions are averaged."""
+  fitted = member.tasks[task]
+  return {'kind': fitted.kind, 'findings': fitted.about.get('findings'), 'relation': fitted.about.get('relation'),
+          'value': fitted.about.get('value'), 'size': fitted.size, 'stored_size': member.config.data.stored_size}
+
+
+def find_point(member: Trained, task: str) -> Mapping[str, Any]:
+  """The operating point of a task. It belongs to the best state, so the last one has none."""
+  return operating_points.read(member.run).get(task, {}) if task and member.chosen == 'best' else {}
+
+
+def describe_network(config: ConfigDict, task: str) -> str:
+  """What the compiled model of a task depends on, beside its description. Fields of other parts of the config do no
+  harm: the model is then compiled once more."""
+  return str([config.trunk, config.dtype, config.statistics, config.tasks[task].to_json()])
+
+
+def compile_embed(config: ConfigDict, size: int, mesh: jax.sharding.Mesh) -> Callable:
+  """embed(params, stats, images) -> (B, C): as `evaluation/probe.py` embeds images of stage 1."""
+  graph = nnx.split(nnx.eval_shape(lambda: ResNet(config.trunk, rngs=nnx.Rngs(0))))[0]
+
+  @functools.partial(jax.jit, in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
+                     out_shardings=replicated(mesh))
+  def embed(params: Mapping, stats: Mapping, images_BSS1: jax.Array) -> jax.Array:
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      plain = views.make_plain(images_BSS1, size, config.dtype)
+      return pool_mean(nnx.merge(graph, params, stats)(plain, groups=None)[-1])
+
+  return embed
+
+
+def run_batches(readings: Iterable[Reading | Unreadable], batch: int, size: int, compute: Compute,
+                combine: Callable[[Any], Mapping[str, np.ndarray]]
+                ) -> Iterator[tuple[Reading | Unreadable, Prediction | None]]:
+  """Yields each reading with its row of what `compute` gives for batches of images; the last batch is padded."""
+  pending: tuple[list[Reading | Unreadable], Any] | None = None
+  for items in group(readings, batch):
+    images = [stretch(item.image, size) for item in items if isinstance(item, Reading)]
+    padding = [np.zeros((size, size, 1), np.uint8)] * (batch - len(images))
+    outputs = compute(np.stack([*images, *padding])) if images else None
+    # The device computes this batch while the results of the last one are used.
+    if pending:
+      yield from split_rows(*pending, combine)
+    pending = items, outputs
+  if pending:
+    yield from split_rows(*pending, combine)
+
+
+def group(readings: Iterable[Reading | Unreadable], batch: int) -> Iterator[list[Reading | Unreadable]]:
+  """Lists with `batch` readings each, the last one with fewer; unreadable images lie between them."""
+  items: list[Reading | Unreadable] = []
+  count = 0
+  for item in readings:
+    items.append(item)
+    count += isinstance(item, Reading)
+    if count == batch:
+      yield items
+      items, count = [], 0
+  if items:
+    yield items
+
+
+def split_rows(items: Sequence[Reading | Unreadable], outputs: Any, combine: Callable[[Any], Mapping[str, np.ndarray]]
+               ) -> Iterator[tuple[Reading | Unreadable, Prediction | None]]:
+  rows = {} if outputs is None else combine(jax.device_get(outputs))
+  row = 0
+  for item in items:
+    if isinstance(item, Reading):
+      yield item, {field: values[row] for field, values in rows.items()}
+      row += 1
+    else:
+      yield item, None
+
+
+def list_images(images: Any) -> list[Any]:
+  """The images one by one: a path, a data set and an array of one image are lists of one.
+
+  Raises:
+    ValueError: there are none.
+  """
+  single = (isinstance(images, str | os.PathLike) or hasattr(images, 'file_meta')
+            or isinstance(images, np.ndarray) and (images.ndim == 2 or images.ndim == 3 and images.shape[2] in (3, 4)))
+  sources = [images] if single else list(images)
+  if not sources:
+    raise ValueError('no images given: name at least one')
+  return sources
