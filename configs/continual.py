@@ -104,6 +104,11 @@ def base() -> ConfigDict:
   ))
 
 
+    # stage 3: how the threshold of each finding is chosen on validation: 'youden' (the largest sensitivity +
+    # specificity), or a sensitivity to reach, such as '0.95'; boxes always get the threshold with the best F1
+    operating_point='youden',
+    # stage 3, classification: True divides the logits by a temperature that is fitted on validation (docs/scores.md)
+    temperature=False,
 def embedded(config: ConfigDict) -> None:
   """MUSCLE's four tasks on phantoms, with ResNet-18 at 64 and 96 px; small enough for two CPU cores."""
 

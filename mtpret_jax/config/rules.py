@@ -81,6 +81,12 @@ def choice(choices: Collection) -> Rule:
   return Rule('one of these', lambda value: isinstance(value, str | int) and value in choices, choices=choices)
 
 
+def word_or_share(word: str) -> Rule:
+  """A word, or a number between 0 and 1 as text."""
+  return Rule(f'{word!r}, or a number above 0 and below 1 as text, such as \'0.95\'',
+              lambda value: isinstance(value, str) and (value == word or is_share(value)), lambda value: word)
+
+
 def flag() -> Rule:
   return Rule('True or False', lambda value: isinstance(value, bool))
 
@@ -109,6 +115,10 @@ def is_whole(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
   return is_whole(value) or isinstance(value, float) and math.isfinite(value)
+
+
+def is_share(value: str) -> bool:
+  return re.fullmatch(r'0?\.\d{1,9}', value) is not None and float(value) > 0
 
 
 def is_row(value: Any, shortest: int, longest: int, fits: Callable[[Any], bool]) -> bool:

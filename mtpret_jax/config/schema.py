@@ -3,7 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mtpret_jax.config.rules import Rule, choice, descending, flag, name, number, path, row, span, text, whole
+from mtpret_jax.config.rules import (
+  Rule,
+  choice,
+  descending,
+  flag,
+  name,
+  number,
+  path,
+  row,
+  span,
+  text,
+  whole,
+  word_or_share,
+)
 from mtpret_jax.data.sources import SPLIT_RULES, SPLITS
 from mtpret_jax.data.task_schedule import ORDERS
 from mtpret_jax.models.resnet import LAYERS
@@ -55,7 +68,8 @@ MULTITASK = STAGE | {
   'rounds': whole(1, 10_000),
   'memory': {'anchor': choice(('none', 'previous_visit', 'start')), 'l2_sp': number(0.0, 1e6)},
   'statistics': choice(('per_task', 'shared')), 'validations': whole(1, 10_000),
-  'patience': whole(0, STEPS), 'resamples': whole(2, 10**6),
+  'patience': whole(0, STEPS), 'resamples': whole(2, 10**6), 'operating_point': word_or_share('youden'),
+  'temperature': flag(),
   'data': DATA | {'fraction': number(1e-6, 1.0, 1.0), 'fraction_seed': whole(0, SEED)}}
 TASK = {  # plus `head`, whose fields depend on the kind of task
   'kind': choice(KINDS), 'dataset': name(), 'findings': row(text(1), 0, 1000), 'size': whole(8, 4096),

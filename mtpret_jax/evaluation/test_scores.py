@@ -21,7 +21,7 @@ from mtpret_jax.config.paths import check_path, find_read_defect
 from mtpret_jax.config.schema import MULTITASK, find_mistake
 from mtpret_jax.config.validate import check_choice, check_workdir
 from mtpret_jax.data.sources import SPLITS
-from mtpret_jax.evaluation import metrics, predict, validation
+from mtpret_jax.evaluation import metrics, operating_points, predict, validation
 from mtpret_jax.runtime import checkpoint, distributed, lineage
 from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.logging import list_versions
@@ -62,8 +62,11 @@ def score_best(config: ConfigDict) -> Scored:
   sources = dataset.open_tasks(config, 'train', config.data.fraction)
   training = {'training_images': {name: len(source) for name, source in sources.items()},
               'steps': max([int(best['step']), *(line['step'] for line in validation.read(workdir))])}
-  return score_split(TrainState(**best), config, workdir, 'test', lineage.trace_lineage(config), training,
-                     list_state_notes(metadata))
+  state = TrainState(**best)
+  predictors: dict[tuple[str, str], predict.Predictor] = {}
+  points = operating_points.choose(config, state, workdir, predictors)
+  return score_split(state, config, workdir, 'test', lineage.trace_lineage(config), training,
+                     list_state_notes(metadata), points, predictors)
 
 
 def list_state_notes(metadata: Mapping[str, Any]) -> list[str]:
@@ -98,9 +101,11 @@ def evaluate_run(config: ConfigDict) -> Scored:
   check_workdir(workdir, checkpoints=False)
   if not finished:
     log.warning('%s is not finished: scoring its %s state, step %d', config.run, chosen, state['step'])
+  # The points belong to the best state and to how the run predicts.
+  points = operating_points.read(config.run) if chosen == 'best' else {}
   try:
     return score_split(TrainState(**state), trained, workdir, config.split, earlier,
-                       notes=list_state_notes(metadata) if chosen == 'best' else ())
+                       notes=list_state_notes(metadata) if chosen == 'best' else (), points=points)
   except FileNotFoundError as error:  # a dataset of the run is not prepared, or was moved or deleted
     raise ConfigError(f'{error}, or set --config.data.dir=<folder> to the folder that holds it') from error
 
@@ -131,16 +136,26 @@ def read_trained_config(run: str) -> ConfigDict:
 
 def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, split: str,
                 earlier: lineage.Lineage, training: Mapping[str, Any] = MappingProxyType({}),
-                notes: Sequence[str] = ()) -> Scored:
+                notes: Sequence[str] = (), points: operating_points.Points = MappingProxyType({}),
+                predictors: dict[tuple[str, str], predict.Predictor] | None = None) -> Scored:
   """Predicts and scores one split, and writes `scores.json` and `predictions_<task>.csv` to `workdir`.
 
   Args:
     earlier: the runs that the trunk descends from.
     training: what else to write about the training of this run.
     notes: what a reader of the scores needs to know, beside patients who are in several splits.
+    points: the operating points of the tasks, see `operating_points.py`.
+    predictors: models that are compiled already, see `predict.score_tasks`.
   """
-  predictors: dict[tuple[str, str], predict.Predictor] = {}
-  scored = predict.score_tasks(config, state, split, predictors)
+  predictors = {} if predictors is None else predictors
+  scored = predict.score_tasks(config, state, split, predictors,
+                               {name: point['temperature'] for name, point in points.items()})
+  for name, (rows, result) in scored.items():
+    metrics_of = find_kind(config.tasks[name].kind).metrics
+    if metrics_of.thresholds is not None and result['images']:
+      about = dataset.describe_task(predictors[name, split].source.about, config.tasks[name])
+      result['operating_points'] = operating_points.score_task(metrics_of, about, rows, points.get(name),
+                                                               config.resamples)
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'split_rule': config.data.split,
              'notes': [*notes, *list_shared_patients(config)],
              'pretraining': lineage.describe_lineage(config, earlier),

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from mtpret_jax.evaluation.metrics import operating_points
 from mtpret_jax.evaluation.test_scores import FILE, Scored, predictions_path
 from mtpret_jax.report.examples import draw_examples
 from mtpret_jax.report.tables import align, format_interval, format_score
@@ -37,12 +38,27 @@ def describe_result(result: Mapping[str, Any]) -> str:
   left_out = f' ({result["left_out"]:,} left out, without a label)' if result['left_out'] else ''
   lines = [f'{result["task"]}: {result["images"]:,} images{left_out} of {result["patients"]:,} patients; * headline '
            f'score; intervals: bootstrap over patients, {result["resamples"]:,} resamples', *align(table)]
+  if 'operating_points' in result:
+    lines += ['', *describe_operating_points(result['operating_points'])]
   if result['groups']:
     groups = [('subgroup by', 'group', 'images', 'patients', headline, '95 % interval'),
               *((row['by'], row['group'], f'{row["images"]:,}', f'{row["patients"]:,}', *format_cells(row))
                 for row in result['groups'])]
     lines += ['', *align(groups)]
   return '\n'.join(lines)
+
+
+def describe_operating_points(points: Mapping[str, Any]) -> list[str]:
+  """The scores at the thresholds that validation recommends, a line for each finding or class of boxes."""
+  lines = []
+  if classes := points['classes']:
+    names = [name for name in operating_points.NAMES if name in next(iter(classes.values()))]
+    table = [('operating point', 'threshold', *(cell for name in names for cell in (name, '95 % interval'))),
+             *((title, f'{scores["threshold"]:.3g}', *(cell for name in names for cell in format_cells(scores[name])))
+               for title, scores in classes.items())]
+    temperature = f', at temperature {points["temperature"]:.3f}' if points['temperature'] != 1 else ''
+    lines = [f'at thresholds chosen on validation ({points["rule"]}){temperature}:', *align(table)]
+  return [*lines, *(f'No operating point: {note}.' for note in points['notes'])]
 
 
 def format_cells(score: Mapping[str, Any]) -> tuple[str, str]:

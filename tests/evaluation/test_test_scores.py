@@ -9,14 +9,14 @@ import types
 import jax
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import recall_score, roc_auc_score
 
 from configs import mtpret
 from configs.evaluate import get_config as get_evaluation
 from mtpret_jax import stages
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import open_source
-from mtpret_jax.evaluation import metrics, predict, test_scores, validation
+from mtpret_jax.evaluation import metrics, operating_points, predict, test_scores, validation
 from mtpret_jax.report import multitask
 from mtpret_jax.runtime import checkpoint
 from mtpret_jax.runtime.loss_guard import Diverged
@@ -156,6 +156,64 @@ def test_a_run_of_several_tasks_scores_each_with_its_own_statistics(two_tasks_ru
   rows = metrics.read_predictions(tmp_path / 'predictions_pneumonia.csv', METRICS['classification'],
                                   source.about | {'findings': ['pneumonia']})
   assert result['scores']['AUC']['value'] == pytest.approx(roc_auc_score(rows['present'][:, 0], rows['score'][:, 0]))
+
+
+@pytest.fixture(scope='module')
+def scored_pneumonia(two_tasks, two_tasks_run, tmp_path_factory):
+  """Workdir of a run of stage 3 whose best state is the last one of `two_tasks_run`, scored at a temperature."""
+  _, state = two_tasks_run
+  config = change(two_tasks, order='cyclic', rounds=1, temperature=True,
+                  workdir=str(tmp_path_factory.mktemp('pneumonia')))
+  with config.unlocked():
+    del config.tasks['bone_age']
+    config.data.datasets = ('kermany_pneumonia',)
+  workdir = pathlib.Path(config.workdir)
+  workdir.mkdir(exist_ok=True)
+  (workdir / 'config.json').write_text(json.dumps({'config': config.to_dict()}))
+  validation.save_if_best(workdir, state, int(state.step), 0.5, 0)
+  return config, test_scores.score_best(config)
+
+
+def test_the_test_split_is_scored_at_the_operating_point_and_temperature_of_validation(scored_pneumonia, two_tasks):
+  config, _ = scored_pneumonia
+  workdir = pathlib.Path(config.workdir)
+  point = json.loads((workdir / 'operating_points.json').read_text())['pneumonia']
+  assert set(point) == {'temperature', 'thresholds', 'rule', 'validation'} and point['rule'] == 'youden'
+  assert point['temperature'] not in (0, 1) and list(point['thresholds']) == ['pneumonia']
+  result = read_scores(workdir)['tasks']['pneumonia']['operating_points']
+  scores = result['classes']['pneumonia']
+  assert result['temperature'] == point['temperature'] and not result['notes']
+  assert scores['threshold'] == point['thresholds']['pneumonia']
+  about = open_source('kermany_pneumonia', two_tasks.data.dir, '256', 'test').about | {'findings': ['pneumonia']}
+  rows = metrics.read_predictions(workdir / 'predictions_pneumonia.csv', METRICS['classification'], about)
+  present, positive = rows['present'][:, 0], rows['score'][:, 0] >= scores['threshold']
+  assert scores['sensitivity']['value'] == pytest.approx(recall_score(present, positive))
+  assert scores['n'] == len(present)
+
+
+def test_an_evaluation_uses_the_operating_points_of_the_best_state_only(scored_pneumonia, tmp_path):
+  config, _ = scored_pneumonia
+  asked = get_evaluation()
+  asked.update(run=config.workdir, workdir=str(tmp_path), split='validation', resamples=2)
+  test_scores.evaluate_run(asked)
+  point = json.loads((pathlib.Path(config.workdir) / 'operating_points.json').read_text())['pneumonia']
+  found = read_scores(tmp_path)['tasks']['pneumonia']['operating_points']['classes']['pneumonia']
+  for name in ('sensitivity', 'specificity'):
+    assert found[name]['value'] == point['validation']['pneumonia'][name], 'chosen on these images'
+
+
+def test_regression_has_no_operating_points(finished):
+  workdir, *_ = finished
+  assert not (workdir / operating_points.FILE).exists()
+  assert 'operating_points' not in read_scores(workdir)['tasks']['bone_age']
+
+
+@pytest.mark.parametrize('content', ['{', '[]', '{"pneumonia": {"temperature": 0, "thresholds": {}, "rule": ""}}',
+                                     '{"pneumonia": {"temperature": 1, "thresholds": {"a": "b"}, "rule": ""}}'])
+def test_damaged_operating_points_are_left_out_with_a_warning(content, tmp_path, caplog):
+  assert operating_points.read(tmp_path) == {} and not caplog.text
+  (tmp_path / operating_points.FILE).write_text(content)
+  assert operating_points.read(tmp_path) == {} and 'is damaged' in caplog.text
 
 
 @pytest.mark.parametrize('fields, said', [

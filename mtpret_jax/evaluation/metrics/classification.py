@@ -6,6 +6,7 @@ import numpy as np
 
 from mtpret_jax.evaluation.metrics.bootstrap import WeightedScores
 from mtpret_jax.evaluation.metrics.calibration import make_calibration_error
+from mtpret_jax.evaluation.metrics.finding_thresholds import THRESHOLDS
 from mtpret_jax.evaluation.metrics.findings import make_finding_scores
 from mtpret_jax.evaluation.metrics.kappa import make_kappa
 from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
@@ -104,4 +105,4 @@ def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
 METRICS = Metrics(
   task='classification', columns=('score', 'present', 'label_mask'), predicted=('score',),
   find_headline=find_headline, prepare=prepare, make_scorer=make_scorer, name_columns=name_columns,
-  write_lines=write_lines, read_lines=read_lines)
+  write_lines=write_lines, read_lines=read_lines, thresholds=THRESHOLDS)

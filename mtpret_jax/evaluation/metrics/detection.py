@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtpret_jax.evaluation.metrics.bootstrap import WeightedScore, WeightedScores
+from mtpret_jax.evaluation.metrics.box_thresholds import THRESHOLDS
 from mtpret_jax.evaluation.metrics.matching import match_boxes
 from mtpret_jax.evaluation.metrics.nan_arithmetic import average, divide
 from mtpret_jax.evaluation.metrics.scoring import About, Metrics, Rows, to_objects
@@ -133,4 +134,4 @@ METRICS = Metrics(
   task='detection', columns=('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id', 'sizes'),
   predicted=('boxes', 'score'), find_headline=find_headline, prepare=prepare, make_scorer=make_scorer,
   name_columns=name_columns, write_lines=write_lines, read_lines=read_lines,
-  ragged=('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id'))
+  ragged=('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id'), thresholds=THRESHOLDS)

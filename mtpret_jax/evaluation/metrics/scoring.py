@@ -22,6 +22,22 @@ class NotFinite(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Thresholds:
+  """The thresholds of one kind of task, see `operating_points.py`. `rows` are those of `Metrics.prepare`.
+
+  Attributes:
+    name_classes: about -> the findings or classes of boxes that can have a threshold.
+    choose: (about, rows, rule) -> ({class: its threshold}, what the rule is called). Classes may be missing.
+    make_scorer: (about, rows, {class: threshold}) -> a function like that of `Metrics.make_scorer`. Its scores are
+      called 'NAME: CLASS'; one of the names is 'n', what there is of the class.
+  """
+
+  name_classes: Callable[[About], list[str]]
+  choose: Callable[[About, Rows, str], tuple[dict[str, float], str]]
+  make_scorer: Callable[[About, Rows, Mapping[str, float]], Callable[[np.ndarray], dict[str, np.ndarray]]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Metrics:
   """How the predictions of one kind of task are scored and written to a table. `rows` has a row per image.
 
@@ -38,6 +54,7 @@ class Metrics:
     read_lines: (about, lines of cells of each image) -> columns of `rows`.
     ragged: the columns whose arrays differ in length from image to image, such as boxes: object arrays.
     sign: -1 if a lower headline score is better, as for an error, else 1.
+    thresholds: how thresholds are chosen and scored; None for a kind of task without thresholds.
   """
 
   task: str
@@ -51,6 +68,7 @@ class Metrics:
   read_lines: Callable[[About, Sequence], dict[str, np.ndarray]]
   ragged: tuple[str, ...] = ()
   sign: int = 1
+  thresholds: Thresholds | None = None
 
 
 def score(metrics: Metrics, about: About, rows: Rows, *, resamples: int, seed: int = 0) -> dict[str, Any]:
