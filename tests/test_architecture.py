@@ -141,6 +141,7 @@ def test_a_start_waits_for_no_library_that_only_its_end_needs():
   assert not {'matplotlib', 'sklearn'} & list_loaded('mtpret_jax.cli, mtpret_jax.stages')
 
 
-@pytest.mark.parametrize('imported', ['mtpret_jax.tasks', 'mtpret_jax.data.records', 'mtpret_jax.evaluation.metrics'])
+@pytest.mark.parametrize('imported', ['mtpret_jax', 'mtpret_jax.tasks', 'mtpret_jax.data.records',
+                                      'mtpret_jax.evaluation.metrics'])
 def test_what_reading_processes_import_does_not_load_jax(imported):
   assert 'jax' not in list_loaded(imported)

@@ -47,19 +47,7 @@ Compute = Callable[[np.ndarray], Any]  # (B, S, S, 1) uint8 -> arrays on the dev
 
 def load(path: str | os.PathLike | Sequence[str | os.PathLike], task: str | None = None, state: str | None = None, *,
          size: int = 224) -> 'Model':
-  """Loads a trained model.
-
-  Args:
-    path: the workdir of a run of any stage; a folder of `python -m mtpret_jax.export RUN --to safetensors`; a file with
-      the weights of a torchvision ResNet, which can only embed; or several runs of the same task, whose probabilities
-      or values are averaged.
-    task: which one to predict, for a run that has several.
-    state: 'best' by validation, the default for a run with one task; or 'last', the default for the others.
-    size: of the images that the network gets, px; only for a file of weights, which does not say it.
-
-  Raises:
-    ConfigError: there is no such run, state or task, or it is damaged; the message says what to do.
-  """
+  """What `mtpret_jax.load` does, with its arguments and errors."""
   install_for_cpu()
   paths = [path] if isinstance(path, str | os.PathLike) else list(path)
   if not paths:
