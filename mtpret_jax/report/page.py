@@ -5,21 +5,29 @@ It is made from the files in the workdir, so that `python -m mtpret_jax.report R
 
 import logging
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jinja2
 
 from mtpret_jax.report.blocks import Page
-from mtpret_jax.report.pages import scores
+from mtpret_jax.report.pages import comparison, continual, pretrain, recipe, scores
 from mtpret_jax.report.plots.figure import themed
-from mtpret_jax.report.run_files import SCORES, RunFiles, open_run
+from mtpret_jax.report.run_files import CONTINUAL, PRETRAIN, RECIPE, SCORES, TABLE, RunFiles, open_run
 from mtpret_jax.runtime.atomic_io import write_atomically
 
 log = logging.getLogger(__name__)
 
 FILE = 'report.html'
 TEMPLATES = pathlib.Path(__file__).parent / 'template'
-MAKERS: Mapping[str, Callable[[RunFiles], Page]] = {SCORES: scores.make_page}
+MAKERS: Mapping[str, Callable[[RunFiles], Page]] = {
+  SCORES: scores.make_page, PRETRAIN: pretrain.make_page, CONTINUAL: continual.make_page, RECIPE: recipe.make_page,
+  TABLE: lambda run: import_table_page()(run)}
+
+
+def import_table_page() -> Callable[[RunFiles], Page]:
+  """Imported only for a table, because its numbers need jax."""
+  from mtpret_jax.report.pages.table import make_page
+  return make_page
 
 
 def announce(workdir: str | pathlib.Path) -> None:
@@ -38,6 +46,19 @@ def write_page(workdir: str | pathlib.Path, out: str | pathlib.Path | None = Non
   with themed():
     page = MAKERS[run.kind](run)
   path = pathlib.Path(out or run.folder / FILE)
+  write_atomically(path, render(page))
+  return path
+
+
+def write_comparison(workdirs: Sequence[str | pathlib.Path], out: str | pathlib.Path) -> pathlib.Path:
+  """Writes a page that puts the runs in `workdirs` side by side to `out`, and returns its path.
+
+  Raises:
+    NotARun: one of them has no file of a run.
+  """
+  path = pathlib.Path(out)
+  with themed():
+    page = comparison.make_page([open_run(workdir) for workdir in workdirs], path)
   write_atomically(path, render(page))
   return path
 

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.evaluation.test_scores import FILE
+from mtpret_jax.report import page
 from mtpret_jax.report.tables import align, format_interval, format_score
 from mtpret_jax.runtime.atomic_io import write_json
 
@@ -44,4 +45,8 @@ def finish(config: ConfigDict) -> None:
     table = [row[:-1] for row in table]
   print('\n'.join(['Scores on the test splits', *align(table),
                    *(f'Note {number}: {note}.' for number, note in enumerate(notes, 1))]))
+  for stage in config.stages.values():  # one that was stopped before its page was written has none
+    if not pathlib.Path(stage.workdir, page.FILE).exists():
+      page.write_page(stage.workdir)
   print(f'See {workdir}')
+  page.announce(workdir)

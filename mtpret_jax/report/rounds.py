@@ -11,7 +11,10 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.evaluation import validation
 from mtpret_jax.evaluation.rounds import compute_forgetting, summarise_memory
+from mtpret_jax.report import page
+from mtpret_jax.report.pages.training import find_visits
 from mtpret_jax.report.tables import align, format_score
+from mtpret_jax.report.words import describe_forgetting
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_json
 from mtpret_jax.runtime.logging import METRICS
 from mtpret_jax.runtime.prepare_data import PHANTOMS
@@ -19,6 +22,7 @@ from mtpret_jax.runtime.prepare_data import PHANTOMS
 log = logging.getLogger(__name__)
 
 Line = Mapping[str, Any]  # of validation.jsonl
+COLUMNS = 4  # plots in a row of rounds.png
 
 
 def report_rounds(config: ConfigDict) -> None:
@@ -39,6 +43,7 @@ def report_rounds(config: ConfigDict) -> None:
   if memory:
     print(describe_memory(lines, memory))
   print(f'See {picture}, {results}, {workdir / "checkpoints"}')
+  page.announce(workdir)
 
 
 def keep_round_ends(lines: Sequence[Line], rounds: int) -> Sequence[Line]:
@@ -49,15 +54,16 @@ def keep_round_ends(lines: Sequence[Line], rounds: int) -> Sequence[Line]:
 
 def describe_rounds(lines: Sequence[Line], forgetting: Mapping[str, Mapping], data: str, order: str) -> str:
   """A row for each task: its scores, forgetting and backward transfer."""
-  table = [('task', 'score', *(f'step {line["step"]}' for line in lines), 'forgetting', 'backward transfer')]
+  table = [('task', 'score', *(f'step {line["step"]}' for line in lines), 'since its best round', 'since its first')]
   for name, changes in forgetting.items():
     values = [line['tasks'][name]['value'] for line in lines]
     table.append((name, lines[-1]['tasks'][name]['headline'], *map(format_score, values),
-                  format_score(changes['forgetting']), format_score(changes['transfer'])))
+                  describe_forgetting(changes['forgetting']),
+                  describe_forgetting(None if changes['transfer'] is None else -changes['transfer'])))
   return '\n'.join([
     f'Validation scores after each round. Data: {data}.', *align(table),
-    'Forgetting: best earlier score minus the last; higher is worse. Backward transfer: last score minus the first; '
-    'higher is better.',
+    'The last score against the best earlier one (rounds.json calls what was lost "forgetting") and against the first '
+    'one ("transfer").',
     *(['Both count the scores of a task from its own visit on.'] if order == 'sequential' else [])])
 
 
@@ -72,17 +78,28 @@ def describe_memory(lines: Sequence[Line], memory: Mapping[str, Sequence[Mapping
 
 
 def draw_rounds(lines: Sequence[Line], workdir: pathlib.Path) -> pathlib.Path:
-  """`rounds.png`: score against step, one curve for each task."""
+  """`rounds.png`: validation score against step, a plot for each task. The background has the colour of the task that
+  was trained."""
   from matplotlib.figure import Figure  # imported here, because it would add half a second to every start
-  names = list(lines[0]['tasks'])
-  figure = Figure(figsize=(2.6 * len(names), 2.4))
-  axes = figure.subplots(1, len(names), squeeze=False)
-  for name, cell in zip(names, axes[0], strict=True):
-    points = [(line['step'], line['tasks'][name]['value']) for line in lines]
+  names, visits = list(lines[0]['tasks']), find_visits(read_json_lines(workdir / METRICS))
+  colours = {name: f'C{number % 10}' for number, name in enumerate(names)}
+  columns = min(len(names), COLUMNS)
+  figure = Figure(figsize=(3.3 * columns, 2.8 * -(-len(names) // columns)), layout='constrained')
+  for number, name in enumerate(names, 1):
+    scores = [line['tasks'][name] for line in lines]
+    points = [(line['step'], score['value']) for line, score in zip(lines, scores, strict=True)]
     steps, values = np.array([point for point in points if point[1] is not None], float).reshape(-1, 2).T
-    cell.plot(steps, values, marker='o')
-    cell.set(title=name, xlabel='step', ylabel=lines[-1]['tasks'][name]['headline'])
-  figure.tight_layout()
+    cell = figure.add_subplot(-(-len(names) // columns), columns, number)
+    for task, start, end in visits:
+      if task in colours:  # in a joint step, all tasks are trained
+        cell.axvspan(start, end, color=colours[task], alpha=0.15, linewidth=0)
+    cell.plot(steps, values, marker='o', color=colours[name], label=name)
+    better = 'higher' if scores[-1]['sign'] > 0 else 'lower'
+    cell.set_title(f'{name} ({better} is better)', fontsize='medium')
+    cell.set(xlabel='step', ylabel=scores[-1]['headline'])
+    cell.grid(alpha=0.3)
+  if any(task in colours for task, _, _ in visits):
+    figure.suptitle('Validation score after each round; the background is the task that was trained', fontsize='medium')
   path = pathlib.Path(workdir, 'rounds.png')
   figure.savefig(path, dpi=110)
   return path

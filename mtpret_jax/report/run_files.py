@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 TABLE, RECIPE, PRETRAIN, CONTINUAL, SCORES = 'table', 'recipe', 'pretrain', 'continual', 'scores'
 CONFIG, SCORES_FILE, RESULTS, ROUNDS = 'config.json', 'scores.json', 'results.json', 'rounds.json'
 CELLS, OPERATING_POINTS = 'cells.csv', 'operating_points.json'
+MOST_MATCHED = 20_000  # images; matching the boxes of more would take a minute
 LARGEST = 200 * 10**6  # bytes of a file that is read
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ZeroDivisionError)
 
@@ -81,7 +82,8 @@ class RunFiles:
       return list(csv.DictReader(file))
 
   def read_rows(self, task: str, result: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-    """The predictions of a task with their truth, as `metrics.score` takes them; None where they cannot be read."""
+    """The predictions of a task with their truth, as `metrics.score` prepares them; None where they cannot be read.
+    Boxes are those of at most MOST_MATCHED images, evenly chosen."""
     path = self.folder / f'predictions_{task}.csv'
     if result['task'] not in KINDS:
       return None
@@ -90,7 +92,11 @@ class RunFiles:
       return None
     kind = KINDS[result['task']].metrics
     try:
-      return dict(kind.prepare(about, metrics.read_predictions(path, kind, about)))
+      rows = metrics.read_predictions(path, kind, about)
+      if kind.ragged and len(rows['patient']) > MOST_MATCHED:
+        chosen = np.linspace(0, len(rows['patient']) - 1, MOST_MATCHED).round().astype(int)
+        rows = {name: values[chosen] for name, values in rows.items()}
+      return dict(kind.prepare(about, rows))
     except DAMAGED as error:
       self.problems.append(f'{path.name} is damaged ({error}), so the plots of predictions are missing.')
       return None

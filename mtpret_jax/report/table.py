@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from mtpret_jax.report import table_plots, table_text
+from mtpret_jax.report import page, table_plots, table_text
 from mtpret_jax.report.table_cells import Cell, Score, make_score, read_results, sort_scores, write_csv
 from mtpret_jax.report.table_differences import compute_differences
 from mtpret_jax.report.table_forgetting import Forgetting, describe_forgetting, measure_forgetting
@@ -40,6 +40,7 @@ def finish(config: ConfigDict, cells: Sequence[Cell]) -> None:
     paths = write_report(workdir, table, scores, summaries, forgetting, lines)
   print('\n'.join(lines))
   print('See ' + ', '.join(map(str, paths)))
+  page.announce(workdir)
 
 
 def describe(table: Table, forgetting: Sequence[Forgetting], cells: int, missing: int) -> list[str]:

@@ -27,8 +27,8 @@ MEANINGS = {
   'IoU over pixels': 'shared area divided by the area of both, with the pixels of all images together. 1 is perfect',
   'mean IoU over images': 'IoU, averaged over the classes, background included',
   'mean IoU over pixels': 'IoU of the pixels of all images together, averaged over the classes, background included',
-  'AP50': 'average precision of the boxes. A predicted box counts if it shares at least half of its area with a true '
-          'one (IoU 0.5). 1 is perfect',
+  'AP50': 'average precision of the boxes. A predicted box counts if it and a true one share at least half of the area '
+          'that both cover together (IoU 0.5). 1 is perfect',
   'AP50-95': 'as AP50, averaged over stricter and stricter overlaps (IoU 0.5 to 0.95)',
   'AUROC': 'how often an image with the finding is ranked above one without it. 0.5 is guessing, 1 is perfect'}
 INTERVAL = ('The 95 % interval says how much a score depends on which patients happen to be in the split: {patients} '

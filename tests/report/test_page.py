@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mtpret_jax.report import __main__ as command
 from mtpret_jax.report.page import write_page
@@ -65,23 +67,38 @@ def test_a_run_that_is_not_finished_gets_a_page_that_says_so(tmp_path):
   assert 'Not finished' in page.text and 'the run has not finished' in page.text and 'Learning rate' in page.text
 
 
-@pytest.mark.parametrize('name, content, words', [
-  ('scores.json', '{"tasks"', 'scores.json is damaged'),
-  ('scores.json', '{"tasks": {"independent": {"task": "classification"}}}', '"independent" is missing'),
-  ('config.json', '[]', 'config.json is damaged'),
-  ('predictions_independent.csv', 'image_id\n', 'predictions_independent.csv is damaged'),
-  ('predictions_independent.csv', None, 'predictions_independent.csv is not there'),
-  ('metrics.jsonl', None, 'the learning curves are missing'),
-  ('validation.jsonl', '{"step": 3, "tasks": 5}\n', 'is missing: a file of the run is damaged'),
-  ('pictures/captions.json', '{', 'captions.json is damaged'),
-  ('examples_independent.png', 'no picture', 'examples_independent.png cannot be shown')])
-def test_a_damaged_file_is_named_and_the_rest_is_shown(name, content, words, tmp_path):
-  run = write_stage_3(tmp_path / 'run')
+@pytest.mark.parametrize('damages', [
+  [('scores.json', '{"tasks"', 'scores.json is damaged'), ('config.json', '[]', 'config.json is damaged')],
+  [('scores.json', '{"tasks": {"value": {"task": "regression"}}}', '"value" is missing'),
+   ('validation.jsonl', '{"step": 3, "tasks": 5}\n', '"Validation scores" is missing: a file of the run')],
+  [('predictions_value.csv', 'image_id\n', 'predictions_value.csv is damaged'),
+   ('metrics.jsonl', None, 'the learning curves are missing'),
+   ('pictures/captions.json', '{', 'captions.json is damaged'),
+   ('examples_value.png', 'no picture', 'examples_value.png cannot be shown')],
+  [('predictions_value.csv', None, 'predictions_value.csv is not there')]])
+def test_damaged_files_are_named_and_the_rest_is_shown(damages, tmp_path):
+  run = write_stage_3(tmp_path / 'run', 'value', images=30)
   (run / 'pictures').mkdir()
-  path = run / name
-  path.unlink(missing_ok=True) if content is None else path.write_text(content)
+  for name, content, _ in damages:
+    (run / name).unlink(missing_ok=True) if content is None else (run / name).write_text(content)
   page = read_page(write_page(run))
-  assert words in page.text and 'What was run' in page.text
+  assert all(words in page.text for _, _, words in damages)
+  assert ('Learning rate' in page.text) == ('metrics.jsonl' not in {name for name, _, _ in damages})
+
+
+def test_pictures_are_embedded_in_the_order_of_their_captions(tmp_path):
+  run = write_stage_3(tmp_path / 'run', 'value', images=30)
+  (run / 'pictures').mkdir()
+  rng = np.random.default_rng(0)
+  for name, side in (('small.png', 8), ('large.png', 300), ('huge.png', 2400)):
+    Image.fromarray(rng.integers(0, 256, (side, side), np.uint8)).save(run / 'pictures' / name)
+  (run / 'pictures' / 'captions.json').write_text(json.dumps([
+    {'file': name, 'title': name, 'caption': HOSTILE, 'task': 'value'}
+    for name in ('large.png', 'small.png', 'huge.png', '../scores.json')]))
+  page = read_page(write_page(run))
+  kinds = [source.split(';')[0] for source in page.find('src')]
+  assert kinds == ['data:image/png', 'data:image/png'] and page.text.index('large.png') < page.text.index('small.png')
+  assert 'Not embedded, to keep this page small: pictures/huge.png' in page.text
 
 
 def test_the_command_writes_the_page_and_refuses_other_folders(tmp_path, capsys):

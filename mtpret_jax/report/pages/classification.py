@@ -41,10 +41,12 @@ def list_findings(about: Mapping[str, Any], rows: Mapping[str, np.ndarray],
                   thresholds: Mapping[str, float]) -> list[Finding]:
   """The findings that have scores of their own, with the images for which each is known."""
   found = []
+  # The likeliest of several exclusive findings is predicted, whatever its probability.
+  otherwise = HALF if about['relation'] == 'independent' or len(about['findings']) == 2 else None
   for t in list_scored_findings(about):
     title, known_N = about['findings'][t], rows['label_mask'][:, t]
     found.append(Finding(title, rows['present'][known_N, t] > 0, rows['score'][known_N, t],
-                         thresholds.get(title, HALF), title in thresholds))
+                         thresholds.get(title, otherwise), title in thresholds))
   return [finding for finding in found if len(finding.present_N)]
 
 
@@ -66,13 +68,15 @@ def make_curves(findings: Sequence[Finding], result: Mapping[str, Any], points: 
   if plots or also:
     yield Plots([*plots, *also])
   if plots:
-    yield Words([describe_points(points)], tone='muted')
+    yield Words([describe_points(points, findings)], tone='muted')
 
 
-def describe_points(points: Points) -> str:
+def describe_points(points: Points, findings: Sequence[Finding]) -> str:
   """Where the dots come from."""
   if points.thresholds:
     return f'The dots are the operating points. {describe_rule(points)}'
+  if all(finding.threshold is None for finding in findings):
+    return 'No operating point was chosen on the validation split.'
   return f'The dots are at a probability of {HALF}: no operating point was chosen on the validation split.'
 
 
@@ -80,6 +84,8 @@ def make_decisions(findings: Sequence[Finding]) -> Table:
   """What the threshold of each finding does to the images of this split."""
   rows = []
   for finding in findings:
+    if finding.threshold is None:
+      continue
     hits, misses, alarms, rest = finding.count_outcomes()
     rows.append((finding.name, format_number(finding.threshold), *(f'{count:,}' for count in (
       hits, misses, alarms, rest)), *map(format_ratio, (

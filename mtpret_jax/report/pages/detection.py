@@ -29,9 +29,14 @@ def make_sections(run: RunFiles, name: str, result: Mapping[str, Any], about: Ma
   scores = result['scores']
   of_class = 'AP50' if len(classes) == 1 else 'AP50: {}'
   areas = {title: (scores.get(of_class.format(title)) or {}).get('value') for title in rankings}
-  words = [Words([f'The dots are the operating points. {describe_rule(points)}'], tone='muted')]
+  words = []
+  if points.thresholds:
+    words.append(Words([f'The dots are the operating points. {describe_rule(points)}'], tone='muted'))
+  if len(rows['patient']) < result['images']:
+    words.append(Words([f'Shown are the boxes of {len(rows["patient"]):,} of {result["images"]:,} images.'],
+                       tone='note'))
   return [Section('Boxes', [
-    Plots([draw_precision_recall(rankings, areas), draw_froc(rankings)]), *(words if points.thresholds else []),
+    Plots([draw_precision_recall(rankings, areas), draw_froc(rankings)]), *words,
     make_counts(rankings), *make_point_blocks(points), make_misses(rows)])]
 
 

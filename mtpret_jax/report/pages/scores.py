@@ -35,11 +35,13 @@ def make_page(run: RunFiles) -> Page:
   sections += make_sections(run, ('Notes', lambda run: make_note_blocks(scores)))
   if run.has(METRICS) or run.has(VALIDATION):
     step = scores.get('step')
-    sections += make_sections(run, ('Training', lambda run: [*make_validation_blocks(run, step),
-                                                             *make_training_blocks(run)]))
+    sections += make_sections(run, ('Training', lambda run: [
+      *attempt(run, 'Validation scores', lambda: list(make_validation_blocks(run, step)), []),
+      *make_training_blocks(run)]))
   sections += make_sections(run, ('Pictures', make_picture_blocks), ('Config', make_config_blocks))
   split = scores.get('split', 'test')
-  return Page(', '.join(names) or run.folder.name, f'Scores on the {split} split' if tasks else 'Not finished',
+  return Page(', '.join(names) or run.folder.name,
+              f'{f"Scores on the {split} split" if tasks else "Not finished"}: {run.folder}',
               order_sections(sections), run.problems, uses_phantoms(run.config))
 
 

@@ -28,7 +28,7 @@ def make_sections(run: RunFiles, name: str, result: Mapping[str, Any], about: Ma
   return [Section('Dice of each image', [
     Plots([draw_distribution(defined, 'Dice', 'Dice')]),
     Table(('image', 'patient', 'mean Dice', *classes), lines, 'The worst images', text_columns=(0, 1))]),
-          Section('Decisions', [make_confusion(about['mask'], confusion_NTT.sum(0))])]
+          Section('Confusion matrix', [make_confusion(about['mask'], confusion_NTT.sum(0))])]
 
 
 def make_confusion(names: list[str], count_TT: np.ndarray) -> Table:
@@ -37,4 +37,4 @@ def make_confusion(names: list[str], count_TT: np.ndarray) -> Table:
   return Table(('true', *(f'predicted {name}' for name in names)),
                [(name, *(shade(f'{share:.1%}', share) for share in shares))
                 for name, shares in zip(names, share_TT, strict=True)],
-               'Confusion matrix: where the pixels of each true class go.')
+               'Where the pixels of each true class go.')

@@ -1,5 +1,6 @@
 """How training went: curves over the steps."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -47,8 +48,10 @@ def draw_measure(name: str, lines: Sequence[Mapping[str, Any]], tasks: Sequence[
   title, label, caption = MEASURES[name]
   curves = {}
   for task in tasks:
-    own = [line for line in lines if str(line.get('task', '')) == task and name in line]
-    curves['stage 1' if task == MOCO else task] = Line([line['step'] for line in own], [line[name] for line in own])
+    # Lines of other tasks are undefined, so that the curve is broken between the visits.
+    own = [line for line in lines if name in line]
+    curves['stage 1' if task == MOCO else task] = Line(
+      [line['step'] for line in own], [line[name] if str(line.get('task', '')) == task else None for line in own])
   return draw_lines(curves, title, 'step', label, caption=caption, log='y' if name in LOGARITHMIC else '')
 
 
@@ -66,11 +69,14 @@ def make_validation_blocks(run: RunFiles, best: float | None = None) -> Iterator
   for task in tasks:
     scores = [(line['step'], line['tasks'][task]) for line in lines if task in line['tasks']]
     better = 'higher' if scores[-1][1]['sign'] > 0 else 'lower'
+    caption = f'On the validation split; {better} is better.'
+    if bands:
+      caption += ' The background is the task that was trained.'
     plot = draw_lines({task: Line([step for step, _ in scores], [score['value'] for _, score in scores])}, task, 'step',
-                      scores[-1][1]['headline'], caption=f'On the validation split; {better} is better.', markers=True,
-                      bands=bands, best=best if len(tasks) == 1 else None,
+                      scores[-1][1]['headline'], caption=caption, markers=True, bands=bands,
+                      best=best if len(tasks) == 1 else None,
                       numbers={task: names.index(task) if task in names else 0})
-    plots.append(plot if not bands else Plot(plot.svg, plot.title, plot.caption, list_visit_keys(names)))
+    plots.append(dataclasses.replace(plot, keys=list_visit_keys(names)) if bands else plot)
   yield Plots(plots)
 
 

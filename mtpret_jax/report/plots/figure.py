@@ -25,6 +25,7 @@ SERIES = tuple(f'#c0de0{number}' for number in range(8))
 VARIABLES = {INK: '--ink', MUTED: '--muted', GRID: '--line',
              **{colour: f'--series-{number}' for number, colour in enumerate(SERIES)}}
 WIDTH, HEIGHT = 3.3, 2.4  # inches
+LEFT, RIGHT, TOP = 0.56, 0.18, 0.26  # inches, margins
 MOST_POINTS = 400  # of a line
 STYLE: dict[Any, Any] = {
   'svg.fonttype': 'none', 'svg.hashsalt': 'mtpret_jax', 'text.parse_math': False, 'font.size': 9.0,
@@ -32,7 +33,7 @@ STYLE: dict[Any, Any] = {
   'xtick.labelcolor': INK, 'ytick.labelcolor': INK, 'grid.color': GRID, 'axes.grid': True, 'axes.axisbelow': True,
   'grid.linewidth': 0.6, 'axes.linewidth': 0.6, 'lines.linewidth': 1.5, 'xtick.major.width': 0.6,
   'ytick.major.width': 0.6, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.unicode_minus': True,
-  'figure.facecolor': 'none', 'axes.facecolor': 'none', 'savefig.facecolor': 'none', 'axes.formatter.limits': (-4, 6)}
+  'figure.facecolor': 'none', 'axes.facecolor': 'none', 'savefig.facecolor': 'none', 'axes.formatter.limits': (-6, 6)}
 
 
 @contextlib.contextmanager
@@ -43,13 +44,16 @@ def themed() -> Iterator[None]:
     yield
 
 
-def make_axes(xlabel: str, ylabel: str, height: float = HEIGHT, left: float = 0.62,
-              bottom: float = 0.45) -> tuple['Figure', 'Axes']:
-  """A figure with one pair of axes; `height`, `left` and `bottom` (the margins) in inches."""
+def make_axes(xlabel: str, ylabel: str, height: float = HEIGHT, bottom: float = 0.42) -> tuple['Figure', 'Axes']:
+  """A figure with one pair of axes; `height` and `bottom` (a margin) in inches. The label of the y axis is above it,
+  where it needs no turned head and cannot meet the numbers."""
   from matplotlib.figure import Figure
+  from matplotlib.ticker import MaxNLocator
   figure = Figure(figsize=(WIDTH, height))
-  axes = figure.add_axes((left / WIDTH, bottom / height, 1 - (left + 0.12) / WIDTH, 1 - (bottom + 0.1) / height))
-  axes.set(xlabel=xlabel, ylabel=ylabel)
+  axes = figure.add_axes((LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, 1 - (bottom + TOP) / height))
+  axes.set(xlabel=xlabel)
+  axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+  figure.text(0.01, 1 - 0.02 / height, ylabel, va='top', color=MUTED)
   return figure, axes
 
 
@@ -90,13 +94,18 @@ def name_parts(text: str, prefix: str) -> str:
 
 
 def thin(x: Sequence[float], y: Sequence[float | None], most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
-  """A line with at most `most` points: each is the mean of neighbouring ones. Undefined values are left out."""
-  points = np.array([(a, b) for a, b in zip(x, y, strict=True) if is_number(b)], float).reshape(-1, 2)
-  points = points[np.isfinite(points).all(1)]
+  """A line with about `most` points: each is the mean of neighbouring ones. Undefined values become one NaN, at which
+  the line is broken."""
+  points = np.array([(a, b if is_number(b) else np.nan) for a, b in zip(x, y, strict=True)], float).reshape(-1, 2)
+  defined = np.isfinite(points).all(1)
   if len(points) > most:
-    starts = np.linspace(0, len(points), most, endpoint=False).astype(int)
+    edges = np.flatnonzero(np.diff(defined.astype(int))) + 1  # where a stretch of the line begins or ends
+    starts = np.union1d(np.linspace(0, len(points), most, endpoint=False).astype(int), edges)
     points = np.add.reduceat(points, starts) / np.diff(starts, append=len(points))[:, None]
-  return points[:, 0], points[:, 1]
+    defined = np.isfinite(points).all(1)
+  points[~defined] = np.nan
+  kept = defined | np.append(False, defined[:-1])  # of neighbouring undefined values, the first is enough
+  return points[kept, 0], points[kept, 1]
 
 
 def is_number(value: Any) -> bool:

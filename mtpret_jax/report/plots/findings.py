@@ -12,16 +12,18 @@ from mtpret_jax.report.plots import figure as figures
 
 class Finding(NamedTuple):
   """The images for which a finding is known: whether it is there and its probability. `threshold` was `chosen` on
-  validation, or is the 0.5 of the scores in `evaluation/metrics/classification.py`."""
+  validation, or is the 0.5 of the scores in `evaluation/metrics/classification.py`; None where there is neither."""
 
   name: str
   present_N: np.ndarray
   score_N: np.ndarray
-  threshold: float
+  threshold: float | None
   chosen: bool
 
   def count_outcomes(self) -> list[int]:
-    """Images by outcome at the threshold: found, missed, falsely reported, rightly not reported."""
+    """Images by outcome at the threshold, which must be there: found, missed, falsely reported, rightly not reported.
+    """
+    assert self.threshold is not None
     # A finding is reported from a chosen threshold on, but only above 0.5.
     predicted_N = self.score_N >= self.threshold if self.chosen else self.score_N > self.threshold
     present_N = self.present_N
@@ -42,8 +44,9 @@ def draw_roc(findings: Sequence[Finding], areas: Mapping[str, float | None]) -> 
     false, true, _ = roc_curve(finding.present_N, finding.score_N)
     chosen = figures.pick_evenly(len(false), figures.MOST_POINTS)
     axes.plot(false[chosen], true[chosen], **figures.style_series(number))
-    hits, misses, alarms, rest = finding.count_outcomes()
-    axes.plot(alarms / (alarms + rest), hits / (hits + misses), 'o', color=figures.SERIES[number], markersize=5)
+    if finding.threshold is not None:
+      hits, misses, alarms, rest = finding.count_outcomes()
+      axes.plot(alarms / (alarms + rest), hits / (hits + misses), 'o', color=figures.SERIES[number], markersize=5)
     area = areas.get(finding.name)
     keys.append(figures.make_key(number, finding.name if area is None else f'{finding.name}: AUC {area:.3f}'))
   axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
@@ -62,7 +65,7 @@ def draw_precision_recall(findings: Sequence[Finding], areas: Mapping[str, float
     style = figures.style_series(number)
     axes.plot(recall[chosen], precision[chosen], drawstyle='steps-pre', **style)
     axes.axhline(finding.present_N.mean(), color=style['color'], linewidth=0.8, linestyle=':')
-    hits, misses, alarms, _ = finding.count_outcomes()
+    hits, misses, alarms, _ = (0, 0, 0, 0) if finding.threshold is None else finding.count_outcomes()
     if hits + alarms:
       axes.plot(hits / (hits + misses), hits / (hits + alarms), 'o', color=style['color'], markersize=5)
     area = areas.get(finding.name)
@@ -88,7 +91,7 @@ def draw_calibration(name: str, correct_N: np.ndarray, probability_N: np.ndarray
   box = axes.get_position()
   below = figure.add_axes((box.x0, 0.45 / 2.8, box.width, 0.42 / 2.8))
   below.bar(edges[:-1], count_B, width=0.9 / BINS, align='edge', color=figures.SERIES[0], alpha=0.5, linewidth=0)
-  below.set(xlim=(-0.02, 1.02), xlabel='predicted probability', ylabel='images')
+  below.set(xlim=(-0.02, 1.02), xlabel='predicted probability', ylabel='')
   below.yaxis.set_major_locator(make_count_ticks())
   caption = '' if error is None else f'ECE {error:.3f}. '
   return Plot(figures.to_svg(figure, f'Calibration of {name}'), f'Calibration: {name}',

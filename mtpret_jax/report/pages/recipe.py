@@ -1,0 +1,69 @@
+"""The page of a recipe: the test scores of its stages, with links to their pages."""
+
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mtpret_jax.report.blocks import Block, Cell, Page, Table, Words, bar, explain, link
+from mtpret_jax.report.pages.about import uses_phantoms
+from mtpret_jax.report.pages.guard import make_sections
+from mtpret_jax.report.run_files import PRETRAIN, SCORES, SCORES_FILE, NotARun, RunFiles, list_stages, open_run
+from mtpret_jax.report.words import explain_score, format_number, format_range
+
+FILE = 'report.html'
+KINDS = {PRETRAIN: 'stage 1: pretraining without labels', SCORES: 'stage 3: fine-tuning',
+         'continual': 'stage 2: several tasks one after another'}
+
+
+def make_page(run: RunFiles) -> Page:
+  collected = run.read_json(SCORES_FILE)
+  stages = [stage for folder in list_stages(run.folder) if (stage := open_stage(folder))]
+  if not collected:
+    run.problems.append(f'{SCORES_FILE} is not there yet: the recipe has not finished.')
+  sections = make_sections(run, ('Test scores', lambda run: make_score_blocks(collected)),
+                           ('Stages', lambda run: make_stage_blocks(run, stages)))
+  return Page('All stages', str(run.folder), sections, run.problems,
+              any(uses_phantoms(stage.config) for stage in stages))
+
+
+def open_stage(folder: pathlib.Path) -> RunFiles | None:
+  try:
+    return open_run(folder)
+  except NotARun:
+    return None
+
+
+def make_score_blocks(collected: Mapping[str, Any]) -> Iterator[Block]:
+  """The headline score of each fine-tuned task."""
+  rows: list[tuple[Cell, ...]] = []
+  notes = list[str]()
+  for scores in collected.values():
+    notes += [note for note in scores.get('notes') or () if note not in notes]
+    for task, result in scores['tasks'].items():
+      score, headline = result['scores'][result['headline']], result['headline']
+      ends = [score['value'], *(score['interval'] or ())]
+      drawn = all(end is not None and 0 <= end <= 1 for end in ends)
+      rows.append((task, explain(headline, explain_score(headline)), format_number(score['value']),
+                   format_range(score['interval']), bar(score['value'], score['interval'], (0, 1)) if drawn else '',
+                   f'{result["images"]:,}', f'{result["patients"]:,}'))
+  if rows:
+    yield Table(('task', 'score', 'value', '95 % interval', '0 to 1', 'images', 'patients'), rows,
+                'Each task was fine-tuned on its own. Intervals are over the patients of its test split.',
+                text_columns=(0, 1, 4), wide_only=(4,))
+  if notes:
+    yield Words([f'{note[:1].upper()}{note[1:]}.' for note in notes], tone='warning')
+
+
+def make_stage_blocks(run: RunFiles, stages: list[RunFiles]) -> Iterator[Block]:
+  """A row for each stage, with a link to its page."""
+  rows: list[tuple[Cell, ...]] = []
+  for stage in stages:
+    name = stage.folder.name
+    title = link(name, f'{name}/{FILE}') if stage.has(FILE) else name
+    config = stage.config
+    trained = ', '.join(config.get('tasks') or (config.get('data') or {}).get('datasets') or ())
+    rows.append((title, KINDS.get(stage.kind, stage.kind), trained, str(config.get('trunk', '')),
+                 str(config.get('init', ''))))
+  if rows:
+    yield Table(('stage', 'what it does', 'tasks or datasets', 'trunk', 'started from'), rows,
+                text_columns=(0, 1, 2, 3, 4))

@@ -1,0 +1,92 @@
+"""The pages of stages 1 and 2, of recipes and of the table, and of runs side by side."""
+
+import json
+
+import pytest
+
+from mtpret_jax.report import __main__ as command
+from mtpret_jax.report import table
+from mtpret_jax.report.page import write_comparison, write_page
+from mtpret_jax.report.pages.training import find_visits
+from tests.support.html_pages import read_page
+from tests.support.made_up_runs import write_recipe, write_stage_1, write_stage_2, write_stage_3
+from tests.support.made_up_table import finish_cell, make_cells, make_config
+
+
+def test_the_page_of_stage_1_says_what_pretraining_brought(tmp_path):
+  page = read_page(write_page(write_stage_1(tmp_path)))
+  assert 'What is missing' not in page.text
+  assert 'With 10 % of the labels, it was 0.750 before pretraining (difference +0.125)' in page.text
+  assert 'mura: fewer than 50 validation images' in page.text and 'Contrastive accuracy' in page.text
+
+
+def test_the_page_of_stage_2_says_forgotten_or_improved(tmp_path):
+  page = read_page(write_page(write_stage_2(tmp_path)))
+  assert 'What is missing' not in page.text
+  assert 'chest AUC 0.750 0.625 forgot 0.125 −0.125' in page.text
+  assert 'hand MAE (months) 12.50 9.500 improved by 3.000 +3.000' in page.text
+  assert 'Drift of the trunk' in page.text and 'The background is the task that was trained' in page.text
+
+
+def test_visits_follow_from_the_log():
+  lines = [{'step': step, 'task': task} for step, task in ((5, 'a'), (10, 'a'), (15, 'b'), (20, 'a'))]
+  assert find_visits(lines) == [('a', 0, 10), ('b', 10, 15), ('a', 15, 20)]
+
+
+def test_the_page_of_a_recipe_links_to_those_of_its_stages(tmp_path):
+  recipe = write_recipe(tmp_path / 'recipe')
+  write_page(recipe / 'two')
+  page = read_page(write_page(recipe))
+  assert [address for address in page.find('href') if address.endswith('.html')] == ['two/report.html']
+  assert 'stage 2: several tasks' in page.text and 'Seen before.' in page.text and 'phantoms' in page.text
+
+
+def test_the_page_of_the_table_has_means_differences_and_cells(tmp_path, capsys):
+  cells = make_cells(tmp_path / 'table', tasks=('two',), inits=('scratch', 'mtpret'), fractions=(1.0,))
+  for cell in cells:
+    finish_cell(cell)
+  config = make_config(tmp_path / 'table', tasks=('two',))
+  table.finish(config, cells)
+  assert capsys.readouterr().out.splitlines()[-1] == f'Report: {tmp_path / "table" / "report.html"}'
+  page = read_page(tmp_path / 'table' / 'report.html')
+  assert 'What is missing' not in page.text
+  assert '100 % of the labels: test scores' in page.text and 'difference in AUC' in page.text
+  assert page.text.count('two, mtpret') == 2
+
+
+def test_runs_side_by_side_have_a_paired_difference(tmp_path, capsys):
+  first, second = (write_stage_3(tmp_path / name, 'two') for name in ('first', 'second'))
+  out = tmp_path / 'both.html'
+  write_page(first)
+  assert command.main([str(first), str(second), '--out', str(out)]) == 0
+  assert capsys.readouterr().out.splitlines()[-1] == f'See {out}'
+  page = read_page(out)
+  assert 'The difference is that to first' in page.text and '+0.000 +0.000 to +0.000' in page.text
+  assert 'first/report.html' in page.find('href') and 'ROC' in page.text
+  assert 'The configs do not differ' in page.text
+
+
+def test_runs_with_other_images_have_a_difference_without_an_interval(tmp_path):
+  runs = [write_stage_3(tmp_path / 'few', 'value', images=40), write_stage_3(tmp_path / 'many', 'value', images=60)]
+  saved = json.loads((runs[1] / 'config.json').read_text())
+  saved['config']['seed'] = 5
+  (runs[1] / 'config.json').write_text(json.dumps(saved))
+  page = read_page(write_comparison(runs, tmp_path / 'both.html'))
+  scores = [json.loads((run / 'scores.json').read_text())['tasks']['value']['scores']['MAE (months)']['value']
+            for run in runs]
+  change = scores[0] - scores[1]  # positive is better, and a lower error is better
+  assert f'{"+" if change > 0 else "−"}{abs(change):.3f}' in page.text and 'seed 0 5' in page.text
+
+
+@pytest.mark.parametrize('write, name', [(write_stage_1, 'results.json'), (write_stage_2, 'rounds.json')])
+def test_pages_of_runs_that_are_not_finished_say_so(write, name, tmp_path):
+  run = write(tmp_path)
+  (run / name).unlink()
+  page = read_page(write_page(run))
+  assert 'not finished' in page.text and f'{name} is not there yet' in page.text and 'Learning rate' in page.text
+
+
+def test_all_kinds_of_runs_can_be_side_by_side(tmp_path):
+  runs = [write_stage_1(tmp_path / 'one'), write_stage_2(tmp_path / 'two'), write_recipe(tmp_path / 'all')]
+  page = read_page(write_comparison([*runs, runs[1]], tmp_path / 'page.html'))
+  assert 'hand (validation)' in page.text and 'mura, linear model on 10 % of the labels' in page.text
