@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mtpret_jax.data.task_schedule import JOINT, Plan
-from mtpret_jax.objectives import Measures, Objective, Params
+from mtpret_jax.objectives import Measures, Objective, Params, Weights
 from mtpret_jax.runtime import backend
 from mtpret_jax.runtime.sharding import all_gather, by_batch, fsdp_shardings, replicated
 
@@ -108,9 +108,9 @@ def make_optimiser(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def make_state(objective: Objective, optimiser: optax.GradientTransformation, rng: jax.Array,
-               trunk: tuple | None = None) -> TrainState:
-  """The state at step 0, from the trunk's (params, statistics) if given, otherwise from random weights."""
-  params, carry = objective.init(rng, trunk)
+               weights: Weights | None = None) -> TrainState:
+  """The state at step 0, from `weights` if given, otherwise from random ones."""
+  params, carry = objective.init(rng, weights)
   opt = {part: optimiser.init(weights) for part, weights in params.items()}
   return TrainState(jnp.int32(0), params, carry, opt)
 
@@ -131,12 +131,12 @@ def place_state(objective: Objective, optimiser: optax.GradientTransformation, m
 
 
 def init_state(objective: Objective, optimiser: optax.GradientTransformation, mesh: Mesh, seed: int,
-               trunk: tuple | None = None, placement: TrainState | None = None) -> TrainState:
+               weights: Weights | None = None, placement: TrainState | None = None) -> TrainState:
   """`make_state` on the devices, sharded as `placement` says (`place_state`); None is a full copy on every device."""
   # Inside jit every array gets a buffer of its own. Outside, key encoder and params would share theirs, and the first
   # step could not donate them.
   make = functools.partial(make_state, objective, optimiser)
-  return jax.jit(make, out_shardings=placement or replicated(mesh))(jax.random.key(seed), trunk)
+  return jax.jit(make, out_shardings=placement or replicated(mesh))(jax.random.key(seed), weights)
 
 
 # XLA for TPUs sums at most 256 arrays in one all-reduce by default. ResNet-50 has more scales, biases and statistics

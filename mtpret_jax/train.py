@@ -72,7 +72,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
 
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep, retries=config.save_retries))
-    state = init_state(run.objective, optimiser, mesh, config.seed, read_initial_weights(config), placement)
+    state = init_state(run.objective, optimiser, mesh, config.seed, read_initial_weights(config, run.tasks), placement)
     state = checkpoint.restore(checkpoints, state, fingerprint, config.extend)
     start = int(state.step)
     if start:

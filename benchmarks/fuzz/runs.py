@@ -221,7 +221,7 @@ def start_from(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
     try:
       initial_weights.check_init(config)
       datasets = lineage.trace_lineage(config).datasets
-      params, _ = initial_weights.read_initial_weights(config)
+      params, _ = initial_weights.read_initial_weights(config)['trunk']
     except ValueError as error:
       refused.append(error)
       continue

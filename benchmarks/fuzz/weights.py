@@ -19,7 +19,7 @@ import numpy as np
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from benchmarks.fuzz import judge, values
+from benchmarks.fuzz import judge, torch_weights, values
 from benchmarks.fuzz import raw as raws
 from benchmarks.fuzz.values import Report, Run
 
@@ -50,23 +50,28 @@ def make(folder: pathlib.Path) -> Run:
   folder.mkdir(exist_ok=True)
   torchvision_weights.export_trunk(*arrays, folder / 'whole.safetensors')
   whole = (folder / 'whole.safetensors').read_bytes()
-  return lambda rng, case, report: run(rng, case, report, whole, shapes)
+  torch_weights.write_whole(folder, safetensors.numpy.load(whole))
+  return lambda rng, case, report: run(rng, case, report, whole, shapes, folder)
 
 
-def run(rng: np.random.Generator, case: pathlib.Path, report: Report, whole: bytes, shapes: Any) -> str:
+def run(rng: np.random.Generator, case: pathlib.Path, report: Report, whole: bytes, shapes: Any,
+        folder: pathlib.Path) -> str:
   from mtpret_jax.config.errors import ConfigError
   from mtpret_jax.runtime import initial_weights
   kind = values.pick(rng, tuple(KINDS))
-  ending = values.pick(rng, ENDINGS) if kind in ('weights: other kind', 'weights: pickle') else '.safetensors'
+  anything = kind in ('weights: other kind', 'weights: pickle')
+  ending = values.pick(rng, ENDINGS) if anything else '.pth' if kind in torch_weights.KINDS else '.safetensors'
   path = case / f'weights{ending}'
   report((ending or 'no ending', kind))
+  if kind in torch_weights.KINDS:
+    whole = (folder / values.pick(rng, torch_weights.FILES)).read_bytes()
   KINDS[kind](rng, path, whole)
   init = values.pick(rng, ('imagenet', 'moco', 'other'))
   config = ConfigDict(dict(init=init, init_from=str(path), trunk=values.pick(rng, (NAME, NAME, NAME, 'resnet50'))))
   before = os.getcwd()
   os.chdir(case)
   try:
-    params, stats = initial_weights.read_initial_weights(config)
+    params, stats = initial_weights.read_initial_weights(config)['trunk']
   except ConfigError as error:
     judge.judge_line(str(error))
     judge.demand(str(path) in str(error), f'names no file: {error}')
@@ -228,7 +233,8 @@ def under_other(rng: np.random.Generator, path: pathlib.Path, whole: bytes) -> N
     path.write_bytes(whole + values.some_bytes(rng, 999))
 
 
-KINDS = {'weights: damaged': flip_bytes, 'weights: length lies': lie_length, 'weights: entry lies': lie_entry,
+KINDS = {**torch_weights.KINDS,
+         'weights: damaged': flip_bytes, 'weights: length lies': lie_length, 'weights: entry lies': lie_entry,
          'weights: JSON lies': lie_json, 'weights: sparse': sparse, 'weights: other names': rename,
          'weights: no numbers': spoil_numbers, 'weights: pickle': write_pickle, 'weights: other kind': other_kind,
          'weights: linked, longer': under_other}

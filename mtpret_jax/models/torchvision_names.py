@@ -23,6 +23,7 @@ HEAD_PREFIXES = {'classification': ('fc.',), 'regression': ('fc.',), 'segmentati
 # The last layers of a head. Their size depends on the classes, and in the RPN on the anchors of a cell.
 LAST_LAYERS = {'classification': ('fc.',), 'regression': ('fc.',), 'segmentation': ('classifier.4.',),
                'detection': ('rpn.head.cls_logits.', 'rpn.head.bbox_pred.', 'roi_heads.box_predictor.')}
+OTHER_HEADS = ('roi_heads.mask_', 'roi_heads.keypoint_')  # of Mask R-CNN and Keypoint R-CNN, beside the boxes' head
 CELLS = 7  # along each side of an aligned RoI, torchvision's
 DETECTOR = {'rpn/conv': 'rpn.head.conv.0.0', 'rpn/cls_logits': 'rpn.head.cls_logits',
             'rpn/bbox_pred': 'rpn.head.bbox_pred', 'roi_head/fc6': 'roi_heads.box_head.fc6',

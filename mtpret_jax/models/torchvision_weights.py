@@ -1,10 +1,10 @@
-"""Imports and exports the trunk as files with torchvision's parameter names, such as torchvision's own weights or
-MoCo's release.
+"""Imports and exports trunk and heads with torchvision's parameter names, such as torchvision's own weights or MoCo's
+release.
 
-Our trunk differs from torchvision's in three ways that can be converted exactly: the names of parameters
-(`name_in_torch`), the order of a kernel's axes (`to_torch`, `from_torch`), and the stem, which has one grey input
-channel (`import_trunk`, `export_trunk`). The grey stem is exact: on a grey image repeated over three channels, a
-convolution sees the sum of its three kernels. Arrays in and out are NumPy's.
+Our networks differ from torchvision's in three ways that can be converted exactly: the names of parameters and the
+order of their axes (`torchvision_names.py`), and the stem, which has one grey input channel (`import_trunk`,
+`export_trunk`). The grey stem is exact: on a grey image repeated over three channels, a convolution sees the sum of its
+three kernels. Arrays in and out are NumPy's.
 """
 
 import functools
@@ -19,7 +19,18 @@ from flax import nnx
 
 from mtpret_jax.config.errors import show
 from mtpret_jax.models.resnet import LAYERS, ResNet
-from mtpret_jax.models.torchvision_names import from_torch, name_in_torch, to_torch, torch_shape
+from mtpret_jax.models.torchvision_names import (
+  LAST_LAYERS,
+  OTHER_HEADS,
+  Tree,
+  count_dilations,
+  from_torch,
+  list_head,
+  name_head,
+  name_in_torch,
+  to_torch,
+  torch_shape,
+)
 from mtpret_jax.models.weight_files import Path, read
 from mtpret_jax.models.weight_names import select_encoder
 
@@ -51,6 +62,51 @@ def import_trunk(source: Path | Mapping[str, np.ndarray], name: str) -> Trees:
   def take(path: tuple, _: Any) -> np.ndarray:
     return from_torch(to_finite(name_in_torch(path), weights[name_in_torch(path)]))
   return jax.tree.map_with_path(take, params), jax.tree.map_with_path(take, stats)
+
+
+def import_head(weights: Mapping[str, np.ndarray], kind: str, params: Tree, stats: Tree) -> tuple[Trees, list[str]]:
+  """The head of a task from a state dict of torchvision's model for this kind of task.
+
+  Args:
+    weights: with torchvision's names, without the prefix of the model, as `weight_names.select_head` gives them.
+    params, stats: nested dicts of the head's arrays or shapes.
+
+  Returns:
+    ((params, stats), layers): nested dicts of f32 arrays, without the last layers whose shape differs, because the file
+    has other classes or anchors. `layers` are torchvision's names of these.
+
+  Raises:
+    ValueError: any other array differs in shape, is missing or not finite; the message names the first one.
+  """
+  expected = {name: torch_shape(leaf.shape) for name, leaf in list_head(kind, params, stats)}
+  last = {name.rpartition('.')[0] for name in expected if name.startswith(LAST_LAYERS[kind])}
+  others = sorted({layer for layer in last for name in expected
+                   if name.startswith(f'{layer}.') and find_difference(name, weights, expected)})
+  kept = [name for name in expected if name.rpartition('.')[0] not in others]
+  problem = next(filter(None, (find_difference(name, weights, expected) for name in kept)), '')
+  spare = next((name for name in weights if name not in expected and not name.startswith(OTHER_HEADS)), None)
+  if problem or spare is not None:
+    raise ValueError(problem or f'{show(spare)[1:-1]} does not belong to such a head')
+  dilations = count_dilations(params)
+
+  def take(tree: Tree) -> dict[str, Any]:
+    taken: dict[str, Any] = {}
+    for path, _ in jax.tree_util.tree_leaves_with_path(tree):
+      name = name_head(kind, path, dilations)
+      if name in kept:
+        *modules, leaf = [step.key for step in path]
+        functools.reduce(lambda inner, key: inner.setdefault(key, {}), modules, taken)[leaf] = from_torch(
+          to_finite(name, weights[name]), name)
+    return taken
+  return (take(params), take(stats)), others
+
+
+def find_difference(name: str, weights: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> str:
+  """What is wrong with a parameter of a head, or ''."""
+  if name not in weights:
+    return f'{name} of shape {expected[name]} is missing'
+  shape = weights[name].shape
+  return '' if shape == expected[name] else f'{name} has shape {shape}, but must have {expected[name]}'
 
 
 def describe_blocks(weights: Mapping[str, np.ndarray]) -> str:

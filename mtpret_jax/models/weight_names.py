@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 
 from mtpret_jax.config.errors import show
+from mtpret_jax.models.torchvision_names import HEAD_PREFIXES, TRUNK_PREFIX, rename_old
 
 LANDMARK = 'layer1.0.conv1.weight'  # every ResNet has it; what precedes it in a name is the encoder's prefix
 # nn.Sequential(*resnet.children()): 2 is the ReLU, 3 the max-pooling, 8 the mean.
@@ -23,8 +24,9 @@ FOLLOWERS = re.compile(r'encoder_k|momentum|(^|[._])(key|target|student)')
 # First modules of what sits on top of a trunk.
 HEADS = re.compile(r'(fc|heads?|classif|proj|pred|prototype|mlp|neck|linear|logit|last_l|queue|criterion|loss|aux)\w*')
 SHOWN = 6  # names in a message
-PICK = ('python -c "import sys, safetensors.numpy as s; w = s.load_file(sys.argv[1]); s.save_file({n: w[n] for n in w '
-        'if n.startswith(sys.argv[3])}, sys.argv[2])" FILE NEW_FILE PREFIX')
+PICK = ('python -c "import sys, safetensors.numpy as s; from mtpret_jax.models.weight_files import read; w = '
+        'read(sys.argv[1]); s.save_file({n: w[n] for n in w if n.startswith(sys.argv[3])}, sys.argv[2])" '
+        'FILE NEW_FILE PREFIX')
 
 
 def select_encoder(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -50,6 +52,19 @@ def select_encoder(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   if heads:
     logging.info('left out the classifier: %s', show(', '.join(heads))[1:-1])
   return {name: value for name, value in parameters.items() if name not in heads}
+
+
+def select_head(weights: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+  """The parameters of the head of torchvision's model for this kind of task, on the encoder that `select_encoder`
+  takes; {} if the file has no such head."""
+  plain = {WRAPPERS.sub('', name): value for name, value in weights.items()}
+  prefix, *others = choose_prefixes(find_prefixes(plain))
+  if others or not prefix.endswith(TRUNK_PREFIX[kind]):
+    return {}
+  root = prefix.removesuffix(TRUNK_PREFIX[kind])
+  own = {rename_old(name.removeprefix(root)): value for name, value in plain.items() if name.startswith(root)}
+  return {name: value for name, value in own.items()
+          if name.startswith(HEAD_PREFIXES[kind]) and not name.endswith('num_batches_tracked')}
 
 
 def find_prefixes(names: Collection[str]) -> list[str]:

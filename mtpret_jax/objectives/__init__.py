@@ -17,7 +17,9 @@ Params = dict[str, Any]  # {part: nested dict of arrays}; parts are 'trunk' and 
 Carry = dict[str, Any]  # state that is not learned by gradient: running statistics, key encoder, queue, anchor
 Batch = Mapping[str, jax.Array]  # every array has the leading axis B
 Measures = dict[str, jax.Array]  # scalars for the log; has 'loss'
-Trunk = tuple[dict[str, Any], dict[str, Any]]  # (params, running statistics) of a trunk to start from
+Trunk = tuple[dict[str, Any], dict[str, Any]]  # (params, running statistics) of a trunk
+# {part: the same of a part} to start from. What is not in it starts at random: parts, or arrays of a part.
+Weights = Mapping[str, Trunk]
 
 
 def apply_no_pull(params: Params, carry: Carry) -> Params:
@@ -30,7 +32,7 @@ class Objective:
   """What `step.py` needs to know about a stage.
 
   Attributes:
-    init: (rng, trunk=None) -> (params, carry), with the weights of `trunk` if given.
+    init: (rng, weights=None) -> (params, carry), with the `Weights` that are given.
     loss: (task, params, carry, batch, step, rng) -> (loss, (carry, measures)). A pure function. `rng` is new in each
       step; the returned carry is the input of the next step.
     parts: {task: the parts of `params` that a step on this task updates}.

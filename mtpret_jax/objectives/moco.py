@@ -38,7 +38,7 @@ from mtpret_jax.augment import views
 from mtpret_jax.data.shuffle_bn import shuffle_keys, unshuffle_keys
 from mtpret_jax.models.heads import Projector
 from mtpret_jax.models.resnet import ResNet
-from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Trunk
+from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Weights
 from mtpret_jax.objectives.modules import split_graphs, split_weights, take_stats
 from mtpret_jax.runtime.sharding import replicate
 
@@ -89,13 +89,13 @@ def make_encoder(config: ConfigDict) -> tuple[Callable[[jax.Array], tuple[Params
 
 
 def init(config: ConfigDict, init_encoder: Callable, rng: jax.Array,
-         trunk: Trunk | None = None) -> tuple[Params, Carry]:
+         weights: Weights | None = None) -> tuple[Params, Carry]:
   """The query encoder's params, and a carry with an identical key encoder and a queue of random unit vectors. Without
   negatives from the queue, the carry has none."""
   rng_encoder, rng_queue = jax.random.split(rng)
   params, stats = init_encoder(rng_encoder)
-  if trunk is not None:
-    params['trunk'], stats['trunk'] = trunk
+  if weights is not None:
+    params['trunk'], stats['trunk'] = weights['trunk']
   carry: Carry = {
     'stats': stats,
     'key_encoder': params,  # the same arrays twice; `step.init_state` runs this in jit, so buffers are not shared

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.augment import labelled
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.models.resnet import ResNet
-from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Trunk, apply_no_pull
+from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Weights, apply_no_pull
 from mtpret_jax.objectives.modules import Graphs, split_graphs, split_weights, take_stats
 from mtpret_jax.tasks.task import TaskModel
 
@@ -70,11 +70,12 @@ def build_modules(config: ConfigDict, tasks: Tasks, rng: jax.Array) -> dict[str,
 
 
 def init(config: ConfigDict, tasks: Tasks, build: Callable, rng: jax.Array,
-         trunk: Trunk | None = None) -> tuple[Params, Carry]:
+         weights: Weights | None = None) -> tuple[Params, Carry]:
   """Params of the trunk and of all heads, and a carry with running statistics and the anchor, if there is memory."""
   params, stats = split_weights(build(rng))
-  if trunk is not None:
-    params[TRUNK], stats[TRUNK] = trunk
+  for part, (own_params, own_stats) in (weights or {}).items():
+    params[part], stats[part] = (own_params, own_stats) if part == TRUNK else (
+      fill(params[part], own_params), fill(stats[part], own_stats))
   # Each task (or all together, see `list_owners`) starts from the same statistics, such as those of stage 1.
   stats[TRUNK] = {owner: stats[TRUNK] for owner in list_owners(config, tasks)}
   carry = {'stats': stats}
@@ -82,6 +83,12 @@ def init(config: ConfigDict, tasks: Tasks, build: Callable, rng: jax.Array,
     # Costs another copy of the trunk. The arrays are shared here, but `step.init_state` runs this in jit, which copies.
     carry['anchor'] = params[TRUNK]
   return params, carry
+
+
+def fill(tree: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+  """The tree with the arrays of `given`, which may lack some."""
+  return {key: fill(leaf, given[key]) if isinstance(leaf, dict) and key in given else given.get(key, leaf)
+          for key, leaf in tree.items()}
 
 
 def list_owners(config: ConfigDict, tasks: Tasks) -> list[str]:

@@ -8,13 +8,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, as_line, show
-from mtpret_jax.models.torchvision_weights import import_trunk, trunk_shapes
-from mtpret_jax.models.weight_files import check_file
+from mtpret_jax.models import weight_files, weight_names
+from mtpret_jax.models.resnet import ResNet
+from mtpret_jax.models.torchvision_weights import Trees, import_head, import_trunk, trunk_shapes
+from mtpret_jax.models.weight_files import FORMATS, check_file
 from mtpret_jax.runtime import checkpoint
+from mtpret_jax.tasks.fitted import FittedTask
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +54,8 @@ def check_init(config: ConfigDict, planned: Mapping[str, ConfigDict] = MappingPr
   if config.init not in INITS:
     raise ConfigError(f'unknown init {show(config.init)}: choose one of {", ".join(INITS)}')
   if not source:
-    raise ConfigError(f'init={config.init!r} needs --config.init_from: a .safetensors file of a torchvision ResNet, or '
-                      f'the workdir of a run')
+    raise ConfigError(f'init={config.init!r} needs --config.init_from: the workdir of a run, or the weights of a '
+                      f'torchvision ResNet ({FORMATS})')
   if source in planned:
     check_init_name(source, config, planned[source])
     if planned[source].trunk != config.trunk:
@@ -59,8 +63,7 @@ def check_init(config: ConfigDict, planned: Mapping[str, ConfigDict] = MappingPr
                         f'--config.trunk={planned[source].trunk}')
     return
   if not pathlib.Path(source).exists():
-    raise ConfigError(f'init_from={source!r} does not exist: give the workdir of an earlier run, or a .safetensors '
-                      f'file')
+    raise ConfigError(f'init_from={source!r} does not exist: give the workdir of an earlier run, or {FORMATS}')
   try:
     if pathlib.Path(source).is_dir():
       check_init_name(source, config, saved.read_config(source))
@@ -79,9 +82,10 @@ def check_init_name(workdir: str, config: ConfigDict, trained: Mapping[str, Any]
                       f'{trained["objective"]}): set --config.init={actual}, or choose another --config.init_from')
 
 
-def read_initial_weights(config: ConfigDict, quiet: bool = False) -> tuple[dict, dict] | None:
-  """(params, running statistics) of the trunk to start from; None for random ones. Logs where they
-  come from, unless `quiet`.
+def read_initial_weights(config: ConfigDict, tasks: Mapping[str, FittedTask] = MappingProxyType({}),
+                         quiet: bool = False) -> dict[str, Trees] | None:
+  """{part: (params, running statistics)} to start from; None for random ones. Logs where they come from, unless
+  `quiet`. The trunk is always among them; a task's head is if the file has torchvision's head for its kind.
 
   Raises ConfigError if the file or run cannot be used, or is not what `init` says.
   """
@@ -91,13 +95,45 @@ def read_initial_weights(config: ConfigDict, quiet: bool = False) -> tuple[dict,
     log.log(level, 'trunk: random weights')
     return None
   try:
-    trunk = read_trunk(source, config) if pathlib.Path(source).is_dir() else import_trunk(source, config.trunk)
+    if pathlib.Path(source).is_dir():
+      weights, file = {'trunk': read_trunk(source, config)}, None
+    else:
+      file = weight_files.read(source)
+      weights = {'trunk': import_trunk(file, config.trunk)}
   except (OSError, ValueError, KeyError, TypeError) as error:  # Key- and TypeError: the state is not that of a stage
     raise ConfigError(f'init_from={source!r}: {as_line(error)}') from error
-  count = sum(np.size(leaf) for leaf in jax.tree.leaves(trunk[0]))
-  log.log(level, 'trunk: %s from %s, %d parameters; everything else is initialised randomly', config.init, source,
-          count)
-  return trunk
+  log.log(level, 'trunk: %s from %s, %d parameters', config.init, source, count_parameters(weights['trunk']))
+  heads = {name: None if file is None else read_head(file, name, task, config) for name, task in tasks.items()}
+  weights |= {name: head for name, head in heads.items() if head is not None}
+  log.log(level, 'everything else is initialised randomly')
+  return weights
+
+
+def read_head(file: Mapping[str, np.ndarray], name: str, task: FittedTask, config: ConfigDict) -> Trees | None:
+  """(params, running statistics) of a task's head from a state dict of torchvision, without the last layers if the file
+  has other classes; None if the file has no head that fits. `fc` is never taken, because its classes are others."""
+  weights = weight_names.select_head(file, task.kind) if task.kind in ('segmentation', 'detection') else {}
+  if not weights:
+    return None
+  try:
+    head, others = import_head(weights, task.kind, *shape_head(task, config.trunk))
+  except ValueError as error:
+    log.warning('head of %s: not taken from %s, because %s; tasks.%s.head says how large it is', name, config.init_from,
+                as_line(error), name)
+    return None
+  random = f'; random weights, because its classes or anchors are others: {", ".join(others)}' if others else ''
+  log.info('head of %s: from %s, %d parameters%s', name, config.init_from, count_parameters(head), random)
+  return head
+
+
+def shape_head(task: FittedTask, trunk: str) -> Trees:
+  """(params, running statistics) of a task's head as shapes; computes nothing."""
+  head = nnx.eval_shape(lambda: task.make_model().make_head(ResNet(trunk, rngs=nnx.Rngs(0)), nnx.Rngs(0)))
+  return nnx.to_pure_dict(nnx.state(head, nnx.Param)), nnx.to_pure_dict(nnx.state(head, nnx.BatchStat))
+
+
+def count_parameters(trees: Trees) -> int:
+  return sum(np.size(leaf) for leaf in jax.tree.leaves(trees[0]))
 
 
 def read_trunk(workdir: str, config: ConfigDict) -> tuple[dict, dict]:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.models.weight_files import ENDINGS
 from mtpret_jax.runtime.initial_weights import SCRATCH
 from tfds_builders import leakage
 
@@ -108,7 +109,7 @@ def trace_lineage(config: Mapping[str, Any], planned: Mapping[str, Mapping[str, 
                       f'that of an earlier run, is damaged; {saved.REMEDY}')
   before = planned.get(config['init_from'])
   if before is None:
-    if source.is_file() or source.suffix == '.safetensors':
+    if source.is_file() or source.suffix.lower() in ENDINGS:
       return Lineage(weights_file=str(source))
     if not (source / saved.FILE).exists():  # `check_init` refuses this for the run itself
       return Lineage(missing_run=str(source))

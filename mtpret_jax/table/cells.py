@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, show
+from mtpret_jax.models.weight_files import FORMATS
 from mtpret_jax.runtime import prepare_data
 from mtpret_jax.runtime.initial_weights import SCRATCH, STAGE_2_INITS
 from tfds_builders import leakage
@@ -94,9 +95,8 @@ def check_table(config: ConfigDict) -> None:
     own = list(config.stages.finetune[name].tasks)
     if own != [name]:
       raise ConfigError(f'stages.finetune.{name}.tasks must have the task {name} and no other, not {", ".join(own)}')
-  if config.imagenet and pathlib.Path(config.imagenet).suffix != '.safetensors':
-    raise ConfigError(f'imagenet={show(config.imagenet)} must be a .safetensors file of a torchvision ResNet: set '
-                      f'--config.imagenet')
+  if config.imagenet and pathlib.Path(config.imagenet).is_dir():
+    raise ConfigError(f'imagenet={show(config.imagenet)} is a folder, but must be {FORMATS}: set --config.imagenet')
   datasets = resolve(config).stages.pretrain.data.datasets
   with_all = [init for init in list_inits(config) if init not in (SCRATCH, 'imagenet', 'moco')]
   if with_all and len(datasets) < 2:

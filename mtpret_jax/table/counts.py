@@ -102,7 +102,7 @@ def describe_left_out(config: ConfigDict, reasons: Mapping[Labels, str]) -> list
   """A line for each group of cells that the table lacks."""
   lines = [f'left out: {task} with {why}' for (task, _), why in reasons.items() if task in config.tasks]
   if 'imagenet' in config.inits and not config.imagenet:
-    lines.append('left out: imagenet, because --config.imagenet names no .safetensors file')
+    lines.append('left out: imagenet, because --config.imagenet names no file')
   for init in list_inits(config):
     without = [f'{task} ({100 * fraction:.4g} %)' for task in config.tasks for fraction in sorted(config.fractions)
                if (task, fraction) not in reasons and not has_cell(config, task, init, fraction, reasons)]

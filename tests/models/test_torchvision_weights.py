@@ -1,6 +1,5 @@
 """Weights are imported and exported under torchvision's names without a change; what does not fit is named."""
 
-import argparse
 import re
 import subprocess
 import sys
@@ -225,14 +224,6 @@ def test_missing_and_spare_parameters_are_named(state_dict):
     torchvision_weights.import_trunk(state_dict | {'layer9.x': np.zeros(3, np.float32)}, 'resnet18')
 
 
-def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path):
-  path = tmp_path / 'moco.pth'
-  path.write_bytes(b'not read')
-  with pytest.raises(ValueError, match='weights_only=True') as error:
-    torchvision_weights.import_trunk(path, 'resnet18')
-  assert str(tmp_path / 'moco.safetensors') in str(error.value)
-
-
 @pytest.mark.reference
 def test_torchvision_loads_an_export_and_gives_the_same_features(state_dict, tmp_path):
   torch, torchvision = pytest.importorskip('torch'), pytest.importorskip('torchvision')
@@ -245,37 +236,3 @@ def test_torchvision_loads_an_export_and_gives_the_same_features(state_dict, tmp
   grey = torch.tensor(draw.normal('grey', (2, 1, 32, 32)))
   stem = torch.nn.functional.conv2d(grey, torch.tensor(state_dict['conv1.weight']), stride=2, padding=3)
   np.testing.assert_allclose(model.conv1(grey.expand(-1, 3, -1, -1)).detach(), stem, atol=1e-5)
-
-
-class Model:
-  """As a pickled nn.Module, whose class is not here when it is read."""
-
-  def __init__(self, weights):
-    self._modules = {'backbone': {'_parameters': weights, '_modules': {}}}
-
-
-# What torch.save is given, and the prefix that the tensors then have.
-PICKLED = {
-  'under a key': lambda w: {'epoch': 3, 'model': w, 'optimizer': {'state': {0: {'step': 3}}, 'param_groups': [{}]}},
-  'bare, with a number': lambda w: {**w, 'epoch': 3},
-  'with arguments': lambda w: {'state_dict': w, 'args': argparse.Namespace(lr=1), 'best': np.float64(0.5)},
-  'deep': lambda w: {'classy_state_dict': {'base_model': {'model': {'trunk': w}}}, 'rng': [1, 2]},
-  'a whole model': Model}
-
-
-@pytest.mark.reference
-@pytest.mark.parametrize('kind', PICKLED)
-@pytest.mark.parametrize('is_zip', [True, False])
-def test_the_printed_command_converts_a_pickle(kind, is_zip, state_dict, tmp_path):
-  torch = pytest.importorskip('torch')
-  path = tmp_path / 'moco.pth'
-  weights = {f'module.encoder_q.{name}': torch.tensor(value) for name, value in state_dict.items()}
-  if not is_zip and kind not in ('under a key', 'bare, with a number', 'deep'):
-    pytest.skip('files of before PyTorch 1.6 do not list their classes')
-  torch.save(PICKLED[kind](weights), path, _use_new_zipfile_serialization=is_zip)
-  with pytest.raises(ValueError) as error:
-    torchvision_weights.import_trunk(path, 'resnet18')
-  command = str(error.value).split('convert it with: ')[1].replace('python', sys.executable, 1)
-  subprocess.run(command, shell=True, check=True)
-  assert_trees_equal(torchvision_weights.import_trunk(path.with_suffix('.safetensors'), 'resnet18'),
-                     torchvision_weights.import_trunk(state_dict, 'resnet18'))

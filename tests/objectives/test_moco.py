@@ -50,7 +50,8 @@ def follow_setting():
   """Our ten losses from the random weights of `moco_setting.py`, on one device."""
   config, mesh = make_config('resnet18', STILL), make_mesh(jax.devices()[:1])
   objective, optimiser = make_moco(config), make_optimiser(config.optimiser)
-  state = init_state(objective, optimiser, mesh, 0, import_trunk(make_state_dict('resnet18', channels=1), 'resnet18'))
+  state = init_state(objective, optimiser, mesh, 0, {
+    'trunk': import_trunk(make_state_dict('resnet18', channels=1), 'resnet18')})
   linear = {name: {'kernel': draw.weight(f'{torch}.weight', (out, 512)).T, 'bias': draw.weight(f'{torch}.bias', (out,))}
             for name, torch, out in (('hidden', 'fc.0', 512), ('out', 'fc.2', setting.DIM))}
   params = state.params | {'projector': linear}

@@ -62,7 +62,7 @@ def test_statistics_are_those_of_the_own_task_else_the_mean(one_task, two_tasks,
   kept = last.carry['stats']['trunk']
 
   def read_mean(config):
-    return read_initial_weights(config)[1]['norm1']['mean']
+    return read_initial_weights(config)['trunk'][1]['norm1']['mean']
   np.testing.assert_array_equal(read_mean(one_task), kept['pneumonia']['norm1']['mean'])
   mean = (kept['pneumonia']['norm1']['mean'] + kept['bone_age']['norm1']['mean']) / 2
   stranger = one_task.copy_and_resolve_references()

@@ -145,7 +145,7 @@ def test_a_share_of_the_labels_with_too_few_images_has_no_cell_and_no_part_in_st
 @pytest.mark.parametrize('fields, message', [
   ({'inits': ('scratch', 'resnet')}, "unknown inits 'resnet': choose some of scratch, imagenet"),
   ({'inits': ('imagenet',)}, 'no initialisation is left'),
-  ({'imagenet': 'resnet18.pt'}, 'must be a .safetensors file'),
+  ({'imagenet': '.'}, 'is a folder, but must be a .safetensors file'),
   ({'tasks': ('lung',)}, "unknown tasks 'lung': choose some of pneumonia"),
   ({'seeds': (1, 2, 1)}, r'seeds=\(1, 2, 1\) has a value twice')])
 def test_contradictions_are_refused(fields, message):

@@ -59,7 +59,7 @@ class RPNHead(nnx.Module):
   def __call__(self, maps: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
     # The outputs are f32 also in a bfloat16 network: boxes need more than bf16's eight bits.
     hidden = [jax.nn.relu(self.conv(map_BHWC)).astype(jnp.float32) for map_BHWC in maps]
-    batch = len(maps[0])
+    batch = maps[0].shape[0]  # not `len`: an exported model has a batch of any size
     return (jnp.concatenate([self.cls_logits(level).reshape(batch, -1) for level in hidden], axis=1),
             jnp.concatenate([self.bbox_pred(level).reshape(batch, -1, 4) for level in hidden], axis=1))
 
@@ -199,7 +199,7 @@ def propose(objectness_BA: jax.Array, deltas_BA4: jax.Array, anchors_A4: jax.Arr
   score_BLN, index_BLN = jnp.stack(scores, axis=1), jnp.stack(indices, axis=1)
 
   # Move only these few thousand anchors, not all hundred thousand.
-  index_BQ = index_BLN.reshape(len(index_BLN), -1)
+  index_BQ = index_BLN.reshape(index_BLN.shape[0], -1)
   deltas_BQ4 = jnp.take_along_axis(deltas_BA4, index_BQ[..., None], 1)
   # Clipped before the test of their sides: a box that lies outside of the image is then dropped.
   boxes_BQ4 = boxes.clip(boxes.decode(deltas_BQ4, anchors_A4[index_BQ], RPN_WEIGHTS), image_size)
