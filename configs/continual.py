@@ -100,10 +100,20 @@ def base() -> ConfigDict:
       # number of reader processes; 0 reads in the main process; several help on hosts with many cores
       workers=0,
       prefetch=8,              # number of batches that each reader process reads in advance
+      # averaged weights (EMA): the share of the average that each step keeps, such as 0.999; validation and scores use
+      # the average; 0: the weights of the last step, no average
+      ema=0.0,
     ),
   ))
 
 
+    # stage 3: how the threshold of each finding is chosen on validation: 'youden' (the largest sensitivity +
+    # specificity), or a sensitivity to reach, such as '0.95'; boxes always get the threshold with the best F1
+    operating_point='youden',
+    # stage 3, classification: True divides the logits by a temperature that is fitted on validation (docs/scores.md)
+    temperature=False,
+    # True: a prediction is the mean of those of the image and its mirror image, at twice the cost; not for detection
+    flips=False,
     # stage 3: how the threshold of each finding is chosen on validation: 'youden' (the largest sensitivity +
     # specificity), or a sensitivity to reach, such as '0.95'; boxes always get the threshold with the best F1
     operating_point='youden',

@@ -63,6 +63,17 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, deeplab: 
     # 'always' (training too)
     negatives='evaluation',
     external=task.get('external', False),  # if True, a trunk that was pretrained on this dataset's images is refused
+    # classification: what training makes of labels that are uncertain: 'ignore' (unknown), 'zeros', 'ones' or 'soft' (a
+    # number from 0.55 to 0.85); scores always leave them out
+    uncertain='ignore',
+    # 'shuffled', or 'balanced': the groups of images with the same rarest class are drawn equally often
+    sampler='shuffled',
+    loss=dict(
+      # classification and segmentation: weights of the classes: 'none', 'balanced' (from the training labels), or a
+      # number for each class, such as '1,3.5'
+      class_weights='none',
+      focal=0.0,                 # classification: gamma of the focal loss; 0: cross-entropy; Lin et al. 2017: 2
+    ),
     head={'segmentation': deeplab, 'detection': detector}.get(kind, ConfigDict()),
     augment=common.labelled_augment(size),
   ))

@@ -51,6 +51,7 @@ from mtpret_jax.train import Run, train
 
 # px. On smaller views one device that uses all cores is faster than a device per core (docs/performance.md).
 MIN_VIEW_ON_CORES = 96
+from mtpret_jax.tasks.imbalance import group_by_class, weigh_loss
 SHARED = ('data.archives', 'data.dir', 'data.split', 'workdir')  # fields that a table has for all of its stages
 
 log = logging.getLogger(__name__)
@@ -311,10 +312,10 @@ def make_multitask_run(config: ConfigDict) -> Run:
   return Run(
     objective=make_multitask(config, {name: task.make_model() for name, task in tasks.items()}, plan.begins),
     sources=list(sources.values()),
-    batches=pipeline.make_visit_batches(plan, sources, readers, config, **process_share()),
+    batches=pipeline.make_visit_batches(plan, sources, readers, config, groups=groups, **process_share()),
     schedule=make_visit_schedule(config, plan),
     steps=plan.steps,
-    name_images=functools.partial(pipeline.name_visit_images, plan, sources, config),
+    name_images=functools.partial(pipeline.name_visit_images, plan, sources, config, groups),
     validation_steps=plan.space_validations(config.validations),
     make_validate=functools.partial(validation.make_validate, config),
     tasks=tasks)
@@ -332,3 +333,5 @@ def make_plan(config: ConfigDict, images: Mapping[str, int]) -> task_schedule.Pl
 def process_share() -> dict[str, int]:
   """Which part of each batch this process reads."""
   return {'process': jax.process_index(), 'processes': jax.process_count()}
+  models = {name: weigh_loss(config, name, task.make_model()) for name, task in tasks.items()}
+  groups = {name: group_by_class(config, name) for name in tasks}

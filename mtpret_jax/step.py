@@ -232,6 +232,9 @@ def compile_step(objective: Objective, optimiser: optax.GradientTransformation, 
     for part in live:
       updates, opt[part] = optimiser.update(grads[part], state.opt[part], trained[part])
       params[part] = descend(trained[part], updates, learning_rate * objective.learning_rate_scales.get(part, 1.0))
+    if objective.average:
+      # The state's own average: with a sharded state, the one in `carry` is a gathered copy, which nothing needs.
+      carry = objective.average(task, params, carry | {'average': state.carry['average']})
     measures = measures | ratio | {'gradient': norm, 'learning_rate': learning_rate}
     new = TrainState(state.step + 1, params, carry, opt)
     return (guard(state, new, measures) if guard else new), measures

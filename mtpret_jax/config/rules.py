@@ -87,6 +87,13 @@ def word_or_share(word: str) -> Rule:
               lambda value: isinstance(value, str) and (value == word or is_share(value)), lambda value: word)
 
 
+def class_weights() -> Rule:
+  """'none', 'balanced', or numbers separated by commas."""
+  return Rule("'none', 'balanced', or a number from 0.001 to 1000 for each class, such as '1,3.5'",
+              lambda value: isinstance(value, str) and (value in ('none', 'balanced') or are_weights(value)),
+              lambda value: 'balanced')
+
+
 def flag() -> Rule:
   return Rule('True or False', lambda value: isinstance(value, bool))
 
@@ -115,6 +122,13 @@ def is_whole(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
   return is_whole(value) or isinstance(value, float) and math.isfinite(value)
+
+
+def are_weights(value: str) -> bool:
+  try:
+    return all(0.001 <= float(number) <= 1000 for number in value.split(','))
+  except ValueError:
+    return False
 
 
 def is_share(value: str) -> bool:

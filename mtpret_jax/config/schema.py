@@ -6,6 +6,7 @@ from typing import Any
 from mtpret_jax.config.rules import (
   Rule,
   choice,
+  class_weights,
   descending,
   flag,
   name,
@@ -69,7 +70,7 @@ MULTITASK = STAGE | {
   'memory': {'anchor': choice(('none', 'previous_visit', 'start')), 'l2_sp': number(0.0, 1e6)},
   'statistics': choice(('per_task', 'shared')), 'validations': whole(1, 10_000),
   'patience': whole(0, STEPS), 'resamples': whole(2, 10**6), 'operating_point': word_or_share('youden'),
-  'temperature': flag(),
+  'temperature': flag(), 'flips': flag(), 'optimiser': OPTIMISER | {'ema': number(0.0, 0.999999, 0.999)},
   'data': DATA | {'fraction': number(1e-6, 1.0, 1.0), 'fraction_seed': whole(0, SEED)}}
 TASK = {  # plus `head`, whose fields depend on the kind of task
   'kind': choice(KINDS), 'dataset': name(), 'findings': row(text(1), 0, 1000), 'size': whole(8, 4096),
@@ -78,9 +79,11 @@ TASK = {  # plus `head`, whose fields depend on the kind of task
   'learning_rates': descending(0.0, 1000.0),
   'objects': whole(0, 10_000), 'negatives': choice(NEGATIVES), 'external': flag(),
   'augment': VIEW | {'min_visibility': SHARE}}
+  'uncertain': choice(('ignore', 'zeros', 'ones', 'soft')), 'sampler': choice(('shuffled', 'balanced')),
+  'loss': {'class_weights': class_weights(), 'focal': number(0.0, 10.0)},
 EVALUATE = {
   'run': path(1), 'state': choice(('', 'best', 'last')), 'split': choice(SPLITS), 'workdir': path(),
-  'resamples': whole(2, 10**6), 'data': {'dir': path()}}
+  'resamples': whole(2, 10**6), 'flips': choice(('', 'off', 'on')), 'data': {'dir': path()}}
 RECIPE = {'workdir': path(1)}
 SPEED = number(0.0, 1e9)
 TABLE = {

@@ -156,6 +156,7 @@ def check_multitask(config: ConfigDict, devices: int) -> None:
   if config.patience and len(config.tasks) > 1:
     raise ConfigError(f'patience={config.patience} needs one task, because the scores of several have no common unit, '
                       f'and this config has {len(config.tasks)}', {'patience': 0})
+    check_options(config, name)
   # How many steps the epochs of a visit have is known only with the data. Without images it is `min_steps`.
   check_length(config, {name: count_visit_steps(task_config, 0) for name, task_config in config.tasks.items()})
 
@@ -163,6 +164,26 @@ def check_multitask(config: ConfigDict, devices: int) -> None:
 def check_visit(config: ConfigDict, name: str) -> None:
   """Raises ConfigError unless the visits to a task have a length, and a learning rate that its order of visits uses."""
   task_config = config.tasks[name]
+def check_options(config: ConfigDict, name: str) -> None:
+  """Raises ConfigError for options of the loss, the sampler and the prediction that a task's kind does not have."""
+  task_config, prefix = config.tasks[name], f'tasks.{name}.'
+  options = [  # (field, is it set, its kinds, its value where it is not set)
+    ('loss.focal', bool(task_config.loss.focal), ('classification',), 0.0),
+    ('loss.class_weights', task_config.loss.class_weights != 'none', ('classification', 'segmentation'), 'none'),
+    ('uncertain', task_config.uncertain != 'ignore', ('classification',), 'ignore'),
+    ('sampler', task_config.sampler != 'shuffled', ('classification', 'segmentation', 'detection'), 'shuffled')]
+  for field, is_set, kinds, default in options:
+    if is_set and task_config.kind not in kinds:
+      raise ConfigError(f'{prefix}{field} is for {" and ".join(kinds)}, and this task is {task_config.kind}',
+                        {f'{prefix}{field}': default})
+  if config.flips and task_config.kind == 'detection':
+    raise ConfigError(f'flips=True is not for detection, and the task {name} is: boxes of two predictions have no mean',
+                      {'flips': False})
+  if config.temperature and task_config.kind != 'classification':
+    raise ConfigError(f'temperature=True is for classification, and the task {name} is {task_config.kind}',
+                      {'temperature': False})
+
+
   if not task_config.steps and not task_config.epochs:
     raise ConfigError(f'tasks.{name}.steps=0 and tasks.{name}.epochs=0 leave a visit without a length, so one of them '
                       f'must be positive', {f'tasks.{name}.epochs': 1.0})

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import grain
@@ -205,17 +206,45 @@ class VisitBatches:
                    for field, rows in batches[number].items()}
 
 
+Groups = Sequence[np.ndarray]  # record numbers of a source, by class
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+  """Some of the records of a source, in an order of their own."""
+
+  records: Any
+  places: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.places)
+
+  def __getitem__(self, index: int) -> Any:
+    return self.records[int(self.places[index])]
+
+
+def shuffle_task(records: Any, groups: Groups, seed: int) -> grain.MapDataset:
+  """The records of a task without end. With groups, each group is shuffled and repeated by itself, and the groups take
+  turns, so that the images of a small one are drawn more often; no record is repeated until all others of its group
+  have been drawn."""
+  if not groups:
+    return shuffle_source(records, seed)
+  return grain.MapDataset.mix([shuffle_source(Chosen(records, places), seed + index)
+                               for index, places in enumerate(groups)])
+
+
 def make_visit_batches(plan: Plan, sources: Mapping[str, Source], readers: Mapping[str, Reader], config: ConfigDict, *,
-                       process: int = 0, processes: int = 1) -> grain.MapDataset:
+                       groups: Mapping[str, Groups] = MappingProxyType({}), process: int = 0,
+                       processes: int = 1) -> grain.MapDataset:
   """The batches of stages 2 and 3 as (task, batch), one per step of the plan, each with only the rows of this process.
 
   `readers[task]` makes a row of a batch from a record of `sources[task]`. A batch of a joint step has every task's
-  fields as 'task/field'.
+  fields as 'task/field'. `groups[task]` are the groups of a balanced sampler, see `shuffle_task`.
   """
   batches = {}
   for index, (task, source) in enumerate(sources.items()):
     # `name_visit_images` repeats this order; change both together.
-    records = shuffle_source(source.records, config.seed + index).map(readers[task])
+    records = shuffle_task(source.records, groups.get(task, ()), config.seed + index).map(readers[task])
     batches[task] = records.batch(config.tasks[task].batch // processes)[process::processes]
   return grain.MapDataset.source(VisitBatches(plan, batches))
 
@@ -232,15 +261,16 @@ def name_moco_images(sources: Sequence[Source], config: ConfigDict, step: int) -
   return names
 
 
-def name_visit_images(plan: Plan, sources: Mapping[str, Source], config: ConfigDict,
+def name_visit_images(plan: Plan, sources: Mapping[str, Source], config: ConfigDict, groups: Mapping[str, Groups],
                       step: int) -> list[tuple[str, str]]:
-  """[(dataset, image_id)] of the batch of a step of stages 2 and 3, of all processes; of all tasks if it is joint."""
+  """[(dataset, image_id)] of the batch of a step of stages 2 and 3, of all processes; of all tasks if it is joint.
+  `groups` are those of `make_visit_batches`."""
   visit, names = plan.find(step), []
   number = visit.seen + step - visit.start
   for index, (task, source) in enumerate(sources.items()):
     if visit.task in (task, JOINT):
       rows = config.tasks[task].batch
-      order = shuffle_source(Indices(len(source)), config.seed + index)
+      order = shuffle_task(Indices(len(source)), groups.get(task, ()), config.seed + index)
       names += [name_image(source, order[row]) for row in range(number * rows, (number + 1) * rows)]
   return names
 

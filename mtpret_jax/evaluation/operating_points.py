@@ -1,4 +1,4 @@
-"""`operating_points.json`: for the best state of stage 3, the thresholds and the temperature that validation recommends.
+"""`operating_points.json`: the thresholds and the temperature that validation recommends for the best state of stage 3.
 
 The test split is scored at them. They are chosen on validation, because a threshold that is chosen on the images it is
 judged on looks better than it is.
@@ -65,7 +65,8 @@ def choose_of_task(config: ConfigDict, metrics: Metrics, about: About, rows: Row
   if config.get('temperature', False) and metrics.task == 'classification':
     temperature = fit_temperature(about, metrics.prepare(about, rows))
     rows = {**rows, 'score': apply_temperature(about, rows['score'], temperature)}
-  return {'temperature': temperature, **operating_points.choose(metrics, about, rows, config.get('operating_point', YOUDEN))}
+  rule = config.get('operating_point', YOUDEN)
+  return {'temperature': temperature, **operating_points.choose(metrics, about, rows, rule)}
 
 
 def read(workdir: str | pathlib.Path) -> Points:

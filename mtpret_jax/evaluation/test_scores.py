@@ -101,8 +101,10 @@ def evaluate_run(config: ConfigDict) -> Scored:
   check_workdir(workdir, checkpoints=False)
   if not finished:
     log.warning('%s is not finished: scoring its %s state, step %d', config.run, chosen, state['step'])
+  flips = trained.get('flips', False)
+  trained.flips = {'': flips, 'on': True, 'off': False}[config.flips]
   # The points belong to the best state and to how the run predicts.
-  points = operating_points.read(config.run) if chosen == 'best' else {}
+  points = operating_points.read(config.run) if chosen == 'best' and trained.flips == flips else {}
   try:
     return score_split(TrainState(**state), trained, workdir, config.split, earlier,
                        notes=list_state_notes(metadata) if chosen == 'best' else (), points=points)

@@ -1,5 +1,6 @@
 """Validation while a run of stage 2 or 3 trains: scores of all tasks, and the checkpoint of the best state."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -15,6 +16,7 @@ from tensorboardX import SummaryWriter
 from mtpret_jax.evaluation import predict
 from mtpret_jax.runtime import checkpoint, distributed
 from mtpret_jax.runtime.atomic_io import read_intact_lines, write_atomically
+from mtpret_jax.runtime.averaged_weights import use_average
 from mtpret_jax.step import TrainState
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,9 @@ def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -
       f'{name} {title} {"undefined" if value is None else round(value, 4)}'
       for name, (title, value, _) in headlines.items()))
     if len(headlines) == 1:
+    if config.optimiser.ema:
+      params, carry = use_average(state.params, state.carry)
+      state = dataclasses.replace(state, params=params, carry=carry)
       (_, value, sign), = headlines.values()
       save_if_best(workdir, state, step, rank_score({'value': value, 'sign': sign}), config.save_retries)
     if jax.process_index() == 0:

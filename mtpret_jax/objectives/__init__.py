@@ -40,6 +40,7 @@ class Objective:
       of the loss, which leaves the penalty out. It is apart because its size beside that of the loss's gradient shows
       whether the penalty matters. `carry` is the one that the loss returns; parts without a penalty are left out.
     learning_rate_scales: {part: its learning rate, as a share of the schedule's}; 1 for parts that are left out.
+    average: (task, params after the step, carry) -> carry with a new `average` of the weights; None without one.
   """
 
   init: Callable[..., tuple[Params, Carry]]
@@ -47,3 +48,4 @@ class Objective:
   parts: Mapping[str, tuple[str, ...]]
   pull: Callable[[Params, Carry], Params] = apply_no_pull
   learning_rate_scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  average: Callable[[str, Params, Carry], Carry] | None = None

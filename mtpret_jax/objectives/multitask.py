@@ -59,7 +59,8 @@ def make_multitask(config: ConfigDict, tasks: Tasks, begins: np.ndarray) -> Obje
     loss=functools.partial(compute_loss, config, tasks, graphs, jnp.asarray(begins)),
     parts=updated,
     pull=functools.partial(pull_trunk, config.memory.l2_sp) if pulls else apply_no_pull,
-    learning_rate_scales=scales)
+    learning_rate_scales=scales,
+    average=functools.partial(update_average, config, tasks, updated) if averages(config) else None)
 
 
 def build_modules(config: ConfigDict, tasks: Tasks, rng: jax.Array) -> dict[str, Any]:
@@ -82,7 +83,11 @@ def init(config: ConfigDict, tasks: Tasks, build: Callable, rng: jax.Array,
   if config.memory.anchor != 'none':
     # Costs another copy of the trunk. The arrays are shared here, but `step.init_state` runs this in jit, which copies.
     carry['anchor'] = params[TRUNK]
-  return params, carry
+  return params, add_average(params, carry) if averages(config) else carry
+
+
+def averages(config: ConfigDict) -> bool:
+  return bool(config.optimiser.ema) if 'optimiser' in config else False
 
 
 def fill(tree: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,7 +191,49 @@ def make_predict(config: ConfigDict, name: str, task: TaskModel) -> Callable[...
     batch = labelled.make_labelled_plain(batch, config.tasks[name].augment.size, config.dtype)
     trunk = nnx.merge(graphs[TRUNK], params[TRUNK], stats[TRUNK][find_owner(config, name)])
     head = nnx.merge(graphs[name], params[name], stats[name])
-    # Without groups, the prediction for an image does not depend on the other images of its batch.
-    features = trunk(batch['image'], groups=None, output_stride=task.output_stride)
-    return batch, task.predict(task.apply(head, features, batch, groups=None, rng=None))
+
+    def compute(seen: Batch) -> Any:
+      # Without groups, the prediction for an image does not depend on the other images of its batch.
+      features = trunk(seen['image'], groups=None, output_stride=task.output_stride)
+      return task.apply(head, features, seen, groups=None, rng=None)
+    outputs = compute(batch)
+    if not config.get('flips', False) or task.predict_both is None:
+      return batch, task.predict(outputs)
+    return batch, task.predict_both(outputs, compute({**batch, 'image': batch['image'][:, :, ::-1]}))
   return predict
+
+
+# Averaged weights
+
+
+def add_average(params: Params, carry: Carry) -> Carry:
+  """The carry with an average of the weights and of the running statistics, which starts as these. It costs another
+  copy of the weights."""
+  updates = {part: jnp.int32(0) for part in params}
+  return carry | {'average': {'params': params, 'stats': carry['stats'], 'updates': updates}}
+
+
+def update_average(config: ConfigDict, tasks: Tasks, parts: Mapping[str, tuple[str, ...]], task: str, params: Params,
+                   carry: Carry) -> Carry:
+  """The carry after a step on `task`: the average moves towards the new weights of the parts that the step trained, and
+  towards their running statistics, by 1 - min(ema, (1 + n) / (10 + n)) after n updates of the part.
+
+  The share is small at first, as in TensorFlow's ExponentialMovingAverage, so that random weights are soon forgotten. n
+  is counted by part: the head of a task that is first visited late has had few updates.
+  """
+  average, stats = carry['average'], carry['stats']
+  updates = {part: count + (part in parts[task]) for part, count in average['updates'].items()}
+
+  def move(part: str, old: Any, new: Any) -> Any:
+    count = updates[part].astype(jnp.float32)
+    share = 1 - jnp.minimum(config.optimiser.ema, (1 + count) / (10 + count))
+    return jax.tree.map(lambda before, now: before + share * (now - before), old, new)
+
+  names = list(tasks) if task == JOINT else [task]
+  owners = {find_owner(config, name): TRUNK if config.statistics == 'shared' else name for name in names}
+  moved = {name: move(name, average['stats'][name], stats[name]) for name in names}
+  moved[TRUNK] = average['stats'][TRUNK] | {
+    owner: move(part, average['stats'][TRUNK][owner], stats[TRUNK][owner]) for owner, part in owners.items()}
+  return carry | {'average': {
+    'params': average['params'] | {part: move(part, average['params'][part], params[part]) for part in parts[task]},
+    'stats': average['stats'] | moved, 'updates': updates}}

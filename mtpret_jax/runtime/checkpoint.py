@@ -19,6 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from mtpret_jax.config import extension
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.runtime import backend, checksums, distributed, tensorstore_leak
+from mtpret_jax.runtime.averaged_weights import use_average
 from mtpret_jax.runtime.checkpoint_folder import (
   Damaged,
   delete_old,
@@ -210,7 +211,8 @@ def restore(checkpoints: Checkpoints, state: Any, fingerprint: Mapping[str, Any]
 
 
 def read_state(workdir: str | pathlib.Path, folder: str = 'checkpoints') -> tuple[dict, dict]:
-  """(state, metadata) of the newest intact checkpoint of a run; the state is a dict of NumPy arrays.
+  """(state, metadata) of the newest intact checkpoint of a run; the state is a dict of NumPy arrays. Where the run
+  averages its weights, the average is in their place, see `averaged_weights.py`.
 
   Needs no template of the state. Writes nothing: the run may be in progress. Raises FileNotFoundError if there is no
   checkpoint, and Damaged if every one failed verification.
@@ -225,7 +227,11 @@ def read_state(workdir: str | pathlib.Path, folder: str = 'checkpoints') -> tupl
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
                             saved.metadata['state'])
     state = ocp.load_checkpointables(step_folder, {'state': abstract})['state']
-  return restore_list_indices(jax.device_get(state)), saved.custom_metadata or {}
+  state = restore_list_indices(jax.device_get(state))
+  if isinstance(state, dict) and 'average' in state.get('carry', {}):
+    params, carry = use_average(state['params'], state['carry'])
+    state |= {'params': params, 'carry': carry}
+  return state, saved.custom_metadata or {}
 
 
 def read_fingerprint(workdir: str | pathlib.Path) -> dict:

@@ -7,6 +7,8 @@ choice.
 Letters: B images, N rows of a table, T findings.
 """
 
+import functools
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +16,10 @@ import numpy as np
 from etils import epy
 from ml_collections import ConfigDict
 
-from mtpret_jax.data.records import name_record
+from mtpret_jax.data.records import name_record, read_text
 from mtpret_jax.evaluation.metrics import classification
+from mtpret_jax.tasks import focal_losses
+from mtpret_jax.tasks.class_weights import BALANCED, balance, read_weights, weigh_positives
 from mtpret_jax.tasks.sides import find_mirror
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
 
@@ -25,6 +29,8 @@ with epy.lazy_imports():
 
   from mtpret_jax.models import heads
 
+
+SOFT = (0.55, 0.85)  # Pham et al. 2021
 
 # Labels
 
@@ -37,8 +43,31 @@ def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
   if present.shape != shape or not np.isin(present, (0, 1)).all():
     raise ValueError(f'{name_record(record)}: present is {present.tolist()}, but it must be 0 or 1 for each of '
                      f'{about["findings"]}')
+  if 'uncertain' in record:
+    present, label_mask = decide_uncertain(task_config.get('uncertain', 'ignore'), record, present, label_mask)
   columns = list_columns(about, task_config)
   return {'present': present[columns], 'label_mask': label_mask[columns]}
+
+
+def decide_uncertain(policy: str, record: Mapping, present: np.ndarray,
+                     label_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """(present, label_mask) where uncertain labels are what the policy says: unknown ('ignore'), 'zeros' or 'ones'
+  (U-Ignore, U-Zeros and U-Ones of Irvin et al. 2019), or 'soft', a random number from SOFT (U-Ones with label
+  smoothing, Pham et al. 2021), which an image always gets again."""
+  uncertain = np.asarray(record['uncertain'], bool)
+  if policy == 'ignore':
+    return present, label_mask
+  if policy == 'soft':
+    rng = np.random.default_rng(zlib.crc32(read_text(record['image_id']).encode()))
+    guess: Any = rng.uniform(*SOFT, size=len(uncertain))
+  else:
+    guess = float(policy == 'ones')
+  return np.where(uncertain, guess, present).astype(np.float32), label_mask | uncertain
+
+
+def read_certain_labels(task_config: ConfigDict, labels: Sequence[Mapping]) -> ConfigDict:
+  """The config for evaluation: uncertain labels are in no score, whatever training makes of them."""
+  return ConfigDict({**task_config, 'uncertain': 'ignore'})
 
 
 def list_columns(about: About, task_config: ConfigDict) -> list[int]:
@@ -67,6 +96,8 @@ def find_defect(about: About, task_config: ConfigDict, record: Mapping, split: s
   columns = list_columns(about, task_config)
   label_mask, present = np.asarray(record['label_mask'], bool)[columns], np.asarray(record['present'])[columns]
   if about['relation'] == 'independent':
+    if split == 'train' and task_config.get('uncertain', 'ignore') != 'ignore' and 'uncertain' in record:
+      label_mask = label_mask | np.asarray(record['uncertain'], bool)[columns]
     return '' if label_mask.any() else 'no known finding'
   known = int((present[label_mask] > 0).sum())
   return '' if known == 1 else 'several findings known to be present' if known else 'no finding known to be present'
@@ -107,10 +138,15 @@ def find_split_defect(about: About, task_config: ConfigDict, labels: Sequence[Ma
 
 def make_model(about: About, config: ConfigDict | None) -> TaskModel:
   """Pool and linear layer; binary cross-entropy for independent findings, softmax cross-entropy for the others."""
-  exclusive = about['relation'] != 'independent'
+  exclusive, mirror = about['relation'] != 'independent', find_mirror(about['findings'])
 
   def predict(outputs: Mapping) -> dict:
     return {'score': (jax.nn.softmax if exclusive else jax.nn.sigmoid)(outputs['logits'])}
+
+  def predict_both(outputs: Mapping, mirrored: Mapping) -> dict:
+    mirrored_BT = predict(mirrored)['score']
+    mirrored_BT = mirrored_BT if mirror is None else mirrored_BT[:, np.array(mirror)]
+    return {'score': (predict(outputs)['score'] + mirrored_BT) / 2}
 
   return TaskModel(
     make_head=lambda trunk, rngs: heads.LinearHead(trunk.channels, len(about['findings']), rngs=rngs),
@@ -118,7 +154,8 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
     apply=lambda head, features, batch, *, groups, rng: {'logits': head(features)},
     loss=exclusive_loss if exclusive else independent_loss,
     predict=predict,
-    mirror=find_mirror(about['findings']))
+    predict_both=predict_both,
+    mirror=mirror)
 
 
 def independent_loss(outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.Array']:
@@ -132,6 +169,24 @@ def exclusive_loss(outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.
   losses_B = optax.softmax_cross_entropy(outputs['logits'], batch['present'])
   is_known_B = (batch['label_mask'] & (batch['present'] > 0)).any(1)
   return sum_known(losses_B, is_known_B & find_rows(batch))
+
+
+def make_loss(about: About, task_config: ConfigDict, labels: Sequence[Mapping], model: TaskModel) -> Any:
+  """The loss with `task_config.loss`: class weights and focal loss. `labels` are those of the training records.
+
+  'balanced' weights are images without / images with the finding for independent findings, and images / (classes *
+  images of the class) for the others; unknown labels are not counted."""
+  selected = select_findings(about, task_config)
+  names, independent = selected['findings'], about['relation'] == 'independent'
+  setting = task_config.loss.class_weights
+  if setting == BALANCED:
+    counts = {name: int(shown_N.sum()) for name, shown_N in list_classes(about, task_config, labels).items()}
+    weights = ([weigh_positives(counts[name], counts[f'no {name}']) for name in names] if independent
+               else balance([counts[name] for name in names]))
+  else:
+    weights = read_weights(setting, names)
+  loss = focal_losses.independent_loss if independent else focal_losses.exclusive_loss
+  return functools.partial(loss, np.array(weights, np.float32), task_config.loss.focal)
 
 
 # Scores
@@ -165,4 +220,6 @@ CLASSIFICATION = TaskKind(
   draw=draw,
   list_classes=list_classes,
   find_split_defect=find_split_defect,
-  select=select_findings)
+  select=select_findings,
+  fit_labels=read_certain_labels,
+  make_loss=make_loss)

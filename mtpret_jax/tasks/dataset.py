@@ -109,6 +109,14 @@ def check_flip(name: str, task_config: ConfigDict, about: About) -> None:
                       {f'tasks.{name}.augment.flip': 0.0})
 
 
+def check_uncertain(name: str, task_config: ConfigDict, about: About) -> None:
+  """Raises ConfigError for a policy for uncertain labels where the dataset marks none."""
+  if task_config.get('uncertain', 'ignore') != 'ignore' and not about.get('uncertain'):
+    raise ConfigError(f'tasks.{name}.uncertain={show(task_config.uncertain)}: {task_config.dataset} marks no label as '
+                      f'uncertain (-1 in labels.csv; a dataset that an earlier version prepared has to be built again)',
+                      {f'tasks.{name}.uncertain': 'ignore'})
+
+
 def find_usable(name: str, task_config: ConfigDict, source: Source) -> Usable:
   """The records that the task `name` can use. Reads every record once, which takes about a millisecond each.
 
@@ -159,6 +167,10 @@ def check_split(config: ConfigDict, name: str, split: str) -> list[str]:
   source, usable = open_usable(config, name, split, fraction)
   if split == 'train':
     check_flip(name, task_config, source.about)
+    check_uncertain(name, task_config, source.about)
+    if config.get('flips', False) and (sided := list_sided_names(task_config, source.about)):
+      raise ConfigError(f'flips=True: {", ".join(map(show, sided[:MAX_LISTED]))} of {task_config.dataset} names one '
+                        f'side of the body, so the mirror image has other labels', {'flips': False})
   if fraction < 1:
     check_fraction(config, name, kind.list_classes(source.about, task_config, usable.labels))
   check_labels(config, name, split, source.about, usable.labels)

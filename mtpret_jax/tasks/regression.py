@@ -74,12 +74,16 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
     losses_B1 = optax.huber_loss(outputs['z_score'], (batch['value'] - config.mean) / config.deviation)
     return sum_known(losses_B1, find_rows(batch)[:, None])
 
+  def predict(outputs: Mapping) -> dict:
+    return {'value': outputs['z_score'] * config.deviation + config.mean}
+
   return TaskModel(
     make_head=lambda trunk, rngs: heads.LinearHead(trunk.channels, 1, rngs=rngs),
     output_stride=32,
     apply=lambda head, features, batch, *, groups, rng: {'z_score': head(features)},
     loss=loss,
-    predict=lambda outputs: {'value': outputs['z_score'] * config.deviation + config.mean})
+    predict=predict,
+    predict_both=lambda outputs, mirrored: {'value': (predict(outputs)['value'] + predict(mirrored)['value']) / 2})
 
 
 # Scores

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.rules import choice, number, row, whole
 from mtpret_jax.data.records import UNANNOTATED, decode_grey, decode_mask, name_record
 from mtpret_jax.evaluation.metrics import segmentation
+from mtpret_jax.tasks.class_weights import BALANCED, balance, read_weights
 from mtpret_jax.tasks.sides import find_mirror
-from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
+from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known, sum_weighted
 
 with epy.lazy_imports():
   import jax
@@ -52,15 +53,20 @@ def find_defect(about: About, task_config: ConfigDict, record: Mapping, split: s
   return '' if list_mask_classes(record['mask']) else 'no annotated pixel'
 
 
-@functools.lru_cache(maxsize=1)  # a record's mask is asked for twice in a row, and decoding takes most of the time
 def list_mask_classes(encoded: bytes) -> tuple[int, ...]:
   """The classes of the annotated pixels of a mask."""
+  return tuple(np.flatnonzero(count_mask_pixels(encoded)).tolist())
+
+
+@functools.lru_cache(maxsize=1)  # a record's mask is asked for twice in a row, and decoding takes most of the time
+def count_mask_pixels(encoded: bytes) -> np.ndarray:
+  """The annotated pixels of each class, up to the last class that the mask has."""
   counts = np.bincount(decode_grey(encoded).ravel(), minlength=UNANNOTATED)
-  return tuple(np.flatnonzero(counts[:UNANNOTATED]).tolist())
+  return np.trim_zeros(counts[:UNANNOTATED], 'b')
 
 
 def summarise_label(record: Mapping) -> dict[str, Any]:
-  return {'mask_classes': list_mask_classes(record['mask'])}
+  return {'mask_classes': list_mask_classes(record['mask']), 'mask_pixels': count_mask_pixels(record['mask'])}
 
 
 def list_classes(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> dict[str, np.ndarray]:
@@ -92,17 +98,44 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
   def apply(head: Any, features: list, batch: Mapping, *, groups: int | None, rng: Any) -> dict:
     return {'logits': head(features, batch['image'].shape[1:3], groups=groups, rng=rng)}
 
+  mirror = find_mirror(about['mask'])
+
+  def predict_both(outputs: Mapping, mirrored: Mapping) -> dict:
+    back_BHWT = jax.nn.softmax(mirrored['logits'])[:, :, ::-1]
+    back_BHWT = back_BHWT if mirror is None else back_BHWT[..., np.array(mirror)]
+    return {'mask': (jax.nn.softmax(outputs['logits']) + back_BHWT).argmax(-1).astype(jnp.int32)}
+
   return TaskModel(make_head, config.output_stride, apply, functools.partial(compute_loss, config.dice),
                    predict=lambda outputs: {'mask': outputs['logits'].argmax(-1).astype(jnp.int32)},
-                   mirror=find_mirror(about['mask']))
+                   mirror=mirror,
+                   predict_both=predict_both)
 
 
-def compute_loss(dice: float, outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.Array']:
-  """Cross-entropy over the annotated pixels, plus `dice` times the soft Dice loss."""
+def make_loss(about: About, task_config: ConfigDict, labels: Sequence[Mapping], model: TaskModel) -> Any:
+  """The loss with `task_config.loss.class_weights`; 'balanced' ones are pixels / (classes * pixels of the class), over
+  the annotated pixels of the training masks."""
+  setting, names = task_config.loss.class_weights, about['mask']
+  if setting == BALANCED:
+    counts = np.zeros(len(names), int)
+    for label in labels:
+      counts[:len(label['mask_pixels'])] += label['mask_pixels']
+    weights = balance(counts.tolist())
+  else:
+    weights = read_weights(setting, names)
+  return functools.partial(compute_loss, task_config.head.dice, weight_T=np.array(weights, np.float32))
+
+
+def compute_loss(dice: float, outputs: Mapping, batch: Mapping,
+                 weight_T: np.ndarray | None = None) -> tuple['jax.Array', 'jax.Array']:
+  """Cross-entropy over the annotated pixels, weighted by class if there are weights, plus `dice` times the soft Dice
+  loss."""
   mask_BHW = batch['mask']
   annotated_BHW = (mask_BHW >= 0) & find_rows(batch)[:, None, None]
   losses_BHW = optax.softmax_cross_entropy_with_integer_labels(outputs['logits'], jnp.maximum(mask_BHW, 0))
-  total, count = sum_known(losses_BHW, annotated_BHW)
+  if weight_T is None:
+    total, count = sum_known(losses_BHW, annotated_BHW)
+  else:
+    total, count = sum_weighted(losses_BHW, jnp.asarray(weight_T)[jnp.maximum(mask_BHW, 0)], annotated_BHW)
   if dice:
     # The Dice loss is a mean over images. It is multiplied by the number of pixels, because the caller divides by it.
     total += dice * soft_dice_loss(outputs['logits'], mask_BHW, annotated_BHW) * count
@@ -170,4 +203,5 @@ SEGMENTATION = TaskKind(
   find_split_defect=find_split_defect,
   head_schema={'output_stride': choice((8, 16, 32)), 'width': whole(1, 8192),
                'dilations': row(whole(1, 1000), 1, 16), 'dice': number(0.0, 1000.0)},
-  dense=True)
+  dense=True,
+  make_loss=make_loss)

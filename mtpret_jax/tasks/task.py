@@ -40,6 +40,8 @@ class TaskModel:
     loss: (outputs, batch) -> (sum, count), float32 scalars. Unknown, unannotated and padded entries are in neither, so
       sums and counts of several batches can be added.
     predict: outputs of inference -> predictions, a dict of arrays.
+    predict_both: (outputs, outputs of the mirrored images) -> predictions that are the mean of both; None for a kind
+      that does not offer it.
     mirror: the class that each finding, mask class or box class becomes in a mirrored image (`sides.find_mirror`);
       None if none changes.
   """
@@ -50,6 +52,7 @@ class TaskModel:
   loss: Callable
   predict: Callable
   mirror: tuple[int, ...] | None = None
+  predict_both: Callable | None = None
 
 
 def select_all(about: About, task_config: ConfigDict) -> About:
@@ -114,6 +117,8 @@ class TaskKind:
       None where only shapes matter.
     fit_labels: (task_config, labels) -> the task's config with which `read_label` keeps all of these labels.
       Evaluation reads with it; training has the fixed shapes of `label_shapes`.
+    make_loss: (about, task_config, labels, model) -> the model's loss as `task_config.loss` wants it, with numbers from
+      the labels of the training records; None for a kind without these options.
   """
 
   name: str
@@ -134,11 +139,20 @@ class TaskKind:
   find_split_defect: Callable[[About, ConfigDict, Sequence[Mapping]], str] = accept_split
   fit_head: Callable[[ConfigDict, Any], ConfigDict | None] = configured_head
   fit_labels: Callable[[ConfigDict, Sequence[Mapping]], ConfigDict] = configured_labels
+  make_loss: Callable[[About, ConfigDict, Sequence[Mapping], TaskModel], Callable] | None = None
 
 
 def find_rows(batch: Mapping) -> 'jax.Array':
   """(B,) bool: the images that are not padding. Only batches of evaluation have padding."""
   return batch['valid'] if 'valid' in batch else jnp.ones(len(batch['image']), bool)
+
+
+def sum_weighted(losses: 'jax.Array', weights: 'jax.Array', is_known: 'jax.Array') -> tuple['jax.Array', 'jax.Array']:
+  """(sum, count) of the losses whose label is known, as `sum_known`, with sum / count their weighted mean."""
+  weights = jnp.where(is_known, weights, 0)
+  mean = jnp.where(is_known, losses * weights, 0).sum() / jnp.maximum(weights.sum(), jnp.finfo(jnp.float32).tiny)
+  count = is_known.sum().astype(jnp.float32)
+  return mean * count, count
 
 
 def sum_known(losses: 'jax.Array', is_known: 'jax.Array') -> tuple['jax.Array', 'jax.Array']:

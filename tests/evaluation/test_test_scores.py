@@ -21,6 +21,7 @@ from mtpret_jax.report import multitask
 from mtpret_jax.runtime import checkpoint
 from mtpret_jax.runtime.loss_guard import Diverged
 from mtpret_jax.runtime.sharding import make_mesh
+from mtpret_jax.step import TrainState
 from mtpret_jax.tasks import dataset
 from tests.support.changed import change
 from tests.support.interrupted import stop_at
@@ -75,6 +76,7 @@ def test_the_best_state_is_the_one_with_the_best_validation_score(finished):
   best = min(lines, key=lambda line: line['tasks']['bone_age']['value'])
   state, note = checkpoint.read_state(workdir, validation.BEST)
   assert state['step'] == best['step'] == read_scores(workdir)['step']
+  assert not state['opt'], 'the optimiser is two thirds of the bytes, and nothing trains on from this state'
   assert note['score'] == -best['tasks']['bone_age']['value'] and best['tasks']['bone_age']['sign'] == DOWN
 
 
@@ -206,6 +208,19 @@ def test_regression_has_no_operating_points(finished):
   workdir, *_ = finished
   assert not (workdir / operating_points.FILE).exists()
   assert 'operating_points' not in read_scores(workdir)['tasks']['bone_age']
+
+
+def test_validation_and_the_best_state_have_the_averaged_weights(one_task, tmp_path, monkeypatch):
+  config, seen = change(one_task, **{'optimiser.ema': 0.9}), []
+  monkeypatch.setattr(validation.predict, 'score_tasks', lambda config, state, *args: (
+    seen.append(state), {'bone_age': (None, None)})[1])
+  monkeypatch.setattr(validation.predict, 'find_headline', lambda result: ('MAE', 1.0, DOWN))
+  state = TrainState(np.array(2), {'trunk': np.zeros(3)}, {'stats': np.zeros(3), 'average': {
+    'params': {'trunk': np.ones(3)}, 'stats': np.full(3, 2.0), 'updates': {'trunk': np.array(2)}}}, {})
+  validation.make_validate(config, tmp_path, 0)(state, 2)
+  assert seen[0].params['trunk'].tolist() == [1, 1, 1] and seen[0].carry['stats'].tolist() == [2, 2, 2]
+  best, _ = checkpoint.read_state(tmp_path, validation.BEST)
+  assert best['params']['trunk'].tolist() == [1, 1, 1] and set(best['carry']) == {'stats'}
 
 
 @pytest.mark.parametrize('content', ['{', '[]', '{"pneumonia": {"temperature": 0, "thresholds": {}, "rule": ""}}',

@@ -36,15 +36,28 @@ def test_a_table_and_a_folder_become_a_dataset_of_that_name(tmp_path):
   path = build.prepare('clinic', tmp_path, tmp_path / 'data')
   records = read_all(path)
   assert len(records) == 24 and not read_rejects(path)
-  assert build.read_metadata(path)['findings'] == ['fracture', 'cast']
+  assert build.read_metadata(path)['findings'] == ['fracture', 'cast'] and 'uncertain' not in build.read_metadata(path)
   record = records['a/0']
   np.testing.assert_array_equal(record['image'][..., 0], np.asarray(PIL.Image.open(root / 'images/a/0.png')))
   assert (record['patient'], record['source'], record['view'], record['sex'], record['age']) == (
     'clinic:p0', 'clinic', 'frontal', 'F', 40)
   assert record['present'].tolist() == [1, 0] and record['label_mask'].tolist() == [True, True]
+  assert 'uncertain' not in record
   assert records['a/1']['present'].tolist() == [0, 0] and records['a/1']['label_mask'].tolist() == [False, True]
   for patient in range(12):
     assert records[f'a/{2 * patient}']['split'] == records[f'a/{2 * patient + 1}']['split']
+
+
+def test_uncertain_labels_are_unknown_and_marked_where_a_table_has_any(tmp_path):
+  write_clinic(tmp_path, head='image,patient,mass,cast',
+               row=lambda i: f'a/{i}.png,p{i},{(1, 0, -1, "")[i % 4]},{i % 2}')
+  path = build.prepare('clinic', tmp_path, tmp_path / 'data')
+  records = read_all(path)
+  assert [records[f'a/{i}']['uncertain'].tolist() for i in range(4)] == [
+    [False, False], [False, False], [True, False], [False, False]]
+  assert [records[f'a/{i}']['label_mask'].tolist() for i in range(4)] == [
+    [True, True], [True, True], [False, True], [False, True]]
+  assert build.read_metadata(path)['uncertain'] and custom.describe(tmp_path / 'clinic')['uncertain']
 
 
 def test_the_split_column_is_the_official_split(tmp_path):

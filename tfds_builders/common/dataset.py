@@ -76,7 +76,8 @@ Contents = tuple[list[Entry], list[Reject], dict[str, int]]
 def dataset_info(
     builder: tfds.core.DatasetBuilder, homepage: str, findings: Sequence[str] = (),
     value: Mapping[str, str] | None = None, mask: Sequence[str] = (), box_classes: Sequence[str] = (),
-    relation: str = 'independent', box_negatives: Sequence[str] = (), **notes: Any) -> tfds.core.DatasetInfo:
+    relation: str = 'independent', box_negatives: Sequence[str] = (), uncertain: bool = False,
+    **notes: Any) -> tfds.core.DatasetInfo:
   """DatasetInfo of a builder, which defines the record schema.
 
   Every record has these fields:
@@ -99,6 +100,7 @@ def dataset_info(
   |---|---|---|---|
   | `present` | (T,) float32 | 1 if finding t is present, else 0; 0 if unknown | `findings` |
   | `label_mask` | (T,) bool | whether the label of finding t is known | `findings` |
+  | `uncertain` | (T,) bool | whether finding t is marked as uncertain; such a label is not known | `uncertain` |
   | `value` | (1,) float32 | regression target, in the unit given in the metadata | `value` |
   | `mask` | (H, W, 1) uint8, PNG | 0 is background, 1, 2, ... are classes, 255 is not annotated | `mask` |
   | `objects` | sequence of `{box, class_id}` | `box` is (y0, x0, y1, x1), from 0 to 1 | `box_classes` |
@@ -116,6 +118,8 @@ def dataset_info(
       'ordinal': exactly one is present, and they are listed from least to most severe.
     box_negatives: names of findings. An image without a box was examined for boxes, and has none, if all of these
       findings are known to be absent. Empty if findings do not tell; see also `negative_images` in custom.py.
+    uncertain: whether the dataset marks labels as uncertain. Only then records have the field, and the metadata the
+      entry, so that other datasets need not be prepared again.
     notes: further metadata entries.
 
   Returns:
@@ -131,6 +135,9 @@ def dataset_info(
   if findings:
     fields['present'] = features.Tensor(shape=(len(findings),), dtype=np.float32)
     fields['label_mask'] = features.Tensor(shape=(len(findings),), dtype=np.bool_)
+    if uncertain:
+      fields['uncertain'] = features.Tensor(shape=(len(findings),), dtype=np.bool_)
+      notes['uncertain'] = True
   if value:
     fields['value'] = features.Tensor(shape=(1,), dtype=np.float32)
   if mask:

@@ -21,6 +21,7 @@ from tfds_builders.custom.labels import (
   VALUE,
   InvalidDataset,
   load_labels,
+  marks_uncertain,
   merge_patients,
   read_row,
 )
@@ -75,7 +76,8 @@ def describe(root: pathlib.Path) -> dict[str, Any]:
   """What a custom dataset annotates, with the keys of its metadata after the build; raises InvalidDataset."""
   findings, value, classes, box_classes = read_schema(root)
   return {'findings': list(findings), 'relation': read_relation(root), 'value': dict(value or {}),
-          'mask': list(classes), 'box_classes': list(box_classes)}
+          'mask': list(classes), 'box_classes': list(box_classes),
+          **({'uncertain': True} if has_uncertain(root) else {})}
 
 
 def read_relation(root: pathlib.Path) -> str:
@@ -84,10 +86,15 @@ def read_relation(root: pathlib.Path) -> str:
   return classes.relation if classes else 'independent'
 
 
+def has_uncertain(root: pathlib.Path) -> bool:
+  """Whether records say which labels are uncertain."""
+  return read_relation(root) == 'independent' and marks_uncertain(load_labels(root))
+
+
 def make_builder(name: str, root: pathlib.Path) -> type[tfds.core.GeneratorBasedBuilder]:
   """A TFDS builder class of this name, with a finding for each label column of the table in `root`."""
   findings, value, classes, box_classes = read_schema(root)
-  relation, archive = read_relation(root), make_archive(name)
+  relation, uncertain, archive = read_relation(root), has_uncertain(root), make_archive(name)
 
   class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Builder of a custom dataset; see README.md beside it."""
@@ -99,7 +106,7 @@ def make_builder(name: str, root: pathlib.Path) -> type[tfds.core.GeneratorBased
     def _info(self) -> tfds.core.DatasetInfo:
       return dataset.dataset_info(
         self, homepage='', findings=findings, value=value, mask=classes, box_classes=box_classes,
-        relation=relation, negative_images=[])
+        relation=relation, uncertain=uncertain, negative_images=[])
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
       def reader(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Contents:
@@ -220,7 +227,7 @@ def read_contents(
   in_table = dict.fromkeys(picture_of.values())
   ids, patients = name_images(in_table), merge_patients([row['patient'] for _, row in table.rows])
   mask_of, rejects = match_masks([path for path in files if path.startswith('masks/')], ids)
-  one_of = read_classes(table)
+  one_of, uncertain = read_classes(table), has_uncertain(root)
   drawn = read_boxes(root, pictures, box_classes) if box_classes else Boxes({}, set(), [], {})
   entries = []
   for line, row in table.rows:
@@ -234,7 +241,7 @@ def read_contents(
     else:
       cells = {column: cell for column, cell in row.items() if not COLUMN.fullmatch(column)}
       entry = read_row({**cells, 'patient': patients[row['patient']]}, name, root / 'images' / name,
-                       f'{table.path} line {line}')
+                       f'{table.path} line {line}', uncertain)
       if one_of:
         entry = one_of.label(entry, row[one_of.column])
       mask = functools.partial(masks.read, root / mask_of[name], len(classes)) if name in mask_of else None

@@ -5,7 +5,7 @@ import logging
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfds_builders.common import archives, dataset
@@ -20,7 +20,8 @@ WHOLE = re.compile(r'(\d+)\.0')  # a whole number as pandas writes it if others 
 SHORTENED = re.compile(r'\d(?:[.,]\d+)?E\+\d+', re.IGNORECASE)  # a long number as a spreadsheet shows it
 DECIMAL_COMMA = re.compile(r'[+-]?\d+,\d+')
 THOUSANDS = re.compile(r'[+-]?\d{1,3},\d{3}')  # may be a number with a decimal comma, or one of thousands
-LABELS = {**archives.FLAGS, '-1': None, '-1.0': None}
+UNCERTAIN = ('-1', '-1.0')  # as in CheXpert's tables
+LABELS = {**archives.FLAGS, **dict.fromkeys(UNCERTAIN)}
 LINE_BREAK = re.compile(r'\s*[\r\n]+\s*')
 MAX_VALUE = 10**9  # the square must fit into float32
 SHOWN = 80  # characters of a wrong cell in a message
@@ -100,7 +101,18 @@ def merge_patients(patients: Sequence[str]) -> dict[str, str]:
   return merged
 
 
-def read_row(row: Mapping[str, str], name: str, path: pathlib.Path, where: str) -> dataset.Entry:
+def list_findings(columns: Iterable[str]) -> list[str]:
+  return [column for column in columns if column not in COLUMNS and not VALUE.fullmatch(column)]
+
+
+def marks_uncertain(table: archives.Table) -> bool:
+  """Whether any label of the table is uncertain. Only then records say which."""
+  findings = list_findings(table.header)
+  return any(row[finding] in UNCERTAIN for _, row in table.rows for finding in findings)
+
+
+def read_row(row: Mapping[str, str], name: str, path: pathlib.Path, where: str,
+             uncertain: bool = False) -> dataset.Entry:
   """One line of the table as an entry, without mask and boxes.
 
   Args:
@@ -108,12 +120,13 @@ def read_row(row: Mapping[str, str], name: str, path: pathlib.Path, where: str) 
     name: of the image, below images/.
     path: of the image file.
     where: file and line, for messages.
+    uncertain: whether to say which labels are uncertain, see `marks_uncertain`.
 
   Raises:
     InvalidDataset: a cell is not allowed.
   """
   labels = {column: look_up(LABELS, cell, f'{where}: {column}', '1, 0, or nothing if unknown')
-            for column, cell in row.items() if column not in COLUMNS and not VALUE.fullmatch(column)}
+            for column in list_findings(row) for cell in [row[column]]}
   fields: dict[str, Any] = {column: LINE_BREAK.sub(' ', row[column]) for column in TEXTS
                             if not archives.is_missing(row.get(column, ''))}
   fields['sex'] = look_up(SEXES, row.get('sex', ''), f'{where}: sex', 'F, M or nothing') or ''
@@ -123,6 +136,8 @@ def read_row(row: Mapping[str, str], name: str, path: pathlib.Path, where: str) 
   if labels:
     fields['present'] = [float(bool(label)) for label in labels.values()]
     fields['label_mask'] = [label is not None for label in labels.values()]
+    if uncertain:
+      fields['uncertain'] = [row[finding] in UNCERTAIN for finding in labels]
   for column in filter(VALUE.fullmatch, row):
     fields['value'] = [read_number(row[column], f'{where}: {column}', -MAX_VALUE, MAX_VALUE)]
   positive = ' '.join(finding for finding, label in labels.items() if label)

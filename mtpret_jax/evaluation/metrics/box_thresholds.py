@@ -50,7 +50,7 @@ def make_threshold_scorer(about: About, rows: Rows, thresholds: Mapping[str, flo
       for score_D, hit_LD, truths in (image[class_id] for image in rows['matched'])], float).T
 
   def compute(weights_NR: np.ndarray) -> dict[str, np.ndarray]:
-    scores = {}
+    scores: dict[str, np.ndarray] = {}
     for name, counts_3N in counts.items():
       hits, found, truths = counts_3N @ weights_NR
       scores |= {f'sensitivity: {name}': divide(hits, truths), f'PPV: {name}': divide(hits, found),

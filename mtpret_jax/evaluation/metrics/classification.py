@@ -86,6 +86,13 @@ def make_exclusive_scores(about: About, rows: Rows) -> WeightedScores:
   return compute
 
 
+def find_errors(about: About, rows: Rows) -> np.ndarray:
+  """(N,) in 0..1: |probability - label|, averaged over the known findings; or 1 - the probability of the true one."""
+  if about['relation'] != 'independent':
+    return 1 - (rows['score'] * rows['present']).sum(1)
+  return np.average(np.abs(rows['score'] - rows['present']), axis=1, weights=rows['label_mask'])
+
+
 def name_columns(about: About) -> list[str]:
   return [f'{title}: {name}' for title in ('probability', 'present') for name in about['findings']]
 
@@ -105,4 +112,4 @@ def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
 METRICS = Metrics(
   task='classification', columns=('score', 'present', 'label_mask'), predicted=('score',),
   find_headline=find_headline, prepare=prepare, make_scorer=make_scorer, name_columns=name_columns,
-  write_lines=write_lines, read_lines=read_lines, thresholds=THRESHOLDS)
+  write_lines=write_lines, read_lines=read_lines, thresholds=THRESHOLDS, find_errors=find_errors)

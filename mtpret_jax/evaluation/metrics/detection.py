@@ -99,6 +99,12 @@ def interpolate(hits_HR: np.ndarray, through_HR: np.ndarray, truths_R: np.ndarra
                    zip(recall_RH, best_RH, strict=True)])
 
 
+def find_errors(about: About, rows: Rows) -> np.ndarray:
+  """(N,) missed boxes plus false boxes at IoU 0.5, each predicted box counting as much as its score."""
+  return np.array([sum(truths + score_D.sum() - 2 * (score_D * hit_LD[0]).sum() for score_D, hit_LD, truths in image)
+                   for image in rows['matched']])
+
+
 def name_columns(about: About) -> list[str]:
   return ['rows', 'columns', 'box', 'class', 'score', 'y0', 'x0', 'y1', 'x1']
 
@@ -134,4 +140,5 @@ METRICS = Metrics(
   task='detection', columns=('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id', 'sizes'),
   predicted=('boxes', 'score'), find_headline=find_headline, prepare=prepare, make_scorer=make_scorer,
   name_columns=name_columns, write_lines=write_lines, read_lines=read_lines,
-  ragged=('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id'), thresholds=THRESHOLDS)
+  ragged=('boxes', 'class_id', 'score', 'truth_boxes', 'truth_class_id'), thresholds=THRESHOLDS,
+  find_errors=find_errors)

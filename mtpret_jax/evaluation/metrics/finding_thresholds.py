@@ -61,7 +61,7 @@ def make_threshold_scorer(about: About, rows: Rows, thresholds: Mapping[str, flo
                              known_N & ~present_N & found_N, known_N & ~present_N & ~found_N]).astype(float)
 
   def compute(weights_NR: np.ndarray) -> dict[str, np.ndarray]:
-    scores = {}
+    scores: dict[str, np.ndarray] = {}
     for name, counts_4N in counts.items():
       hits, missed, false_alarms, rejected = counts_4N @ weights_NR
       scores |= {f'sensitivity: {name}': divide(hits, hits + missed),

@@ -47,6 +47,11 @@ def make_scorer(about: About, rows: Rows) -> WeightedScores:
   return compute
 
 
+def find_errors(about: About, rows: Rows) -> np.ndarray:
+  """(N,) absolute errors, in the unit of the value."""
+  return np.abs(rows['predicted'] - rows['value'])[:, 0]
+
+
 def name_columns(about: About) -> list[str]:
   return [f'{title}{write_unit(about)}' for title in ('predicted', 'true')]
 
@@ -63,4 +68,5 @@ def read_lines(about: About, images: Sequence) -> dict[str, np.ndarray]:
 METRICS = Metrics(
   task='regression', columns=COLUMNS, predicted=('predicted',), find_headline=find_headline, prepare=prepare,
   make_scorer=make_scorer, name_columns=name_columns, write_lines=write_lines, read_lines=read_lines,
-  sign=-1)  # a mean absolute error
+  sign=-1,  # a mean absolute error
+  find_errors=find_errors)

@@ -55,6 +55,8 @@ class Metrics:
     ragged: the columns whose arrays differ in length from image to image, such as boxes: object arrays.
     sign: -1 if a lower headline score is better, as for an error, else 1.
     thresholds: how thresholds are chosen and scored; None for a kind of task without thresholds.
+    find_errors: (about, prepared rows) -> (N,), how wrong the prediction of each image is, at least 0; NaN where that
+      is not defined. It finds the best and the worst cases for pictures.
   """
 
   task: str
@@ -69,6 +71,7 @@ class Metrics:
   ragged: tuple[str, ...] = ()
   sign: int = 1
   thresholds: Thresholds | None = None
+  find_errors: Callable[[About, Rows], np.ndarray] | None = None
 
 
 def score(metrics: Metrics, about: About, rows: Rows, *, resamples: int, seed: int = 0) -> dict[str, Any]:

@@ -59,6 +59,13 @@ def make_mean_over_images(values_TN: np.ndarray) -> WeightedScore:
   return lambda weights_NR: divide(values_TN @ weights_NR, defined_TN @ weights_NR)
 
 
+def find_errors(about: About, rows: Rows) -> np.ndarray:
+  """(N,) 1 - Dice, averaged over the foreground classes that an image or its prediction has; NaN without any."""
+  confusion_NTT = rows['confusion']
+  sizes_TN = confusion_NTT.sum(2).T + confusion_NTT.sum(1).T
+  return 1 - average(divide(2 * np.diagonal(confusion_NTT, axis1=1, axis2=2).T, sizes_TN)[1:])
+
+
 def name_columns(about: About) -> list[str]:
   return [f'pixels of {true} as {predicted}' for true in about['mask'] for predicted in about['mask']]
 
@@ -76,4 +83,4 @@ METRICS = Metrics(
   task='segmentation', columns=('confusion',),
   predicted=(),  # none to check: confusion holds counts, which are finite
   find_headline=find_headline, prepare=prepare, make_scorer=make_scorer, name_columns=name_columns,
-  write_lines=write_lines, read_lines=read_lines)
+  write_lines=write_lines, read_lines=read_lines, find_errors=find_errors)
