@@ -72,10 +72,20 @@ def base() -> ConfigDict:
       warmup=0.125,            # share of each visit that is linear warm-up, rounded to steps; assumed
       # gradients with a larger norm, over all parts together, are scaled down to it; 0: never; assumed
       clip=0.0,
+      # averaged weights (EMA): the share of the average that each step keeps, such as 0.999; validation and scores use
+      # the average; 0: the weights of the last step, no average
+      ema=0.0,
     ),
     validations=1,             # number of validations in each round, at equal distances; the last is at its end
     # one task: the run ends after this many validations in a row without a better score; 0: it takes all its steps
     patience=0,
+    # stage 3: how the threshold of each finding is chosen on validation: 'youden' (the largest sensitivity +
+    # specificity), or a sensitivity to reach, such as '0.95'; boxes always get the threshold with the best F1
+    operating_point='youden',
+    # stage 3, classification: True divides the logits by a temperature that is fitted on validation (docs/scores.md)
+    temperature=False,
+    # True: a prediction is the mean of those of the image and its mirror image, at twice the cost; not for detection
+    flips=False,
     resamples=200,             # bootstrap resamples of patients, for the 95 % intervals
     save_every=100,            # steps between checkpoints
     log_every=10,              # steps between lines of metrics
@@ -100,25 +110,10 @@ def base() -> ConfigDict:
       # number of reader processes; 0 reads in the main process; several help on hosts with many cores
       workers=0,
       prefetch=8,              # number of batches that each reader process reads in advance
-      # averaged weights (EMA): the share of the average that each step keeps, such as 0.999; validation and scores use
-      # the average; 0: the weights of the last step, no average
-      ema=0.0,
     ),
   ))
 
 
-    # stage 3: how the threshold of each finding is chosen on validation: 'youden' (the largest sensitivity +
-    # specificity), or a sensitivity to reach, such as '0.95'; boxes always get the threshold with the best F1
-    operating_point='youden',
-    # stage 3, classification: True divides the logits by a temperature that is fitted on validation (docs/scores.md)
-    temperature=False,
-    # True: a prediction is the mean of those of the image and its mirror image, at twice the cost; not for detection
-    flips=False,
-    # stage 3: how the threshold of each finding is chosen on validation: 'youden' (the largest sensitivity +
-    # specificity), or a sensitivity to reach, such as '0.95'; boxes always get the threshold with the best F1
-    operating_point='youden',
-    # stage 3, classification: True divides the logits by a temperature that is fitted on validation (docs/scores.md)
-    temperature=False,
 def embedded(config: ConfigDict) -> None:
   """MUSCLE's four tasks on phantoms, with ResNet-18 at 64 and 96 px; small enough for two CPU cores."""
 

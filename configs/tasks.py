@@ -62,7 +62,6 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, deeplab: 
     # detection: when images that were examined and have no box are used: 'never', 'evaluation' (validation and test) or
     # 'always' (training too)
     negatives='evaluation',
-    external=task.get('external', False),  # if True, a trunk that was pretrained on this dataset's images is refused
     # classification: what training makes of labels that are uncertain: 'ignore' (unknown), 'zeros', 'ones' or 'soft' (a
     # number from 0.55 to 0.85); scores always leave them out
     uncertain='ignore',
@@ -74,6 +73,7 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, deeplab: 
       class_weights='none',
       focal=0.0,                 # classification: gamma of the focal loss; 0: cross-entropy; Lin et al. 2017: 2
     ),
+    external=task.get('external', False),  # if True, a trunk that was pretrained on this dataset's images is refused
     head={'segmentation': deeplab, 'detection': detector}.get(kind, ConfigDict()),
     augment=common.labelled_augment(size),
   ))

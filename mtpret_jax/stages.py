@@ -47,11 +47,11 @@ from mtpret_jax.table import run as table_run
 from mtpret_jax.table.plan import describe_table
 from mtpret_jax.tasks.dataset import make_reader, open_tasks
 from mtpret_jax.tasks.fitted import fit_task
+from mtpret_jax.tasks.imbalance import group_by_class, weigh_loss
 from mtpret_jax.train import Run, train
 
 # px. On smaller views one device that uses all cores is faster than a device per core (docs/performance.md).
 MIN_VIEW_ON_CORES = 96
-from mtpret_jax.tasks.imbalance import group_by_class, weigh_loss
 SHARED = ('data.archives', 'data.dir', 'data.split', 'workdir')  # fields that a table has for all of its stages
 
 log = logging.getLogger(__name__)
@@ -309,8 +309,10 @@ def make_multitask_run(config: ConfigDict) -> Run:
   tasks = {name: fit_task(config, name, source) for name, source in sources.items()}
   readers = {name: make_reader(source, config.tasks[name]) for name, source in sources.items()}
   plan = make_plan(config, {name: len(source) for name, source in sources.items()})
+  models = {name: weigh_loss(config, name, task.make_model()) for name, task in tasks.items()}
+  groups = {name: group_by_class(config, name) for name in tasks}
   return Run(
-    objective=make_multitask(config, {name: task.make_model() for name, task in tasks.items()}, plan.begins),
+    objective=make_multitask(config, models, plan.begins),
     sources=list(sources.values()),
     batches=pipeline.make_visit_batches(plan, sources, readers, config, groups=groups, **process_share()),
     schedule=make_visit_schedule(config, plan),
@@ -333,5 +335,3 @@ def make_plan(config: ConfigDict, images: Mapping[str, int]) -> task_schedule.Pl
 def process_share() -> dict[str, int]:
   """Which part of each batch this process reads."""
   return {'process': jax.process_index(), 'processes': jax.process_count()}
-  models = {name: weigh_loss(config, name, task.make_model()) for name, task in tasks.items()}
-  groups = {name: group_by_class(config, name) for name in tasks}

@@ -78,9 +78,9 @@ TASK = {  # plus `head`, whose fields depend on the kind of task
   'epochs': number(0.0, 1e6), 'min_steps': whole(1, 10**7), 'max_steps': whole(0, 10**7), 'among': text(),
   'learning_rates': descending(0.0, 1000.0),
   'objects': whole(0, 10_000), 'negatives': choice(NEGATIVES), 'external': flag(),
-  'augment': VIEW | {'min_visibility': SHARE}}
   'uncertain': choice(('ignore', 'zeros', 'ones', 'soft')), 'sampler': choice(('shuffled', 'balanced')),
   'loss': {'class_weights': class_weights(), 'focal': number(0.0, 10.0)},
+  'augment': VIEW | {'min_visibility': SHARE}}
 EVALUATE = {
   'run': path(1), 'state': choice(('', 'best', 'last')), 'split': choice(SPLITS), 'workdir': path(),
   'resamples': whole(2, 10**6), 'flips': choice(('', 'off', 'on')), 'data': {'dir': path()}}

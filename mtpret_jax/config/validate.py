@@ -153,17 +153,14 @@ def check_multitask(config: ConfigDict, devices: int) -> None:
       raise ConfigError(f'tasks.{name}.among={show(task_config.among)} applies to classification only, and this task '
                         f'is {task_config.kind}', {f'tasks.{name}.among': "''"})
     check_visit(config, name)
+    check_options(config, name)
   if config.patience and len(config.tasks) > 1:
     raise ConfigError(f'patience={config.patience} needs one task, because the scores of several have no common unit, '
                       f'and this config has {len(config.tasks)}', {'patience': 0})
-    check_options(config, name)
   # How many steps the epochs of a visit have is known only with the data. Without images it is `min_steps`.
   check_length(config, {name: count_visit_steps(task_config, 0) for name, task_config in config.tasks.items()})
 
 
-def check_visit(config: ConfigDict, name: str) -> None:
-  """Raises ConfigError unless the visits to a task have a length, and a learning rate that its order of visits uses."""
-  task_config = config.tasks[name]
 def check_options(config: ConfigDict, name: str) -> None:
   """Raises ConfigError for options of the loss, the sampler and the prediction that a task's kind does not have."""
   task_config, prefix = config.tasks[name], f'tasks.{name}.'
@@ -184,6 +181,9 @@ def check_options(config: ConfigDict, name: str) -> None:
                       {'temperature': False})
 
 
+def check_visit(config: ConfigDict, name: str) -> None:
+  """Raises ConfigError unless the visits to a task have a length, and a learning rate that its order of visits uses."""
+  task_config = config.tasks[name]
   if not task_config.steps and not task_config.epochs:
     raise ConfigError(f'tasks.{name}.steps=0 and tasks.{name}.epochs=0 leave a visit without a length, so one of them '
                       f'must be positive', {f'tasks.{name}.epochs': 1.0})

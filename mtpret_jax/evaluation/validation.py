@@ -46,6 +46,9 @@ def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -
   def validate(state: TrainState, step: int) -> str:
     if step == start and any(line['step'] == step for line in read(workdir)):
       return agree_on_early_end(workdir, step, config.patience)
+    if config.optimiser.ema:
+      params, carry = use_average(state.params, state.carry)
+      state = dataclasses.replace(state, params=params, carry=carry)
     scored = predict.score_tasks(config, state, 'validation', predictors)
     headlines = distributed.run_on_first(
       lambda: {name: predict.find_headline(result) for name, (_, result) in scored.items()})
@@ -53,9 +56,6 @@ def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -
       f'{name} {title} {"undefined" if value is None else round(value, 4)}'
       for name, (title, value, _) in headlines.items()))
     if len(headlines) == 1:
-    if config.optimiser.ema:
-      params, carry = use_average(state.params, state.carry)
-      state = dataclasses.replace(state, params=params, carry=carry)
       (_, value, sign), = headlines.values()
       save_if_best(workdir, state, step, rank_score({'value': value, 'sign': sign}), config.save_retries)
     if jax.process_index() == 0:
