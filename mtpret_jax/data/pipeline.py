@@ -32,7 +32,7 @@ Reader = Callable[[Mapping[str, Any]], Batch]  # record -> one row of a batch
 # Config fields that do not change what is learned. A run may resume with other values of these. The name of a group of
 # fields, such as 'probe', stands for all its fields.
 INCIDENTAL = ('name', 'workdir', 'sharding', 'save_every', 'log_every', 'keep', 'keep_finished', 'probe',
-              'validations', 'patience', 'operating_point', 'temperature', 'resamples', 'extend',
+              'validations', 'patience', 'operating_point', 'temperature', 'flips', 'resamples', 'extend',
               'data.archives', 'data.dir', 'data.phantoms', 'data.threads', 'data.workers', 'data.prefetch',
               'on_nonfinite', 'max_skips', 'save_retries')
 
