@@ -204,6 +204,16 @@ def test_an_evaluation_uses_the_operating_points_of_the_best_state_only(scored_p
     assert found[name]['value'] == point['validation']['pneumonia'][name], 'chosen on these images'
 
 
+def test_an_evaluation_may_flip_and_then_has_no_operating_points(scored_pneumonia, tmp_path):
+  config, scored = scored_pneumonia
+  asked = get_evaluation()
+  asked.update(run=config.workdir, workdir=str(tmp_path), flips='on', resamples=2)
+  test_scores.evaluate_run(asked)
+  result = read_scores(tmp_path)['tasks']['pneumonia']
+  assert result['scores']['ECE']['value'] != scored.results['tasks']['pneumonia']['scores']['ECE']['value']
+  assert not result['operating_points']['classes'] and read_scores(tmp_path)['config']['flips']
+
+
 def test_regression_has_no_operating_points(finished):
   workdir, *_ = finished
   assert not (workdir / operating_points.FILE).exists()

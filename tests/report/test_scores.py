@@ -3,6 +3,8 @@
 import pathlib
 
 from mtpret_jax.evaluation.metrics import score
+from mtpret_jax.evaluation.metrics.operating_points import choose
+from mtpret_jax.evaluation.operating_points import score_task
 from mtpret_jax.evaluation.test_scores import Scored
 from mtpret_jax.report.scores import describe_result, report_scores
 from tests.support.scored import ABOUT, METRICS, make_rows
@@ -24,6 +26,28 @@ def test_images_without_a_label_are_counted_and_their_scores_undefined():
   rows['confusion'][:] = 0
   words = describe_result(score(METRICS['segmentation'], ABOUT['mask'], rows, resamples=5))
   assert '90 left out, without a label' in words and 'undefined' in words
+
+
+def test_the_scores_at_the_operating_points_are_a_table_of_their_own():
+  about, rows = ABOUT['independent'], make_rows('independent')
+  rows['present'][:, 2] = 0
+  metrics = METRICS['classification']
+  point = {'temperature': 1.7, **choose(metrics, about, rows, '0.9')}
+  result = score(metrics, about, rows, resamples=5)
+  result['operating_points'] = score_task(metrics, about, rows, point, 5)
+  _, table, _ = describe_result(result).split('\n\n')
+  title, head, mass, nodule, note = table.splitlines()
+  assert title == 'at thresholds chosen on validation (sensitivity of at least 0.9), at temperature 1.700:'
+  assert head.split('  ')[0] == 'operating point' and 'NPV' in head and mass.startswith('mass')
+  sensitivity = result['operating_points']['classes']['nodule']['sensitivity']['value']
+  assert nodule[head.index('sensitivity'):].startswith(f'{sensitivity:.3f}') and sensitivity >= 0.9
+  assert note.startswith('No operating point: effusion: validation gives no threshold')
+
+
+def test_a_run_without_operating_points_says_so():
+  result = score(METRICS['classification'], ABOUT['two'], make_rows('two'), resamples=5)
+  result['operating_points'] = score_task(METRICS['classification'], ABOUT['two'], make_rows('two'), None, 5)
+  assert 'No operating point: validation gave no operating points.' in describe_result(result)
 
 
 def test_notes_on_the_pretraining_are_printed_with_the_scores(capsys):
