@@ -9,12 +9,13 @@ It reads the files in the workdirs only: no accelerator, no archives and no prep
 import argparse
 from collections.abc import Sequence
 
-from tfds_builders.common.exits import command, stop_on_interrupt
+from tfds_builders.common import exits
 
-stop_on_interrupt()
+if __name__ == '__main__':
+  exits.stop_on_interrupt()
 
 
-@command
+@exits.command
 def main(arguments: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(prog='python -m mtpret_jax.report', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -122,6 +122,16 @@ class Page:
   problems: Sequence[str] = ()
   phantoms: bool = False
 
+  @property
+  def parts(self) -> list[tuple[str, Section]]:
+    """(anchor, section) of each section. Titles that differ only in letters beyond a to z share no anchor."""
+    taken: dict[str, int] = {}
+    parts = []
+    for section in self.sections:
+      number = taken[section.anchor] = taken.get(section.anchor, 0) + 1
+      parts.append((section.anchor if number == 1 else f'{section.anchor}--{number}', section))
+    return parts
+
 
 def link(text: str, address: str) -> Markup:
   return Markup('<a href="{}">{}</a>').format(address, text)

@@ -11,8 +11,18 @@ import jinja2
 
 from mtpret_jax.report.blocks import Page
 from mtpret_jax.report.pages import comparison, continual, pretrain, recipe, scores
-from mtpret_jax.report.plots.figure import themed
-from mtpret_jax.report.run_files import CONTINUAL, PRETRAIN, RECIPE, SCORES, TABLE, RunFiles, open_run
+from mtpret_jax.report.plots.figure import number_plots, themed
+from mtpret_jax.report.run_files import (
+  CONTINUAL,
+  PRETRAIN,
+  RECIPE,
+  SCORES,
+  TABLE,
+  NotARun,
+  RunFiles,
+  list_stages,
+  open_run,
+)
 from mtpret_jax.runtime.atomic_io import write_atomically
 
 log = logging.getLogger(__name__)
@@ -43,11 +53,23 @@ def write_page(workdir: str | pathlib.Path, out: str | pathlib.Path | None = Non
     NotARun: `workdir` has no file of a run.
   """
   run = open_run(workdir)
+  if run.kind == RECIPE:
+    write_missing_pages(run.folder)
   with themed():
     page = MAKERS[run.kind](run)
   path = pathlib.Path(out or run.folder / FILE)
   write_atomically(path, render(page))
   return path
+
+
+def write_missing_pages(recipe: pathlib.Path) -> None:
+  """The pages of stages that have none, because they are of an earlier version or were stopped while they reported."""
+  for stage in list_stages(recipe):
+    if not (stage / FILE).exists():
+      try:
+        write_page(stage)
+      except NotARun as error:
+        log.warning('no report of a stage: %s', error)
 
 
 def write_comparison(workdirs: Sequence[str | pathlib.Path], out: str | pathlib.Path) -> pathlib.Path:
@@ -67,4 +89,4 @@ def render(page: Page) -> str:
   """The page as HTML. Everything that is not `Markup` is escaped."""
   templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                                  lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-  return templates.get_template('page.html.jinja').render(page=page)
+  return number_plots(templates.get_template('page.html.jinja').render(page=page))

@@ -45,8 +45,5 @@ def finish(config: ConfigDict) -> None:
     table = [row[:-1] for row in table]
   print('\n'.join(['Scores on the test splits', *align(table),
                    *(f'Note {number}: {note}.' for number, note in enumerate(notes, 1))]))
-  for stage in config.stages.values():  # one that was stopped before its page was written has none
-    if not pathlib.Path(stage.workdir, page.FILE).exists():
-      page.write_page(stage.workdir)
   print(f'See {workdir}')
   page.announce(workdir)

@@ -8,12 +8,14 @@
   skip    does not run here, for the reason given
 """
 
+import json
 import re
 from typing import NamedTuple
 
 from tests.support.paths import ROOT
 
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
+NOTEBOOKS = sorted((ROOT / 'docs').glob('*.ipynb'))
 BLOCK = re.compile(r'^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```', re.MULTILINE | re.DOTALL)
 
 
@@ -26,6 +28,8 @@ PROGRAMS = {
   'python -m mtpret_jax.main': Treatment('config'),
   'python -m mtpret_jax.preflight': Treatment('config', 'tests/preflight/ compiles for devices that are not here'),
   'python -m tfds_builders.build nih_chest_xray vinbigdata_cxr': Treatment('skip', 'needs Apache Beam'),
+  'python -m mtpret_jax.report': Treatment('flags', 'tests/report/ makes pages of small runs'),
+  'python -m mtpret_jax.predict': Treatment('flags', 'tests/predict/ predicts with small runs'),
   'python -m tfds_builders': Treatment('run'),
   'python -m benchmarks': Treatment('flags'),
   'python -m pytest': Treatment('skip', 'this is the test suite'),
@@ -44,15 +48,26 @@ PROGRAMS = {
   'ruff check': Treatment('skip', 'CI runs it'),
   'mypy': Treatment('skip', 'CI runs it'),
 }
-SNIPPETS = {  # page: what runs before its snippets, to shrink them
-  'docs/python-api.md': '''
+# A model of one block, in place of the run that the pages train first.
+SMALL_RUN = '''
+import pathlib
+
+import matplotlib
+
+matplotlib.use('Agg')
+
 from mtpret_jax import cpu
+from mtpret_jax.export import own_weights
 from mtpret_jax.models import resnet
+from tests.support import drawn_models
 
 cpu.install()
 resnet.LAYERS['resnet18'] = (resnet.BasicBlock, (1, 0, 0, 0))
-''',
-}
+folder = pathlib.Path('runs/finetune/pneumonia')
+folder.mkdir(parents=True)
+own_weights.write(drawn_models.make_trained('classification'), [drawn_models.TASK], folder)
+'''
+SNIPPETS = {'docs/python-api.md': SMALL_RUN, 'docs/predict.ipynb': SMALL_RUN}  # page: what runs before its snippets
 
 
 def find_treatment(command):
@@ -82,10 +97,16 @@ def split_commands(text):
 
 
 def list_snippets():
-  """{page: its ```python blocks, joined}."""
+  """{page: its ```python blocks, joined}, and {notebook: its cells of code, joined}."""
   found = {}
   for page in PAGES:
     blocks = [block['text'] for block in BLOCK.finditer(page.read_text()) if block['language'] == 'python']
     if blocks:
       found[str(page.relative_to(ROOT))] = '\n'.join(blocks)
+  for page in NOTEBOOKS:
+    found[str(page.relative_to(ROOT))] = '\n'.join(''.join(cell['source']) for cell in read_cells(page, 'code'))
   return found
+
+
+def read_cells(notebook, kind):
+  return [cell for cell in json.loads(notebook.read_text())['cells'] if cell['cell_type'] == kind]

@@ -44,7 +44,8 @@ def test_the_version_is_that_of_the_package(installed, tmp_path):
   assert file.startswith(str(installed)) and version == metadata
 
 
-def test_the_builders_data_is_installed(installed):
+def test_the_data_of_builders_and_the_templates_of_the_report_are_installed(installed):
   expected = sorted(path.relative_to(ROOT) for path in (ROOT / 'tfds_builders').rglob('*')
                     if path.name in ('README.md', 'CITATIONS.bib', 'TAGS.txt'))
+  expected += [path.relative_to(ROOT) for path in (ROOT / 'mtpret_jax/report/template').iterdir()]
   assert expected and [path for path in expected if not (installed / path).is_file()] == []

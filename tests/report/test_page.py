@@ -49,6 +49,18 @@ def test_names_that_look_like_html_or_mathematics_are_text(tmp_path):
   assert page.text.count(HOSTILE) > 3 and 'c & d <!--' in page.text and 'a_{b$' in page.text
 
 
+def test_an_evaluation_of_several_tasks_has_a_section_for_each(tmp_path):
+  run = write_stage_3(tmp_path / 'run', 'value', images=30)
+  scores = json.loads((run / 'scores.json').read_text())
+  for field in ('tasks', 'about'):
+    scores[field] = {name: scores[field]['value'] for name in ('\u80ba', '\u5fc3')}
+  (run / 'scores.json').write_text(json.dumps(scores))
+  for name in scores['tasks']:
+    (run / f'predictions_{name}.csv').write_bytes((run / 'predictions_value.csv').read_bytes())
+  page = read_page(write_page(run))
+  assert page.text.count('Bland-Altman') == 2 and '\u5fc3: scores' in page.text and 'scores--2' in page.find('id')
+
+
 def test_what_differs_from_the_default_comes_first(tmp_path):
   run = write_stage_3(tmp_path / 'run')
   saved = json.loads((run / 'config.json').read_text())

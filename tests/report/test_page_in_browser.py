@@ -7,7 +7,7 @@ import pytest
 from mtpret_jax.report import page as pages
 from mtpret_jax.report.page import write_page
 from tests.support import browser
-from tests.support.made_up_runs import write_stage_2, write_stage_3
+from tests.support.made_up_runs import write_stage_1, write_stage_2, write_stage_3
 
 WIDTHS = (1280, 390)
 # variables of the style -> the background they stand on, and the contrast that WCAG 2 asks for
@@ -19,7 +19,7 @@ in_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason='needs Chromiu
 
 
 @in_chromium
-@pytest.mark.parametrize('write', [lambda folder: write_stage_3(folder, 'boxes'), write_stage_2])
+@pytest.mark.parametrize('write', [lambda folder: write_stage_3(folder, 'boxes'), write_stage_1, write_stage_2])
 def test_the_page_fits_both_widths_and_asks_for_nothing(write, tmp_path):
   (tmp_path / 'served').mkdir()
   measured, console, requested = browser.measure(write_page(write(tmp_path / 'run')), WIDTHS, tmp_path / 'served')

@@ -10,7 +10,7 @@ from mtpret_jax.report.pages.pictures import make_picture_blocks
 from mtpret_jax.report.pages.training import make_training_blocks
 from mtpret_jax.report.plots.lines import Line, draw_lines
 from mtpret_jax.report.run_files import RESULTS, RunFiles
-from mtpret_jax.report.words import explain_score, format_change, format_number, format_range, say_count
+from mtpret_jax.report.words import explain_score, format_change, format_number, say_count
 
 PROBES_FILE = 'probes.jsonl'
 PROBES = {'linear': 'linear model', 'knn': 'nearest neighbours'}
@@ -48,10 +48,11 @@ def make_share_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
   rows = results.get('label_shares') or []
   if not rows:
     return
-  yield make_headline(rows[0])
+  yield make_headline(rows)
+  yield Words(list(map(describe_fewest, rows)))
   yield Words(['A linear model is fitted on the features of the frozen trunk, with a share of the labelled training '
-               'images, and scored on the validation split. "Before" is the trunk that this run started from.'],
-              tone='muted')
+               'images, and scored on the validation split. "Before" is the trunk that this run started from. '
+               f'AUROC: {explain_score("AUROC")}. MAE: {explain_score("MAE")}.'], tone='muted')
   yield Plots([draw_shares(row) for row in rows])
   table = []
   scale = find_scale([end for row in rows for share in row['shares'] for end in share['change'][1] or ()
@@ -67,15 +68,30 @@ def make_share_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
                f'{format_change(scale[0])} to {format_change(scale[1])}'), table, CAVEAT, text_columns=(0, 1, 7))
 
 
-def make_headline(row: Mapping[str, Any]) -> Headline:
-  """The score with the fewest labels on the first dataset."""
-  share = min(row['shares'], key=lambda share: share['images'])
-  value, interval = share['pretrained']
-  before, change = share['initial'][0], share['change'][0]
+def make_headline(rows: Sequence[Mapping[str, Any]]) -> Headline:
+  """On how many datasets the trunk is better than before, with the fewest labels."""
+  changes = []
+  for row in rows:
+    value, interval = min(row['shares'], key=lambda share: share['images'])['change']
+    sign = 1 if row['metric'] == 'AUROC' else -1
+    changes.append((sign * value, sorted(sign * end for end in interval) if interval else (0.0, 0.0)))
+  better, clearly = sum(value > 0 for value, _ in changes), sum(low > 0 for _, (low, _) in changes)
+  worse = sum(high < 0 for _, (_, high) in changes)
   return Headline(
-    f'{row["metric"]}, {row["dataset"]}', format_number(value), format_range(interval),
-    f'{explain_score(row["metric"]) or row["metric"]}. With {describe_share(row, share)} of the labels, it was '
-    f'{format_number(before)} before pretraining (difference {format_change(change)})')
+    'with the fewest labels, better after pretraining on', f'{better} of {say_count(len(changes), "dataset")}', '',
+    f'The 95 % interval of the difference excludes 0 on {clearly} of them'
+    + (f'; on {worse} the trunk is clearly worse than before' if worse else ''))
+
+
+def describe_fewest(row: Mapping[str, Any]) -> str:
+  """What the fewest labels give on one dataset."""
+  share = min(row['shares'], key=lambda share: share['images'])
+  change, interval = share['change']
+  ends = f', 95 % interval {format_signed(interval)}' if interval else ''
+  lower = '' if row['metric'] == 'AUROC' else '; lower is better'
+  return (f'{row["dataset"]}: with {describe_share(row, share)} of the labels ({round(share["images"]):,} images), '
+          f'{row["metric"]} {format_number(share["pretrained"][0])} after pretraining and '
+          f'{format_number(share["initial"][0])} before (difference {format_change(change)}{ends}{lower}).')
 
 
 def describe_share(row: Mapping[str, Any], share: Mapping[str, Any]) -> str:

@@ -90,7 +90,9 @@ def make_score_blocks(result: Result) -> Iterator[Block]:
   headline = result['headline']
   score = result['scores'][headline]
   left_out = f' ({result["left_out"]:,} left out, without a label)' if result['left_out'] else ''
-  yield Headline(headline, format_number(score['value']), format_range(score['interval']), explain_score(headline))
+  meaning = explain_score(headline)
+  yield Headline(headline, format_number(score['value']), format_range(score['interval']),
+                 f'{headline}: {meaning}' if meaning else '')
   yield Words([f'{say_count(result["images"], "image")}{left_out} of {say_count(result["patients"], "patient")}. '
                + (explain_interval(result) if score['interval'] else '')], tone='muted')
   overall = {name: score for name, score in result['scores'].items() if ': ' not in name}

@@ -5,8 +5,8 @@ whose values depend on the reader's colour scheme. Text stays text, in the font 
 """
 
 import contextlib
-import hashlib
 import io
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ VARIABLES = {INK: '--ink', MUTED: '--muted', GRID: '--line',
 WIDTH, HEIGHT = 3.3, 2.4  # inches
 LEFT, RIGHT, TOP = 0.56, 0.18, 0.26  # inches, margins
 MOST_POINTS = 400  # of a line
+PREFIX = 'PLOT-'  # of the ids in a plot
 STYLE: dict[Any, Any] = {
   'svg.fonttype': 'none', 'svg.hashsalt': 'mtpret_jax', 'text.parse_math': False, 'font.size': 9.0,
   'text.color': INK, 'axes.edgecolor': MUTED, 'axes.labelcolor': INK, 'xtick.color': MUTED, 'ytick.color': MUTED,
@@ -77,7 +78,7 @@ def to_svg(figure: 'Figure', label: str) -> Markup:
   text = re.sub(r'font: ([\d.]+)px [^;"]*', r'font-size: \1px', text)
   for colour, variable in VARIABLES.items():
     text = text.replace(colour, f'var({variable})')
-  text = name_parts(text, f'p{hashlib.sha256((label + text).encode()).hexdigest()[:8]}-')
+  text = name_parts(text)
   return Markup(text.replace('<svg', str(Markup('<svg role="img" aria-label="{}"').format(label)), 1))
 
 
@@ -86,11 +87,17 @@ def shorten_numbers(attribute: re.Match) -> str:
   return re.sub(r'(\.\d\d)\d+', r'\1', attribute[0])
 
 
-def name_parts(text: str, prefix: str) -> str:
-  """Drops ids that nothing refers to, and makes the others unique on the page."""
+def name_parts(text: str) -> str:
+  """Drops ids that nothing refers to, and gives the others a prefix that `number_plots` replaces."""
   used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', text))
-  text = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else '', text)
-  return re.sub(r'(url\(#|href="#)', rf'\1{prefix}', text)
+  text = re.sub(r' id="([^"]+)"', lambda found: f' id="{PREFIX}{found[1]}"' if found[1] in used else '', text)
+  return re.sub(r'(url\(#|href="#)', rf'\1{PREFIX}', text)
+
+
+def number_plots(page: str) -> str:
+  """The HTML of a page with ids that no two plots share."""
+  count = itertools.count(1)
+  return re.sub('<svg.*?</svg>', lambda plot: plot[0].replace(PREFIX, f'plot{next(count)}-'), page, flags=re.DOTALL)
 
 
 def thin(x: Sequence[float], y: Sequence[float | None], most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
