@@ -5,6 +5,7 @@ It is made from the files in the workdir, so that `python -m mtpret_jax.report R
 
 import logging
 import pathlib
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 import jinja2
@@ -41,8 +42,13 @@ def import_table_page() -> Callable[[RunFiles], Page]:
 
 
 def announce(workdir: str | pathlib.Path) -> None:
-  """Writes the page at the end of a run and prints its path, in the last line of the run."""
-  print(f'Report: {write_page(workdir)}')
+  """Writes the page at the end of a run and prints its path, in the last line of the run. If that fails, there is a
+  warning: everything else is written by then, and the page can be made again."""
+  try:
+    print(f'Report: {write_page(workdir)}')
+  except Exception as error:  # whatever it is, it must not fail a run of hours
+    log.warning('%s could not be written (%s: %s). To try again: python -m mtpret_jax.report %s', FILE,
+                type(error).__name__, error, shlex.quote(str(workdir)))
 
 
 def write_page(workdir: str | pathlib.Path, out: str | pathlib.Path | None = None) -> pathlib.Path:

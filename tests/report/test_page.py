@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from mtpret_jax.report import __main__ as command
-from mtpret_jax.report.page import write_page
+from mtpret_jax.report.page import announce, write_page
+from mtpret_jax.report.pages import pictures
 from tests.support.html_pages import read_page
 from tests.support.made_up_runs import HOSTILE, write_stage_3
 from tests.support.scored import ABOUT, TASKS
@@ -98,11 +99,12 @@ def test_damaged_files_are_named_and_the_rest_is_shown(damages, tmp_path):
   assert ('Learning rate' in page.text) == ('metrics.jsonl' not in {name for name, _, _ in damages})
 
 
-def test_pictures_are_embedded_in_the_order_of_their_captions(tmp_path):
+def test_pictures_are_embedded_in_the_order_of_their_captions(tmp_path, monkeypatch):
+  monkeypatch.setattr(pictures, 'MOST', 250_000)
   run = write_stage_3(tmp_path / 'run', 'value', images=30)
   (run / 'pictures').mkdir()
   rng = np.random.default_rng(0)
-  for name, side in (('small.png', 8), ('large.png', 300), ('huge.png', 2400)):
+  for name, side in (('small.png', 8), ('large.png', 300), ('huge.png', 600)):
     Image.fromarray(rng.integers(0, 256, (side, side), np.uint8)).save(run / 'pictures' / name)
   (run / 'pictures' / 'captions.json').write_text(json.dumps([
     {'file': name, 'title': name, 'caption': HOSTILE, 'task': 'value'}
@@ -111,6 +113,16 @@ def test_pictures_are_embedded_in_the_order_of_their_captions(tmp_path):
   kinds = [source.split(';')[0] for source in page.find('src')]
   assert kinds == ['data:image/png', 'data:image/png'] and page.text.index('large.png') < page.text.index('small.png')
   assert 'Not embedded, to keep this page small: pictures/huge.png' in page.text
+
+
+def test_a_report_that_fails_does_not_fail_the_run(tmp_path, capsys, caplog):
+  run = write_stage_3(tmp_path / 'run', 'value', images=30)
+  (run / 'report.html').mkdir()  # the page cannot be written there
+  announce(run)
+  assert not capsys.readouterr().out and f'python -m mtpret_jax.report {run}' in caplog.text
+  (run / 'report.html').rmdir()
+  announce(run)
+  assert capsys.readouterr().out == f'Report: {run / "report.html"}\n'
 
 
 def test_the_command_writes_the_page_and_refuses_other_folders(tmp_path, capsys):

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtpret_jax.evaluation import metrics
 from mtpret_jax.evaluation.paired import Difference, ResampledScore, compute_difference, resample_score
-from mtpret_jax.report.blocks import Block, Cell, Page, Plot, Plots, Table, Words, bar, explain, find_scale, link
+from mtpret_jax.report.blocks import Block, Cell, Page, Plot, Plots, Table, Words, bar, find_scale, link
 from mtpret_jax.report.pages.about import describe_start, uses_phantoms
 from mtpret_jax.report.pages.classification import list_findings
 from mtpret_jax.report.pages.config_changes import MISSING, flatten, show_value
@@ -122,9 +122,11 @@ def make_score_blocks(named: Named, scores: Mapping[str, Mapping[str, Score]]) -
                    ' to '.join(map(format_change, change.interval)) if change.interval else '',
                    bar(change.value, change.interval, scale, 0.0)))
     metric = next(iter(present.values())).metric
-    yield Table((explain(f'{what}: {metric}', explain_score(metric)), 'value', '95 % interval', 'difference',
-                 '95 % interval', f'{format_change(scale[0])} to {format_change(scale[1])}'), rows,
-                text_columns=(0, 5), wide_only=(5,))
+    meaning = explain_score(metric)
+    yield Table(('run', 'value', '95 % interval', 'difference', '95 % interval',
+                 f'{format_change(scale[0])} to {format_change(scale[1])}'), rows,
+                f'{what}, {metric}: {meaning}.' if meaning else f'{what}, {metric}', text_columns=(0, 5),
+                wide_only=(5,))
   yield Words(['* marks intervals that exclude 0.'], tone='muted')
 
 

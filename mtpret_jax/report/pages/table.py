@@ -76,6 +76,11 @@ def make_scores(numbers: Numbers) -> Iterator[Block]:
                 f'the best of its column')
 
 
+def show_share(fraction: float) -> str:
+  """'5 %', which is not broken into two lines."""
+  return format_fraction(fraction).replace(' ', '\u00a0')
+
+
 def strip_bold(cell: str) -> str:
   return f'{cell[2:-2]} *' if cell.startswith('**') else cell
 
@@ -93,7 +98,7 @@ def make_differences(numbers: Numbers) -> Iterator[Block]:
     for row in found:
       interval = None if row.low is None or row.high is None else (row.low, row.high)
       star = ' *' if interval and not interval[0] <= 0 <= interval[1] else ''
-      rows.append((row.init, format_fraction(row.fraction), f'{format_change(row.difference)}{star}',
+      rows.append((row.init, show_share(row.fraction), f'{format_change(row.difference)}{star}',
                    '' if interval is None else ' to '.join(map(format_change, interval)),
                    bar(row.difference, interval, scale, 0.0), f'{row.seeds}'))
     yield Table(('init', 'labels', f'difference in {numbers.metrics[task]}', '95 % interval',
@@ -109,7 +114,7 @@ def make_forgetting(run: RunFiles) -> Iterator[Block]:
   for row in sorted(read_rows(run.folder / FORGETTING_FILE, Forgetting), key=lambda row: row.round):
     last[row.init, row.fraction, row.task] = row
   yield Table(('init', 'labels', 'task', 'rounds', 'since its best round', 'seeds'),
-              [(row.init, format_fraction(row.fraction), row.task, f'{row.round}', describe_forgetting(row.forgetting),
+              [(row.init, show_share(row.fraction), row.task, f'{row.round}', describe_forgetting(row.forgetting),
                 f'{row.seeds}') for row in last.values()],
               'Validation score after the last round, compared with the best earlier one; mean over seeds.',
               text_columns=(0, 1, 2))
@@ -124,7 +129,7 @@ def make_cells(run: RunFiles, cells: list[Score]) -> Iterator[Block]:
     folder = pathlib.PurePosixPath('cells', cell.task, cell.init, f'{cell.fraction:g}', str(cell.seed))
     name = f'{cell.task}, {cell.init}'
     rows.append((link(name, f'{folder}/{FILE}') if run.has(f'{folder}/{FILE}') else name,
-                 format_fraction(cell.fraction), str(cell.seed), cell.metric, format_number(cell.value),
+                 show_share(cell.fraction), str(cell.seed), cell.metric, format_number(cell.value),
                  '' if cell.low is None or cell.high is None else format_range((cell.low, cell.high)),
                  '-' if cell.images is None else f'{cell.images:,}'))
   yield Table(('cell', 'labels', 'seed', 'score', 'value', '95 % interval', 'training images'), rows,
