@@ -14,6 +14,7 @@ from mtpret_jax.evaluation import label_shares, probe
 from mtpret_jax.evaluation.probe_models import normalise_rows
 from mtpret_jax.objectives import Trunk
 from mtpret_jax.objectives.moco import explain_key_age, make_moco
+from mtpret_jax.report import page
 from mtpret_jax.report.label_shares import count_worse, describe_gain, describe_shares, draw_shares
 from mtpret_jax.report.tables import align
 from mtpret_jax.runtime import distributed
@@ -65,6 +66,7 @@ def report(initial: Trunk, pretrained: Trunk, config: ConfigDict) -> None:
   for line in [*(describe_gain(row, name_start(config)) for row in shares), explain_decline(shares, config)]:
     if line:
       print(line)
+  page.announce(workdir)
 
 
 def name_start(config: ConfigDict) -> str:
