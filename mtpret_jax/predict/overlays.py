@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from mtpret_jax.runtime.atomic_io import write_atomically
+from mtpret_jax.tasks.task import About, Row
 
-LONGEST = 6.0  # inches of the longer side of the image, at DPI
+LONGEST = 6.0  # inches of the longer side of the image; title and numbers are added around it
 DPI = 110
-MARGIN = 0.9  # inches for the title above and the numbers below
 
 
-def write_overlay(path: pathlib.Path, draw: Callable[[Any, Mapping, Mapping, Mapping], None], about: Mapping[str, Any],
+def write_overlay(path: pathlib.Path, draw: Callable[[Any, About, Row, Row], None], about: About,
                   image_HW: np.ndarray, size: tuple[int, int], prediction: Mapping[str, np.ndarray],
                   title: str) -> None:
   """Writes a PNG.
@@ -30,13 +30,13 @@ def write_overlay(path: pathlib.Path, draw: Callable[[Any, Mapping, Mapping, Map
   """
   from matplotlib.figure import Figure  # imported here, because it would add half a second to every start
   height, width = (LONGEST * side / max(size) for side in size)
-  figure = Figure(figsize=(max(width, LONGEST / 2), height + MARGIN), layout='constrained')
-  axes = figure.add_subplot()
+  figure = Figure(figsize=(width, height))
+  axes = figure.add_axes((0, 0, 1, 1))
   axes.imshow(image_HW, cmap='gray', extent=(0, 1, 1, 0), aspect=size[0] / size[1])
   axes.set(xticks=[], yticks=[])
   axes.set_title(title, fontsize=8, parse_math=False)
-  draw(axes, about, {}, prediction)
+  draw(axes, about, {}, dict(prediction))
   drawn = io.BytesIO()
-  figure.savefig(drawn, format='png', dpi=DPI)
+  figure.savefig(drawn, format='png', dpi=DPI, bbox_inches='tight', pad_inches=0.1)
   path.parent.mkdir(parents=True, exist_ok=True)
   write_atomically(path, drawn.getvalue())

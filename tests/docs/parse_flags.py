@@ -13,6 +13,7 @@ class Parsed(Exception):
 
 
 PARSE = argparse.ArgumentParser.parse_args
+PARSE_INTERMIXED = argparse.ArgumentParser.parse_known_intermixed_args
 
 
 def parse_and_stop(self, *arguments, **keywords):
@@ -20,8 +21,16 @@ def parse_and_stop(self, *arguments, **keywords):
   raise Parsed
 
 
+def parse_intermixed_and_stop(self, *arguments, **keywords):
+  _, unknown = PARSE_INTERMIXED(self, *arguments, **keywords)
+  if unknown:
+    self.error(f'unknown flags {unknown}')
+  raise Parsed
+
+
 if __name__ == '__main__':
   argparse.ArgumentParser.parse_args = parse_and_stop
+  argparse.ArgumentParser.parse_known_intermixed_args = parse_intermixed_and_stop
   os.execv = os.execve = lambda *arguments: None  # some programs start again with other settings
   for line in sys.stdin:
     module, *sys.argv[1:] = json.loads(line)
