@@ -30,7 +30,7 @@ from mtpret_jax.models.resnet import LAYERS, ResNet
 from mtpret_jax.models.torchvision_weights import import_trunk
 from mtpret_jax.models.weight_files import read as read_weights
 from mtpret_jax.objectives.multitask import TRUNK
-from mtpret_jax.predict.reading import Reading, Unreadable, read_images
+from mtpret_jax.predict.reading import Reading, Unreadable, is_dataset, read_images
 from mtpret_jax.runtime import backend
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, place_batch, replicated
 from mtpret_jax.tasks.fitted import FittedTask
@@ -52,6 +52,9 @@ def load(path: str | os.PathLike | Sequence[str | os.PathLike], task: str | None
   paths = [path] if isinstance(path, str | os.PathLike) else list(path)
   if not paths:
     raise ConfigError('no run given: name the workdir of a run')
+  from mtpret_jax.predict import exported  # it is built on this module
+  if len(paths) == 1 and (folder := exported.find_export(pathlib.Path(paths[0]), task)):
+    return exported.load_export(folder, task)
   return Model([read_model(pathlib.Path(each), state or '', size) for each in paths], task)
 
 
@@ -96,6 +99,8 @@ class Model:
     task: the name of the task that is predicted; '' if there is none or it was not chosen.
     stored_size: '256', '512' or 'original': what `reading.read_image` must be given.
     batch: images that are computed at a time, unless a call says otherwise.
+    state: 'best' or 'last'.
+    step: of the state.
     thresholds: {finding or box class: the score from which it counts as positive}, chosen on validation; {} where the
       run has none.
   """
@@ -106,6 +111,7 @@ class Model:
     self.task = choose_task(first, task)
     self.stored_size: str = first.config.data.stored_size
     check_ensemble(members, self.task)
+    self.state, self.step = first.chosen, first.step
     self.mesh = make_mesh(jax.local_devices())
     self.batch: int = first.config.tasks[self.task].batch if self.task else EMBED_BATCH
     self.points = [find_point(member, self.task) for member in members]
@@ -166,9 +172,10 @@ class Model:
     found = self.iterate(self.read(sources), batch or self.choose_batch(len(sources)))
     predictions = [prediction for _, prediction in found if prediction is not None]
     stacked = {field: np.stack([prediction[field] for prediction in predictions]) for field in predictions[0]}
-    names = self.about.get('findings', ()) if self.kind == 'classification' else ()
-    if self.thresholds and set(names) <= set(self.thresholds):
-      stacked['positive'] = stacked['score'] >= np.array([[self.thresholds[name] for name in names]])
+    if self.kind == 'classification' and self.about['relation'] == 'independent' and self.thresholds:
+      # A finding that validation gave no threshold is never positive.
+      points = [self.thresholds.get(name, np.inf) for name in self.about['findings']]
+      stacked['positive'] = stacked['score'] >= np.array([points])
     return stacked
 
   def embed(self, images: Any, batch: int | None = None) -> np.ndarray:
@@ -225,12 +232,12 @@ class Model:
   def combine(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
     """The predictions of the members for one batch as one: at their temperatures, and averaged."""
     if self.kind == 'classification':
-      outputs = [{**output, 'score': apply_temperature(self.about, output['score'], point.get('temperature', 1.0))}
+      outputs = [{'score': apply_temperature(self.about, output['score'], point.get('temperature', 1.0))}
                  for output, point in zip(outputs, self.points, strict=True)]
     if len(outputs) == 1:
       return outputs[0]
     field = AVERAGED[self.kind]
-    return {field: np.mean([output[field] for output in outputs], axis=0, dtype=np.float32)}
+    return {field: np.asarray(np.mean([output[field] for output in outputs], axis=0), np.float32)}
 
   @functools.cached_property
   def predictors(self) -> list[tuple[Callable, Any, Any]]:
@@ -296,7 +303,7 @@ def find_point(member: Trained, task: str) -> Mapping[str, Any]:
 def describe_network(config: ConfigDict, task: str) -> str:
   """What the compiled model of a task depends on, beside its description. Fields of other parts of the config do no
   harm: the model is then compiled once more."""
-  return str([config.trunk, config.dtype, config.statistics, config.tasks[task].to_json()])
+  return str([config.trunk, config.dtype, config.statistics, config.get('flips'), config.tasks[task].to_json()])
 
 
 def compile_embed(config: ConfigDict, size: int, mesh: jax.sharding.Mesh) -> Callable:
@@ -362,9 +369,10 @@ def list_images(images: Any) -> list[Any]:
   Raises:
     ValueError: there are none.
   """
-  single = (isinstance(images, str | os.PathLike) or hasattr(images, 'file_meta')
-            or isinstance(images, np.ndarray) and (images.ndim == 2 or images.ndim == 3 and images.shape[2] in (3, 4)))
-  sources = [images] if single else list(images)
+  shape: tuple[int, ...] = getattr(images, 'shape', ())
+  is_array = len(shape) == 2 or len(shape) == 3 and shape[2] in (3, 4)
+  is_single = is_array or isinstance(images, str | os.PathLike) or is_dataset(images)
+  sources = [images] if is_single else list(images)
   if not sources:
     raise ValueError('no images given: name at least one')
   return sources

@@ -60,14 +60,20 @@ def read_image(source: Any, stored_size: str) -> Reading:
   if isinstance(source, str | os.PathLike):
     raw = images.read_bytes(pathlib.Path(source))
     return store(images.decode(raw), stored_size, os.fspath(source), raw)
-  if 'pydicom' in sys.modules and isinstance(source, sys.modules['pydicom'].Dataset):
+  if is_dataset(source):
     from tfds_builders.common import dicom  # slow to import
     picture = images.Picture(dicom.decode_dataset(source), 'DICOM')
     return store(picture, stored_size, str(source.get('SOPInstanceUID', '')))
   if hasattr(source, '__array__') and not hasattr(source, 'getexif'):
     array = np.asarray(source)
     return store(read_array(array), stored_size, f'an array of {" x ".join(map(str, array.shape))}', b'', array)
-  raise Unreadable(f'{type(source).__name__} is no image: give a path, a NumPy array or a pydicom data set')
+  raise Unreadable(f'an object of type {type(source).__name__} cannot be read: give a path, a NumPy array or a pydicom '
+                   f'data set')
+
+
+def is_dataset(source: Any) -> bool:
+  """Whether this is a pydicom data set. If pydicom is not imported yet, which is slow, there can be none."""
+  return 'pydicom' in sys.modules and isinstance(source, sys.modules['pydicom'].Dataset)
 
 
 def store(picture: images.Picture, stored_size: str, name: str, raw: bytes = b'',
@@ -77,7 +83,8 @@ def store(picture: images.Picture, stored_size: str, name: str, raw: bytes = b''
   grey = images.downscale(full, SIZES[stored_size])
   keeps_jpeg = stored_size == 'original' and images.is_stored_jpeg(picture, grey)
   pixels = decode_grey(raw) if keeps_jpeg else grey  # a record of a JPEG file keeps its bytes
-  return Reading(pixels, *full.shape, name, find_doubt(pixels, array))
+  height, width = full.shape
+  return Reading(pixels, height, width, name, find_doubt(pixels, array))
 
 
 def read_array(array: np.ndarray) -> images.Picture:

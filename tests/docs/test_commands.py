@@ -16,7 +16,16 @@ from absl import flags
 from ml_collections import config_flags
 
 from mtpret_jax.config.validate import check_config
-from tests.docs.commands import PROGRAMS, SNIPPETS, find_program, find_treatment, list_commands, list_snippets
+from tests.docs.commands import (
+  NOTEBOOKS,
+  PROGRAMS,
+  SNIPPETS,
+  find_program,
+  find_treatment,
+  list_commands,
+  list_snippets,
+  read_cells,
+)
 from tests.support.paths import ROOT
 from tfds_builders import phantoms
 
@@ -116,6 +125,11 @@ def test_commands_run(folder):
     lines.insert(1, ['tfds_builders.build', *ARCHIVES, 'clinic', '--archives', 'archives', '--data_dir', data_dir,
                      '--size', '256'])
   run_in(folder, RUN_ALL, '\n'.join(map(json.dumps, lines)))
+
+
+@pytest.mark.parametrize('notebook', NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_is_kept_without_what_it_printed(notebook):
+  assert all(not cell['outputs'] and cell['execution_count'] is None for cell in read_cells(notebook, 'code'))
 
 
 @pytest.mark.parametrize('page', SNIPPETS)

@@ -114,8 +114,9 @@ def test_an_array_is_read_as_the_file_with_its_pixels(files, array, name):
   (np.full((9, 9), np.nan), 'NaN'), (GREY.astype(int), 'array of int64 is no image: give uint8, uint16 or int16'),
   (GREY > 9, 'array of bool'), (GREY[None], r'\(1, 300, 420\).*axes must be \(height, width\)'),
   (COLOURS.transpose(2, 0, 1), 'axes must be'), (GREY[0], 'axes must be'), (np.zeros((0, 9), np.uint8), 'no pixels'),
-  (np.zeros((9, 9), complex), 'array of complex128'), ('absent.png', 'No such file'), (b'png', 'bytes is no image'),
-  (None, 'NoneType is no image: give a path'), (PIL.Image.fromarray(GREY), 'Image is no image: give a path'),
+  (np.zeros((9, 9), complex), 'array of complex128'), ('absent.png', 'No such file'), (b'png', 'type bytes cannot'),
+  (None, 'of type NoneType cannot be read: give a path'),
+  (PIL.Image.fromarray(GREY), 'of type Image cannot be read: give a path'),
   (pydicom.Dataset(), 'TransferSyntaxUID')])
 def test_what_is_no_image_is_refused_in_a_line(source, reason):
   with pytest.raises(reading.Unreadable, match=reason) as refused:
