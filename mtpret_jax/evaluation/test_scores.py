@@ -21,7 +21,7 @@ from mtpret_jax.config.paths import check_path, find_read_defect
 from mtpret_jax.config.schema import MULTITASK, find_mistake
 from mtpret_jax.config.validate import check_choice, check_workdir
 from mtpret_jax.data.sources import SPLITS
-from mtpret_jax.evaluation import metrics, operating_points, predict, validation
+from mtpret_jax.evaluation import metrics, operating_points, predict, scorable, validation
 from mtpret_jax.runtime import checkpoint, distributed, lineage
 from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.logging import list_versions
@@ -106,6 +106,7 @@ def evaluate_run(config: ConfigDict) -> Scored:
   # The points belong to the best state and to how the run predicts.
   points = operating_points.read(config.run) if chosen == 'best' and trained.flips == flips else {}
   try:
+    scorable.check_labels(trained, config.run, config.split)
     return score_split(TrainState(**state), trained, workdir, config.split, earlier,
                        notes=list_state_notes(metadata) if chosen == 'best' else (), points=points)
   except FileNotFoundError as error:  # a dataset of the run is not prepared, or was moved or deleted
