@@ -36,6 +36,12 @@ class LinearHead(nnx.Module):
   def __call__(self, features: Sequence[jax.Array]) -> jax.Array:
     return self.out(pool_mean(features[-1]))
 
+  def map_activation(self, features: Sequence[jax.Array]) -> jax.Array:
+    """(B, h, w, out) in f32: how much each place of the last feature map adds to each output. The mean over places plus
+    the bias is the output. Class activation mapping (Zhou et al. 2016); its positive part is Grad-CAM (Selvaraju et al.
+    2017) for this head, up to a factor."""
+    return jnp.matmul(features[-1].astype(jnp.float32), self.out.kernel[...], precision='highest')
+
 
 class Projector(nnx.Module):
   """MoCo v2's head (Chen et al. 2020, `--mlp`): mean pool, linear, ReLU, linear to `dim`, scaled to unit length.

@@ -7,6 +7,7 @@ from typing import Any
 from mtpret_jax.evaluation.metrics import operating_points
 from mtpret_jax.evaluation.test_scores import FILE, Scored, predictions_path
 from mtpret_jax.report.examples import draw_examples
+from mtpret_jax.report.pictures import draw_cases
 from mtpret_jax.report.tables import align, format_interval, format_score
 from mtpret_jax.tasks import find_kind
 
@@ -25,6 +26,7 @@ def report_scores(scored: Scored) -> None:
     pictures.append(pathlib.Path(workdir, f'examples_{name}.png'))
     kind = find_kind(results['tasks'][name]['task'])
     draw_examples(pictures[-1], kind, examples, f'{name}, {results["split"]} split, step {results["step"]:,}')
+  pictures += draw_cases(workdir, {name: result['task'] for name, result in results['tasks'].items()}, scored.cases)
   paths = [pathlib.Path(workdir, FILE), *(predictions_path(workdir, name) for name in results['tasks']), *pictures]
   print('See ' + ', '.join(map(str, paths)))
 

@@ -140,18 +140,22 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
   """Pool and linear layer; binary cross-entropy for independent findings, softmax cross-entropy for the others."""
   exclusive, mirror = about['relation'] != 'independent', find_mirror(about['findings'])
 
+  def apply(head: Any, features: Sequence, batch: Mapping, *, groups: int | None, rng: Any) -> dict:
+    return {'logits': head(features), 'activation': head.map_activation(features)}
+
   def predict(outputs: Mapping) -> dict:
-    return {'score': (jax.nn.softmax if exclusive else jax.nn.sigmoid)(outputs['logits'])}
+    score_BT = (jax.nn.softmax if exclusive else jax.nn.sigmoid)(outputs['logits'])
+    return {'score': score_BT, 'activation': outputs['activation']}
 
   def predict_both(outputs: Mapping, mirrored: Mapping) -> dict:
     mirrored_BT = predict(mirrored)['score']
     mirrored_BT = mirrored_BT if mirror is None else mirrored_BT[:, np.array(mirror)]
-    return {'score': (predict(outputs)['score'] + mirrored_BT) / 2}
+    return {'score': (predict(outputs)['score'] + mirrored_BT) / 2, 'activation': outputs['activation']}
 
   return TaskModel(
     make_head=lambda trunk, rngs: heads.LinearHead(trunk.channels, len(about['findings']), rngs=rngs),
     output_stride=32,
-    apply=lambda head, features, batch, *, groups, rng: {'logits': head(features)},
+    apply=apply,
     loss=exclusive_loss if exclusive else independent_loss,
     predict=predict,
     predict_both=predict_both,
@@ -208,6 +212,15 @@ def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
   axes.set_xlabel('\n'.join(lines), fontsize=7)
 
 
+def draw_activation(axes: Any, about: About, prediction: Row) -> None:
+  """Grad-CAM of the likeliest finding, see `LinearHead.map_activation`."""
+  finding = int(np.argmax(prediction['score']))
+  heat_hw = np.maximum(np.asarray(prediction['activation'], np.float32)[..., finding], 0)
+  axes.imshow(heat_hw, cmap='magma', vmin=0, vmax=max(float(heat_hw.max()), 1e-6), alpha=0.5, extent=(0, 1, 1, 0),
+              interpolation='bilinear')
+  axes.set_xlabel(f'Grad-CAM: {about["findings"][finding]}', fontsize=7)
+
+
 CLASSIFICATION = TaskKind(
   name='classification',
   annotation='findings',
@@ -218,6 +231,7 @@ CLASSIFICATION = TaskKind(
   make_row=make_row,
   metrics=classification.METRICS,
   draw=draw,
+  draw_activation=draw_activation,
   list_classes=list_classes,
   find_split_defect=find_split_defect,
   select=select_findings,

@@ -104,6 +104,8 @@ class TaskKind:
       of one image's fields, and `labels` is empty where nobody labelled the image; the axes show the image with x and
       y from 0 to 1.
     head_schema: the fields of `task_config.head`.
+    draw_activation: (axes, about, prediction) -> None: draws over an image what its prediction comes from; None for a
+      kind of task that cannot.
     dense: whether a label has the size of the image, as masks have.
     select: (about, task_config) -> `about` reduced to what the task asks for.
     check: (task name, task_config) -> None. Raises ConfigError for values that do not fit each other.
@@ -130,6 +132,7 @@ class TaskKind:
   make_row: Callable[[About, Mapping, Mapping, int], dict[str, Any]]
   metrics: Metrics
   draw: Callable[[Any, About, Row, Row], None]
+  draw_activation: Callable[[Any, About, Row], None] | None = None
   head_schema: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
   dense: bool = False
   select: Callable[[About, ConfigDict], About] = select_all

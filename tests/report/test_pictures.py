@@ -1,0 +1,67 @@
+"""Pictures of the best and worst cases, and class activation maps."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from mtpret_jax.models.heads import LinearHead
+from mtpret_jax.report.pictures import draw_cases, shorten
+from mtpret_jax.tasks import KINDS
+
+ABOUT = {'findings': ['mass', 'nodule'], 'relation': 'independent'}
+
+
+def make_example(name, activation):
+  return {'image': np.linspace(0, 1, 64).reshape(8, 8), 'image_id': name, 'about': ABOUT,
+          'labels': {'present': np.array([1.0, 0.0]), 'label_mask': np.array([True, True])},
+          'prediction': {'score': np.array([0.9, 0.2]), 'activation': activation}}
+
+
+def test_cases_are_drawn_with_captions_that_say_what_they_are(tmp_path):
+  example = make_example('scan7', np.ones((2, 3, 2)))
+  paths = draw_cases(tmp_path, {'chest': 'classification'}, {'chest': {'worst': [example] * 5, 'best': [example]}})
+  captions = json.loads((tmp_path / 'pictures/captions.json').read_text())
+  assert [entry['file'] for entry in captions] == [path.name for path in paths] == ['chest_worst.png', 'chest_best.png']
+  assert captions[0]['title'] == 'Worst cases: chest' and captions[0]['task'] == 'chest'
+  assert captions[0]['caption'].startswith('The 5 images with the largest errors') and '2 x 3' in captions[0]['caption']
+  sizes = [Image.open(path).size for path in paths]
+  assert sizes[0][0] == 4 * sizes[1][0] and sizes[0][1] == 2 * sizes[1][1]
+
+
+def test_a_kind_without_activation_and_a_task_without_cases_are_drawn_too(tmp_path):
+  example = {'image': np.zeros((4, 4)), 'image_id': 'a', 'about': {'value': {'name': 'age', 'unit': 'months'}},
+             'labels': {'value': np.array([3.0])}, 'prediction': {'value': np.array([4.0])}}
+  assert len(draw_cases(tmp_path, {'age': 'regression', 'knee': 'classification'},
+                        {'age': {'worst': [example], 'best': []}, 'knee': {}})) == 1
+  assert 'Grad-CAM' not in (tmp_path / 'pictures/captions.json').read_text()
+
+
+def test_the_heat_is_bright_where_the_likeliest_finding_is_activated():
+  from matplotlib.figure import Figure
+  activation = np.zeros((4, 4, 2))
+  activation[1, 2, 0], activation[3, 0, 1], activation[0, 0, 0] = 5, 9, -7
+  axes = Figure().subplots()
+  example = make_example('a', activation)
+  KINDS['classification'].draw_activation(axes, ABOUT, example['prediction'])
+  heat = axes.images[0].get_array()
+  assert heat[1, 2] == 5 and heat.sum() == 5 and axes.get_xlabel() == 'Grad-CAM: mass'
+
+
+def test_the_activation_adds_up_to_the_logits_and_is_grad_cam():
+  """Grad-CAM as published: the gradient of a logit, averaged over places, weighs the channels of the feature map."""
+  head = LinearHead(5, 3, rngs=nnx.Rngs(0))
+  features = [jax.random.normal(jax.random.key(1), (2, 4, 3, 5))]
+  activation = head.map_activation(features)
+  np.testing.assert_allclose(activation.mean((1, 2)) + head.out.bias[...][None], head(features), rtol=1e-5, atol=1e-6)
+  gradient = jax.grad(lambda last: head([last])[:, 1].sum())(features[0])
+  weights = gradient.mean((1, 2), keepdims=True)
+  cam = jax.nn.relu((weights * features[0]).sum(-1))
+  np.testing.assert_allclose(cam * 12, jnp.maximum(activation[..., 1], 0), rtol=1e-4, atol=1e-5)
+
+
+def test_long_names_keep_their_end():
+  assert shorten('a' * 30 + 'b', 6) == '…aaaab' and shorten('short') == 'short'
