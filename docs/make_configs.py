@@ -3,18 +3,15 @@
     python -m docs.make_configs
 """
 
-import ast
 import inspect
-import io
 import pathlib
-import textwrap
-import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from configs import common, continual, evaluate, finetune, mtpret, pretrain, table, tasks
+from mtpret_jax.config.comments import read_comments
 
 PAGE = pathlib.Path(__file__).with_name('configs.md')
 LISTS = ('embedded', 'muscle9', 'mtpret11')  # of datasets, in configs/common.py
@@ -46,6 +43,11 @@ Where nothing is said, the value is our choice as well, or the field only concer
 
 *Phantoms* are simulated radiographs. The variants without a name in the table, called `embedded` in the code, use them
 and need no download. A *visit* is a number of steps on one task, and a *round* visits every task once.
+
+The variants for real archives (`real`, `real,TASK`, `own`, `muscle4`, `mtpret7`) have the field `preset`: `small`
+(ResNet-18 at 64 or 96 px), `base` (ResNet-18 at 128 or 256 px) or `paper` (ResNet-50 at 224 or 512 px). It chooses the
+trunk, image sizes, heads, batches, lengths and optimiser together. A field that you set yourself keeps its value. The
+saved config has the values and no `preset`.
 
 ## Files and variants
 '''
@@ -108,6 +110,10 @@ def list_sections() -> list[Section]:
             'tasks.lung.head.', *tasks_of['lung']),
     Section('The detection head', 'Faster R-CNN on a feature pyramid. The values are those of `tuberculosis`.',
             common.faster_rcnn, 'tasks.tuberculosis.head.', *tasks_of['tuberculosis']),
+    Section('Stages 2 and 3: a task on a dataset of your own', 'Below `task` with the variant `own`, beside the fields '
+            'of any other task ([own-data.md](own-data.md#6-fine-tune-on-it)). The sizes are those of the preset '
+            '`small`.', tasks.own_fields, 'task.', ConfigDict({'task': tasks.own_fields(**tasks.small_numbers())}),
+            None),
     Section('Phantoms', 'Used while `data.archives` is empty.', common.phantoms, 'data.phantoms.',
             pretrain.get_config(), None),
     Section('Scoring again', '`configs/evaluate.py`', evaluate.get_config, '', evaluate.get_config(), None),
@@ -119,40 +125,6 @@ def list_sections() -> list[Section]:
             '`--config.stages.pretrain.FIELD`, `--config.stages.continual.FIELD` and '
             '`--config.stages.finetune.TASK.FIELD`. The table sets their seeds, shares of the labels, folders and '
             'initial weights.', table.make_fields, '', table.get_config(), table.get_config('muscle'), ':muscle')]
-
-
-def read_comments(function: Callable) -> dict[str, str]:
-  """{field: comment} of the dict that `function` returns. A comment stands behind a field or on the lines above it."""
-  source = textwrap.dedent(inspect.getsource(function))
-  lines = {token.start[0]: (token.string.lstrip('# '), not token.line[:token.start[1]].strip())
-           for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT}
-  returned = next(node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Return))
-  return dict(walk_fields(returned, lines, ''))
-
-
-def walk_fields(node: ast.expr | None, lines: Mapping[int, tuple[str, bool]], prefix: str
-                ) -> Iterator[tuple[str, str]]:
-  if is_call(node, 'ConfigDict'):
-    node = node.args[0]  # type: ignore[union-attr]
-  if not is_call(node, 'dict'):
-    return
-  for field in node.keywords:  # type: ignore[union-attr]
-    if is_call(field.value, 'dict'):
-      yield from walk_fields(field.value, lines, f'{prefix}{field.arg}.')
-    elif field.value.end_lineno in lines:
-      yield f'{prefix}{field.arg}', lines[field.value.end_lineno][0]
-    else:
-      above: list[str] = []
-      line = field.lineno - 1
-      while line in lines and lines[line][1]:
-        above.insert(0, lines[line][0])
-        line -= 1
-      if above:
-        yield f'{prefix}{field.arg}', ' '.join(above)
-
-
-def is_call(node: ast.AST | None, name: str) -> bool:
-  return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
 
 
 def get_value(config: ConfigDict, field: str) -> Any:
@@ -209,7 +181,11 @@ def list_variants() -> Iterator[tuple[str, Callable]]:
 
 def make_variants() -> list[str]:
   rows = [[f'`{name}`', first_line(function)] for name, function in list_variants()]
+  rows.insert(-2, ['`configs/continual.py:TASK,TASK`', 'The listed tasks, such as `pneumonia,lung`, on phantoms. '
+                   '`smoke,TASK,TASK` is short, `real,TASK,TASK` on real archives like `muscle4`.'])
   rows.insert(-2, ['`configs/finetune.py:TASK`', 'One task on phantoms, ResNet-18 at 64 or 96 px, for two cores.'])
+  rows.append(['`configs/finetune.py:own`', f'{first_line(finetune.own)} Also `smoke,own`, and in stage 2 '
+               '`configs/continual.py:real,TASK,own`.'])
   rows.append(['`configs/evaluate.py`', first_line(evaluate)])
   return make_table(['`--config=`', 'what it runs'], rows)
 

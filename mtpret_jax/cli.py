@@ -6,7 +6,9 @@ Slow imports happen in `main`, after the flags are parsed, so that a typo is rep
 """
 
 import functools
+import importlib.util
 import logging
+import pathlib
 import re
 import shlex
 import sys
@@ -19,9 +21,10 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from mtpret_jax.config.errors import ConfigError, as_line, show
-from mtpret_jax.config.locate import use_bundled_configs
+from mtpret_jax.config.locate import BUNDLED, use_bundled_configs
 from mtpret_jax.config.renamed import describe_new_name, new_name
 from tfds_builders.common.exits import CLOSED_PIPE, INTERRUPTED, REFUSED, discard_output, explain, is_output_closed
+from tfds_builders.common.suggest import find_near, suggest
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'the config file of the run, FILE.py or FILE.py:VARIANT, such as configs/pretrain.py:smoke')
@@ -32,12 +35,16 @@ COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first p
 PROCESSES = flags.DEFINE_integer('processes', None, 'the number of processes', lower_bound=1)
 PROCESS = flags.DEFINE_integer('process', None, 'the index of this process, from 0', lower_bound=0)
 DRY_RUN = flags.DEFINE_bool(
-  'dry_run', False, 'print the images, steps and epochs of every stage, and stop: nothing is prepared or trained')
+  'dry_run', False, 'print the data, steps, parameters, memory, disk and time of every stage, and stop: nothing is '
+  'prepared or trained')
+IMAGES_PER_SECOND = flags.DEFINE_float(
+  'images_per_second', None, 'with --dry_run: the speed to count with', lower_bound=1e-3)
 STALL_TIMEOUT = flags.DEFINE_integer(
   'stall_timeout', 300, 'with --distributed: seconds that a process waits for another before it exits', lower_bound=1)
 
-KNOWN_FLAGS = ('--config, --config.FIELD (after --config), --dry_run and, for several processes, --distributed, '
-               '--coordinator, --processes, --process and --stall_timeout')
+KNOWN_FLAGS = ('--config, --config.FIELD (after --config), --dry_run, --images_per_second, --help and, for several '
+               'processes, --distributed, --coordinator, --processes, --process and --stall_timeout')
+HELP = ('--help', '-help', '-h', '--helpfull', '--helpshort')
 
 # Settings of jax that change what a run computes, or stop it. The environment may set them for other programs.
 FIXED = {'jax_enable_x64': False, 'jax_default_prng_impl': 'threefry2x32', 'jax_threefry_partitionable': True,
@@ -49,7 +56,7 @@ FIXED = {'jax_enable_x64': False, 'jax_default_prng_impl': 'threefry2x32', 'jax_
 
 def run() -> NoReturn:
   """Runs what the command line says, and exits."""
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=parse_or_help)
   sys.exit()  # never reached, because app.run exits; it tells type checkers that this function does not return
 
 
@@ -66,6 +73,7 @@ def main(_: list[str]) -> None:
   from mtpret_jax.table.run import CellsFailed
   failures = (loss_guard.Diverged, checkpoint.SaveFailed, CellsFailed)
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries log a lot through absl
+  absl_logging.get_absl_handler().setFormatter(LogLine())
   logging.getLogger('mtpret_jax').setLevel(logging.INFO)
   try:
     check_objective(CONFIG.value)
@@ -75,12 +83,14 @@ def main(_: list[str]) -> None:
       distributed.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, STALL_TIMEOUT.value)
       if jax.process_index():  # the first process logs for all
         logging.getLogger('mtpret_jax').setLevel(logging.WARNING)
+    elif IMAGES_PER_SECOND.value and not DRY_RUN.value:
+      raise ConfigError('--images_per_second only counts the time of a --dry_run: add --dry_run')
     elif COORDINATOR.value or PROCESSES.value or PROCESS.value is not None:
       raise ConfigError('--coordinator, --processes and --process need --distributed: add --distributed')
     set_up_cpu(CONFIG.value, single_process=not DISTRIBUTED.value)
     preemption.install_handlers()
     with distributed.exit_on_error((*prepare_data.USER_ERRORS, *failures)):
-      stages.print_plan(CONFIG.value) if DRY_RUN.value else stages.run(CONFIG.value)
+      stages.print_plan(CONFIG.value, IMAGES_PER_SECOND.value) if DRY_RUN.value else stages.run(CONFIG.value)
   except preemption.Stopped as stopped:
     preemption.SignalState.announced = True
     stop(preemption.EXIT_CODE, f'{stopped}; run the same command to resume')
@@ -92,6 +102,17 @@ def main(_: list[str]) -> None:
     if ending is None:
       raise
     stop(*ending)
+
+
+class LogLine(logging.Formatter):
+  """'08:04:24 resumed from step 40 of 300'. Only warnings and errors say what they are."""
+
+  def __init__(self) -> None:
+    super().__init__('{asctime} {prefix}{message}', '%H:%M:%S', '{')
+
+  def format(self, record: logging.LogRecord) -> str:
+    record.prefix = f'{record.levelname.lower()}: ' if record.levelno > logging.INFO else ''
+    return super().format(record)
 
 
 def import_jax() -> types.ModuleType:
@@ -139,6 +160,18 @@ def find_platform() -> str:
     raise ConfigError(backend.explain_failure(error)) from error
 
 
+def parse_or_help(argv: list[str]) -> list[str]:
+  """`parse_flags`, or with --help a screen about the config that is given, or about all."""
+  rest = [argument for argument in argv if argument not in HELP]
+  if rest == argv:
+    return parse_flags(argv)
+  from mtpret_jax.config import help
+  if rest[1:]:
+    parse_flags(rest)
+  print(help.describe_config(CONFIG.value) if rest[1:] else help.describe())
+  sys.exit(0)
+
+
 def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:
   """Parses the flags as absl does, but reports an error in a flag or a config in one line, without a traceback.
   `known` lists the flags that the command has."""
@@ -155,12 +188,14 @@ def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:
   except flags.UnrecognizedFlagError as error:
     if error.flagname == 'preflight':
       refuse(f'--preflight is a command of its own now: {preflight_command(argv)}')
-    refuse(f'unknown flag --{error.flagname}: the flags are {known}')
+    near = suggest(f'--{error.flagname}', re.findall(r'--\w+', known))
+    refuse(f'unknown flag --{error.flagname}: the flags are {known}{near}')
   except (AttributeError, KeyError) as error:
     refuse(explain_field(error, argv))
   except (flags.Error, TypeError, ValueError, OSError) as error:
     last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    refuse(as_line(last.removeprefix('ValueError: ')))  # absl adds the type of what a config file raises
+    # absl adds the type of what a config file raises
+    refuse(as_line(add_suggestion(last.removeprefix('ValueError: '))))
   except Exception as error:  # a config file is a program and may raise anything
     place = traceback.extract_tb(error.__traceback__)[-1]
     refuse(as_line(f'the config file raised {type(error).__name__}: {error} ({place.filename}, line {place.lineno})'))
@@ -188,9 +223,53 @@ def explain_field(error: Exception, argv: list[str]) -> str:
         f'it is now --config.{describe_new_name(new)}' if new else 'it no longer exists; leave it out'))
   name = re.search(r"'(\w+)\\?'", str(error))
   flag = next((flag for flag in argv if name and re.match(rf'--config\.([\w.]+\.)?{name[1]}\b', flag)), str(error))
-  guess = re.search(r'Did you mean "(\w+)"', str(error))
-  remedy = f'did you mean {guess[1]!r}?' if guess else 'see the config file for its fields'
+  near = find_near_field(flag, argv)
+  remedy = f'did you mean --config.{near}?' if near else '--help with this --config lists the fields'
   return as_line(f'unknown config field in {show(flag)[1:-1]}: {remedy}')
+
+
+def find_near_field(flag: str, argv: list[str]) -> str:
+  """The field of the config that an unknown one most likely means: one of this name in another section, or one that is
+  spelled nearly like it; '' if there is none."""
+  from mtpret_jax.config.fields import list_fields
+  given = re.match(r'--?config\.([\w.]+)', flag)
+  config = load_config(argv) if given else None
+  if not given or config is None:
+    return ''
+  fields = list_fields(config)
+  last = given[1].rpartition('.')[2]
+  same = [field for field in fields if field.rpartition('.')[2] == last]
+  by_last = {field.rpartition('.')[2]: field for field in reversed(fields)}
+  return (same or [find_near(given[1], fields) or by_last.get(find_near(last, by_last), '')])[0]
+
+
+def load_config(argv: list[str]) -> ConfigDict | None:
+  """The config that the command line names, without the fields that it sets; None if it cannot be loaded."""
+  arguments = ' '.join(use_bundled_configs(argv))
+  named = re.search(r'(?<!\S)--?config[= ](\S+)', arguments)
+  if not named:
+    return None
+  path, _, variant = named[1].partition(':')
+  try:
+    spec = importlib.util.spec_from_file_location('named_config', path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module.get_config(*filter(None, [variant]))
+  except Exception:  # a config file is a program and may raise anything; the first error is the one to report
+    return None
+
+
+def add_suggestion(message: str) -> str:
+  """Adds 'did you mean ...?' to what a config file raises, or to what is raised if it is not there. Configs cannot do
+  it themselves, because they import nothing of this package."""
+  absent = re.search(r"No such file or directory: '([^']*)'", message)
+  if absent:
+    path = pathlib.Path(absent[1])
+    near = find_near(path.name, [file.name for folder in (path.parent, BUNDLED / path.parent)
+                                 for file in folder.glob('*.py')])
+    return f'there is no config file {str(path)!r}' + (f': did you mean {str(path.with_name(near))!r}?' if near else '')
+  unknown = re.search(r"unknown (?:variant|task) '([^']*)'.*?choose one of ([\w, -]+)", message)
+  return message + suggest(unknown[1], unknown[2].split(', ')) if unknown else message
 
 
 def refuse(message: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
@@ -18,6 +20,7 @@ from mtpret_jax.runtime import checkpoint, distributed, model_file, preemption, 
 from mtpret_jax.runtime.initial_weights import read_initial_weights
 from mtpret_jax.runtime.logging import RunLog, SilentLog, open_log
 from mtpret_jax.runtime.loss_guard import Diverged, make_guard, make_step_check
+from mtpret_jax.runtime.progress import announce
 from mtpret_jax.runtime.sharding import gather_state, make_mesh, place_batch
 from mtpret_jax.step import TrainState, compile_step, init_state, make_optimiser, place_state
 from mtpret_jax.tasks.fitted import FittedTask
@@ -38,6 +41,8 @@ class Run:
     schedule: step -> learning rate.
     steps: the number of steps in the run.
     name_images: step -> [(dataset, image_id), ...] of its batch.
+    count_left: step -> {task: how many steps it takes from there on}.
+    draw_views: (task, the rows of a batch) -> a picture (H, W, 3) uint8 of some images and their random views.
     validation_steps: the numbers of steps after which the state is validated.
     make_validate: (workdir, step at which the run starts or resumes) -> validate(state, step), which all processes
       call. It returns why the run ends early at this step, the same in all processes, or '' if the run goes on.
@@ -50,6 +55,8 @@ class Run:
   schedule: Callable
   steps: int
   name_images: Callable[[int], list[tuple[str, str]]]
+  count_left: Callable[[int], dict[str, int]]
+  draw_views: Callable[[str, Mapping[str, Any]], np.ndarray]
   validation_steps: frozenset[int]
   make_validate: Callable[[str | pathlib.Path, int], Callable[[TrainState, int], str]]
   tasks: Mapping[str, FittedTask] = dataclasses.field(default_factory=dict)
@@ -72,7 +79,9 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
 
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep, retries=config.save_retries))
-    state = init_state(run.objective, optimiser, mesh, config.seed, read_initial_weights(config, run.tasks), placement)
+    weights = read_initial_weights(config, run.tasks)
+    with announce('compiling and making the initial state'):
+      state = init_state(run.objective, optimiser, mesh, config.seed, weights, placement)
     state = checkpoint.restore(checkpoints, state, fingerprint, config.extend)
     start = int(state.step)
     if start:
@@ -80,7 +89,9 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
     validate = run.make_validate(workdir, start)
     check_step = make_step_check(config, workdir, run.name_images, lambda: checkpoint.describe_latest(checkpoints))
     batches = stack.enter_context(pipeline.stream(run.batches, start, config.data))
-    run_log = stack.enter_context(open_log(workdir, start, run.steps, config))
+    left = run.count_left(start)
+    run_log = stack.enter_context(open_log(workdir, start, left, config, sum(
+      step >= start for step in run.validation_steps)))
     model_file.write_tasks(workdir, run.tasks)
     stack.enter_context(distributed.exit_on_error((ConfigError, Diverged, checkpoint.SaveFailed)))
 
@@ -120,6 +131,8 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
           run.objective, optimiser, run.schedule, task, mesh, config.seed, guard, placement, config.optimiser.clip)
         with run_log.compiling(task):
           compiled[task].lower(state, batch).compile()  # jax keeps the result for the call below
+        if not start:
+          run_log.add_picture(f'views/{task}', functools.partial(run.draw_views, task, rows), step)
         # No time limit: the other processes may still be compiling.
         state, measures = jax.block_until_ready(compiled[task](state, batch))
       else:

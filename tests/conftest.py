@@ -28,6 +28,7 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
 
 import jax
+import numpy as np
 import pytest
 
 from mtpret_jax import cpu, stages
@@ -101,6 +102,16 @@ def one_block() -> Iterator[None]:
   small_runs.add_trunk()
   yield
   del LAYERS[small_runs.TRUNK]
+
+
+@pytest.fixture(scope='session', autouse=True)
+def no_pictures() -> Iterator[None]:
+  """Runs put pictures of one pixel into TensorBoard: the real ones would cost every test that trains a second.
+  tests/report/test_views.py draws them."""
+  with pytest.MonkeyPatch.context() as patch:
+    for name in ('draw_picture', 'draw_views'):
+      patch.setattr(stages, name, lambda *_: np.zeros((1, 1, 3), np.uint8))
+    yield
 
 
 @contextlib.contextmanager

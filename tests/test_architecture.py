@@ -27,7 +27,9 @@ ALLOWED = {
   'mtpret_jax.tasks': {'mtpret_jax.models', 'mtpret_jax.data', 'mtpret_jax.evaluation.metrics',
                        'mtpret_jax.config.errors', 'mtpret_jax.config.rules'},
   'mtpret_jax.config': {'mtpret_jax.tasks', 'mtpret_jax.data', 'mtpret_jax.models', 'mtpret_jax.runtime.sharding',
-                        'tfds_builders.common.paths'},
+                        'tfds_builders.common.paths', 'tfds_builders.common.suggest'},
+  'mtpret_jax.config.help': {'configs', 'mtpret_jax.config'},
+  'mtpret_jax.config.comments': set(),
   'mtpret_jax.runtime.sharding': set(),
   'mtpret_jax.runtime': {'mtpret_jax.config', 'mtpret_jax.data', 'mtpret_jax.models', 'mtpret_jax.tasks',
                          'tfds_builders'},
@@ -38,7 +40,7 @@ ALLOWED = {
                             'mtpret_jax.tasks', 'mtpret_jax.augment', 'mtpret_jax.models', 'mtpret_jax.data'},
   'mtpret_jax.report': {'mtpret_jax.evaluation', 'mtpret_jax.step', 'mtpret_jax.objectives', 'mtpret_jax.runtime',
                         'mtpret_jax.tasks', 'mtpret_jax.augment', 'mtpret_jax.config.errors', 'mtpret_jax.data',
-                        'configs', 'tfds_builders.common.exits'},
+                        'configs', 'tfds_builders.common.exits', 'tfds_builders.build'},
   'mtpret_jax.train': {'mtpret_jax.step', 'mtpret_jax.objectives', 'mtpret_jax.evaluation', 'mtpret_jax.runtime',
                        'mtpret_jax.config', 'mtpret_jax.data', 'mtpret_jax.tasks.fitted'},
   'mtpret_jax.table': {'mtpret_jax.report', 'mtpret_jax.evaluation', 'mtpret_jax.runtime', 'mtpret_jax.models',
@@ -47,7 +49,7 @@ ALLOWED = {
                         'mtpret_jax.objectives', 'mtpret_jax.step', 'mtpret_jax.runtime', 'mtpret_jax.tasks',
                         'mtpret_jax.config', 'mtpret_jax.data'},
   'mtpret_jax.cli': {'mtpret_jax.stages', 'mtpret_jax.table', 'mtpret_jax.runtime', 'mtpret_jax.config',
-                     'mtpret_jax.cpu', 'tfds_builders.common.exits'},
+                     'mtpret_jax.cpu', 'tfds_builders.common.exits', 'tfds_builders.common.suggest'},
   'mtpret_jax.main': {'mtpret_jax.cli', 'mtpret_jax.cpu', 'mtpret_jax.runtime.backend', 'tfds_builders.common.exits'},
   # Commands of their own: only `mtpret_jax.load` and each other import them.
   'mtpret_jax.predict': {'mtpret_jax.evaluation', 'mtpret_jax.objectives', 'mtpret_jax.runtime', 'mtpret_jax.tasks',
@@ -55,7 +57,7 @@ ALLOWED = {
                          'mtpret_jax.cpu', 'mtpret_jax.export', 'tfds_builders'},
   'mtpret_jax.export': {'mtpret_jax.evaluation', 'mtpret_jax.objectives', 'mtpret_jax.runtime', 'mtpret_jax.tasks',
                         'mtpret_jax.augment', 'mtpret_jax.models', 'mtpret_jax.config', 'mtpret_jax.data',
-                        'mtpret_jax.cpu', 'mtpret_jax.predict', 'tfds_builders'},
+                        'mtpret_jax.cpu', 'mtpret_jax.predict', 'mtpret_jax.report.scores', 'tfds_builders'},
   'mtpret_jax.preflight': {'mtpret_jax', 'tfds_builders'},  # and nothing imports it
 }
 FORBIDDEN = {'mtpret_jax.data': {'jax', 'flax'}, 'mtpret_jax.evaluation.metrics': {'jax', 'flax'},

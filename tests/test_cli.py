@@ -1,5 +1,6 @@
 """A mistake in a command is answered in one line with exit code 2, and at once: nothing slow is imported for it."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 
 import jax
 import pytest
+from absl.testing import flagsaver
 
 from mtpret_jax import cli
 from mtpret_jax.config.errors import ConfigError
@@ -25,7 +27,10 @@ def run_main(*flags):
 
 
 @pytest.mark.parametrize('flags, message', [
-  ([PRETRAIN, '--config.moco.queu=1'], "unknown config field in --config.moco.queu=1: did you mean 'queue'?"),
+  ([PRETRAIN, '--config.moco.queu=1'],
+   'unknown config field in --config.moco.queu=1: did you mean --config.moco.queue?'),
+  (['--config', 'configs/pretrain.py:smoke', '--config.learning_rate=1'],
+   'unknown config field in --config.learning_rate=1: did you mean --config.optimiser.learning_rate?'),
   ([PRETRAIN, '--config.optimiser.warmup_steps=5'],
    'unknown config field in --config.optimiser.warmup_steps=5: it is now --config.optimiser.warmup, a share (0 to 1) '
    'of the run in stage 1, and of each visit later, instead of steps'),
@@ -44,6 +49,41 @@ def run_main(*flags):
   ([], 'no config given: name one, such as --config=configs/pretrain.py')])
 def test_a_mistake_in_a_flag_is_one_line(flags, message):
   assert run_main(*flags) == (2, [f'mtpret_jax: {message}'])
+
+
+@pytest.mark.parametrize('message, added', [
+  ("unknown variant 'smok' of configs/pretrain.py: choose one of embedded, smoke, real", "; did you mean 'smoke'?"),
+  ("unknown task 'lng': choose one of pneumonia, lung, knee", "; did you mean 'lung'?"),
+  ("unknown task 'x': choose one of pneumonia, lung, knee", '')])
+def test_a_variant_or_task_that_is_nearly_right_is_suggested(message, added):
+  assert cli.add_suggestion(message) == message + added
+
+
+def test_a_config_file_that_is_nearly_right_is_suggested():
+  assert cli.add_suggestion("[Errno 2] No such file or directory: 'configs/pretrian.py'") == (
+    "there is no config file 'configs/pretrian.py': did you mean 'configs/pretrain.py'?")
+
+
+@pytest.mark.parametrize('argv, shown', [
+  (['--help'], ['stage 1, pretraining: --config=configs/pretrain.py', ':smoke,TASK', 'optimiser.learning_rate',
+                '--dry_run']),
+  (['--config=configs/finetune.py:lung', '--help'],
+   ["workdir='runs/finetune/lung'", 'tasks.lung.head.dilations=(1, 2, 4)', 'dilation rates of the atrous convolutions',
+    'tasks.lung.augment.flip=0.5'])])
+def test_help_is_a_screen_about_all_configs_or_one(argv, shown, monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['main', *argv])
+  with pytest.raises(SystemExit) as ended, flagsaver.flagsaver():
+    cli.parse_or_help(sys.argv)
+  assert not ended.value.code
+  text = capsys.readouterr().out
+  assert all(line in text for line in shown)
+
+
+def test_a_line_of_the_log_has_the_time_and_says_what_is_a_warning():
+  lines = [cli.LogLine().format(logging.makeLogRecord({'msg': 'saved step %d', 'args': (4,), 'levelno': level,
+                                                       'levelname': logging.getLevelName(level)}))
+           for level in (logging.INFO, logging.WARNING)]
+  assert [line[8:] for line in lines] == [' saved step 4', ' warning: saved step 4']
 
 
 def test_a_mistake_in_a_flag_is_answered_before_jax_is_imported():

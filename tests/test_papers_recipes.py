@@ -58,6 +58,13 @@ def share_batches(recipe):
   return recipe
 
 
+@pytest.fixture(autouse=True)
+def no_costs(monkeypatch):
+  """To trace every step at full scale takes a minute; tests/report/test_costs.py has small ones."""
+  monkeypatch.setattr(stages.costs, 'measure', lambda config: None)
+  monkeypatch.setattr(stages.dry_run, 'describe_cost', lambda *_: [])
+
+
 def plan(recipe, archives, folder, capsys):
   """The printed lines of a dry run, split into stages: {stage: lines}."""
   recipe.workdir, recipe.data.archives, recipe.data.dir = str(folder / 'runs'), str(archives), str(folder / 'data')
@@ -201,3 +208,15 @@ def test_a_papers_recipe_runs_to_its_end(variant, names, miniature, tmp_path, mo
     assert {'nih_chest_xray', 'shenzhen_cxr', 'montgomery_cxr', 'indiana_cxr'} <= set(first['whole'])
     # Only the lung masks are of images that stage 1 saw whole, as in MUSCLE.
     assert bool(scores['pretraining']['notes']) == (name == 'lung')
+
+
+def test_the_stages_of_a_recipe_move_with_its_workdir_and_start_where_the_earlier_one_is():
+  recipe = mtpret.get_config('smoke')
+  recipe.workdir = 'elsewhere'
+  assert [stage.workdir for stage in recipe.stages.values()] == [f'elsewhere/{name}' for name in recipe.stages]
+  assert recipe.stages.continual.init_from == 'elsewhere/pretrain'
+  recipe.stages.pretrain.workdir = 'runs/another'
+  recipe.stages.continual.workdir = 'third'
+  assert recipe.stages.continual.init_from == 'runs/another'
+  later = [stage for name, stage in recipe.stages.items() if name not in ('pretrain', 'continual')]
+  assert {stage.init_from for stage in later} == {'third'}

@@ -12,6 +12,7 @@ from mtpret_jax.data.sources import MissingSplit, open_source
 from mtpret_jax.tasks import dataset
 from tests.support import small_runs
 from tests.support.changed import change
+from tests.support.events import read_tags
 from tests.support.interrupted import stop_at
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -57,6 +58,18 @@ def test_the_stages_follow_each_other(undisturbed):
   assert read(undisturbed, 'scores.json')['bone_age'] == {'tasks': scores['tasks'], 'notes': []}
   assert [run['workdir'] for run in scores['pretraining']['runs']] == [
     str(undisturbed / name) for name in ('pretrain', 'continual')]
+
+
+@pytest.mark.parametrize('stage, tags', [
+  ('pretrain', {'views/moco', 'pretraining/loss', 'pretraining/contrastive_accuracy_in_batch', 'pretraining/uniformity',
+                'speed/images_per_second', 'probe/linear/kermany_pneumonia', 'report/neighbours'}),
+  ('continual', {'views/pneumonia', 'views/bone_age', 'pneumonia/loss', 'bone_age/distance_from_anchor',
+                 'validation/bone_age', 'predictions/bone_age'}),
+  ('bone_age', {'views/bone_age', 'bone_age/learning_rate', 'validation/bone_age', 'predictions/bone_age'})])
+def test_a_stage_writes_one_event_file_and_keeps_one_checkpoint_when_it_is_finished(stage, tags, undisturbed):
+  events, = (undisturbed / stage / 'tensorboard').iterdir()
+  assert tags <= read_tags(events)
+  assert len(list((undisturbed / stage / 'checkpoints').glob('*.sha256'))) == 1
 
 
 def test_a_stage_is_not_extended_once_a_later_one_has_started_from_it(make_recipe, tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ from tensorflow_datasets.core import shuffle
 
 from tfds_builders import sanity
 from tfds_builders.common import archives, dataset, index, locks, paths, records, writer
+from tfds_builders.common.suggest import suggest
 from tfds_builders.custom import custom
 
 NAMES = ('nih_chest_xray', 'kermany_pneumonia', 'rsna_bone_age', 'mura', 'panoramic_dental', 'knee_oa', 'tbx11k',
@@ -52,7 +53,7 @@ class ArchiveChanged(ValueError):
 def load(name: str) -> types.ModuleType:
   """Module of a builder; it has `ARCHIVE`, `Builder` and `read_archive`."""
   if name not in NAMES:
-    raise ValueError(f'unknown dataset {name!r}: choose one of {", ".join(NAMES)}')
+    raise ValueError(f'unknown dataset {name!r}: choose one of {", ".join(NAMES)}{suggest(name, NAMES)}')
   return importlib.import_module(f'tfds_builders.{name}.{name}_dataset_builder')
 
 
@@ -340,7 +341,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   missing = find_missing(names, flags.archives, None if flags.overwrite else flags.data_dir, flags.size)
   for error in missing:
     unknown = isinstance(error, custom.UnknownDataset)
-    print(f'{error}. Datasets with a builder: {", ".join(NAMES)}' if unknown else error, file=sys.stderr)
+    near = suggest(error.dataset, NAMES)
+    print(f'{error}. Datasets with a builder: {", ".join(NAMES)}{near}' if unknown else error, file=sys.stderr)
   if missing:
     return exits.REFUSED
   for name in names:

@@ -158,7 +158,7 @@ def build(rng: np.random.Generator, config: ConfigDict) -> None:
   """Builds the parts of a run of one stage, and computes a few learning rates."""
   import jax
 
-  from mtpret_jax.preflight import abstract_run
+  from mtpret_jax.report import abstract_run
   from mtpret_jax.runtime.loss_guard import make_guard
   from mtpret_jax.step import make_optimiser, make_schedule, make_visit_schedule, shape_state
   run = abstract_run.make_abstract_run(config)

@@ -59,7 +59,7 @@ def write_run(workdir: pathlib.Path, config: ConfigDict) -> None:
   import jax
 
   from mtpret_jax.data.pipeline import flatten, is_incidental
-  from mtpret_jax.preflight import abstract_run
+  from mtpret_jax.report import abstract_run
   from mtpret_jax.runtime import checkpoint
   from mtpret_jax.step import make_optimiser, shape_state
   rng = np.random.default_rng(0)
@@ -257,7 +257,7 @@ def trace_predictions(
   import jax
 
   from mtpret_jax.objectives.multitask import make_predict
-  from mtpret_jax.preflight import abstract_run
+  from mtpret_jax.report import abstract_run
   for name, task_config in config.tasks.items():
     about = abstract_run.describe_dataset(config, task_config.dataset)
     answer = make_predict(config, name, abstract_run.make_model(task_config, about))

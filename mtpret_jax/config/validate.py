@@ -20,6 +20,7 @@ from mtpret_jax.config.schema import LIMITS, OBJECTIVES, find_mistake
 from mtpret_jax.data.task_schedule import JOINT, count_visit_steps
 from mtpret_jax.tasks import find_kind
 from tfds_builders.common.paths import find_data_defect
+from tfds_builders.common.suggest import suggest
 
 # The most steps of a run of stages 2 and 3, fewer than `schema.STEPS`: its visits and the learning rate of every step
 # are computed in advance and kept in memory.
@@ -34,7 +35,8 @@ def check_objective(config: ConfigDict) -> str:
   check_renamed(config)
   objective = config.get('objective')
   if objective not in MAIN_FIELDS:
-    raise ConfigError(f'unknown objective {show(objective)}: choose one of {", ".join(MAIN_FIELDS)}')
+    raise ConfigError(f'unknown objective {show(objective)}: choose one of {", ".join(MAIN_FIELDS)}'
+                      f'{suggest(objective, MAIN_FIELDS)}')
   if MAIN_FIELDS[objective] not in config:
     raise ConfigError(f'objective={objective!r} needs the field {MAIN_FIELDS[objective]}, which this config lacks: do '
                       f'not change the objective, or use the config file of another stage')
@@ -106,7 +108,8 @@ def check_fields(config: ConfigDict, devices: int = 1, processes: int = 1) -> No
     raise ConfigError(f'{field}={show(value)}: it must be a section with fields, as in the config files of this '
                       f'package')
   if rule.choices:
-    raise ConfigError(f'unknown {field} {show(value)}: choose one of {", ".join(map(str, rule.choices))}')
+    raise ConfigError(f'unknown {field} {show(value)}: choose one of {", ".join(map(str, rule.choices))}'
+                      f'{suggest(value, rule.choices)}')
   if explanation := rule.explain(value):
     raise ConfigError(f'{field}={show(value)} {explanation}, with --config.{field}=<path>')
   allowed, message = rule.suggest(value), f'{field}={show(value)}: it must be {rule.words}'
@@ -232,9 +235,9 @@ def batch_error(field: str, batch: int, group: int, devices: int, remedy: Mappin
 
 def check_moco(config: ConfigDict, devices: int, processes: int) -> None:
   """Raises ConfigError unless batch-norm groups divide the batch on each device, blocks of `shuffle_groups` groups
-  divide it in each process, and the batch divides the queue, if there is one."""
+  divide it in each process, and the queue, if there is one, holds a batch."""
   moco, batch = config.moco, config.batch
-  queue = 0 if moco.negatives == 'batch' else moco.queue  # every batch divides 0
+  queue = LIMITS['moco.queue'] if moco.negatives == 'batch' else moco.queue
   unit = math.lcm(devices * moco.group, processes * moco.group * max(moco.shuffle_groups, 2))
   if batch % (devices * moco.group):
     raise batch_error('batch', batch, moco.group, devices, fit_batch(batch, queue, unit), LIMITS['batch'])
@@ -253,26 +256,20 @@ def check_moco(config: ConfigDict, devices: int, processes: int) -> None:
     raise ConfigError(
       f'ShuffleBN permutes the keys within blocks of moco.shuffle_groups={moco.shuffle_groups} groups of '
       f'moco.group={moco.group}, and {batch // processes} images per process are not a multiple of that', remedy)
-  if queue % batch:
-    longer, shorter = round_up(queue, batch), queue // batch * batch
-    raise ConfigError(f'moco.queue={queue} is not a multiple of batch={batch}',
-                      {'moco.queue': longer if longer <= LIMITS['moco.queue'] else shorter})
+  if queue < batch:
+    raise ConfigError(f'moco.queue={queue} cannot hold the keys of batch={batch}', {'moco.queue': batch})
+  if math.lcm(queue, batch) >= 2**31:  # places in the queue are counted in int32
+    raise ConfigError(f'moco.queue={queue} and batch={batch} share too few divisors',
+                      {'moco.queue': queue // batch * batch})
   check_weights(config.data.weights, config.data.datasets)
   for field in ('whole', 'patient_positives'):
     check_named(field, config.data[field], config.data.datasets)
 
 
 def fit_batch(batch: int, queue: int, unit: int) -> dict[str, int]:
-  """The remedy for a batch that must be a multiple of `unit` and divide the queue: the nearest batch that does both, or
-  the next multiple of `unit` together with a queue for it."""
-  units = queue // unit if queue % unit == 0 else 0
-  divisors = {unit * factor for low in range(1, math.isqrt(units) + 1) if units % low == 0
-              for factor in (low, units // low)}
-  near = {size for size in divisors if size <= LIMITS['batch'] and batch / 4 <= size <= 4 * max(batch, unit)}
-  if near:
-    return {'batch': min(near, key=lambda size: (abs(size - batch), size))}
+  """The remedy for a batch that must be a multiple of `unit`: the next one, with a queue that holds it."""
   fitting = round_up(max(batch, 1), unit)
-  return {'batch': fitting} | ({'moco.queue': round_up(queue, fitting)} if queue % fitting else {})
+  return {'batch': fitting} | ({'moco.queue': fitting} if queue < fitting else {})
 
 
 def check_weights(weights: str, datasets: Sequence[str]) -> None:
@@ -306,7 +303,7 @@ def check_named(field: str, names: Sequence[str], datasets: Sequence[str]) -> No
 
 def check_choice(field: str, value: object, choices: Collection[str]) -> None:
   if value not in choices:
-    raise ConfigError(f'unknown {field} {value!r}: choose one of {", ".join(choices)}')
+    raise ConfigError(f'unknown {field} {value!r}: choose one of {", ".join(choices)}{suggest(value, choices)}')
 
 
 # that a run writes in its workdir

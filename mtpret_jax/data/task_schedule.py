@@ -49,6 +49,13 @@ class Plan:
     """(steps,): the index of each step's visit."""
     return np.repeat(np.arange(len(self.visits)), [visit.length for visit in self.visits])
 
+  def count_left(self, step: int) -> dict[str, int]:
+    """{task: how many steps it takes from `step` on}."""
+    left: dict[str, int] = {}
+    for visit in self.visits:
+      left[visit.task] = left.get(visit.task, 0) + max(visit.start + visit.length - max(step, visit.start), 0)
+    return left
+
   @property
   def begins(self) -> np.ndarray:
     """(steps,) bool: True for the first step of each visit."""

@@ -14,13 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 from mtpret_jax.evaluation import probe
 from mtpret_jax.evaluation.probe_models import limit_threads
 from mtpret_jax.objectives import Trunk
 from mtpret_jax.objectives.moco import explain_key_age
-from mtpret_jax.runtime import distributed
+from mtpret_jax.runtime import distributed, events
 from mtpret_jax.runtime.atomic_io import read_intact_lines, read_json_lines, write_atomically
 from mtpret_jax.runtime.logging import METRICS
 from mtpret_jax.step import TrainState
@@ -96,10 +95,10 @@ def write(workdir: str | pathlib.Path, step: int, scores: Scores) -> None:
   this and later steps, which a run may have left that was interrupted after its last checkpoint."""
   lines = [line for line in read(workdir) if line['step'] < step] + [{'step': step, 'scores': scores}]
   write_atomically(pathlib.Path(workdir, FILE), ''.join(json.dumps(line) + '\n' for line in lines))
-  with SummaryWriter(str(pathlib.Path(workdir, 'tensorboard'))) as events:
+  with events.open_events(workdir) as writer:
     for name, score in scores.items():
       for kind in probe.PROBES:
-        events.add_scalar(f'probe/{kind}/{name}', score[kind], step)
+        writer.add_scalar(f'probe/{kind}/{name}', score[kind], step, summary_description=score['metric'])
 
 
 def describe_scores(first: Scores, scores: Scores) -> str:

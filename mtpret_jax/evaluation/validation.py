@@ -10,26 +10,33 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 from mtpret_jax.evaluation import predict
-from mtpret_jax.runtime import checkpoint, distributed
+from mtpret_jax.runtime import checkpoint, distributed, events
 from mtpret_jax.runtime.atomic_io import read_intact_lines, write_atomically
 from mtpret_jax.runtime.averaged_weights import use_average
 from mtpret_jax.step import TrainState
+from mtpret_jax.tasks import find_kind
 
 log = logging.getLogger(__name__)
 
 FILE, BEST = 'validation.jsonl', 'best'
 UNDEFINED = -math.inf  # the rank of an undefined score
+PICTURES = 8  # images with their predictions that each validation shows in TensorBoard
+
+Draw = Callable[..., np.ndarray]  # (kind, examples, title) -> (H, W, 3) uint8
 
 
-def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -> Callable[[TrainState, int], str]:
+def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int,
+                  draw: Draw | None = None) -> Callable[[TrainState, int], str]:
   """validate(state, step): scores the validation split of each task and appends a line to `validation.jsonl` and to
   TensorBoard. It returns why the run ends early, or '' if it goes on. A run with one task also saves the state in
   `best/` if its headline score is the best so far, see `is_better`. Scores of several tasks have no common unit, so a
   run with several tasks keeps no best state.
+
+  `draw` makes a picture of some predictions, for TensorBoard; with None there is none.
 
   A step that already has a line is not validated again when the run resumes there. A run that starts at step 0 first
   deletes the lines and the best state of any earlier run that was interrupted before its first checkpoint.
@@ -61,6 +68,8 @@ def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int) -
     if jax.process_index() == 0:
       write(workdir, step, {name: {'headline': title, 'value': value, 'sign': sign}
                             for name, (title, value, sign) in headlines.items()})
+    if draw:
+      show_examples(config, workdir, state, step, predictors, draw)
     return agree_on_early_end(workdir, step, config.patience)
   return validate
 
@@ -76,10 +85,23 @@ def write(workdir: str | pathlib.Path, step: int, scores: dict[str, dict]) -> No
   path = pathlib.Path(workdir, FILE)
   earlier = [line for line in read(workdir) if line['step'] < step]
   write_atomically(path, ''.join(json.dumps(line) + '\n' for line in [*earlier, {'step': step, 'tasks': scores}]))
-  with SummaryWriter(str(pathlib.Path(workdir, 'tensorboard'))) as events:
+  with events.open_events(workdir) as writer:
     for name, score in scores.items():
       if score['value'] is not None:
-        events.add_scalar(f'validation/{name}', score['value'], step)
+        writer.add_scalar(f'validation/{name}', score['value'], step, summary_description=score['headline'])
+
+
+def show_examples(config: ConfigDict, workdir: str | pathlib.Path, state: TrainState, step: int,
+                  predictors: Mapping[tuple[str, str], predict.Predictor], draw: Draw) -> None:
+  """Adds a picture of some predictions of each task to TensorBoard. All processes call it."""
+  for name, task_config in config.tasks.items():
+    predictor = predictors[name, 'validation']
+    places = predict.spread_places(len(predictor.source), PICTURES)
+    examples = predict.collect_examples(config, name, 'validation', state, predictor, places)
+    if jax.process_index() == 0:
+      picture = draw(find_kind(task_config.kind), examples, f'{name}, validation split, step {step:,}')
+      with events.open_events(workdir) as writer:
+        events.add_picture(writer, f'predictions/{name}', picture, step)
 
 
 def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -142,4 +164,5 @@ def save_if_best(workdir: str | pathlib.Path, state: TrainState, step: int, scor
     # The first process decides for all: saving needs every process.
     if distributed.run_on_first(lambda: before is None or (
         is_better(score, before['score']) and (checkpoints.latest or 0) < step)):
-      checkpoint.save(checkpoints, state, step, {'score': score}, wait=True)
+      # Without the optimiser's state, which is two thirds of the bytes: nothing trains on from the best state.
+      checkpoint.save(checkpoints, dataclasses.replace(state, opt={}), step, {'score': score}, wait=True)

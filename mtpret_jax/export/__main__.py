@@ -5,6 +5,7 @@
 
   torchvision   weights under torchvision's names, and a script that predicts with them in PyTorch
   safetensors   weights and config for mtpret_jax.load, without the optimiser
+  stablehlo     a program of jax.export from image to prediction, for CPU, GPU and TPU
 
 docs/export.md describes the files.
 """
@@ -25,7 +26,7 @@ from mtpret_jax.config.errors import ConfigError
 if TYPE_CHECKING:
   from mtpret_jax.export.trained import Trained
 
-FORMATS = ('torchvision', 'safetensors')
+FORMATS = ('torchvision', 'safetensors', 'stablehlo')
 
 
 @exits.command
@@ -69,8 +70,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def write(trained: 'Trained', tasks: Sequence[str], folder: pathlib.Path, flags: argparse.Namespace) -> None:
-  """Writes the files and the card. torchvision's models have one head, so each of several tasks gets a folder."""
-  from mtpret_jax.export import card, own_weights, torchvision, usage
+  """Writes the files and the card. The other formats have one head, so each of several tasks gets a folder."""
+  from mtpret_jax.export import card, own_weights, stablehlo, torchvision, usage
   if flags.to == 'safetensors':
     own_weights.write(trained, tasks, folder)
     card.write(trained, tasks, folder, usage.describe_own_weights(tasks))
@@ -78,10 +79,13 @@ def write(trained: 'Trained', tasks: Sequence[str], folder: pathlib.Path, flags:
   for task in tasks or (None,):
     own = folder / str(task) if len(tasks) > 1 else folder
     own.mkdir(exist_ok=True)
-    torchvision.write(trained, task, own, flags.channels)
-    card.write(trained, [task] if task else [], own, usage.describe_torchvision(
-      torchvision.describe(trained, task, flags.channels)))
+    if flags.to == 'stablehlo':
+      text = usage.describe_stablehlo(stablehlo.write(trained, task, own))
+    else:
+      torchvision.write(trained, task, own, flags.channels)
+      text = usage.describe_torchvision(torchvision.describe(trained, task, flags.channels))
+    card.write(trained, [task] if task else [], own, text)
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  exits.leave(main())

@@ -25,6 +25,7 @@ N images in a group.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -140,6 +141,7 @@ def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, ca
   new: Carry = {'stats': stats, 'key_encoder': key_params, 'key_stats': key_stats}
   if moco.negatives != 'batch':
     new |= enqueue(carry, *gathered[0], step)  # the keys of the first direction only: one for each image, as in MoCo
+    means['queue_filled'] = jnp.minimum((step + 1).astype(jnp.float32) * (len(gathered[0][0]) / moco.queue), 1.0)
   return means['loss'], (new, means)
 
 
@@ -209,7 +211,7 @@ def contrast(query_BD: jax.Array, key_BD: jax.Array, owners: Owners, carry: Carr
   return {
     'loss': info_nce(positive_B1, negative_BK, moco.temperature),
     'accuracy': jnp.mean(positive_B1[:, 0] > negative_BK.max(1)),
-    'accuracy_batch': rate_batch(query_BD, key_BD, positive_B1, owners),
+    **rate_batch(query_BD, key_BD, positive_B1, owners),
     'agreement': positive_B1.mean(),
     'spread': jnp.sqrt(jnp.maximum(1 - jnp.square(query_BD.mean(0)).sum(), 0)),  # unit vectors: 1 - |mean|^2
   }
@@ -243,17 +245,22 @@ def mask_own_keys(cosine_BB: jax.Array) -> jax.Array:
   return jnp.where(jnp.eye(len(cosine_BB), dtype=bool), -jnp.inf, cosine_BB)
 
 
-def rate_batch(query_BD: jax.Array, key_BD: jax.Array, positive_B1: jax.Array, owners: Owners) -> jax.Array:
-  """How often a query is closer to its own key than to every other key of the same batch; chance is 1 / B. Where
-  positives are of the same patient, keys of the query's patient do not count.
+def rate_batch(query_BD: jax.Array, key_BD: jax.Array, positive_B1: jax.Array, owners: Owners) -> Measures:
+  """`accuracy_batch`: how often a query is closer to its own key than to every other key of the same batch; chance is
+  1 / B. Where positives are of the same patient, keys of the query's patient do not count. `uniformity` (Wang and Isola
+  2020): log mean exp(-2 d^2) over queries and the keys of other images; 0 if all embeddings are the same.
 
   The keys of the queue come from earlier weights of the key encoder, so a query can tell them from its own key by their
   age, without looking at the image. All keys of a batch come from the same weights, so this measure cannot rise that
-  way. It is no part of the loss. It needs no collective of its own: every device holds all keys.
+  way. They are no part of the loss. They need no collective of their own: every device holds all keys.
   """
   query_BD, key_BD, positive_B1 = jax.lax.stop_gradient((query_BD, key_BD, positive_B1))
   cosine_BB = mask_own_keys(jnp.einsum('bd,cd->bc', query_BD, key_BD, precision='highest'))
-  return jnp.mean(positive_B1[:, 0] > mask_negatives(cosine_BB, owners, owners, same_source=False).max(1))
+  closest_B = mask_negatives(cosine_BB, owners, owners, same_source=False).max(1)
+  # d^2 = 2 - 2 cos for unit vectors. Own keys have a cosine of -inf here, which adds 0.
+  total = jax.nn.logsumexp(4 * cosine_BB - 4)
+  return {'accuracy_batch': jnp.mean(positive_B1[:, 0] > closest_B),
+          'uniformity': total - math.log(len(query_BD) * (len(query_BD) - 1))}
 
 
 def info_nce(positive_B1: jax.Array, negative_BK: jax.Array, temperature: float) -> jax.Array:
@@ -269,8 +276,15 @@ def average(values: Sequence[jax.Array]) -> jax.Array:
 
 
 def enqueue(carry: Carry, key_BD: jax.Array, owners: Owners, step: jax.Array) -> dict[str, jax.Array]:
-  """The queue with its oldest B keys replaced. K is a multiple of B, so a batch never wraps around."""
-  start = (step * len(key_BD)) % len(carry['queue'])  # a function of the step: there is no pointer to save
+  """The queue, a ring of K places, with its oldest B keys replaced. B need not divide K."""
+  keys, places = len(key_BD), len(carry['queue'])
+  # A function of the step: there is no pointer to save. The pattern repeats after this many steps; without the modulo,
+  # the product would overflow in long runs.
+  start = (step % (places // math.gcd(places, keys))) * keys % places
+  if places % keys:
+    places_B = (start + jnp.arange(keys)) % places  # it may wrap around
+    return {'queue': carry['queue'].at[places_B].set(key_BD),
+            **{f'queue_{name}': carry[f'queue_{name}'].at[places_B].set(owner_B) for name, owner_B in owners.items()}}
   return {'queue': jax.lax.dynamic_update_slice(carry['queue'], key_BD, (start, 0)),
           **{f'queue_{name}': jax.lax.dynamic_update_slice(carry[f'queue_{name}'], owner_B, (start,))
              for name, owner_B in owners.items()}}
@@ -294,7 +308,7 @@ def explain_key_age(lines: Sequence[Mapping[str, Any]], config: ConfigDict) -> s
   if moco.negatives != 'queue' or keys < config.batch:
     return ''
   queries, accuracies, newest = 0, [], lines[-1]['step'] if lines else 0
-  full = moco.queue // config.batch  # steps; before, the queue holds random vectors, which are easy negatives
+  full = -(-moco.queue // config.batch)  # steps; before, the queue holds random vectors, which are easy negatives
   for earlier, line in reversed(list(zip([{'step': 0}, *lines], lines, strict=False))):
     if queries >= AGE_QUERIES or earlier['step'] < full:
       break

@@ -27,7 +27,7 @@ def main(_: list[str]) -> None:
 
   from mtpret_jax.config.validate import check_objective
   from mtpret_jax.preflight import report
-  from mtpret_jax.runtime import prepare_data
+  from mtpret_jax.runtime import own_task, prepare_data
 
   # Tracing runs on the CPU, so that an accelerator of this machine stays free. Without `cpu.install()` the steps have
   # the plain formulations of TPUs and GPUs.
@@ -37,7 +37,7 @@ def main(_: list[str]) -> None:
   try:
     check_objective(cli.CONFIG.value)
     cli.fix_settings()
-    report.run(cli.CONFIG.value, POD.value)
+    report.run(own_task.resolve(cli.CONFIG.value), POD.value)
   except (Exception, KeyboardInterrupt) as error:
     ending = explain(error, prepare_data.USER_ERRORS)
     if ending is None:

@@ -17,8 +17,8 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.validate import add_stage, check_config, name_stage
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.preflight import hlo
-from mtpret_jax.preflight.abstract_run import lower_step, make_abstract_run
 from mtpret_jax.preflight.topology import Pod, find_pod
+from mtpret_jax.report.abstract_run import lower_step, make_abstract_run
 from mtpret_jax.runtime.logging import batch_size
 from mtpret_jax.runtime.sharding import make_mesh
 

@@ -9,13 +9,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.data.task_schedule import JOINT
+from mtpret_jax.data.task_schedule import JOINT, count_visit_steps, make_plan
 from mtpret_jax.objectives import Objective
 from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.objectives.multitask import make_multitask
+from mtpret_jax.runtime import image_counts, own_task
 from mtpret_jax.runtime.loss_guard import make_guard
 from mtpret_jax.runtime.sharding import by_batch
-from mtpret_jax.stages import make_plan
 from mtpret_jax.step import (
   Schedule,
   compile_step,
@@ -59,26 +59,25 @@ def make_abstract_run(config: ConfigDict) -> AbstractRun:
   batches = {name: shape_labelled_batch(task_config, abouts[name]) for name, task_config in config.tasks.items()}
   if config.order == JOINT:
     batches = {JOINT: {f'{name}/{field}': shape for name, batch in batches.items() for field, shape in batch.items()}}
-  # A visit of one epoch has as many steps as the data has batches. Without data, 0 images give it one step; the number
-  # of steps changes no shape.
-  plan = make_plan(config, dict.fromkeys(config.tasks, 0))
+  # A visit of one epoch has as many steps as the data has batches. Without data, 0 images give it the fewest steps; the
+  # number of steps changes no shape.
+  lengths = {name: count_visit_steps(task_config, 0) for name, task_config in config.tasks.items()}
+  plan = make_plan(lengths, config.rounds, config.order, config.seed)
   return AbstractRun(make_multitask(config, models, plan.begins), batches,
                      make_visit_schedule(config, plan))
 
 
 def describe_dataset(config: ConfigDict, name: str) -> About:
-  """The metadata of a dataset: from its builder if it is a public one, else from the prepared data.
+  """The metadata of a dataset: from its builder if it is a public one, else from the prepared data or the archive.
 
   Raises:
-    ConfigError: it is a dataset of your own and not prepared yet.
+    ConfigError: it is a dataset of your own, and neither is there.
   """
-  if name in build.NAMES:
-    return build.declared_metadata(name)
   path = build.locate(name, config.data.dir, config.data.stored_size)
-  if not build.is_prepared(path):
+  if name not in build.NAMES and not build.is_prepared(path) and not image_counts.has_archive(name, config):
     raise ConfigError(f'the labels of {name!r} are not known before it is prepared: run python -m '
                       f'tfds_builders.build {name} --archives <folder> --data_dir {config.data.dir} first')
-  return dict(build.read_metadata(path))
+  return own_task.describe_dataset(name, config.data)
 
 
 def make_model(task_config: ConfigDict, about: About) -> TaskModel:

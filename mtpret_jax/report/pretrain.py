@@ -8,16 +8,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mtpret_jax.augment import views
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.evaluation import label_shares, probe
-from mtpret_jax.evaluation.probe_models import normalise_rows
 from mtpret_jax.objectives import Trunk
 from mtpret_jax.objectives.moco import explain_key_age, make_moco
 from mtpret_jax.report import page
+from mtpret_jax.report.image_grids import draw_neighbours, draw_views
 from mtpret_jax.report.label_shares import count_worse, describe_gain, describe_shares, draw_shares
 from mtpret_jax.report.tables import align
-from mtpret_jax.runtime import distributed
+from mtpret_jax.runtime import distributed, events
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_json
 from mtpret_jax.runtime.initial_weights import SCRATCH, read_initial_weights
 from mtpret_jax.runtime.logging import METRICS, list_versions
@@ -56,6 +55,9 @@ def report(initial: Trunk, pretrained: Trunk, config: ConfigDict) -> None:
   pictures = [draw_shares(shares, name_start(config), workdir)] if shares else []
   if datasets:
     pictures += [draw_views(workdir, datasets, config), draw_neighbours(workdir, datasets, features['pretrained'])]
+  with events.open_events(workdir) as writer:
+    for picture in pictures:
+      events.add_file(writer, f'report/{picture.stem}', picture, config.steps)
   # The results come last, because `test_scores.is_finished` takes them as proof that the report is complete.
   paths = [write_results(workdir, rows, shares, config), *pictures, workdir / 'checkpoints', workdir / 'tensorboard']
   print(describe_scores(rows, config))
@@ -184,47 +186,3 @@ def write_results(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], shar
   return write_json(workdir / 'results.json', {
     'data': config.data.archives or PHANTOMS, 'probe': rows, 'label_shares': shares, 'versions': list_versions(),
     'config': config.to_dict()})
-
-
-def draw_views(workdir: pathlib.Path, datasets: probe.Datasets, config: ConfigDict, samples: int = 8) -> pathlib.Path:
-  """`views.png`: training images from all datasets, and two augmented views of each, as the trunk gets them."""
-  pools = [splits['train']['image'] for splits in datasets.values()]
-  images = np.stack([pools[index % len(pools)][index // len(pools) % len(pools[index % len(pools)])]
-                     for index in range(samples)])
-  make_view = jax.jit(lambda images, rng: views.make_view(images, rng, config.augment, 'float32'))
-  first, second = (np.asarray(make_view(images, rng)) for rng in jax.random.split(jax.random.key(config.seed)))
-  return draw_grid(pathlib.Path(workdir, 'views.png'), [list(images), list(first), list(second)],
-                   ['image', 'one view', 'another view'])
-
-
-def draw_neighbours(workdir: pathlib.Path, datasets: probe.Datasets, features: probe.Features, queries: int = 8,
-                    neighbours: int = 4) -> pathlib.Path:
-  """`neighbours.png`: validation images in the top row; below each, the training images of all datasets whose features
-  are nearest by cosine similarity."""
-  bank = np.concatenate([normalise_rows(features[name]['train']) for name in datasets])
-  images = [image for splits in datasets.values() for image in splits['train']['image']]
-  names = list(datasets)
-  columns = []
-  for index in range(queries):
-    name = names[index % len(names)]
-    row = index // len(names) % len(features[name]['validation'])
-    query = normalise_rows(features[name]['validation'])[row]
-    nearest = np.argsort(-(bank @ query))[:neighbours]
-    columns.append([datasets[name]['validation']['image'][row], *(images[at] for at in nearest)])
-  return draw_grid(pathlib.Path(workdir, 'neighbours.png'), list(zip(*columns, strict=True)),
-                   ['validation', *(f'nearest {rank + 1}' for rank in range(neighbours))])
-
-
-def draw_grid(path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> pathlib.Path:
-  """Draws rows of (H, W, 1) images, a title to the left of each row."""
-  from matplotlib.figure import Figure  # imported here, because it would add half a second to every start
-  figure = Figure(figsize=(1.5 * len(rows[0]), 1.55 * len(rows)))
-  axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
-  for row, title, cells in zip(rows, titles, axes, strict=True):
-    for image, cell in zip(row, cells, strict=True):
-      cell.imshow(image[..., 0], cmap='gray')
-      cell.set(xticks=[], yticks=[])
-    cells[0].set_ylabel(title)
-  figure.tight_layout(pad=0.3)
-  figure.savefig(path, dpi=110)
-  return path

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.evaluation.rounds import compute_forgetting_by_round
 from mtpret_jax.report.table_cells import Cell
-from mtpret_jax.report.tables import align, format_score
+from mtpret_jax.report.tables import align
+from mtpret_jax.report.words import describe_forgetting as describe_loss
 
 FILE = 'rounds.json'
 
@@ -61,7 +62,7 @@ def describe_forgetting(rows: Sequence[Forgetting]) -> list[str]:
   last = {(row.fraction, row.init, row.task): row for row in sorted(rows, key=lambda row: row.round)}
   table = [('labels', 'init', *tasks)]
   for fraction, init in sorted(dict.fromkeys((row.fraction, row.init) for row in rows), key=lambda key: key[0]):
-    table.append((f'{100 * fraction:g} %', init, *(format_score(last[key].forgetting if key in last else None)
+    table.append((f'{100 * fraction:g} %', init, *(describe_loss(last[key].forgetting if key in last else None)
                                                    for key in ((fraction, init, task) for task in tasks))))
-  return ['Forgetting in stage 2: best earlier validation score of a task minus its last one, mean over seeds; higher '
-          'is worse. forgetting.csv has every round.', *align(table)]
+  return ['What stage 2 forgot or gained: the last validation score of a task against its best earlier one, mean over '
+          'seeds. forgetting.csv has every round.', *align(table)]

@@ -5,10 +5,11 @@ only on CPUs. This module imports neither jax nor the rest of the package, so th
 anything slow is imported.
 """
 
+import contextlib
 import importlib.util
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # Operation -> implementation. 'convolve' and 'convolution_gradients': models/conv.py; 'compiler_options': step.py;
 # 'after_save': runtime/checkpoint.py.
@@ -21,6 +22,17 @@ NOT_A_TPU = ('0x01', '0x02')    # PCI classes of Google's virtual disks and netw
 def find(operation: str, default: Callable) -> Callable:
   """The implementation of `operation` that is installed, or `default`."""
   return OVERRIDES.get(operation, default)
+
+
+@contextlib.contextmanager
+def default_implementations() -> Iterator[None]:
+  """Nothing is installed for the duration of the `with` block."""
+  installed = dict(OVERRIDES)
+  OVERRIDES.clear()
+  try:
+    yield
+  finally:
+    OVERRIDES.update(installed)
 
 
 def is_cpu() -> bool:

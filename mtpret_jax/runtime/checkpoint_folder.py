@@ -85,6 +85,15 @@ def delete_old(folder: pathlib.Path, newest: int, keep: int) -> None:
         log.warning('the checkpoint of step %d in %s could not be deleted: %s', step, folder, error)
 
 
+def delete_finished(workdir: str | pathlib.Path, keep: int) -> None:
+  """Deletes all but the `keep` newest checkpoints of a run that is finished. The newest one is what later stages,
+  evaluation and an extended run start from."""
+  folder = pathlib.Path(workdir, 'checkpoints').absolute()
+  latest = find_latest(folder) if folder.is_dir() else None
+  if latest is not None:
+    delete_old(folder, latest, keep)
+
+
 def delete_step(folder: pathlib.Path, step: int, keep_mark: bool = False) -> None:
   """Deletes a step; with `keep_mark` the mark stays, for a save of the same step that follows."""
   mark = incomplete_mark(folder, step)

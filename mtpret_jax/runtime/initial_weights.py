@@ -19,6 +19,7 @@ from mtpret_jax.models.torchvision_weights import Trees, import_head, import_tru
 from mtpret_jax.models.weight_files import FORMATS, check_file
 from mtpret_jax.runtime import checkpoint
 from mtpret_jax.tasks.fitted import FittedTask
+from tfds_builders.common.suggest import suggest
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ def check_init(config: ConfigDict, planned: Mapping[str, ConfigDict] = MappingPr
                         f'{", ".join(INITS[1:])}, or leave init_from empty')
     return
   if config.init not in INITS:
-    raise ConfigError(f'unknown init {show(config.init)}: choose one of {", ".join(INITS)}')
+    raise ConfigError(f'unknown init {show(config.init)}: choose one of {", ".join(INITS)}'
+                      f'{suggest(config.init, INITS)}')
   if not source:
     raise ConfigError(f'init={config.init!r} needs --config.init_from: the workdir of a run, or the weights of a '
                       f'torchvision ResNet ({FORMATS})')

@@ -1,4 +1,4 @@
-"""What a run shows and writes while it trains: its config, a progress bar, TensorBoard events and `metrics.jsonl`."""
+"""What a run shows and writes while it trains: its config, its progress, TensorBoard events and `metrics.jsonl`."""
 
 import contextlib
 import functools
@@ -8,20 +8,21 @@ import logging
 import pathlib
 import platform
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
 import mtpret_jax
 from mtpret_jax.config import saved
 from mtpret_jax.data.task_schedule import JOINT
+from mtpret_jax.runtime import events
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically
+from mtpret_jax.runtime.progress import Progress, describe_seconds, open_progress
 
 log = logging.getLogger(__name__)
 
@@ -61,42 +62,41 @@ def find_commit() -> str:
 
 
 class RunLog:
-  """The log of the first process. Pauses, such as compiling, count neither in images/s nor in the bar's ETA."""
+  """The log of the first process. Pauses, such as compiling, count neither in images/s nor in the time left."""
 
-  def __init__(self, config: ConfigDict, steps: int, bar: tqdm, events: SummaryWriter, lines: TextIO) -> None:
+  def __init__(self, config: ConfigDict, steps: int, progress: Progress, events: SummaryWriter, lines: TextIO) -> None:
     self.config, self.steps = config, steps
-    self.bar, self.events, self.lines = bar, events, lines
+    self.progress, self.events, self.lines = progress, events, lines
     self.rows: dict[str, list] = {}  # task -> the measures of its steps since the last write
     self.images = 0  # in all steps since the last write
-    self.since = time.perf_counter()
-    self.status = ''  # at the end of the bar
+    self.since = progress.now()
+    self.speed = ''
 
   @contextlib.contextmanager
   def compiling(self, task: str) -> Iterator[None]:
     """Shows that the step of `task` is being compiled, for the duration of the `with` block."""
     log.info('compiling the step of task %s; this takes 10 s to several minutes, less if it is cached', task)
+    began = time.perf_counter()
     with self.pause(f'compiling the step of task {task}'):
       yield
+    log.info('compiled the step of task %s in %s', task, describe_seconds(time.perf_counter() - began))
 
-  @contextlib.contextmanager
-  def pause(self, reason: str) -> Iterator[None]:
-    """Shows the reason in the bar, and stops the clocks, for the duration of the `with` block."""
-    self.bar.set_postfix_str(reason)
-    began, began_bar = time.perf_counter(), time.time()
-    yield
-    self.since += time.perf_counter() - began
-    if not self.bar.disable:  # a disabled bar (TQDM_DISABLE=1) has no clock
-      self.bar.start_t += time.time() - began_bar  # tqdm's clock is `time.time`
-      self.bar.last_print_t += time.time() - began_bar
-    self.bar.set_postfix_str(self.status)
+  def pause(self, reason: str) -> contextlib.AbstractContextManager[None]:
+    """Shows the reason, and stops the clocks, for the duration of the `with` block."""
+    return self.progress.pause(reason)
+
+  def add_picture(self, name: str, draw: Callable[[], np.ndarray], step: int) -> None:
+    """Adds a picture (H, W, 3) uint8 to TensorBoard. `draw` is called in the first process only."""
+    with self.pause('drawing'):
+      events.add_picture(self.events, name, draw(), step)
 
   def add(self, step: int, task: str, measures: Mapping[str, float] | None) -> None:
     """Adds a step; `measures` is None for a skipped one. Every `log_every` steps, the means of each task's measures
     since the last time are written."""
-    self.bar.update()
+    status = f'{task} loss {measures["loss"]:.3f}' if measures is not None else f'{task} step skipped'
+    self.progress.step(task, f'{status}{self.speed}')
     if measures is not None:
       self.rows.setdefault(task, []).append(measures)
-      self.status = f'{task} loss {measures["loss"]:.3f}'
     self.images += batch_size(self.config, task)
     done = step + 1
     if done % self.config.log_every == 0 or done == self.steps:
@@ -108,17 +108,17 @@ class RunLog:
       self.write(done)
 
   def write(self, done: int) -> None:
-    now = time.perf_counter()
+    now = self.progress.now()
     seconds = now - self.since
     waited = sum(measures['waited'] for rows in self.rows.values() for measures in rows)
     shared = {'images_per_second': self.images / seconds, 'waited': waited / seconds}
     for task, rows in self.rows.items():
       means = {name: sum(measures[name] for measures in rows) / len(rows) for name in rows[0]} | shared
       for name, value in means.items():
-        self.events.add_scalar(name if task == 'moco' else f'{task}/{name}', value, done)
+        events.add_measure(self.events, 'pretraining' if task == 'moco' else task, name, value, done)
       self.lines.write(json.dumps({'step': done, 'task': task} | means) + '\n')
     self.lines.flush()
-    self.bar.set_postfix_str(f'{self.status}, {shared["images_per_second"]:.0f} images/s')
+    self.speed = f', {shared["images_per_second"]:.0f} images/s'
     self.rows, self.images, self.since = {}, 0, now
 
 
@@ -131,6 +131,9 @@ class SilentLog:
   def pause(self, reason: str) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
+  def add_picture(self, name: str, draw: Callable[[], np.ndarray], step: int) -> None:
+    pass
+
   def add(self, step: int, task: str, measures: Mapping[str, float] | None) -> None:
     pass
 
@@ -139,13 +142,19 @@ class SilentLog:
 
 
 @contextlib.contextmanager
-def open_log(workdir: str | pathlib.Path, start: int, steps: int,
-             config: ConfigDict) -> Iterator[RunLog | SilentLog]:
-  """The log of a run that takes steps `start` to `steps`. Lines that an interrupted run wrote for later steps are
-  dropped, since those steps are taken again."""
+def open_log(workdir: str | pathlib.Path, start: int, left: Mapping[str, int], config: ConfigDict,
+             validations: int = 0) -> Iterator[RunLog | SilentLog]:
+  """The log of a run that starts or resumes at step `start`. Lines that an interrupted run wrote for later steps are
+  dropped, since those steps are taken again.
+
+  Args:
+    left: {task: how many steps it takes from `start` on}.
+    validations: how often the run is validated from `start` on.
+  """
   if jax.process_index():
     yield SilentLog()
     return
+  steps = start + sum(left.values())
   if start < steps:
     # Before the config changes: with the new config, the results of an earlier run would look like those of this one.
     for name in RESULTS:
@@ -153,13 +162,11 @@ def open_log(workdir: str | pathlib.Path, start: int, steps: int,
   save_config(workdir, config)
   drop_later_lines(pathlib.Path(workdir, METRICS), start)
   with contextlib.ExitStack() as stack:
-    bar = stack.enter_context(tqdm(
-      total=steps, initial=start, desc=config.name, unit='step', dynamic_ncols=True,
-      mininterval=0.5 if sys.stderr.isatty() else 30))  # in a log file each update adds a line, so update rarely
-    events = stack.enter_context(contextlib.closing(SummaryWriter(str(pathlib.Path(workdir, 'tensorboard')),
-                                                                  purge_step=start + 1)))
+    writer = stack.enter_context(events.open_events(workdir))
+    events.mark_start(writer, start)
+    progress = stack.enter_context(open_progress(config.name, start, left, validations))
     lines = stack.enter_context(open(pathlib.Path(workdir, METRICS), 'a'))
-    yield RunLog(config, steps, bar, events, lines)
+    yield RunLog(config, steps, progress, writer, lines)
 
 
 def drop_later_lines(path: pathlib.Path, start: int) -> None:

@@ -19,6 +19,7 @@ from mtpret_jax.models.weight_files import FORMATS
 from mtpret_jax.runtime import prepare_data
 from mtpret_jax.runtime.initial_weights import SCRATCH, STAGE_2_INITS
 from tfds_builders import leakage
+from tfds_builders.common.suggest import suggest
 
 INITS = (SCRATCH, 'imagenet', 'moco', 'md_moco', *STAGE_2_INITS)
 LEAST_TASKS = 2  # of stage 2; with one task there is no schedule and nothing to forget
@@ -87,7 +88,8 @@ def check_table(config: ConfigDict) -> None:
   for field, names, choices in (('inits', config.inits, INITS), ('tasks', config.tasks, config.stages.finetune)):
     unknown = [name for name in names if name not in choices]
     if unknown:
-      raise ConfigError(f'unknown {field} {show(unknown[0])}: choose some of {", ".join(choices)}')
+      raise ConfigError(f'unknown {field} {show(unknown[0])}: choose some of {", ".join(choices)}'
+                        f'{suggest(unknown[0], choices)}')
   for field in ('inits', 'tasks', 'fractions', 'seeds'):
     if len(set(config[field])) < len(config[field]):
       raise ConfigError(f'{field}={show(tuple(config[field]))} has a value twice: name each once')

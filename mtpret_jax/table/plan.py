@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.data.task_schedule import JOINT, count_visit_steps, make_plan
 from mtpret_jax.evaluation import test_scores
 from mtpret_jax.models.torchvision_weights import trunk_shapes
+from mtpret_jax.report.dry_run import STORED_BYTES, describe_bytes
 from mtpret_jax.report.tables import align
 from mtpret_jax.runtime import image_counts, prepare_data
 from mtpret_jax.runtime.atomic_io import read_json_lines
@@ -25,7 +26,6 @@ from mtpret_jax.table import counts
 from mtpret_jax.table.cells import Cell, Labels, list_stages, make_cells, make_pretraining, resolve
 
 STAGES = ('pretrain', 'continual', 'finetune')
-STORED_BYTES = {'256': 40_000, '512': 150_000, 'original': 2_000_000}  # of a prepared image, roughly
 
 
 @dataclasses.dataclass
@@ -151,7 +151,3 @@ def count_prepared_images(config: ConfigDict) -> int | None:
     return len(names) * config.data.phantoms.images
   rows = [image_counts.list_rows(name, config.stages.pretrain) for name in names]
   return sum(len(own) for own in rows if own is not None)
-
-
-def describe_bytes(number: float) -> str:
-  return f'{number / 1e9:.2g} GB' if number >= 1e9 else f'{number / 1e6:.0f} MB'

@@ -39,9 +39,20 @@ def test_an_unknown_variant_lists_the_choices():
     get_config('nope')
 
 
-def test_a_queue_that_the_batch_does_not_divide_gets_a_length_that_fits():
-  assert refuse(**{'moco.queue': 1000}) == (
-    'moco.queue=1000 is not a multiple of batch=64: try --config.moco.queue=1024')
+def test_a_queue_that_cannot_hold_a_batch_gets_a_length_that_fits():
+  assert refuse(**{'moco.queue': 48}) == (
+    'moco.queue=48 cannot hold the keys of batch=64: try --config.moco.queue=64')
+
+
+def test_a_queue_need_not_be_a_multiple_of_the_batch():
+  config = get_config()
+  config.moco.update(negatives='queue', queue=1000)
+  check_config(config, devices=1, processes=1)
+
+
+def test_a_queue_whose_places_int32_cannot_count_is_refused():
+  assert refuse(batch=2**16, **{'moco.queue': 2**24 - 1, 'moco.negatives': 'queue'}) == (
+    'moco.queue=16777215 and batch=65536 share too few divisors: try --config.moco.queue=16711680')
 
 
 def test_without_a_queue_its_length_does_not_matter():

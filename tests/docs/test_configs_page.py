@@ -12,7 +12,7 @@ from mtpret_jax.tasks import KINDS
 
 SECTIONS = make_configs.list_sections()
 COMPOSED = {  # fields that sections of their own list
-  'augment', 'data.phantoms', 'tasks', 'head', 'stages'}
+  'augment', 'data.phantoms', 'tasks', 'head', 'heads', 'stages'}
 
 
 def list_fields(config, prefix=''):

@@ -11,10 +11,10 @@ from configs import continual, evaluate, tasks
 from configs.pretrain import get_config
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.preflight import hlo, report
-from mtpret_jax.preflight.abstract_run import make_abstract_run
 from mtpret_jax.preflight.chip_specs import Chip
 from mtpret_jax.preflight.report import DoesNotFit, StepCost, compute_cost, estimate_largest, estimate_seconds, run
 from mtpret_jax.preflight.topology import Pod, find_pod
+from mtpret_jax.report.abstract_run import make_abstract_run
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, replicated
 from mtpret_jax.stages import make_run
 from mtpret_jax.step import choose_options

@@ -101,7 +101,7 @@ def test_the_text_marks_the_best_and_counts_what_is_missing(reported):
     assert block.count('(best)') == 2
   assert '1 of 24 cells are missing' in text
   assert re.search(r'^mtpret +\+0\.\d{3} \([+-]0\.\d{3} to \+0\.\d{3}\)', differences, re.MULTILINE)
-  assert 'Forgetting in stage 2' in text and re.search(r'^1 % +mtpret +0\.050$', text, re.MULTILINE)
+  assert 'What stage 2 forgot or gained' in text and re.search(r'^1 % +mtpret +forgot 0\.050$', text, re.MULTILINE)
 
 
 def test_forgetting_is_listed_by_round(reported):

@@ -113,6 +113,16 @@ def test_an_interrupted_deletion_is_finished_and_not_taken_for_damage(tmp_path, 
   assert sorted(path.name for path in checkpoints.iterdir()) == ['6', '6.sha256']
 
 
+def test_a_finished_run_keeps_its_newest_checkpoint(tmp_path):
+  checkpoint_folder.delete_finished(tmp_path / 'absent', 1)
+  save_steps(tmp_path, [1, 2, 3], keep=3)
+  checkpoint_folder.delete_finished(tmp_path, 2)
+  assert checkpoint_folder.list_steps(tmp_path / 'checkpoints') == [3, 2]
+  checkpoint_folder.delete_finished(tmp_path, 1)
+  assert checkpoint_folder.list_steps(tmp_path / 'checkpoints') == [3]
+  assert checkpoint_folder.find_latest(tmp_path / 'checkpoints') == 3
+
+
 @pytest.mark.parametrize('keep', [1, 2])
 def test_the_old_checkpoint_is_deleted_only_after_the_manifest_of_the_new(keep, tmp_path, monkeypatch):
   seen = []

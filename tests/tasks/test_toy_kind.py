@@ -10,7 +10,7 @@ from configs import finetune
 from mtpret_jax import stages
 from mtpret_jax.evaluation.metrics import read_predictions
 from mtpret_jax.evaluation.metrics.scoring import score
-from mtpret_jax.preflight.abstract_run import shape_labelled_batch
+from mtpret_jax.report.abstract_run import shape_labelled_batch
 from mtpret_jax.tasks import KINDS, dataset
 from tests.support.toy_kind import COUNT
 

@@ -102,6 +102,14 @@ def test_inspect_prints_on_an_ascii_terminal_and_to_a_reader_that_has_gone(clini
   assert unread.returncode == exits.CLOSED_PIPE
 
 
+@pytest.mark.parametrize('code, cleans_up', [(130, False), (2, True)])
+def test_after_ctrl_c_a_command_ends_without_the_shutdown_of_python(code, cleans_up):
+  """A compiler may still be at work in its own threads, and would crash in it."""
+  program = (f"import atexit; from tfds_builders.common import exits; atexit.register(print, 1); exits.leave({code})")
+  done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
+  assert (done.returncode, bool(done.stdout)) == (code, cleans_up)
+
+
 @pytest.mark.parametrize('module', ['build', 'inspect', 'leakage'])
 def test_ctrl_c_during_the_imports_is_one_line(module):
   program = """

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import NoReturn
 
 from tfds_builders.common.archives import escape
 
@@ -106,6 +107,15 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
       discard_output()
       return CLOSED_PIPE
   return run
+
+
+def leave(code: int) -> NoReturn:
+  """Ends a program with the code of its command. After Ctrl-C at once: a signal leaves a compiler at work in its own
+  threads, and if Python shut down, they would use what it has freed, and the process would crash."""
+  if code == INTERRUPTED:
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)
 
 
 def run_and_report(main: Callable[..., int], arguments: Sequence[str] | None) -> int:
