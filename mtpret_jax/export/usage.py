@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mtpret_jax.export.stablehlo import SPEC
 from mtpret_jax.export.torchvision import MODEL, SCRIPT, TRUNK_FILE
 
 # torchvision's builders for a ResNet-50, and the parts of a head that decide which parameters they have.
@@ -62,6 +63,22 @@ def describe_own_weights(tasks: Sequence[str]) -> str:
   return '\n'.join(['## Use in mtpret_jax', '', *code(
     'python', 'import mtpret_jax as mt', f"model = mt.load('FOLDER'{task})", call), '',
     'FOLDER is this folder. It can be moved, and needs neither the run nor its data.'])
+
+
+def describe_stablehlo(spec: dict[str, Any]) -> str:
+  """How to use an export to StableHLO. `spec`: the content of stablehlo.json."""
+  size = spec['input']['shape'][1]
+  table = [f'| `{name}` | {" x ".join(map(str, output["shape"]))} | {output["type"]} | {output["meaning"]} |'
+           for name, output in spec['outputs'].items()]
+  return '\n'.join([
+    '## Use in JAX', '', *code('sh', 'pip install jax flatbuffers'), '', *code(
+      'python', 'import jax', 'import numpy as np', '',
+      f"model = jax.export.deserialize(bytearray(open('{spec['file']}', 'rb').read()))",
+      f"weights = dict(np.load('{spec['weights']}'))", 'predict = jax.jit(model.call)',
+      f'outputs = predict(weights, images)  # images: (B, {size}, {size}, 1) uint8, any B'), '',
+    f'`images` are the squares of step 3 above; the program does the later steps. It runs on '
+    f'{", ".join(spec["platforms"])} without mtpret_jax. `{SPEC}` has names, units and thresholds.', '',
+    '| output | shape | type | meaning |', '|---|---|---|---|', *table])
 
 
 def code(language: str, *lines: str) -> list[str]:

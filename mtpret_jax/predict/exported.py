@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError, as_line
-from mtpret_jax.export.stablehlo import FILE, SPEC
+from mtpret_jax.export.stablehlo import FILE, SPEC, WEIGHTS
 from mtpret_jax.export.trained import Trained
 from mtpret_jax.predict.model import EMBED_BATCH, Compute, Model
 from mtpret_jax.runtime.sharding import make_mesh
@@ -33,8 +33,10 @@ def load_export(folder: pathlib.Path, task: str | None = None) -> Model:
   try:
     spec = json.loads((folder / SPEC).read_text(encoding='utf-8'))
     trained = describe(folder, spec, task or TASK)
-    call = jax.export.deserialize(bytearray((folder / FILE).read_bytes())).call
-    return ExportedModel(trained, spec['thresholds'], call)
+    with np.load(folder / WEIGHTS) as packed:
+      weights = jax.device_put(dict(packed))
+    call = jax.jit(jax.export.deserialize(bytearray((folder / FILE).read_bytes())).call)
+    return ExportedModel(trained, spec['thresholds'], functools.partial(call, weights))
   except ConfigError:
     raise
   except ImportError as error:
@@ -46,7 +48,7 @@ def load_export(folder: pathlib.Path, task: str | None = None) -> Model:
 
 
 def describe(folder: pathlib.Path, spec: Mapping[str, Any], task: str) -> Trained:
-  """The export as a run without weights, which are in the compiled function."""
+  """The export as a run without weights, which the compiled function has."""
   size = int(spec['input']['shape'][1])
   stored_size = next(name for name, longest in SIZES.items() if longest == spec['stored_longest'])
   tasks = {} if spec['kind'] == 'trunk' else {
@@ -63,7 +65,7 @@ class ExportedModel(Model):
     super().__init__([trained])
     self.thresholds = thresholds
     self.mesh = make_mesh(jax.local_devices()[:1])  # it was exported for one device
-    self.call = jax.jit(call)
+    self.call = call
 
   @functools.cached_property
   def predictors(self) -> list[tuple[Callable, Any, Any]]:
