@@ -9,7 +9,7 @@ Letters: B images, N rows of a table, T findings.
 
 import functools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -175,7 +175,7 @@ def exclusive_loss(outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.
   return sum_known(losses_B, is_known_B & find_rows(batch))
 
 
-def make_loss(about: About, task_config: ConfigDict, labels: Sequence[Mapping], model: TaskModel) -> Any:
+def make_loss(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> Callable:
   """The loss with `task_config.loss`: class weights and focal loss. `labels` are those of the training records.
 
   'balanced' weights are images without / images with the finding for independent findings, and images / (classes *

@@ -24,7 +24,7 @@ def weigh_loss(config: ConfigDict, name: str, model: TaskModel) -> TaskModel:
     return model
   source, usable = open_usable(config, name, 'train', config.data.fraction)
   try:
-    return dataclasses.replace(model, loss=make_loss(source.about, task_config, usable.labels, model))
+    return dataclasses.replace(model, loss=make_loss(source.about, task_config, usable.labels))
   except ConfigError as error:
     raise ConfigError(f'tasks.{name}.{error}') from error
 

@@ -4,7 +4,7 @@ Letters: B images, N rows of a table, H W rows and columns of the image, T class
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,7 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
                    predict_both=predict_both)
 
 
-def make_loss(about: About, task_config: ConfigDict, labels: Sequence[Mapping], model: TaskModel) -> Any:
+def make_loss(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> Callable:
   """The loss with `task_config.loss.class_weights`; 'balanced' ones are pixels / (classes * pixels of the class), over
   the annotated pixels of the training masks."""
   setting, names = task_config.loss.class_weights, about['mask']

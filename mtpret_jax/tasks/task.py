@@ -119,8 +119,8 @@ class TaskKind:
       None where only shapes matter.
     fit_labels: (task_config, labels) -> the task's config with which `read_label` keeps all of these labels.
       Evaluation reads with it; training has the fixed shapes of `label_shapes`.
-    make_loss: (about, task_config, labels, model) -> the model's loss as `task_config.loss` wants it, with numbers from
-      the labels of the training records; None for a kind without these options.
+    make_loss: (about, task_config, labels) -> `TaskModel.loss` as `task_config.loss` wants it, with numbers from the
+      labels of the training records; None for a kind without these options.
   """
 
   name: str
@@ -142,7 +142,7 @@ class TaskKind:
   find_split_defect: Callable[[About, ConfigDict, Sequence[Mapping]], str] = accept_split
   fit_head: Callable[[ConfigDict, Any], ConfigDict | None] = configured_head
   fit_labels: Callable[[ConfigDict, Sequence[Mapping]], ConfigDict] = configured_labels
-  make_loss: Callable[[About, ConfigDict, Sequence[Mapping], TaskModel], Callable] | None = None
+  make_loss: Callable[[About, ConfigDict, Sequence[Mapping]], Callable] | None = None
 
 
 def find_rows(batch: Mapping) -> 'jax.Array':

@@ -36,8 +36,7 @@ ONE_OF = [make_label(np.eye(3)[index], [1] * 3) for index in (0, 0, 0, 0, 0, 1, 
 
 
 def make_loss(about, task_config, labels):
-  kind = find_kind(task_config.kind)
-  return kind.make_loss(about, task_config, labels, kind.make_model(about, task_config.get('head')))
+  return find_kind(task_config.kind).make_loss(about, task_config, labels)
 
 
 def mean(loss, outputs, batch):
@@ -119,7 +118,7 @@ def test_a_soft_label_is_a_mixture_of_both_labels():
 
 
 def test_balanced_weights_of_pixels_are_those_of_scikit_learn():
-  kind, masks = find_kind('segmentation'), RNG.integers(-1, 3, (2, 6, 6))
+  masks = RNG.integers(-1, 3, (2, 6, 6))
   masks[masks == 2] = np.where(RNG.random((masks == 2).sum()) < 0.5, 0, 2)
   labels = [{'mask_pixels': np.bincount(mask[mask >= 0])} for mask in masks]
   task_config = make_config('segmentation', head=ConfigDict(dict(
@@ -129,7 +128,7 @@ def test_balanced_weights_of_pixels_are_those_of_scikit_learn():
   seen = masks >= 0
   weights = compute_class_weight('balanced', classes=np.arange(3), y=masks[seen])
   score = np.asarray(jax.nn.softmax(logits))[seen]
-  loss = kind.make_loss(MASKS, task_config, labels, None)
+  loss = make_loss(MASKS, task_config, labels)
   assert mean(loss, {'logits': logits}, batch) == pytest.approx(
     log_loss(masks[seen], score, sample_weight=weights[masks[seen]]), rel=1e-4)
 
