@@ -52,13 +52,16 @@ def labelled_augment(size: int) -> ConfigDict:
   the view. All values are assumed; our sources give none.
 
   A flip moves the heart to the other side, which is harmless here: no label of the bundled datasets depends on the
-  side. Set `flip=0` for labels that do, such as 'left lung'.
+  side. Where labels name both sides, such as 'left lung' and 'right lung', a flip swaps them. Where they name one side
+  only, a flip is refused.
   """
   return ConfigDict(dict(
     size=size,                  # px, side of a view
     crop_area=(0.6, 1.0),       # range of the crop's area, as a share of the image; assumed
     crop_ratio=(4 / 5, 5 / 4),  # range of the crop's width over height; assumed
-    flip=0.5,                   # probability of a left-right flip; assumed; use 0 where a label depends on the side
+    # probability of a left-right flip; assumed; it swaps labels such as 'left lung' and 'right lung'; must be 0 where a
+    # label names one side only
+    flip=0.5,
     jitter=0.8,                 # probability of a change of brightness and contrast; assumed
     brightness=0.2,             # largest relative change of brightness; assumed
     contrast=0.2,               # largest relative change of contrast; assumed

@@ -5,6 +5,11 @@ task; a round visits every task once. Cross-task memory pulls the trunk toward t
     python -m mtpret_jax.main --config=configs/continual.py:smoke
     python -m mtpret_jax.main --config=configs/continual.py:muscle4 --config.data.archives=DIR --config.init=...
     python -m mtpret_jax.main --config=configs/continual.py:mtpret7 --config.data.archives=DIR --config.init=...
+    python -m mtpret_jax.main --config=configs/continual.py:pneumonia,lung
+    python -m mtpret_jax.main --config=configs/continual.py:real,pneumonia,own --config.data.archives=DIR \
+      --config.task.dataset=clinic --config.preset=small
+
+A list of tasks chooses which ones are visited: on phantoms, or with `real` on archives. `own` is a dataset of your own.
 
 MUSCLE-- is the ablation of MUSCLE without its schedule and its memory. For it, add
 `--config.order=sequential --config.memory.anchor=none`.
@@ -14,18 +19,42 @@ recalled, not verified. That the memory is L2-SP is inferred, its anchor is reca
 docs/method.md explains these words.
 """
 
-from collections.abc import Sequence
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common, tasks
+from configs import common, presets, tasks
+
+SIZES = ('smoke', 'real')
+LISTS = {'muscle4': tasks.muscle4, 'mtpret7': tasks.mtpret7}
+OWN = re.compile(r'own\d?')  # a task on a dataset of your own
 
 
 def get_config(variant: str = 'embedded') -> ConfigDict:
-  if variant not in VARIANTS:
-    raise ValueError(f'unknown variant {variant!r} of configs/continual.py: choose one of {", ".join(VARIANTS)}')
+  if variant in VARIANTS and variant not in LISTS:
+    config = base()
+    VARIANTS[variant](config)
+    return config
+  words = variant.split(',')
+  size = words.pop(0) if words[0] in SIZES else ''
+  names = list(dict.fromkeys(name for word in words for name in LISTS.get(word, (word,))))
+  unknown = [name for name in names if name not in tasks.TASKS and not OWN.fullmatch(name)]
+  if unknown or not names:
+    raise ValueError(f'unknown variant {variant!r} of configs/continual.py: choose one of {", ".join(VARIANTS)}, or a '
+                     f'list of tasks, such as pneumonia,lung or real,pneumonia,own; the tasks are '
+                     f'{", ".join(tasks.TASKS)} and own')
+  if size == 'smoke':
+    return smoke(base(), names)
+  workdir = f'runs/{variant}' if variant in LISTS else f'runs/continual_{"_".join(words)}'
+  if size == 'real' or any(word in LISTS or OWN.fullmatch(word) for word in words):
+    default = 'small' if any(map(OWN.fullmatch, names)) else 'paper'
+    return presets.choose(functools.partial(real, names, workdir), default)
   config = base()
-  VARIANTS[variant](config)
+  config.workdir = workdir
+  config.tasks = tasks.embedded(names, steps=40)  # `update` would add them to those of MUSCLE
   return config
 
 
@@ -41,7 +70,7 @@ def base() -> ConfigDict:
     # pretraining of the initial trunk: 'scratch', 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret',
     # 'joint', 'schedule_off', 'memory_off' or 'other'
     init='scratch',
-    init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
+    init_from='',              # a .safetensors or .pth file with torchvision's names, or an earlier run's workdir
     train='all',               # 'all' or 'head'; 'head' freezes the trunk
     # learning rate of a pretrained trunk, as a share of the heads'; random weights learn at the full rate; assumed
     trunk_scale=1.0,
@@ -89,7 +118,8 @@ def base() -> ConfigDict:
     resamples=200,             # bootstrap resamples of patients, for the 95 % intervals
     save_every=100,            # steps between checkpoints
     log_every=10,              # steps between lines of metrics
-    keep=2,                    # number of newest checkpoints to keep
+    keep=2,                    # number of newest checkpoints to keep while the run trains
+    keep_finished=1,           # number of newest checkpoints that a finished run keeps
     save_retries=3,            # number of retries when a checkpoint cannot be written, after 1, 5, 25 s, ...
     # what to do after a step with a NaN or infinite loss or gradient: 'stop' the run, or 'skip' the update
     on_nonfinite='stop',
@@ -118,33 +148,57 @@ def embedded(config: ConfigDict) -> None:
   """MUSCLE's four tasks on phantoms, with ResNet-18 at 64 and 96 px; small enough for two CPU cores."""
 
 
-def smoke(config: ConfigDict) -> None:
+def smoke(config: ConfigDict, names: Sequence[str] = tasks.muscle4) -> ConfigDict:
   """One round of two steps per task, to check that everything runs. The scores mean nothing."""
   config.workdir, config.rounds, config.log_every, config.resamples = 'runs/smoke_continual', 1, 2, 10
-  config.tasks = tasks.embedded(tasks.muscle4, steps=2)
   config.data.dir = 'data/smoke'
   config.data.phantoms.update(images=64, size=64)  # fewer leave the test split of MURA without an abnormal image
+  add_tasks(config, names, 'small', steps=2)
+  return config
 
 
-def muscle4(config: ConfigDict) -> None:
-  """MUSCLE's four tasks at full scale: ResNet-50 at 224 and 512 px, ten rounds of an epoch per task, at least 20
-  steps."""
-  full_scale(config, 'muscle4', tasks.muscle4)
+def muscle4() -> ConfigDict:
+  """MUSCLE's four tasks on real archives: at full scale ResNet-50 at 224 and 512 px, ten rounds of an epoch per task,
+  at least 20 steps; smaller with `--config.preset`."""
+  return get_config('muscle4')
 
 
-def mtpret7(config: ConfigDict) -> None:
-  """Seven tasks, three of them assumed, at full scale: ResNet-50 at 224 and 512 px, ten rounds of an epoch per task,
-  at least 20 steps."""
-  full_scale(config, 'mtpret7', tasks.mtpret7)
+def mtpret7() -> ConfigDict:
+  """Seven tasks, three of them assumed, on real archives; otherwise like `muscle4`."""
+  return get_config('mtpret7')
 
 
-def full_scale(config: ConfigDict, name: str, names: Sequence[str]) -> None:
-  config.workdir, config.trunk, config.dtype = f'runs/{name}', 'resnet50', 'bfloat16'
-  # One epoch is recalled. At least 20 steps is ours: an epoch of the jaws has two, which teach nothing.
-  config.tasks = tasks.full_scale(names, epochs=1.0, min_steps=20)
-  config.rounds, config.resamples, config.save_every = 10, 1000, 500
-  config.optimiser.update(kind='sgd', learning_rate=0.01)
-  config.data.update(archives='archives', dir='data/real', stored_size='512', threads=2, workers=8, prefetch=4)
+def real(names: Sequence[str], workdir: str, preset: str) -> ConfigDict:
+  """The tasks `names` on real archives."""
+  config = base()
+  config.workdir = workdir
+  # One epoch is recalled. At least 20 steps is ours: an epoch of the jaws has two, which teach nothing. The most steps
+  # and the rounds of smaller runs are ours too.
+  add_tasks(config, names, preset, epochs=1.0, min_steps=20, max_steps={'small': 60, 'base': 300, 'paper': 0}[preset])
+  config.rounds = {'small': 3, 'base': 5, 'paper': 10}[preset]
+  return set_scale(config, preset)
 
 
-VARIANTS = {'embedded': embedded, 'smoke': smoke, 'muscle4': muscle4, 'mtpret7': mtpret7}
+def set_scale(config: ConfigDict, preset: str) -> ConfigDict:
+  """Real archives, and the trunk, optimiser and readers of a preset."""
+  config.resamples = 1000
+  config.data.update(archives='archives', dir='data/real', stored_size='256' if preset == 'small' else '512')
+  if preset == 'paper':
+    config.update(trunk='resnet50', dtype='bfloat16', save_every=500)
+    config.optimiser.update(kind='sgd', learning_rate=0.01)
+    config.data.update(threads=2, workers=8, prefetch=4)
+  return config
+
+
+def add_tasks(config: ConfigDict, names: Sequence[str], preset: str, **visit: Any) -> None:
+  """Sets the tasks; `visit`: the fields that set the length of a visit. `own` becomes the section `task`, `own2` the
+  section `task2` and so on, which are for datasets of your own."""
+  own = [name for name in names if OWN.fullmatch(name)]
+  config.tasks = tasks.real([name for name in names if name not in own], preset, **visit)
+  for name in own:
+    config[name.replace('own', 'task')] = tasks.own(preset, **visit)
+  if own:  # there are no phantoms of it
+    config.data.update(archives='archives', dir='data/real')
+
+
+VARIANTS: Mapping[str, Callable] = {'embedded': embedded, 'smoke': smoke, 'muscle4': muscle4, 'mtpret7': mtpret7}

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from configs import common, continual, finetune, pretrain, tasks
+from configs import common, continual, finetune, presets, pretrain, tasks
 
 DATASETS = ('kermany_pneumonia', 'mura', 'lung_masks', 'tbx11k')  # of the phantom variants: those of MUSCLE's tasks
 
@@ -51,21 +51,23 @@ def smoke() -> ConfigDict:
 
 def muscle() -> ConfigDict:
   """MUSCLE at full scale: stage 1 on nine datasets, stages 2 and 3 on four tasks, with its (inferred) split rule."""
-  return full_scale('muscle', pretrain.get_config('muscle9'), continual.get_config('muscle4'), tasks.muscle4)
+  return full_scale('muscle', pretrain.get_config('muscle9'), presets.settle(continual.get_config('muscle4')),
+                    tasks.muscle4)
 
 
 def mtpret() -> ConfigDict:
   """MTPret at full scale: stage 1 on eleven datasets, stages 2 and 3 on seven tasks, stage 3 on two external tasks as
   well, with MUSCLE's (inferred) split rule."""
-  return full_scale('mtpret', pretrain.get_config('mtpret11'), continual.get_config('mtpret7'),
-                      (*tasks.mtpret7, *tasks.external2))
+  return full_scale('mtpret', pretrain.get_config('mtpret11'), presets.settle(continual.get_config('mtpret7')),
+                    (*tasks.mtpret7, *tasks.external2))
 
 
 def full_scale(name: str, first: ConfigDict, second: ConfigDict, names: Sequence[str]) -> ConfigDict:
   """The recipe of stage 1, stage 2, and stage 3 on the tasks `names`."""
   with_task = {task.dataset for task in second.tasks.values()}
   first.data.whole = tuple(dataset for dataset in first.data.datasets if dataset not in with_task)
-  stages = {'pretrain': first, 'continual': second} | {task: finetune.get_config(f'real,{task}') for task in names}
+  stages = {'pretrain': first, 'continual': second} | {
+    task: presets.settle(finetune.get_config(f'real,{task}')) for task in names}
   return join(stages, workdir=f'runs/{name}', folder='data/real', archives='archives', split='paper')
 
 
@@ -82,7 +84,7 @@ def join(stages: dict[str, ConfigDict], **shared: str) -> ConfigDict:
       stage.data.phantoms[field] = recipe.data.phantoms.get_oneway_ref(field)
     if name != 'pretrain':
       stage.init, earlier = ('md_moco', 'pretrain') if name == 'continual' else ('mtpret', 'continual')
-      stage.init_from = recipe.get_oneway_ref('workdir') + f'/{earlier}'
+      stage.init_from = recipe.stages[earlier].get_oneway_ref('workdir')
   return recipe
 
 

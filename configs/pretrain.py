@@ -11,16 +11,18 @@ Our sources do not give the hyper-parameters of MD-MoCo. `muscle9` and `mtpret11
 and `real` have what learned best from few images (`few_images`), which is ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, presets
 
 
 def get_config(variant: str = 'embedded') -> ConfigDict:
   if variant not in VARIANTS:
     raise ValueError(f'unknown variant {variant!r} of configs/pretrain.py: choose one of {", ".join(VARIANTS)}')
+  if variant == 'real':
+    return presets.choose(real, 'small')
   config = base()
   VARIANTS[variant](config)
   return config
@@ -38,20 +40,21 @@ def base() -> ConfigDict:
     # pretraining of the initial trunk: 'scratch', 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret',
     # 'joint', 'schedule_off', 'memory_off' or 'other'
     init='scratch',
-    init_from='',              # a .safetensors file with torchvision's names, or the workdir of an earlier run
+    init_from='',              # a .safetensors or .pth file with torchvision's names, or an earlier run's workdir
     steps=1000,                # optimiser steps; they set the length of the learning-rate schedule
     extend=False,              # True: the run may resume with more `steps` than it was started with
     batch=64,                  # images per step, over all devices; MoCo v2: 256
     save_every=250,            # steps between checkpoints
     log_every=10,              # steps between lines of metrics
-    keep=2,                    # number of newest checkpoints to keep
+    keep=2,                    # number of newest checkpoints to keep while the run trains
+    keep_finished=1,           # number of newest checkpoints that a finished run keeps
     save_retries=3,            # number of retries when a checkpoint cannot be written, after 1, 5, 25 s, ...
     # what to do after a step with a NaN or infinite loss or gradient: 'stop' the run, or 'skip' the update
     on_nonfinite='stop',
     max_skips=10,              # largest number of skipped steps in a row; one more stops the run
     moco=dict(
       dim=128,                 # dimensions of the embedding; MoCo v2
-      # keys in the queue, a multiple of `batch`; not used with negatives='batch'; MoCo v2: 65,536; shorter here for
+      # keys in the queue, at least `batch`; not used with negatives='batch'; MoCo v2: 65,536; shorter here for
       # short runs (assumed)
       queue=512,
       temperature=0.2,         # temperature of the InfoNCE loss; MoCo v2: 0.2
@@ -136,13 +139,18 @@ def smoke(config: ConfigDict) -> None:
   config.probe.update(every=3, images=48, neighbours=5, resamples=20, draws=2)
 
 
-def real(config: ConfigDict) -> None:
-  """Every archive found in `data.archives`, ResNet-18 at 64 px, 4,500 steps, for a small machine. This is not full
-  scale, unlike `configs/finetune.py:real,TASK`."""
-  few_images(config, 64)
+def real(preset: str = 'small') -> ConfigDict:
+  """Every archive found in `data.archives`, also of your own datasets: ResNet-18 at 64 px, 4,500 steps, for a small
+  machine. Larger with `--config.preset`."""
+  config = base()
+  if preset == 'paper':
+    full_scale(config, 'real', ())
+    return config
+  few_images(config, {'small': 64, 'base': 128}[preset])
   config.steps, config.save_every, config.probe.every = 4500, 500, 500
   config.workdir = 'runs/real'
-  config.data.update(datasets=(), archives='archives', dir='data/real', size=128)
+  config.data.update(datasets=(), archives='archives', dir='data/real', size={'small': 128, 'base': 256}[preset])
+  return config
 
 
 def few_images(config: ConfigDict, size: int) -> None:
@@ -179,4 +187,5 @@ def full_scale(config: ConfigDict, name: str, datasets: Sequence[str]) -> None:
   config.probe.update(every=5000, images=5000, resamples=1000)
 
 
-VARIANTS = {'embedded': embedded, 'smoke': smoke, 'real': real, 'muscle9': muscle9, 'mtpret11': mtpret11}
+VARIANTS: Mapping[str, Callable] = {
+  'embedded': embedded, 'smoke': smoke, 'real': real, 'muscle9': muscle9, 'mtpret11': mtpret11}

@@ -12,7 +12,7 @@ cell runs once. Add `--dry_run` to see the number of runs, their steps, time and
 
 The initialisations:
 
-* `scratch`, `imagenet` (needs `--config.imagenet=FILE.safetensors`), `moco` (stage 1 on the images of the task's own
+* `scratch`, `imagenet` (needs `--config.imagenet=FILE.pth`), `moco` (stage 1 on the images of the task's own
   dataset) and `md_moco` (stage 1 on those of all datasets).
 * After stage 2, from `md_moco`: `muscle--` (sequential order, no cross-task memory), `mtpret` (reshuffled order and
   memory) and `joint` (all tasks in every step, no memory).
@@ -27,7 +27,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common, continual, finetune, pretrain, tasks
+from configs import common, continual, finetune, presets, pretrain, tasks
 
 INITS = ('scratch', 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret', 'joint', 'schedule_off', 'memory_off')
 
@@ -98,9 +98,9 @@ def real_small() -> ConfigDict:
   for stage in (second, *stages.values()):
     stage.trunk_scale = 0.1
   stages['lung'].tasks.lung.max_steps = stages['teeth'].tasks.teeth.max_steps = 100
-  first = pretrain.get_config('real')
+  first = presets.settle(pretrain.get_config('real'))
   first.augment.size = 32
-  first.update(steps=12_000, keep=100)  # all checkpoints, for the curve over the epochs of stage 1
+  first.update(steps=12_000, keep=100, keep_finished=100)  # all checkpoints, for the curve over the epochs of stage 1
   first.probe.update(every=2000, during=1500)
   first.data.update(datasets=('kermany_pneumonia', 'knee_oa', 'lung_masks', 'teeth'), size=40,
                     patient_positives=('kermany_pneumonia',))
@@ -119,10 +119,11 @@ def mtpret() -> ConfigDict:
 
 
 def full_scale(name: str, first_variant: str, second_variant: str, names: Iterable[str]) -> ConfigDict:
-  first, second = pretrain.get_config(first_variant), continual.get_config(second_variant)
+  first, second = pretrain.get_config(first_variant), presets.settle(continual.get_config(second_variant))
   with_task = {task_config.dataset for task_config in second.tasks.values()}
   first.data.whole = tuple(dataset for dataset in first.data.datasets if dataset not in with_task)
-  table = make_table(first, second, {task: finetune.get_config(f'real,{task}') for task in names},
+  table = make_table(first, second, {
+    task: presets.settle(finetune.get_config(f'real,{task}')) for task in names},
                      workdir=f'runs/table_{name}', folder='data/real', archives='archives', split='paper')
   table.fractions = (1.0,)
   return table
@@ -182,7 +183,7 @@ def make_fields(stages: ConfigDict, names: Sequence[str], workdir: str, folder: 
     pretrain_once=True,          # True: all seeds share one run of stage 1; False: each seed has its own
     # a share of the labels is left out for a task if it keeps fewer images of a class
     min_images=5,
-    imagenet='',                 # a .safetensors file of a ResNet with torchvision's names, for the init 'imagenet'
+    imagenet='',                 # a .safetensors or .pth file of a ResNet with torchvision's names, for 'imagenet'
     keep_checkpoints=False,      # True: finished cells keep their checkpoints; pretraining runs always do
     resamples=1000,              # bootstrap resamples of patients and seeds, for differences in score
     images_per_second=dict(      # for the hours of `--dry_run`; 0: measured on the runs that are finished

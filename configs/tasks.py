@@ -35,7 +35,8 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
 
 
 def make_task_config(name: str, *, small: int, large: int, batch: int, deeplab: ConfigDict, detector: ConfigDict,
-                     objects: int, steps: int = 0, epochs: float = 1.0, min_steps: int = 1) -> ConfigDict:
+                     objects: int, steps: int = 0, epochs: float = 1.0, min_steps: int = 1,
+                     max_steps: int = 0) -> ConfigDict:
   """The config of one task, at `small` px where an image has one label and `large` px where it has masks or boxes."""
   if name not in TASKS:
     raise ValueError(f'unknown task {name!r}: choose one of {", ".join(TASKS)}')
@@ -54,7 +55,7 @@ def make_task_config(name: str, *, small: int, large: int, batch: int, deeplab: 
     steps=steps,                 # steps of a visit; 0: `epochs` sets its length
     epochs=epochs,               # with `steps=0`: epochs of the training images in a visit; 1 is recalled for stage 2
     min_steps=min_steps,         # with `steps=0`: a visit has at least this many steps; assumed
-    max_steps=0,                 # with `steps=0`: a visit has at most this many steps; 0: no limit
+    max_steps=max_steps,         # with `steps=0`: a visit has at most this many steps; 0: no limit
     # (peak, final) learning rate of this task's visits; () takes the optimiser's; a range per task is recalled
     learning_rates=(),
     # detection: training keeps at most this many boxes per image, the largest; evaluation counts all
@@ -87,21 +88,73 @@ def make_task_configs(names: Iterable[str], **numbers: Any) -> ConfigDict:
   return configs
 
 
-def embedded(names: Iterable[str], steps: int) -> ConfigDict:
-  """The tasks on phantoms, small enough for two CPU cores."""
+def make_own_config(small: int, large: int, **numbers: Any) -> ConfigDict:
+  """The section `task` of a config, for a dataset of your own. The run makes a task of it (`runtime/own_task.py`), with
+  the fields of any other task, and takes from the data what is empty or 0 here."""
+  task_config = make_task_config('pneumonia', small=small, large=large, **numbers)
+  del task_config['head']
+  task_config.findings = ()
+  task_config.augment.size = 0
+  task_config.update(own_fields(small, large, **numbers))
+  return task_config
+
+
+def own_fields(small: int, large: int, *, deeplab: ConfigDict, detector: ConfigDict, **_: Any) -> ConfigDict:
+  """The fields of `task` that other tasks do not have, and those whose default is taken from the data."""
+  return ConfigDict(dict(
+    dataset='',                  # name of the dataset, which is that of its folder
+    # kind of task: 'classification', 'regression', 'segmentation' or 'detection'; '': the one that the labels allow
+    kind='',
+    name='',                     # name of the task in all outputs; '': that of the dataset
+    objects=0,                   # detection: 0 makes room for all boxes of the image that has most
+    size=0,                      # 0: 1.15 times `augment.size`, as in other tasks
+    views=(small, large),        # with `augment.size=0`: px, side of the views with one label, and with masks or boxes
+    heads=dict(segmentation=deeplab, detection=detector),  # `head`, for each kind
+  ))
+
+
+def small_numbers() -> dict[str, Any]:
+  """Sizes for two CPU cores."""
   deeplab = common.deeplab_v3()
   deeplab.update(width=64, dilations=(1, 2, 4))
   detector = common.faster_rcnn(96)
   detector.update(
     width=64, roi_hidden=128, rpn_proposals_train=(200, 200), rpn_proposals_test=(100, 100), rpn_sample=(64, 32),
     roi_sample=(64, 16), max_detections=20, anchor_sizes=((6,), (10,), (18,), (30,), (48,)))
-  return make_task_configs(names, small=64, large=96, batch=16, steps=steps, deeplab=deeplab, detector=detector,
-                           objects=8)
+  return dict(small=64, large=96, batch=16, deeplab=deeplab, detector=detector, objects=8)
 
 
-def full_scale(names: Iterable[str], epochs: float, min_steps: int) -> ConfigDict:
-  """The tasks at full scale."""
+def base_numbers() -> dict[str, Any]:
+  """Sizes for a small GPU. Ours, between the two others."""
+  deeplab = common.deeplab_v3()
+  deeplab.update(width=128, dilations=(3, 6, 12))  # on a map of 32 px
+  detector = common.faster_rcnn(256)
+  detector.update(
+    width=128, roi_hidden=256, rpn_proposals_train=(500, 500), rpn_proposals_test=(300, 300), rpn_sample=(128, 64),
+    roi_sample=(128, 32), max_detections=60)
+  return dict(small=128, large=256, batch=16, deeplab=deeplab, detector=detector, objects=16)
+
+
+def full_scale_numbers() -> dict[str, Any]:
+  """Sizes at full scale."""
   deeplab = common.deeplab_v3()
   deeplab.update(output_stride=16, dilations=(6, 12, 18))  # the DeepLab-V3 paper's values at this stride
-  return make_task_configs(names, small=224, large=512, batch=32, epochs=epochs, min_steps=min_steps, deeplab=deeplab,
-                           detector=common.faster_rcnn(512), objects=32)
+  return dict(small=224, large=512, batch=32, deeplab=deeplab, detector=common.faster_rcnn(512), objects=32)
+
+
+NUMBERS = {'small': small_numbers, 'base': base_numbers, 'paper': full_scale_numbers}  # by `preset`
+
+
+def embedded(names: Iterable[str], steps: int) -> ConfigDict:
+  """The tasks on phantoms, small enough for two CPU cores."""
+  return make_task_configs(names, steps=steps, **small_numbers())
+
+
+def real(names: Iterable[str], preset: str, **visit: Any) -> ConfigDict:
+  """The tasks on real archives; `visit`: the fields that set the length of a visit."""
+  return make_task_configs(names, **NUMBERS[preset](), **visit)
+
+
+def own(preset: str, **visit: Any) -> ConfigDict:
+  """The section `task`; arguments as of `real`."""
+  return make_own_config(**NUMBERS[preset](), **visit)

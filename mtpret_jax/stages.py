@@ -33,11 +33,15 @@ from mtpret_jax.data.sources import open_source
 from mtpret_jax.evaluation import test_scores, training_probe, validation
 from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.objectives.multitask import make_multitask
-from mtpret_jax.report import dry_run, multitask, pretrain, recipe
+from mtpret_jax.report import costs, dry_run, multitask, pretrain, recipe
 from mtpret_jax.report import table as report_table
 from mtpret_jax.report.crops import describe_crops
+from mtpret_jax.report.examples import draw_picture
 from mtpret_jax.report.schedule import describe_schedule
-from mtpret_jax.runtime import distributed, image_counts, lineage, preemption, prepare_data, workdir_lock
+from mtpret_jax.report.views import draw_views
+from mtpret_jax.runtime import distributed, image_counts, lineage, own_task, preemption, prepare_data, workdir_lock
+from mtpret_jax.runtime.checkpoint_folder import delete_finished
+from mtpret_jax.runtime.events import open_events
 from mtpret_jax.runtime.initial_weights import check_init
 from mtpret_jax.runtime.logging import list_libraries
 from mtpret_jax.runtime.shared_memory import check_shared_memory
@@ -59,7 +63,10 @@ log = logging.getLogger(__name__)
 
 def run(config: ConfigDict) -> None:
   """Runs a config of any kind."""
-  RUNNERS[check_objective(config)](config)
+  check_objective(config)
+  plain = distributed.run_on_all(functools.partial(own_task.resolve, config), prepare_data.USER_ERRORS)
+  with own_task.name_sections(config, plain):
+    RUNNERS[plain.objective](plain)
 
 
 def run_stage(config: ConfigDict) -> None:
@@ -75,12 +82,14 @@ def run_stage(config: ConfigDict) -> None:
 
 def train_and_report(config: ConfigDict) -> None:
   """Trains a stage whose data is prepared and whose workdir is locked, and reports."""
-  state = train_stage(config, config.workdir)
-  with preemption.interruptible():
-    if config.objective == 'moco':
-      pretrain.finish(state, config)
-    else:
-      multitask.finish(config)
+  with open_events(config.workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+    state = train_stage(config, config.workdir)
+    with preemption.interruptible():
+      if config.objective == 'moco':
+        pretrain.finish(state, config)
+      else:
+        multitask.finish(config)
+  distributed.run_on_first(lambda: delete_finished(config.workdir, config.keep_finished))
 
 
 def run_evaluation(config: ConfigDict) -> None:
@@ -151,13 +160,24 @@ def prepare_stages(config: ConfigDict) -> None:
       raise name_stage(name, error) from error
 
 
-def print_plan(config: ConfigDict) -> None:
-  """What a run would do (`--dry_run`): checks the config, counts the images in the archives, and prints the schedule of
-  each stage. Prepares and trains nothing."""
+def print_plan(config: ConfigDict, images_per_second: float | None = None) -> None:
+  """What a run would do (`--dry_run`): checks the config, counts the images in the archives, and prints the schedule
+  and the cost of each stage. Prepares and trains nothing. With None, the speed is that of an earlier run in the
+  workdir."""
   if config.objective == 'evaluate':
     raise ConfigError('--dry_run is for a config that trains: leave it out')
+  plain = own_task.resolve(config)
+  with own_task.name_sections(config, plain):
+    print_stages(plain, images_per_second)
+
+
+def print_stages(config: ConfigDict, images_per_second: float | None = None) -> None:
+  """`print_plan` of a plain config."""
   check_run(config)
   if config.objective == 'table':
+    if images_per_second:
+      raise ConfigError('a table has a speed for each stage: set --config.images_per_second.pretrain, .continual and '
+                        '.finetune in place of --images_per_second')
     print('\n'.join(describe_table(config)), flush=True)
     return
   is_recipe = config.objective == 'recipe'
@@ -168,15 +188,23 @@ def print_plan(config: ConfigDict) -> None:
   for name, stage in stages.items():
     try:
       images = image_counts.count_images(stage)
-      if stage.objective == 'multitask':
-        training = {task: own.splits['train'] for task, own in images.items() if own.splits is not None}
-        if len(training) == len(images):
-          make_plan(stage, training)  # raises ConfigError if that makes too many steps
+      steps = count_steps(stage, {task: own.splits['train'] for task, own in images.items() if own.splits is not None})
       print('\n'.join(dry_run.describe_stage(name, stage, images)), flush=True)
+      lines = dry_run.describe_cost(stage, costs.measure(stage), steps, images, images_per_second)
+      print('\n'.join(f'  {line}' for line in lines), flush=True)
     except prepare_data.USER_ERRORS as error:
       if is_recipe:
         raise name_stage(name, error) from error
       raise
+
+
+def count_steps(stage: ConfigDict, training: Mapping[str, int]) -> dict[str, int]:
+  """{task: how many steps the stage takes on it}; {} if that is not known yet. `training`: the training images of the
+  tasks, as far as they are known. Raises ConfigError if that makes too many steps."""
+  if stage.objective == 'moco':
+    return {'moco': stage.steps}
+  known = all(name in training or task_config.steps for name, task_config in stage.tasks.items())
+  return make_plan(stage, {name: training.get(name, 0) for name in stage.tasks}).count_left(0) if known else {}
 
 
 RUNNERS = {'moco': run_stage, 'multitask': run_stage, 'evaluate': run_evaluation, 'recipe': run_recipe,
@@ -247,13 +275,14 @@ def can_use_devices(config: ConfigDict, devices: int) -> bool:
   them, and some views are large enough. False if nothing is trained, or if the config is invalid; `check_run` reports
   the latter."""
   try:
+    config = own_task.resolve(config, quiet=True)
     check_fields(config)
     if config.objective == 'evaluate':
       return False
     stages = list_stages(config)
     for stage in stages:
       check_config(stage.copy_and_resolve_references(), devices=devices, processes=1)
-  except ConfigError:
+  except prepare_data.USER_ERRORS:
     return False
   return max(map(find_view_size, stages)) >= MIN_VIEW_ON_CORES
 
@@ -300,7 +329,9 @@ def make_moco_run(config: ConfigDict) -> Run:
     steps=config.steps,
     name_images=functools.partial(pipeline.name_moco_images, sources, config),
     validation_steps=training_probe.list_probe_steps(config.steps, config.probe.every),
-    make_validate=functools.partial(training_probe.make_validate, config))
+    make_validate=functools.partial(training_probe.make_validate, config),
+    count_left=lambda step: {'moco': config.steps - step},
+    draw_views=functools.partial(draw_views, config))
 
 
 def make_multitask_run(config: ConfigDict) -> Run:
@@ -319,7 +350,9 @@ def make_multitask_run(config: ConfigDict) -> Run:
     steps=plan.steps,
     name_images=functools.partial(pipeline.name_visit_images, plan, sources, config, groups),
     validation_steps=plan.space_validations(config.validations),
-    make_validate=functools.partial(validation.make_validate, config),
+    make_validate=functools.partial(validation.make_validate, config, draw=draw_picture),
+    count_left=plan.count_left,
+    draw_views=functools.partial(draw_views, config),
     tasks=tasks)
 
 

@@ -5,7 +5,7 @@ import logging
 import pathlib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -17,9 +17,11 @@ from mtpret_jax.runtime import distributed
 from mtpret_jax.tasks.dataset import check_annotation, check_split
 from tfds_builders import build, sanity, sanity_rules
 from tfds_builders.common import splits
+from tfds_builders.common.archives import ArchiveMissing, is_junk
 from tfds_builders.common.exits import explain
 from tfds_builders.common.paths import find_archives_defect
 from tfds_builders.common.records import TooManyRejects
+from tfds_builders.common.suggest import suggest
 from tfds_builders.custom import custom
 
 # Flag of the build command -> flag of this one.
@@ -34,29 +36,56 @@ USER_ERRORS = (ConfigError, MissingSplit, OutdatedIndex, build.ArchiveChanged, T
 
 def choose_datasets(config: ConfigDict) -> None:
   """Fills in `data.datasets`. Stages 2 and 3: the datasets of the tasks. Stage 1: if the field is empty, all datasets
-  whose archives are in `data.archives`."""
+  whose archives are in `data.archives`, the user's own included."""
   if config.objective == 'multitask':
     config.data.datasets = tuple(dict.fromkeys(task_config.dataset for task_config in config.tasks.values()))
-  check_path('data.archives', config.data.archives, find_archives_defect)
+  check_archives_folder(config.data)
   for name in config.data.datasets:
     if not build.is_prepared(build.locate(name, config.data.dir, config.data.stored_size)):
       check_dataset_name(name, config.data.archives)
   if config.data.datasets:
     return
-  missing = {error.dataset for error in build.find_missing(build.NAMES, config.data.archives)}
-  config.data.datasets = tuple(name for name in build.NAMES if name not in missing)
-  if not config.data.datasets:
-    raise ConfigError(f'no archive of {", ".join(build.NAMES)} is in data.archives={config.data.archives!r}: set '
-                      f'--config.data.archives=<folder> to the folder of downloads, laid out as in '
-                      f'tfds_builders/<name>/README.md')
-  log.info('found the archives of %s', ', '.join(config.data.datasets))
+  roots = find_archives(config.data.archives)
+  config.data.datasets = tuple(roots)
+  if not roots:
+    raise ConfigError(f'no archive of {", ".join(build.NAMES)} is in data.archives={config.data.archives!r}, and no '
+                      f'folder with {custom.TABLE}: set --config.data.archives=<folder> to the folder of downloads, '
+                      f'laid out as in tfds_builders/<name>/README.md')
+  own = [name for name in roots if name not in build.NAMES]
+  log.info('found the archives of %s%s. To leave one out, name the others: --config.data.datasets="(\'a\',\'b\')"',
+           ', '.join(roots), f' (your own: {", ".join(own)})' if own else '')
+  if others := list_others(config.data.archives, roots.values()):
+    log.warning('not taken from %s: %s. A folder of your own images needs a %s (docs/own-data.md)',
+                config.data.archives, ', '.join(others[:10]), custom.TABLE)
+
+
+def find_archives(folder: str) -> dict[str, pathlib.Path]:
+  """{dataset: the root of its archive} for all datasets in a folder, the user's own last."""
+  roots = {}
+  for name in build.NAMES:
+    with contextlib.suppress(ArchiveMissing):
+      roots[name] = build.find_root(name, folder)
+  return roots | {name: build.find_root(name, folder) for name in custom.list_names(folder) if name not in build.NAMES}
+
+
+def list_others(archives: str, roots: Iterable[pathlib.Path]) -> list[str]:
+  """The folders in `archives` that are no part of an archive in `roots`, sorted."""
+  folder = pathlib.Path(archives).expanduser().absolute()
+  folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not is_junk(path.name)]
+  return [path.name for path in folders
+          if not any(path.is_relative_to(root) or root.is_relative_to(path) for root in roots)]
+
+
+def check_archives_folder(data: ConfigDict) -> None:
+  check_path('data.archives', data.archives, find_archives_defect)
 
 
 def check_dataset_name(name: str, folder: str) -> None:
   """Raises ConfigError unless the dataset has a builder, or is one of the user's own in `folder`."""
   if name not in build.NAMES and not (folder and custom.exists(name, folder)):
     raise ConfigError(
-      f'unknown dataset {name!r}: choose one of {", ".join(build.NAMES)}; for a dataset of your own, create '
+      f'unknown dataset {name!r}: choose one of {", ".join(build.NAMES)}{suggest(name, build.NAMES)}; for a dataset of '
+      f'your own, create '
       f'{pathlib.Path(folder or "<archives>", name, "labels.csv")} and set --config.data.archives (docs/own-data.md)')
 
 

@@ -72,6 +72,26 @@ def refuse(config):
   return str(error.value)
 
 
+def test_every_archive_found_includes_the_users_own_and_says_what_was_not_taken(tmp_path, caplog):
+  write_clinic(tmp_path)
+  (tmp_path / 'scans/images').mkdir(parents=True)  # without a table
+  (tmp_path / '__MACOSX').mkdir()
+  config = ConfigDict(dict(objective='moco', data=dict(datasets=(), archives=str(tmp_path), dir='data',
+                                                       stored_size='256')))
+  with caplog.at_level('INFO'):
+    prepare_data.choose_datasets(config)
+  assert config.data.datasets == ('clinic',)
+  assert 'found the archives of clinic (your own: clinic)' in caplog.text
+  assert f'not taken from {tmp_path}: scans. A folder of your own images needs a labels.csv' in caplog.text
+
+
+def test_a_folder_without_any_archive_is_refused(tmp_path):
+  config = ConfigDict(dict(objective='moco', data=dict(datasets=(), archives=str(tmp_path), dir='data',
+                                                       stored_size='256')))
+  with pytest.raises(ConfigError, match='no archive of .* and no folder with labels.csv: set --config.data.archives='):
+    prepare_data.choose_datasets(config)
+
+
 @pytest.mark.parametrize('tasks, splits', [(1, ['train', 'validation', 'test']), (2, ['train', 'validation'] * 2)])
 def test_the_splits_that_a_run_will_use_are_opened(tasks, splits, monkeypatch):
   opened = use(monkeypatch, train=find(0, 1), validation=find(1), test=find(0, 1))

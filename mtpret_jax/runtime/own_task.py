@@ -1,0 +1,180 @@
+"""Completes a config before anything checks or saves it: the values of its `preset`, and tasks on datasets of your own.
+
+A section `task` (or `task2`, ...) names a dataset. Its labels say the kind of task, so the run makes a plain task of
+it:
+
+    config.task.dataset = 'clinic'  ->  config.tasks.clinic = {kind: 'detection', dataset: 'clinic', size: 110, ...}
+
+Resuming, evaluation and reports see only the plain task.
+"""
+
+import contextlib
+import logging
+import pathlib
+import re
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from mtpret_jax.config import saved
+from mtpret_jax.config.errors import ConfigError, show
+from mtpret_jax.config.rules import row, whole
+from mtpret_jax.config.validate import round_up
+from mtpret_jax.data.sources import SPLITS, open_source
+from mtpret_jax.runtime import image_counts, prepare_data
+from mtpret_jax.tasks import KINDS, find_kind
+from mtpret_jax.tasks.dataset import list_sided_names
+from mtpret_jax.tasks.task import About
+from tfds_builders import build
+from tfds_builders.custom import custom
+
+SECTION = re.compile(r'task\d?')
+PRESETS = ('small', 'base', 'paper')  # configs/presets.py
+RESERVED = ('trunk', 'all', 'joint')  # what a run calls its own parts
+NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
+
+log = logging.getLogger(__name__)
+
+
+def resolve(config: ConfigDict, quiet: bool = False) -> ConfigDict:
+  """The plain config of a stage. A config without `preset` and `task` is returned as it is. Unless `quiet`, the log
+  says what was taken from the data.
+
+  Raises:
+    ConfigError: an unknown preset; a dataset that is not there, or has no label that a task can learn.
+    custom.InvalidDataset: see `custom.describe`.
+  """
+  sections = list_sections(config)
+  if 'preset' not in config and not sections:
+    return config
+  if config.get('preset', PRESETS[0]) not in PRESETS:
+    raise ConfigError(f'unknown preset {show(config.preset)}: choose one of {", ".join(PRESETS)}')
+  plain = saved.make_config({field: value for field, value in config.to_dict().items() if field != 'preset'})
+  for section in sections:
+    add_task(plain, section, quiet)
+  return plain.lock()
+
+
+def list_sections(config: ConfigDict) -> list[str]:
+  return [key for key in config if SECTION.fullmatch(key)]
+
+
+def add_task(config: ConfigDict, section: str, quiet: bool) -> None:
+  """Replaces the section by a task."""
+  own = config[section]
+  del config[section]
+  if not own.dataset:
+    raise ConfigError(f'{section}.dataset is empty: name your dataset with --config.{section}.dataset=<name>'
+                      f'{describe_choice(config)}')
+  name = own.name or own.dataset
+  if not NAME.fullmatch(name) or name in RESERVED or name in config.tasks:
+    raise ConfigError(f'{section}.name={show(name)} cannot name a task: use letters, digits and _, other names than '
+                      f'{", ".join((*RESERVED, *config.tasks))}, with --config.{section}.name=<name>')
+  if not row(whole(8, 4096), 2, 2).fits(own.views):
+    raise ConfigError(f'{section}.views={show(own.views)} must be two whole numbers from 8 to 4096, such as (64,96)')
+  about = describe_dataset(own.dataset, config.data)
+  kind = choose_kind(section, own, about)
+  heads, view = own.heads, own.augment.size or own.views[kind in ('segmentation', 'detection')]
+  for field in ('name', 'views', 'heads'):
+    del own[field]
+  own.update(kind=kind, size=own.size or round(view * 1.15))
+  own.augment.size = view
+  own.head = heads.get(kind, ConfigDict())
+  if kind == 'detection' and not own.objects:
+    own.objects = count_slots(config, own.dataset)
+  sided = turn_off_flip(own, about)
+  config.tasks[name] = own
+  if not quiet:
+    log.info('task %s: %s on the dataset %s; %s', name, kind, own.dataset, describe_labels(own, about))
+    if sided:
+      log.warning('task %s: %s names one side of the body, and no label names the other side, so its views are not '
+                  'flipped (augment.flip=0)', name, ', '.join(map(show, sided[:5])))
+
+
+def describe_choice(config: ConfigDict) -> str:
+  """', such as clinic', for the user's datasets in the folder of archives."""
+  names = custom.list_names(config.data.archives) if config.data.archives else []
+  where = f'; in data.archives={config.data.archives} there is'
+  return f'{where} {", ".join(names[:5])}' if names else f'{where} no folder with {custom.TABLE} (docs/own-data.md)'
+
+
+def describe_dataset(name: str, data: ConfigDict) -> About:
+  """The labels of a dataset: of the prepared records if there are some, else of the archive."""
+  prepare_data.check_archives_folder(data)
+  if name in build.NAMES:
+    return build.declared_metadata(name)
+  path = build.locate(name, data.dir, data.stored_size)
+  if build.is_prepared(path):
+    return dict(build.read_metadata(path))
+  prepare_data.check_dataset_name(name, data.archives)
+  with prepare_data.refuse_archive(name, data.archives, ['--data_dir', data.dir, '--size', data.stored_size]):
+    return custom.describe(pathlib.Path(data.archives).expanduser() / name)
+
+
+def choose_kind(section: str, own: ConfigDict, about: About) -> str:
+  """The kind of task: what the config says, else the only one that the labels allow."""
+  possible = [kind.name for kind in KINDS.values() if about.get(kind.annotation)]
+  if own.kind and own.kind not in KINDS:
+    raise ConfigError(f'unknown {section}.kind {show(own.kind)}: choose one of {", ".join(KINDS)}')
+  if not possible or own.kind and own.kind not in possible:
+    has = f'has labels for {" and ".join(possible)} only' if possible else 'has no labels'
+    needs = 'finding columns or a value in labels.csv, masks/ or boxes.json (docs/own-data.md)'
+    raise ConfigError(f'{section}: {own.dataset} {has}: ' + (
+      f'set --config.{section}.kind={possible[0]}' if possible else f'a task needs {needs}'))
+  if len(possible) > 1 and not own.kind:
+    raise ConfigError(f'{section}: {own.dataset} has labels for {" and ".join(possible)}: choose one with '
+                      f'--config.{section}.kind={possible[0]}')
+  return own.kind or possible[0]
+
+
+def count_slots(config: ConfigDict, name: str) -> int:
+  """Room for every box of the image that has most, rounded up to a multiple of 8: an image that turns out to be
+  unreadable then hardly ever changes the number."""
+  data = config.data
+  if image_counts.has_archive(name, config):
+    most = max((len(entry.objects) for entry in image_counts.read_tables(name, data).entries), default=0)
+  else:
+    sources = [open_source(name, data.dir, data.stored_size, split, data.split) for split in SPLITS]
+    most = max(len(source.records[place]['objects']['class_id']) for source in sources for place in range(len(source)))
+  return round_up(max(most, 1), 8)
+
+
+def turn_off_flip(own: ConfigDict, about: About) -> list[str]:
+  """Sets `augment.flip=0` where a flip would make labels wrong. Returns these labels."""
+  sided = list_sided_names(own, about) if set(own.findings) <= set(about.get('findings', ())) else []
+  if not sided or not own.augment.flip:
+    return []
+  own.augment.flip = 0.0
+  return sided
+
+
+def describe_labels(own: ConfigDict, about: About) -> str:
+  """What the task learns, in words."""
+  labels = find_kind(own.kind).select(about, own) if set(own.findings) <= set(about.get('findings', ())) else about
+  if own.kind == 'classification':
+    relation = {'independent': 'findings', 'exclusive': 'classes, one per image', 'ordinal': 'grades, one per image'}
+    return f'{relation[labels.get("relation", "independent")]}: {shorten(labels["findings"])}'
+  if own.kind == 'regression':
+    return f'the value{" in " + about["value"]["unit"] if about["value"].get("unit") else ""}'
+  return f'classes: {shorten(labels["mask"][1:] if own.kind == "segmentation" else labels["box_classes"])}'
+
+
+def shorten(names: list[str]) -> str:
+  return ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '')
+
+
+@contextlib.contextmanager
+def name_sections(config: ConfigDict, plain: ConfigDict) -> Iterator[None]:
+  """Lets errors about the tasks of `plain` name the fields of `config`, which the user can set."""
+  try:
+    yield
+  except ConfigError as error:
+    message = str(error)
+    for section in list_sections(config):
+      name = config[section].name or config[section].dataset
+      if name and name in plain.get('tasks', {}):
+        message = message.replace(f'tasks.{name}.head.', f'{section}.heads.{plain.tasks[name].kind}.')
+        message = message.replace(f'tasks.{name}.', f'{section}.')
+    if message == str(error):
+      raise
+    raise ConfigError(message) from error
