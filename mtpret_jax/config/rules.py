@@ -91,7 +91,7 @@ def class_weights() -> Rule:
   """'none', 'balanced', or numbers separated by commas."""
   return Rule("'none', 'balanced', or a number from 0.001 to 1000 for each class, such as '1,3.5'",
               lambda value: isinstance(value, str) and (value in ('none', 'balanced') or are_weights(value)),
-              lambda value: 'balanced')
+              lambda value: 'none')
 
 
 def flag() -> Rule:
