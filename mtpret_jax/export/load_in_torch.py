@@ -160,22 +160,42 @@ def build_detector(resnet: nn.Module, head: Spec, classes: int, spec: Spec) -> n
 
 @torch.inference_mode()
 def predict(model: nn.Module, spec: Spec, images: torch.Tensor) -> list[dict[str, np.ndarray]]:
-  """One dict per image of (B, C, S, S): `score` (T,) in 0-1, `value` (1,), `mask` (S, S) of class numbers, or
+  """One dict per image of (B, C, S, S): `score` (T,) in 0-1, `value` (1,), `mask` (S, S) of class numbers,
   `boxes` (M, 4) as y0, x0, y1, x1 in 0-1 with `class_id` (M,) from 0 and `score` (M,), or `features` (D,)."""
-  out, kind = model(list(images) if spec['kind'] == 'detection' else images), spec['kind']
-  if kind == 'detection':
+  if spec['kind'] == 'detection':
     side, columns_first = spec['view'], [1, 0, 3, 2]
     return [{'boxes': (found['boxes'][:, columns_first] / side).numpy(), 'class_id': found['labels'].numpy() - 1,
-             'score': found['scores'].numpy()} for found in out]
-  if kind == 'segmentation':
-    return [{'mask': logits.argmax(0).numpy()} for logits in out['out']]
-  if kind == 'regression':
-    return [{'value': (z_score * spec['head']['deviation'] + spec['head']['mean']).numpy()} for z_score in out]
+             'score': found['scores'].numpy()} for found in model(list(images))]
+  field, values = compute(model, spec, images)
+  if spec['flips']:  # the mean of the image and its mirror image, in which left and right classes change places
+    _, mirrored = compute(model, spec, images.flip(-1))
+    mirrored = mirrored.flip(-1) if field == 'mask' else mirrored
+    values = (values + (mirrored if spec['mirror'] is None else mirrored[:, spec['mirror']])) / 2
+  if field == 'score':
+    values = scale(values, spec)
+  return [{field: (value.argmax(0) if field == 'mask' else value).numpy()} for value in values]
+
+
+def compute(model: nn.Module, spec: Spec, images: torch.Tensor) -> tuple[str, torch.Tensor]:
+  """(name, values) of the output: `score` (B, T), `value` (B, 1), `mask` (B, T, S, S) probabilities, `features`."""
+  kind, out = spec['kind'], model(images)
   if kind == 'classification':
-    logits = out / spec['temperature']
-    scores = logits.sigmoid() if spec['about']['relation'] == 'independent' else logits.softmax(1)
-    return [{'score': score.numpy()} for score in scores]
-  return [{'features': features.numpy()} for features in out]
+    return 'score', out.sigmoid() if spec['about']['relation'] == 'independent' else out.softmax(1)
+  if kind == 'regression':
+    return 'value', out * spec['head']['deviation'] + spec['head']['mean']
+  if kind == 'segmentation':
+    return 'mask', out['out'].softmax(1)
+  return 'features', out
+
+
+def scale(scores: torch.Tensor, spec: Spec) -> torch.Tensor:
+  """Probabilities whose logits are divided by the temperature that was fitted on validation."""
+  if spec['temperature'] == 1:
+    return scores
+  scores = scores.double().clamp(torch.finfo(torch.float32).tiny, 1 - 2.0**-24)
+  if spec['about']['relation'] == 'independent':
+    return (scores.logit() / spec['temperature']).sigmoid().float()
+  return (scores.log() / spec['temperature']).softmax(1).float()
 
 
 def describe(spec: Spec, prediction: dict[str, np.ndarray]) -> Any:

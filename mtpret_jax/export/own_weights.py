@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Sequence
 
 from mtpret_jax.config import saved
-from mtpret_jax.export.trained import POINTS, Trained
+from mtpret_jax.evaluation import operating_points
+from mtpret_jax.export.trained import Trained
 from mtpret_jax.objectives.multitask import TRUNK, find_owner
 from mtpret_jax.runtime import model_file, weights_file
 from mtpret_jax.runtime.atomic_io import write_json
@@ -26,5 +27,6 @@ def write(trained: Trained, tasks: Sequence[str], folder: pathlib.Path) -> None:
     model_file.write_tasks(folder, {task: trained.tasks[task] for task in tasks})
   weights_file.write_weights(folder, params, stats, {'step': str(trained.step), 'state': trained.chosen})
   write_json(folder / saved.FILE, {'config': fields})
-  if (trained.run / POINTS).is_file():
-    shutil.copy(trained.run / POINTS, folder / POINTS)
+  points = trained.run / operating_points.FILE
+  if points.is_file():
+    shutil.copy(points, folder)

@@ -4,14 +4,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import safetensors.numpy
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.export.trained import Trained
-from mtpret_jax.models.torchvision_names import TRUNK_PREFIX, export_head, name_in_torch, to_torch
-from mtpret_jax.models.torchvision_weights import STEM
+from mtpret_jax.models.torchvision_names import TRUNK_PREFIX, export_head
+from mtpret_jax.models.torchvision_weights import name_trunk
 from mtpret_jax.runtime.atomic_io import write_atomically, write_json
 from tfds_builders.common.dataset import SIZES
 
@@ -30,21 +29,12 @@ def write(trained: Trained, task: str | None, folder: pathlib.Path, channels: in
   Raises:
     ConfigError: torchvision has no head for this kind of task.
   """
-  trunk = name_trunk(*trained.take_trunk(task), channels)
+  trunk = add_counters(name_trunk(*trained.take_trunk(task), channels))
   save(folder / TRUNK_FILE, trunk)
   if task is not None:
     save(folder / MODEL, name_model(trained, task, trunk))
   write_json(folder / SPEC, describe(trained, task, channels))
   write_atomically(folder / SCRIPT.name, SCRIPT.read_bytes())
-
-
-def name_trunk(params: Mapping[str, Any], stats: Mapping[str, Any], channels: int) -> dict[str, np.ndarray]:
-  """{torchvision's name: array} of the trunk. With three channels, the stem is repeated, divided by three: it gives the
-  same features on a grey image in three equal channels."""
-  weights = {name_in_torch(path): to_torch(leaf) for tree in (params, stats)
-             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-  weights[STEM] = np.repeat(weights[STEM] / channels, channels, axis=1)
-  return add_counters(weights)
 
 
 def name_model(trained: Trained, task: str, trunk: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -75,15 +65,20 @@ def describe(trained: Trained, task: str | None, channels: int) -> dict[str, Any
     weights              file of the state dict
     stored_longest       px: the longer side of a stored image is at most this; null: as in the file
     size, view           px: sides of the square that is read, and of the one that the network sees
+    flips                whether a prediction is the mean of an image and its mirror image
+    mirror               the class that each class becomes in a mirror image; null if none changes
     temperature          what the logits of a classification are divided by
     about                names of findings, classes and the value
     head                 config of the head
   """
   config, fitted = trained.config, trained.tasks[task] if task else None
+  model = fitted.make_model() if fitted else None
   return {
     'kind': fitted.kind if fitted else 'trunk', 'trunk': config.trunk, 'channels': channels,
     'weights': MODEL if fitted else TRUNK_FILE, 'stored_longest': SIZES[config.data.stored_size],
     'size': fitted.size if fitted else config.data.size, 'view': fitted.view if fitted else config.augment.size,
+    'flips': bool(config.get('flips', False)) and model is not None and model.predict_both is not None,
+    'mirror': list(model.mirror) if model is not None and model.mirror is not None else None,
     'temperature': trained.read_temperature(task),
     'about': {field: fitted.about[field] for field in ('findings', 'relation', 'value', 'mask', 'box_classes')
               if field in fitted.about} if fitted else {},

@@ -1,7 +1,6 @@
 """The trained model of a run, in parts."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +10,11 @@ from ml_collections import ConfigDict
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, show
 from mtpret_jax.config.schema import MOCO, MULTITASK, find_mistake
+from mtpret_jax.evaluation import operating_points
 from mtpret_jax.evaluation.test_scores import STATES
 from mtpret_jax.objectives.multitask import TRUNK, find_owner
 from mtpret_jax.runtime import checkpoint, model_file, weights_file
 from mtpret_jax.tasks.fitted import FittedTask
-
-POINTS = 'operating_points.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +44,13 @@ class Trained:
   def take_head(self, task: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return self.params[task], self.stats[task]
 
+  def read_points(self) -> operating_points.Points:
+    """{task: its operating point}. They belong to the best state, so another one has none."""
+    return operating_points.read(self.run) if self.chosen == 'best' else {}
+
   def read_temperature(self, task: str | None) -> float:
     """What the logits of a task are divided by; 1 unless one was fitted on validation."""
-    return float(self.read_points().get(task, {}).get('temperature', 1.0)) if task else 1.0
-
-  def read_points(self) -> dict[str, Any]:
-    """The operating points of the tasks; {} where the run has none."""
-    path = self.run / POINTS
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    return float(self.read_points().get(task or '', {}).get('temperature', 1.0))
 
 
 def read_run(run: str | pathlib.Path, state: str = '') -> Trained:

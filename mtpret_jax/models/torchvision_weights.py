@@ -134,10 +134,15 @@ def export_trunk(params: Mapping[str, Any], stats: Mapping[str, Any], path: Path
   torchvision model (`strict=False`, because of `fc`) and gives the same features on a grey image repeated over its
   channels.
   """
+  safetensors.numpy.save_file(name_trunk(params, stats, channels), path, metadata={'format': 'pt'})
+
+
+def name_trunk(params: Mapping[str, Any], stats: Mapping[str, Any], channels: int) -> dict[str, np.ndarray]:
+  """{torchvision's name: array in PyTorch's layout} of the trunk, as `export_trunk` writes it."""
   weights = {name_in_torch(at): to_torch(leaf) for tree in (params, stats)
              for at, leaf in jax.tree_util.tree_leaves_with_path(tree)}
   weights[STEM] = np.repeat(weights[STEM] / channels, channels, axis=1)
-  safetensors.numpy.save_file(weights, path, metadata={'format': 'pt'})
+  return weights
 
 
 @functools.cache

@@ -4,6 +4,7 @@ checkpoints.
 The names of its arrays are their paths in the train state: `params/trunk/conv1/kernel`, `stats/trunk/lung/norm1/mean`.
 """
 
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from mtpret_jax.runtime.checkpoint import restore_list_indices
 
 FILE = 'weights.safetensors'
 PARTS = ('params', 'stats')
+KEY = 'mtpret_jax'  # of the metadata: a single one, since the library writes several in an order that varies
 
 
 def write_weights(folder: str | pathlib.Path, params: Mapping[str, Any], stats: Mapping[str, Any],
@@ -27,7 +29,7 @@ def write_weights(folder: str | pathlib.Path, params: Mapping[str, Any], stats: 
   arrays = {jax.tree_util.keystr(path, simple=True, separator='/'): np.ascontiguousarray(leaf)
             for path, leaf in jax.tree_util.tree_leaves_with_path(dict(zip(PARTS, (params, stats), strict=True)))}
   path = pathlib.Path(folder, FILE)
-  write_atomically(path, safetensors.numpy.save(arrays, metadata={'format': 'mtpret_jax', **metadata}))
+  write_atomically(path, safetensors.numpy.save(arrays, metadata={KEY: json.dumps(dict(metadata))}))
   return path
 
 
@@ -44,7 +46,7 @@ def read_weights(folder: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, 
     raise FileNotFoundError(f'{folder} has no {FILE}')
   try:
     with safetensors.safe_open(path, 'np') as file:
-      metadata = dict(file.metadata() or {})
+      metadata = json.loads((file.metadata() or {})[KEY])
       step = int(metadata['step'])
       for name in file.keys():
         *parents, last = name.split('/')

@@ -30,6 +30,7 @@ PROGRAMS = {
   'python -m tfds_builders.build nih_chest_xray vinbigdata_cxr': Treatment('skip', 'needs Apache Beam'),
   'python -m mtpret_jax.report': Treatment('flags', 'tests/report/ makes pages of small runs'),
   'python -m mtpret_jax.predict': Treatment('flags', 'tests/predict/ predicts with small runs'),
+  'python -m mtpret_jax.export': Treatment('flags', 'tests/export/ exports drawn models'),
   'python -m tfds_builders': Treatment('run'),
   'python -m benchmarks': Treatment('flags'),
   'python -m pytest': Treatment('skip', 'this is the test suite'),

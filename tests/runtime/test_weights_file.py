@@ -14,13 +14,13 @@ STATS = {'trunk': {'lung': {'norm1': {'mean': np.float32([0.5])}}}, 'lung': {}} 
 
 @pytest.fixture
 def folder(tmp_path):
-  weights_file.write_weights(tmp_path, PARAMS, STATS, {'step': '12'})
+  weights_file.write_weights(tmp_path, PARAMS, STATS, {'step': '12', 'state': 'best'})
   return tmp_path
 
 
 def test_weights_come_back_with_the_indices_of_lists(folder):
   state, metadata = weights_file.read_weights(folder)
-  assert state['step'] == 12 and metadata['format'] == 'mtpret_jax'
+  assert state['step'] == 12 and metadata == {'step': '12', 'state': 'best'}
   jax.tree.map(np.testing.assert_array_equal, state['params'], PARAMS)
   jax.tree.map(np.testing.assert_array_equal, state['carry']['stats'], STATS)
 

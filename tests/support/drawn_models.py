@@ -3,6 +3,7 @@
 import pathlib
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from configs import common, pretrain, tasks
@@ -41,19 +42,22 @@ def make_head(kind, **changes):
   return head
 
 
-def make_trained(kind, trunk='resnet18', relation='independent', make_leaf=None, **head):
+def make_trained(kind, trunk='resnet18', relation='independent', make_leaf=None, about=None, flips=False, **head):
   """The `Trained` of a run of stage 3 of this kind, or of stage 1 if it is 'trunk'.
 
+  `about`: in place of that in ABOUT. `flips`: whether predictions are means of an image and its mirror image.
   `make_leaf`: (torchvision's name, shape) -> a leaf; drawn by default, which takes seconds for a large head.
   """
   make_leaf = make_leaf or draw_leaf
   config = pretrain.get_config('smoke') if kind == 'trunk' else make_finetune()
   config.trunk = trunk
+  with config.unlocked():
+    config.flips = flips
   if kind == 'trunk':
     config.data.size, config.augment.size, config.data.datasets = SIZE, VIEW, ('mura',)
     parts, fitted = {}, {}
   else:
-    about = dict(ABOUT[kind]) | ({'relation': relation} if kind == 'classification' else {})
+    about = dict(about or ABOUT[kind]) | ({'relation': relation} if kind == 'classification' else {})
     dataset = {'classification': 'mura', 'regression': 'rsna_bone_age', 'segmentation': 'lung_masks',
                'detection': 'tbx11k'}[kind]
     fitted = {TASK: FittedTask(kind, dataset, about, make_head(kind, **head), SIZE, VIEW)}
@@ -84,3 +88,7 @@ def draw_leaf(name, leaf):
   """A leaf of ours, drawn by its name in torchvision."""
   scale = next((value for key, value in SCALES.items() if key in name), 1.0)
   return from_torch(draw.weight(name, torch_shape(leaf.shape)) * scale, name)
+
+
+def make_zeros(name, leaf):
+  return np.zeros(leaf.shape, np.float32)
