@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -153,23 +153,28 @@ def predict_batches(task_config: ConfigDict, title: str, state: TrainState, name
 
 
 def collect_examples(config: ConfigDict, name: str, split: str, state: TrainState, predictor: Predictor,
-                     count: int) -> list[dict[str, Any]]:
-  """Up to `count` images spread over a split, for pictures: [{'image', 'labels', 'prediction', 'about'}]. Images are
-  (S, S) in 0-1, labels and predictions dicts of one image's fields."""
+                     places: Sequence[int]) -> list[dict[str, Any]]:
+  """The images at these places of a split, for pictures: [{'image', 'image_id', 'labels', 'prediction', 'about'}].
+  Images are (S, S) in 0-1, labels and predictions dicts of one image's fields."""
   task_config, source, examples = config.tasks[name], predictor.source, []
-  places = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
   few = dataclasses.replace(source, records=Subset({source.split: source.records},
                                                    [(source.split, int(place)) for place in places]))
   about = dataset.describe_task(source.about, task_config)
-  for _, images, batch, predictions in predict_batches(task_config, f'{name} examples', state, name,
-                                                       dataclasses.replace(predictor, source=few), make_mesh()):
+  for first, images, batch, predictions in predict_batches(task_config, f'{name} examples', state, name,
+                                                           dataclasses.replace(predictor, source=few), make_mesh()):
     for index in range(images):
       pixels = np.asarray(batch['image'][index][..., 0], np.float32)
       examples.append({
         'image': (pixels - pixels.min()) / max(float(np.ptp(pixels)), 1e-6), 'about': about,
+        'image_id': describe_record(few.records[first + index])['image_id'],
         'labels': {field: values[index] for field, values in batch.items() if field not in ('image', 'valid')},
         'prediction': {field: values[index] for field, values in predictions.items()}})
   return examples
+
+
+def spread_places(images: int, count: int) -> list[int]:
+  """Up to `count` places at equal distances in a split."""
+  return np.unique(np.linspace(0, images - 1, min(count, images)).astype(int)).tolist()
 
 
 def stack(values: list, ragged: bool) -> np.ndarray:

@@ -5,6 +5,7 @@ The test split is used once, at the end of stage 3, for the state with the best 
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from mtpret_jax.config.schema import MULTITASK, find_mistake
 from mtpret_jax.config.validate import check_choice, check_workdir
 from mtpret_jax.data.sources import SPLITS
 from mtpret_jax.evaluation import metrics, operating_points, predict, scorable, validation
+from mtpret_jax.evaluation.cases import choose_cases
 from mtpret_jax.runtime import checkpoint, distributed, lineage
 from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.logging import list_versions
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 FILE = 'scores.json'
 STATES = {'best': validation.BEST, 'last': 'checkpoints'}  # name of a state in config.state -> its folder
 NEVER_DEFINED = 'the score was undefined in every validation, so the last state is scored, not the best one'
-EXAMPLES = 12  # images with their predictions, for a picture
+EXAMPLES, CASES = 12, 8  # images with their predictions, for a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +45,13 @@ class Scored:
     results: the content of `scores.json`; only the first process has its `tasks`.
     workdir: the folder of `scores.json`.
     examples: {task: some images with labels and predictions}, see `predict.collect_examples`.
+    cases: {task: {'worst': the images with the largest errors, 'best': those with the smallest}}, like `examples`.
   """
 
   results: dict[str, Any]
   workdir: pathlib.Path
   examples: dict[str, list[dict[str, Any]]]
+  cases: dict[str, dict[str, list[dict[str, Any]]]]
 
 
 def score_best(config: ConfigDict) -> Scored:
@@ -176,9 +180,14 @@ def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, sp
                                 dataset.describe_task(source.about, task_config), rows)
     write_json(workdir / FILE, results)  # last: `is_finished` takes this file as proof that the predictions are written
   distributed.run_on_first(write)
-  examples = {name: predict.collect_examples(config, name, split, state, predictors[name, split], EXAMPLES)
-              for name in config.tasks}
-  return Scored(results, workdir, examples)
+  examples, chosen = {}, distributed.run_on_first(lambda: {
+    name: choose_cases(find_kind(config.tasks[name].kind).metrics, results['about'][name], rows, CASES)
+    for name, (rows, _) in scored.items()})
+  for name in config.tasks:  # all processes take part in every prediction
+    collect = functools.partial(predict.collect_examples, config, name, split, state, predictors[name, split])
+    examples[name] = collect(predict.spread_places(len(predictors[name, split].source), EXAMPLES))
+    chosen[name] = {title: collect(places) for title, places in chosen[name].items()}
+  return Scored(results, workdir, examples, chosen)
 
 
 def predictions_path(workdir: pathlib.Path, task: str) -> pathlib.Path:

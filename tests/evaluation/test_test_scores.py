@@ -320,7 +320,7 @@ def test_patience_counts_validations_since_the_first_best_up_to_a_step(tmp_path)
 
 
 def test_a_run_that_starts_anew_forgets_the_best_of_another(one_task, tmp_path):
-  state = {'step': np.array(5)}
+  state = TrainState(np.array(5), {}, {}, {})
   validation.save_if_best(tmp_path, state, 5, 1e9, 0)
   validation.write(tmp_path, 5, {})
   validation.make_validate(one_task, tmp_path, 3)
@@ -340,7 +340,8 @@ def test_the_best_state_is_the_first_with_the_best_score_and_the_last_one_if_no_
   validate = validation.make_validate(change(one_task, patience=1) if best == 6 and None in scores else one_task,
                                       tmp_path, 0)
   for step in (2, 4, 6):
-    assert not validate({'step': np.array(step)}, step), 'nothing shows that the run has stopped to improve'
+    state = TrainState(np.array(step), {}, {}, {})
+    assert not validate(state, step), 'nothing shows that the run has stopped to improve'
   state, metadata = checkpoint.read_state(tmp_path, validation.BEST)
   assert state['step'] == best
   assert bool(test_scores.list_state_notes(metadata)) == (not any(score and score == score for score in scores))
@@ -348,8 +349,8 @@ def test_the_best_state_is_the_first_with_the_best_score_and_the_last_one_if_no_
 
 def test_predictions_that_are_not_finite_leave_validation_undefined_and_stop_a_test(one_task, monkeypatch, caplog):
   rows = METRICS['regression'].columns
-  monkeypatch.setattr(predict, 'make_predictor', lambda *args: types.SimpleNamespace(
-    source=types.SimpleNamespace(about={'value': {'name': 'age', 'unit': 'months'}})))
+  monkeypatch.setattr(predict, 'make_predictor', lambda *args: predict.Predictor(
+    types.SimpleNamespace(about={'value': {'name': 'age', 'unit': 'months'}}), None, None))
   monkeypatch.setattr(predict, 'collect_rows', lambda *args: {
     **{name: np.array(['a', 'b']) for name in ('image_id', 'patient', 'study', 'sex', 'view', 'part')},
     'age': np.full(2, np.nan), **{name: np.full((2, 1), np.nan) for name in rows}})

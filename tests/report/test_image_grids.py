@@ -25,7 +25,7 @@ def test_neighbours_carry_dataset_label_and_similarity(tmp_path, monkeypatch):
   image = np.zeros((4, 4, 8, 1), np.uint8)
   datasets = {'chest': {split: FINDINGS | {'image': image} for split in ('train', 'validation')},
               'hand': {split: AGES | {'image': image[:2]} for split in ('train', 'validation')}}
-  features = {'chest': {'train': np.array([[1, 0], [0, 1], [0, -1], [-1, 0]]), 'validation': np.array([[3.0, 0.0]] * 4)},
+  features = {'chest': {'train': np.array([[1, 0], [0, 1], [0, -1], [-1, 0]]), 'validation': np.array([[3.0, 0]] * 4)},
               'hand': {'train': np.array([[4, 3], [0, -2]]), 'validation': np.array([[0.0, 1.0]] * 2)}}
   image_grids.draw_neighbours(tmp_path, datasets, features, queries=2, neighbours=2)
   captions = [[caption for _, caption in row] for row in grids[0]]
