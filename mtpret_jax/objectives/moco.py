@@ -116,9 +116,10 @@ def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, ca
   """InfoNCE of the queries against their keys and the negatives.
 
   Measures: `accuracy`, how often a query is closer to its own key than to every negative; `accuracy_batch`, the same
-  among the keys of the batch (see `rate_batch`); `agreement`, the mean cosine of query and key; `spread`, from 0 to 1,
-  of the queries on the unit sphere; 0 if the embedding has collapsed to a point. With `symmetric`, the loss and all
-  measures are means over both directions.
+  among the keys of the batch, and `uniformity` (see `rate_batch`); `agreement`, the mean cosine of query and key;
+  `spread`, from 0 to 1, of the queries on the unit sphere; 0 if the embedding has collapsed to a point; with a queue
+  also `queue_filled`, the share of it that holds keys of images. With `symmetric`, the loss and all other measures are
+  means over both directions.
   """
   moco = config.moco
   rng_query, rng_key = jax.random.split(rng)
@@ -141,7 +142,7 @@ def compute_loss(config: ConfigDict, embed: Embed, task: str, params: Params, ca
   new: Carry = {'stats': stats, 'key_encoder': key_params, 'key_stats': key_stats}
   if moco.negatives != 'batch':
     new |= enqueue(carry, *gathered[0], step)  # the keys of the first direction only: one for each image, as in MoCo
-    means['queue_filled'] = jnp.minimum((step + 1).astype(jnp.float32) * (len(gathered[0][0]) / moco.queue), 1.0)
+    means['queue_filled'] = jnp.minimum((step + 1) * (len(gathered[0][0]) / moco.queue), 1.0)
   return means['loss'], (new, means)
 
 
@@ -257,10 +258,11 @@ def rate_batch(query_BD: jax.Array, key_BD: jax.Array, positive_B1: jax.Array, o
   query_BD, key_BD, positive_B1 = jax.lax.stop_gradient((query_BD, key_BD, positive_B1))
   cosine_BB = mask_own_keys(jnp.einsum('bd,cd->bc', query_BD, key_BD, precision='highest'))
   closest_B = mask_negatives(cosine_BB, owners, owners, same_source=False).max(1)
-  # d^2 = 2 - 2 cos for unit vectors. Own keys have a cosine of -inf here, which adds 0.
-  total = jax.nn.logsumexp(4 * cosine_BB - 4)
+  # d^2 = 2 - 2 cos for unit vectors. Own keys have a cosine of -inf here, which adds 0. A plain sum, which joins the
+  # step's only all-reduce; `logsumexp` would add one for its maximum.
+  total = jnp.exp(4 * cosine_BB - 4).sum()
   return {'accuracy_batch': jnp.mean(positive_B1[:, 0] > closest_B),
-          'uniformity': total - math.log(len(query_BD) * (len(query_BD) - 1))}
+          'uniformity': jnp.log(total / (len(query_BD) * (len(query_BD) - 1)))}
 
 
 def info_nce(positive_B1: jax.Array, negative_BK: jax.Array, temperature: float) -> jax.Array:
