@@ -24,7 +24,7 @@ CONFIG, SCORES_FILE, RESULTS, ROUNDS = 'config.json', 'scores.json', 'results.js
 CELLS, OPERATING_POINTS = 'cells.csv', 'operating_points.json'
 MOST_MATCHED = 20_000  # images; matching the boxes of more would take a minute
 LARGEST = 200 * 10**6  # bytes of a file that is read
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ZeroDivisionError)
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ArithmeticError)
 
 
 class NotARun(ValueError):
@@ -119,11 +119,19 @@ def open_run(folder: str | pathlib.Path) -> RunFiles:
     raise NotARun(f'{folder} is not a folder: name the workdir of a run')
   scores = run.read_json(SCORES_FILE)
   saved = run.read_json(CONFIG).get('config') or scores.get('config') or run.read_json(RESULTS).get('config')
-  run.config = saved if isinstance(saved, dict) else {}
+  if isinstance(saved, dict) and is_config(saved):
+    run.config = saved
   run.kind = find_kind(run, scores)
   if run.kind in (PRETRAIN, CONTINUAL, SCORES) and not run.config:
     run.problems.append('The config is missing: config.json is not there or damaged.')
   return run
+
+
+def is_config(fields: Mapping[str, Any]) -> bool:
+  """Whether what was read from a file has the shape of a stage's config."""
+  return (isinstance(fields.get('data'), dict)
+          and isinstance(fields['data'].get('datasets', []), list) and isinstance(fields.get('tasks', {}), dict)
+          and isinstance(fields.get('name', ''), str))
 
 
 def find_kind(run: RunFiles, scores: Mapping[str, Any]) -> str:
@@ -132,7 +140,7 @@ def find_kind(run: RunFiles, scores: Mapping[str, Any]) -> str:
     return TABLE
   if run.config.get('objective') == 'moco' or run.has(RESULTS):
     return PRETRAIN
-  if 'tasks' in scores:
+  if isinstance(scores.get('tasks'), dict):
     return SCORES
   if run.has(ROUNDS) or len(run.config.get('tasks') or ()) > 1:
     return CONTINUAL

@@ -1,6 +1,8 @@
 """The pages of runs, made from hand-made files."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from mtpret_jax.report.page import announce, write_page
 from mtpret_jax.report.pages import pictures
 from tests.support.html_pages import read_page
 from tests.support.made_up_runs import HOSTILE, write_stage_3
+from tests.support.paths import ROOT
 from tests.support.scored import ABOUT, TASKS
 
 # what only the page of this task has
@@ -62,6 +65,31 @@ def test_an_evaluation_of_several_tasks_has_a_section_for_each(tmp_path):
   assert page.text.count('Bland-Altman') == 2 and '\u5fc3: scores' in page.text and 'scores--2' in page.find('id')
 
 
+def test_a_kind_of_task_that_the_page_does_not_know_has_its_scores(tmp_path):
+  run = write_stage_3(tmp_path / 'run', 'value', images=30)
+  (run / 'scores.json').write_text((run / 'scores.json').read_text().replace('"regression"', '"landmarks"'))
+  page = read_page(write_page(run))
+  assert 'MAE (months)' in page.text and 'Bland-Altman' not in page.text and 'What is missing' not in page.text
+
+
+def test_thresholds_that_are_scored_where_they_were_chosen_have_a_note(tmp_path):
+  run = write_stage_3(tmp_path / 'run', 'two', images=40, split='validation')
+  scores = json.loads((run / 'scores.json').read_text())
+  value = {'value': 0.5, 'interval': [0.25, 0.75]}
+  scores['tasks']['two']['operating_points'] = {'rule': 'youden', 'temperature': 1.5, 'notes': [], 'classes': {
+    'ill': {'threshold': 0.375, 'n': 40, 'sensitivity': value, 'specificity': value}}}
+  (run / 'scores.json').write_text(json.dumps(scores))
+  page = read_page(write_page(run))
+  assert 'The operating points were chosen on these images' in page.text and 'at temperature 1.5' in page.text
+  assert 'ill 0.375 0.500 0.250 to 0.750' in page.text
+
+
+def test_pages_are_made_without_jax():
+  program = 'import sys; from mtpret_jax.report.page import write_page; print("jax" in sys.modules)'
+  done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True, cwd=ROOT)
+  assert done.stdout == 'False\n'
+
+
 def test_what_differs_from_the_default_comes_first(tmp_path):
   run = write_stage_3(tmp_path / 'run')
   saved = json.loads((run / 'config.json').read_text())
@@ -88,7 +116,9 @@ def test_a_run_that_is_not_finished_gets_a_page_that_says_so(tmp_path):
    ('metrics.jsonl', None, 'the learning curves are missing'),
    ('pictures/captions.json', '{', 'captions.json is damaged'),
    ('examples_value.png', 'no picture', 'examples_value.png cannot be shown')],
-  [('predictions_value.csv', None, 'predictions_value.csv is not there')]])
+  [('predictions_value.csv', None, 'predictions_value.csv is not there')],
+  [('config.json', '{"config": {"data": 5}}', 'The config is missing'), ('scores.json', '{"tasks": 5}', 'not there yet')]
+])
 def test_damaged_files_are_named_and_the_rest_is_shown(damages, tmp_path):
   run = write_stage_3(tmp_path / 'run', 'value', images=30)
   (run / 'pictures').mkdir()

@@ -67,7 +67,11 @@ def list_more_facts(scores: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def make_note_blocks(scores: Mapping[str, Any]) -> list[Block]:
   """What a reader of the scores has to know."""
+  chosen_here = scores.get('split') == 'validation' and any(
+    (result.get('operating_points') or {}).get('classes') for result in (scores.get('tasks') or {}).values())
   notes = [*(scores.get('notes') or ()), *((scores.get('pretraining') or {}).get('notes') or ())]
+  if chosen_here:
+    notes.insert(0, 'the operating points were chosen on these images, so the scores at them are better than on others')
   return [Words([f'{note[:1].upper()}{note[1:]}.' for note in notes], tone='warning')] if notes else []
 
 

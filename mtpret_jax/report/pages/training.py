@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mtpret_jax.report.blocks import Block, Key, Plot, Plots
-from mtpret_jax.report.plots.figure import make_key
+from mtpret_jax.report.plots.figure import is_number, make_key
 from mtpret_jax.report.plots.lines import Band, Line, draw_lines
 from mtpret_jax.report.run_files import RunFiles
 
 METRICS, VALIDATION = 'metrics.jsonl', 'validation.jsonl'
 MOCO = 'moco'
-# measure -> title, label of the y axis, caption; the first three are shown, the others are folded
+# measure -> title, label of the y axis, caption. Others that a run logs are shown under their own names.
 MEASURES = {
   'loss': ('Loss', 'loss', 'What training minimises.'),
   'accuracy_batch': ('Contrastive accuracy', 'share of queries',
@@ -23,6 +23,8 @@ MEASURES = {
   'spread': ('Spread', 'standard deviation', 'Of the embeddings; near 0 they have collapsed to one point.'),
   'drift': ('Drift', 'distance', 'Of the trunk from its anchor.'),
   'pull_ratio': ('Pull of the memory', 'pull / gradient', 'Strength of the pull toward the anchor.'),
+  'uniformity': ('Uniformity', 'log mean exp(-2 d²)', '0 for a collapse, about -4 for evenly spread embeddings.'),
+  'queue_filled': ('Queue', 'filled share', ''),
   'waited': ('Waiting for data', 'share of the time', '')}
 SHOWN = ('loss', 'accuracy_batch', 'learning_rate', 'images_per_second')
 LOGARITHMIC = ('gradient',)
@@ -35,7 +37,9 @@ def make_training_blocks(run: RunFiles) -> Iterator[Block]:
     run.problems.append(f'{METRICS} is not there or empty, so the learning curves are missing.')
     return
   tasks = list(dict.fromkeys(str(line.get('task', '')) for line in lines))
-  measures = [name for name in MEASURES if any(name in line for line in lines)]
+  logged = dict.fromkeys(name for line in lines for name, value in line.items() if is_number(value))
+  measures = [*(name for name in MEASURES if name in logged),
+              *(name for name in logged if name not in MEASURES and name != 'step')]
   plots = {name: draw_measure(name, lines, tasks) for name in measures}
   yield Plots([plots[name] for name in measures if name in SHOWN])
   others = [plots[name] for name in measures if name not in SHOWN]
@@ -45,7 +49,8 @@ def make_training_blocks(run: RunFiles) -> Iterator[Block]:
 
 def draw_measure(name: str, lines: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> Plot:
   """A measure of every task against the step."""
-  title, label, caption = MEASURES[name]
+  words = name.replace('_', ' ')
+  title, label, caption = MEASURES.get(name, (words.capitalize(), words, ''))
   curves = {}
   for task in tasks:
     # Lines of other tasks are undefined, so that the curve is broken between the visits.
