@@ -101,6 +101,7 @@ def make_own_config(small: int, large: int, **numbers: Any) -> ConfigDict:
 
 def own_fields(small: int, large: int, *, deeplab: ConfigDict, detector: ConfigDict, **_: Any) -> ConfigDict:
   """The fields of `task` that other tasks do not have, and those whose default is taken from the data."""
+  detector = ConfigDict({**detector, 'anchor_sizes': (), 'aspect_ratios': ()})
   return ConfigDict(dict(
     dataset='',                  # name of the dataset, which is that of its folder
     # kind of task: 'classification', 'regression', 'segmentation' or 'detection'; '': the one that the labels allow
@@ -109,7 +110,8 @@ def own_fields(small: int, large: int, *, deeplab: ConfigDict, detector: ConfigD
     objects=0,                   # detection: 0 makes room for all boxes of the image that has most
     size=0,                      # 0: 1.15 times `augment.size`, as in other tasks
     views=(small, large),        # with `augment.size=0`: px, side of the views with one label, and with masks or boxes
-    heads=dict(segmentation=deeplab, detection=detector),  # `head`, for each kind
+    # `head` for each kind; with () for `anchor_sizes` and `aspect_ratios` of `detection`, they fit the training boxes
+    heads=dict(segmentation=deeplab, detection=detector),
   ))
 
 

@@ -14,13 +14,14 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, show
 from mtpret_jax.config.rules import row, whole
 from mtpret_jax.config.validate import round_up
-from mtpret_jax.data.sources import SPLITS, open_source
+from mtpret_jax.data.sources import open_source
 from mtpret_jax.runtime import image_counts, prepare_data
 from mtpret_jax.tasks import KINDS, find_kind
 from mtpret_jax.tasks.dataset import list_sided_names
@@ -80,8 +81,8 @@ def add_task(config: ConfigDict, section: str, quiet: bool) -> None:
   own.update(kind=kind, size=own.size or round(view * 1.15))
   own.augment.size = view
   own.head = heads.get(kind, ConfigDict())
-  if kind == 'detection' and not own.objects:
-    own.objects = count_slots(config, own.dataset)
+  if kind == 'detection':
+    fit_to_boxes(config, own)
   sided = turn_off_flip(own, about)
   config.tasks[name] = own
   if not quiet:
@@ -127,16 +128,48 @@ def choose_kind(section: str, own: ConfigDict, about: About) -> str:
   return own.kind or possible[0]
 
 
-def count_slots(config: ConfigDict, name: str) -> int:
-  """Room for every box of the image that has most, rounded up to a multiple of 8: an image that turns out to be
-  unreadable then hardly ever changes the number."""
+def fit_to_boxes(config: ConfigDict, own: ConfigDict) -> None:
+  """Takes from the training boxes what `own` leaves open: `objects`, and anchors and `max_detections` of the head."""
+  boxes = read_boxes(config, own.dataset)
+  most = max(map(len, boxes), default=1)
+  # A multiple of 8, so that an image that turns out to be unreadable hardly ever changes the number.
+  own.objects = own.objects or round_up(max(most, 1), 8)
+  own.head.max_detections = max(own.head.max_detections, own.objects)
+  sizes, ratios = fit_anchors(np.concatenate([np.zeros((0, 4)), *boxes]), own.augment.size)
+  own.head.anchor_sizes = own.head.anchor_sizes or sizes
+  own.head.aspect_ratios = own.head.aspect_ratios or ratios
+
+
+def read_boxes(config: ConfigDict, name: str) -> list[np.ndarray]:
+  """The boxes (N, 4) of each training image: y0, x0, y1, x1 from 0 to 1. From the archive if it is there, else from the
+  prepared records."""
   data = config.data
   if image_counts.has_archive(name, config):
-    most = max((len(entry.objects) for entry in image_counts.read_tables(name, data).entries), default=0)
-  else:
-    sources = [open_source(name, data.dir, data.stored_size, split, data.split) for split in SPLITS]
-    most = max(len(source.records[place]['objects']['class_id']) for source in sources for place in range(len(source)))
-  return round_up(max(most, 1), 8)
+    builder = image_counts.read_tables(name, data)
+    splits = builder.split_rules[data.split]
+    return [np.reshape([box for _, *box in entry.objects], (-1, 4)) for entry in builder.entries
+            if splits.get(entry.image_id) == 'train']
+  records = open_source(name, data.dir, data.stored_size, 'train', data.split).records
+  return [np.reshape(records[place]['objects']['box'], (-1, 4)) for place in range(len(records))]
+
+
+def fit_anchors(boxes_N4: np.ndarray, view: int) -> tuple[tuple[tuple[float], ...], tuple[float, ...]]:
+  """(anchor_sizes, aspect_ratios) that cover these boxes in views of `view` px.
+
+  The five sizes grow by a constant factor, from the 5th percentile of the square roots of the areas to 1.25 times the
+  95th, because crops enlarge boxes. The ratios are the 10th, 50th and 90th percentiles of height over width, at least a
+  factor of 1.25 apart. The preset's anchors miss most boxes that are all large or all narrow.
+  """
+  sides_N2 = (boxes_N4[:, 2:] - boxes_N4[:, :2]) * view
+  sides_N2 = sides_N2[(sides_N2 > 0).all(1)]
+  if not len(sides_N2):
+    sides_N2 = np.array([[view / 16] * 2, [view / 2] * 2])
+  low, high = np.percentile(np.sqrt(sides_N2.prod(1)), [5, 95])
+  low = max(low, 1.0)
+  sizes = np.geomspace(low, max(1.25 * high, 1.5 * low), 5)
+  ratios = np.percentile(sides_N2[:, 0] / sides_N2[:, 1], [10, 50, 90])
+  ratios = np.clip([min(ratios[0], ratios[1] / 1.25), ratios[1], max(ratios[2], ratios[1] * 1.25)], 0.01, 100)
+  return tuple((round(float(size), 1),) for size in sizes), tuple(round(float(ratio), 2) for ratio in ratios)
 
 
 def turn_off_flip(own: ConfigDict, about: About) -> list[str]:

@@ -11,6 +11,7 @@ from configs import continual, finetune
 from mtpret_jax import stages
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.runtime import own_task, prepare_data
+from mtpret_jax.tasks.detection import DETECTION
 from tfds_builders import build
 
 
@@ -68,12 +69,34 @@ def test_head_and_sizes_follow_from_the_kind_and_the_boxes(kind, view, head, obj
   assert head in own.head if head else not own.head
 
 
-def test_the_most_boxes_of_an_image_are_the_same_when_the_archive_is_gone(archives, tmp_path):
+def test_boxes_give_the_same_numbers_when_the_archive_is_gone(archives, tmp_path):
   config = configure(archives, dataset='clinic', kind='detection')
   config.data.dir = str(tmp_path)
   build.prepare('clinic', archives, tmp_path)
+  with_archive = own_task.resolve(config)
   config.data.archives = ''
-  assert own_task.resolve(config).tasks.clinic.objects == 16  # 11 boxes
+  without = own_task.resolve(config)
+  assert without.tasks.clinic.to_dict() == with_archive.tasks.clinic.to_dict()
+
+
+def test_anchors_cover_the_boxes():
+  stream = np.random.default_rng(0)
+  height, width = stream.uniform(0.18, 0.22, 200), stream.uniform(0.04, 0.06, 200)
+  corner = stream.uniform(0, 0.7, (2, 200))
+  boxes = np.stack([corner[0], corner[1], corner[0] + height, corner[1] + width], 1)
+  sizes, ratios = own_task.fit_anchors(boxes, 100)
+  sizes = np.array(sizes)[:, 0]
+  assert 7.5 < sizes[0] < 10 and 12 < sizes[-1] < 16  # the square roots of the areas are 8.5 to 11.5 px
+  assert np.allclose(sizes[1:] / sizes[:-1], sizes[1] / sizes[0], atol=0.02)
+  assert 3 < ratios[0] < ratios[1] < ratios[2] < 5.5 and 3.8 < ratios[1] < 4.2
+
+
+@pytest.mark.parametrize('boxes', [np.zeros((0, 4)), np.array([[0.1, 0.1, 0.1, 0.3]]), np.array([[0, 0, 1, 1.0]]),
+                                   np.array([[0.5, 0.5, 0.5001, 0.5001]])])
+def test_anchors_of_few_or_odd_boxes_are_valid(boxes):
+  sizes, ratios = own_task.fit_anchors(boxes, 96)
+  rules = DETECTION.head_schema
+  assert rules['anchor_sizes'].fits(sizes) and rules['aspect_ratios'].fits(ratios)
 
 
 def test_what_the_user_sets_is_kept(archives):
@@ -81,9 +104,11 @@ def test_what_the_user_sets_is_kept(archives):
   config.preset = 'base'
   config.task.augment.size = 70
   config.task.heads.detection.max_detections = 5
+  config.task.heads.detection.aspect_ratios = (1.0,)
   plain = own_task.resolve(config)
   own = plain.tasks.teeth
   assert (own.objects, own.size, own.augment.size, own.head.max_detections, own.head.width) == (3, 80, 70, 5, 128)
+  assert own.head.aspect_ratios == (1.0,) and len(own.head.anchor_sizes) == 5
   assert plain.workdir == 'runs/finetune/teeth'
 
 

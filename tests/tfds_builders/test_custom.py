@@ -525,3 +525,10 @@ def test_classes_and_grades_that_cannot_be_read_say_what_to_write(column, cells,
 def test_the_relation_of_a_custom_dataset_is_in_its_metadata(tmp_path):
   write_graded(tmp_path, 'grade', ['0', '1', '2'] * 4)
   assert build.read_metadata(build.prepare('clinic', tmp_path, tmp_path / 'data'))['relation'] == 'ordinal'
+
+
+@pytest.mark.parametrize('last, told', [('0,0,1', True), ('0,1,1', False), ('0,0,', False)])
+def test_findings_of_which_always_one_is_present_hint_at_a_column_of_classes(last, told, tmp_path, caplog):
+  cells = ['1,0,0', '0,1,0', '0,0,1'] * 7 + [last]
+  read(write_graded(tmp_path, 'normal,bacteria,virus', cells))
+  assert ('exactly one finding is present in every image' in caplog.text) == told

@@ -28,6 +28,7 @@ from tfds_builders.custom.labels import (
 
 NAME = re.compile(r'[a-z][a-z0-9_]*')
 README = 'tfds_builders/custom/README.md'
+MANY = 20  # images
 TABLES = ('.csv', '.tsv', '.xls', '.xlsx', '.xlsm', '.ods', '.json', '.xml', '.parquet')  # suffixes in a warning
 
 log = logging.getLogger(__name__)
@@ -177,6 +178,12 @@ def read_class_names(root: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ..
   return classes, box_classes
 
 
+def exclude_each_other(labels: Sequence[Mapping[str, Any]]) -> bool:
+  """Whether each of many images is known to have exactly one of three or more findings."""
+  return len(labels) >= MANY and len(labels[0].get('present', ())) > 2 and all(
+    all(label['label_mask']) and sum(label['present']) == 1 for label in labels)
+
+
 def list_others(root: pathlib.Path) -> list[pathlib.Path]:
   """Tables and folders in the folder of a dataset that belong to no dataset's layout, sorted: people keep several
   versions of a table side by side."""
@@ -250,6 +257,9 @@ def read_contents(
   rejects += [dataset.Reject(stem(name), f'images/{name}', 'image without row') for name in pictures
               if name not in in_table]
   check_boxes(root, entries, drawn)
+  if not one_of and exclude_each_other([entry.fields for entry in entries]):
+    log.warning('%s: exactly one finding is present in every image. If they exclude each other, write one column class '
+                'with the name of the finding, or grade', table.path)
   negatives = {ids[name] for name, found in drawn.objects.items()
                if name in ids and not found and name not in drawn.doubtful}
   return (entries, rejects + drawn.rejects, drawn.left_out), sorted(negatives)
