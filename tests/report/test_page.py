@@ -117,8 +117,8 @@ def test_a_run_that_is_not_finished_gets_a_page_that_says_so(tmp_path):
    ('pictures/captions.json', '{', 'captions.json is damaged'),
    ('examples_value.png', 'no picture', 'examples_value.png cannot be shown')],
   [('predictions_value.csv', None, 'predictions_value.csv is not there')],
-  [('config.json', '{"config": {"data": 5}}', 'The config is missing'), ('scores.json', '{"tasks": 5}', 'not there yet')]
-])
+  [('config.json', '{"config": {"data": 5}}', 'The config is missing'),
+   ('scores.json', '{"tasks": 5}', 'not there yet')]])
 def test_damaged_files_are_named_and_the_rest_is_shown(damages, tmp_path):
   run = write_stage_3(tmp_path / 'run', 'value', images=30)
   (run / 'pictures').mkdir()
