@@ -129,7 +129,9 @@ def describe_training(trained: Trained, tasks: Sequence[str], earlier: lineage.L
 def name_stage(trained: Trained) -> str:
   if not trained.tasks:
     return '1, contrastive pretraining without labels'
-  return '3, fine-tuning on one task' if len(trained.config.tasks) == 1 else '2, continual learning on several tasks'
+  config = trained.config
+  is_single = len(config.tasks) == len(config.data.datasets) == 1  # an export of stage 2 may have one of its tasks
+  return '3, fine-tuning on one task' if is_single else '2, continual learning on several tasks'
 
 
 # Scores

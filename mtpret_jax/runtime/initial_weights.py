@@ -17,7 +17,7 @@ from mtpret_jax.models import weight_files, weight_names
 from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.models.torchvision_weights import Trees, import_head, import_trunk, trunk_shapes
 from mtpret_jax.models.weight_files import FORMATS, check_file
-from mtpret_jax.runtime import checkpoint
+from mtpret_jax.runtime import checkpoint, weights_file
 from mtpret_jax.tasks.fitted import FittedTask
 from tfds_builders.common.suggest import suggest
 
@@ -139,14 +139,17 @@ def count_parameters(trees: Trees) -> int:
 
 
 def read_trunk(workdir: str, config: ConfigDict) -> tuple[dict, dict]:
-  """(params, running statistics) of the trunk in another run's newest checkpoint.
+  """(params, running statistics) of the trunk in another run's newest checkpoint, or in an exported run.
 
   A run of stage 2 has running statistics for each task. This averages those of the tasks that `config` also has, or
   of all tasks if it has none of them.
   """
   trained = saved.read_config(workdir)
-  state, fingerprint = checkpoint.read_state(workdir)
-  saved.check_unchanged(trained, fingerprint, workdir)
+  if pathlib.Path(workdir, weights_file.FILE).is_file():
+    state, _ = weights_file.read_weights(workdir)
+  else:
+    state, fingerprint = checkpoint.read_state(workdir)
+    saved.check_unchanged(trained, fingerprint, workdir)
   params, stats = state['params']['trunk'], state['carry']['stats']['trunk']
   if trained['objective'] == 'multitask':
     chosen = [stats[name] for name in config.get('tasks', {}) if name in stats] or list(stats.values())

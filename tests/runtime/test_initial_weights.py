@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.export import own_weights
+from mtpret_jax.export.trained import read_run
 from mtpret_jax.runtime.initial_weights import init_name_of, read_initial_weights
 from mtpret_jax.runtime.sharding import make_mesh
 from mtpret_jax.stages import make_run
@@ -55,6 +57,13 @@ def test_the_run_starts_with_the_very_trunk_of_the_checkpoint(one_task, two_task
   jax.tree.map(np.testing.assert_array_equal, state.carry['stats']['trunk'],
                {'pneumonia': last.carry['stats']['trunk']['pneumonia']})
   assert (state.params['pneumonia']['out']['kernel'] != last.params['pneumonia']['out']['kernel']).any(), 'fresh head'
+
+
+def test_an_exported_run_gives_the_same_trunk(one_task, two_tasks_run, tmp_path):
+  workdir, _ = two_tasks_run
+  own_weights.write(read_run(workdir), ['pneumonia'], tmp_path)
+  before, after = (read_initial_weights(change(one_task, init_from=str(path)))['trunk'] for path in (workdir, tmp_path))
+  jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
 def test_statistics_are_those_of_the_own_task_else_the_mean(one_task, two_tasks, two_tasks_run):
