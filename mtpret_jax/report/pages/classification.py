@@ -31,9 +31,8 @@ def make_sections(run: RunFiles, name: str, result: Mapping[str, Any], about: Ma
     decisions += [make_decisions(findings), *make_point_blocks(points)]
   sections = [Section('ROC, precision-recall and calibration' if alone else 'ROC and precision-recall',
                       list(make_curves(drawn, result, points, calibrations if alone else []))),
-              Section('Decisions', decisions),
-              Section('Calibration', [] if alone else list(make_calibrations(calibrations))),
-              Section('Largest mistakes', [make_mistakes(about, rows)])]
+              Section('Decisions', [*decisions, make_mistakes(about, rows)]),
+              Section('Calibration', [] if alone else list(make_calibrations(calibrations)))]
   return [section for section in sections if section.blocks]
 
 
@@ -141,5 +140,5 @@ def make_mistakes(about: Mapping[str, Any], rows: Mapping[str, np.ndarray]) -> T
     lines.append((str(rows['image_id'][at]), str(rows['patient'][at]), about['findings'][t],
                   'there' if rows['present'][at, t] else 'not there', format_number(float(rows['score'][at, t]))))
   return Table(('image', 'patient', 'finding', 'label', 'probability'), lines,
-               'The images whose probability is farthest from their label. Look at these first: some labels may be '
-               'wrong.', text_columns=(0, 1, 2, 3), folded=True)
+               'The images whose probability is farthest from their label: look at these first, some labels may be '
+               'wrong', text_columns=(0, 1, 2, 3), folded=True)

@@ -30,7 +30,7 @@ def make_page(run: RunFiles) -> Page:
       *make_round_blocks(rounds), *attempt(run, 'Validation scores', lambda: list(make_validation_blocks(run)), [])]),
     ('What was run', lambda run: [make_facts(run, *list_more_facts(run))]),
     ('Cross-task memory', lambda run: make_memory_blocks(rounds)),
-    ('Training', make_training_blocks), ('Pictures', make_picture_blocks), ('Config', make_config_blocks))
+    ('Pictures', make_picture_blocks), ('Training', make_training_blocks), ('Config', make_config_blocks))
   tasks = ', '.join(run.config.get('tasks') or rounds.get('tasks') or ())
   return Page(f'Continual learning: {tasks}', f'Stage 2{"" if rounds else ", not finished"}: {run.folder}', sections,
               run.problems, uses_phantoms(run.config))

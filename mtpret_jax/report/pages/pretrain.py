@@ -29,7 +29,7 @@ def make_page(run: RunFiles) -> Page:
     run, ('What pretraining brought', lambda run: make_share_blocks(results)),
     ('What was run', lambda run: [make_facts(run, *list_more_facts(run))]),
     ('Probes', lambda run: make_probe_blocks(results)),
-    ('While training', make_during_blocks), ('Training', make_training_blocks), ('Pictures', make_picture_blocks),
+    ('Pictures', make_picture_blocks), ('While training', make_during_blocks), ('Training', make_training_blocks),
     ('Config', make_config_blocks))
   datasets = (run.config.get('data') or {}).get('datasets') or ()
   return Page(f'Pretraining on {say_count(len(datasets), "dataset")}',

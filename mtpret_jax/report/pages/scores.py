@@ -33,12 +33,13 @@ def make_page(run: RunFiles) -> Page:
     sections += [Section(f'{name}: {section.title.lower()}', section.blocks) if len(tasks) > 1 else section
                  for section in made]
   sections += make_sections(run, ('Notes', lambda run: make_note_blocks(scores)))
+  sections += make_sections(run, ('Pictures', make_picture_blocks))
   if run.has(METRICS) or run.has(VALIDATION):
     step = scores.get('step')
     sections += make_sections(run, ('Training', lambda run: [
       *attempt(run, 'Validation scores', lambda: list(make_validation_blocks(run, step)), []),
       *make_training_blocks(run)]))
-  sections += make_sections(run, ('Pictures', make_picture_blocks), ('Config', make_config_blocks))
+  sections += make_sections(run, ('Config', make_config_blocks))
   split = scores.get('split', 'test')
   return Page(', '.join(names) or run.folder.name,
               f'{f"Scores on the {split} split" if tasks else "Not finished"}: {run.folder}',

@@ -77,9 +77,11 @@ def make_validation_blocks(run: RunFiles, best: float | None = None) -> Iterator
     caption = f'On the validation split; {better} is better.'
     if bands:
       caption += ' The background is the task that was trained.'
-    plot = draw_lines({task: Line([step for step, _ in scores], [score['value'] for _, score in scores])}, task, 'step',
-                      scores[-1][1]['headline'], caption=caption, markers=True, bands=bands,
-                      best=best if len(tasks) == 1 else None,
+    if best is not None and len(tasks) == 1:
+      caption += ' The dotted line marks the state that is scored.'
+    plot = draw_lines({task: Line([step for step, _ in scores], [score['value'] for _, score in scores])},
+                      f'Validation: {task}', 'step', scores[-1][1]['headline'], caption=caption, markers=True,
+                      bands=bands, best=best if len(tasks) == 1 else None,
                       numbers={task: names.index(task) if task in names else 0})
     plots.append(dataclasses.replace(plot, keys=list_visit_keys(names)) if bands else plot)
   yield Plots(plots)
