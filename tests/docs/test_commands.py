@@ -16,6 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mtpret_jax.config.validate import check_config
+from mtpret_jax.runtime import own_task
 from tests.docs.commands import (
   NOTEBOOKS,
   PROGRAMS,
@@ -57,7 +58,10 @@ def test_the_config_and_its_overrides_are_valid(command, monkeypatch):
   values = flags.FlagValues()
   holder = config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=['main', *arguments])
   values(['main', *arguments])
-  config = holder.value
+  # The user's own dataset is not here.
+  monkeypatch.setattr(own_task, 'describe_dataset', lambda name, data: {'findings': ['fracture'],
+                                                                        'relation': 'independent'})
+  config = own_task.resolve(holder.value)
   for stage in config.stages.values() if config.objective == 'recipe' else [config]:
     check_config(stage, devices=1, processes=1)
 
