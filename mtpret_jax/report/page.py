@@ -17,6 +17,7 @@ from mtpret_jax.report.run_files import (
   CONTINUAL,
   PRETRAIN,
   RECIPE,
+  REPORT,
   SCORES,
   TABLE,
   NotARun,
@@ -28,7 +29,6 @@ from mtpret_jax.runtime.atomic_io import write_atomically
 
 log = logging.getLogger(__name__)
 
-FILE = 'report.html'
 TEMPLATES = pathlib.Path(__file__).parent / 'template'
 MAKERS: Mapping[str, Callable[[RunFiles], Page]] = {
   SCORES: scores.make_page, PRETRAIN: pretrain.make_page, CONTINUAL: continual.make_page, RECIPE: recipe.make_page,
@@ -47,7 +47,7 @@ def announce(workdir: str | pathlib.Path) -> None:
   try:
     print(f'Report: {write_page(workdir)}')
   except Exception as error:  # whatever it is, it must not fail a run of hours
-    log.warning('%s could not be written (%s: %s). To try again: python -m mtpret_jax.report %s', FILE,
+    log.warning('%s could not be written (%s: %s). To try again: python -m mtpret_jax.report %s', REPORT,
                 type(error).__name__, error, shlex.quote(str(workdir)))
 
 
@@ -63,7 +63,7 @@ def write_page(workdir: str | pathlib.Path, out: str | pathlib.Path | None = Non
     write_missing_pages(run.folder)
   with themed():
     page = MAKERS[run.kind](run)
-  path = pathlib.Path(out or run.folder / FILE)
+  path = pathlib.Path(out or run.folder / REPORT)
   write_atomically(path, render(page))
   return path
 
@@ -71,7 +71,7 @@ def write_page(workdir: str | pathlib.Path, out: str | pathlib.Path | None = Non
 def write_missing_pages(recipe: pathlib.Path) -> None:
   """The pages of stages that have none, because they are of an earlier version or were stopped while they reported."""
   for stage in list_stages(recipe):
-    if not (stage / FILE).exists():
+    if not (stage / REPORT).exists():
       try:
         write_page(stage)
       except NotARun as error:

@@ -3,10 +3,8 @@
 Nothing here needs jax, the checkpoints or the prepared data.
 """
 
-import csv
 import dataclasses
 import json
-import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +15,9 @@ from mtpret_jax.evaluation import metrics
 from mtpret_jax.runtime.atomic_io import read_json_lines
 from mtpret_jax.tasks import KINDS
 
-log = logging.getLogger(__name__)
-
 TABLE, RECIPE, PRETRAIN, CONTINUAL, SCORES = 'table', 'recipe', 'pretrain', 'continual', 'scores'
 CONFIG, SCORES_FILE, RESULTS, ROUNDS = 'config.json', 'scores.json', 'results.json', 'rounds.json'
-CELLS, OPERATING_POINTS = 'cells.csv', 'operating_points.json'
+CELLS, OPERATING_POINTS, REPORT = 'cells.csv', 'operating_points.json', 'report.html'
 MOST_MATCHED = 20_000  # images; matching the boxes of more would take a minute
 LARGEST = 200 * 10**6  # bytes of a file that is read
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ArithmeticError)
@@ -72,14 +68,6 @@ class RunFiles:
     except DAMAGED as error:
       self.problems.append(f'{name} is damaged ({error}), so what it holds is missing here.')
       return []
-
-  def read_table(self, name: str) -> list[dict[str, str]]:
-    """The rows of a CSV file by column; [] where there is none."""
-    path = self.folder / name
-    if not path.is_file():
-      return []
-    with open(path, newline='', encoding='utf-8') as file:
-      return list(csv.DictReader(file))
 
   def read_rows(self, task: str, result: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
     """The predictions of a task with their truth, as `metrics.score` prepares them; None where they cannot be read.
@@ -155,6 +143,5 @@ def find_kind(run: RunFiles, scores: Mapping[str, Any]) -> str:
 
 
 def list_stages(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The workdirs of a recipe's stages, the earlier ones first."""
-  found = [path.parent for path in sorted(folder.glob(f'*/{CONFIG}')) if path.is_file()]
-  return sorted(found, key=lambda stage: (stage / CONFIG).stat().st_mtime)
+  """The workdirs of a recipe's stages."""
+  return [path.parent for path in sorted(folder.glob(f'*/{CONFIG}')) if path.is_file()]

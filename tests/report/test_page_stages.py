@@ -38,7 +38,7 @@ def test_the_page_of_a_recipe_links_to_those_of_its_stages(tmp_path):
   recipe = write_recipe(tmp_path / 'recipe')
   page = read_page(write_page(recipe))
   addresses = [address for address in page.find('href') if address.endswith('.html')]
-  assert sorted(addresses) == [f'{stage}/report.html' for stage in ('continual', 'pretrain', 'two')]
+  assert addresses == [f'{stage}/report.html' for stage in ('pretrain', 'continual', 'two')]
   assert all((recipe / address).is_file() for address in addresses)
   assert 'stage 2: several tasks' in page.text and 'Seen before.' in page.text and 'phantoms' in page.text
 

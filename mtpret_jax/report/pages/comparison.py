@@ -24,6 +24,7 @@ from mtpret_jax.report.run_files import (
   DAMAGED,
   PRETRAIN,
   RECIPE,
+  REPORT,
   RESULTS,
   ROUNDS,
   SCORES,
@@ -33,7 +34,6 @@ from mtpret_jax.report.run_files import (
 from mtpret_jax.report.words import explain_score, format_change, format_number, format_range
 from mtpret_jax.tasks import KINDS
 
-FILE = 'report.html'
 MOST_DRAWS = 2 * 10**7  # images times resamples of a difference
 RESAMPLES = 1000
 ROCS = 6  # findings whose ROC curves are compared
@@ -157,8 +157,8 @@ def make_runs(named: Named, out: pathlib.Path) -> Table:
   rows: list[tuple[Cell, ...]] = []
   for name, run in named.items():
     config = run.config
-    address = pathlib.PurePath(os.path.relpath(run.folder / FILE, out.parent)).as_posix()
-    rows.append((link(name, address) if run.has(FILE) else name, str(config.get('trunk', '')),
+    address = pathlib.PurePath(os.path.relpath(run.folder / REPORT, out.parent)).as_posix()
+    rows.append((link(name, address) if run.has(REPORT) else name, str(config.get('trunk', '')),
                  describe_start(config) if config else '', str(config.get('seed', '')),
                  'phantoms' if uses_phantoms(config) else str((config.get('data') or {}).get('archives', ''))))
   return Table(('run', 'trunk', 'started from', 'seed', 'data'), rows, text_columns=(0, 1, 2, 3, 4))

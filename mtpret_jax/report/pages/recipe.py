@@ -7,17 +7,28 @@ from typing import Any
 from mtpret_jax.report.blocks import Block, Cell, Page, Table, Words, bar, explain, link
 from mtpret_jax.report.pages.about import uses_phantoms
 from mtpret_jax.report.pages.guard import make_sections
-from mtpret_jax.report.run_files import PRETRAIN, SCORES, SCORES_FILE, NotARun, RunFiles, list_stages, open_run
+from mtpret_jax.report.run_files import (
+  CONTINUAL,
+  PRETRAIN,
+  REPORT,
+  SCORES,
+  SCORES_FILE,
+  NotARun,
+  RunFiles,
+  list_stages,
+  open_run,
+)
 from mtpret_jax.report.words import explain_score, format_number, format_range
 
-FILE = 'report.html'
-KINDS = {PRETRAIN: 'stage 1: pretraining without labels', SCORES: 'stage 3: fine-tuning',
-         'continual': 'stage 2: several tasks one after another'}
+# in the order of the stages
+KINDS = {PRETRAIN: 'stage 1: pretraining without labels', CONTINUAL: 'stage 2: several tasks one after another',
+         SCORES: 'stage 3: fine-tuning'}
 
 
 def make_page(run: RunFiles) -> Page:
   collected = run.read_json(SCORES_FILE)
-  stages = [stage for folder in list_stages(run.folder) if (stage := open_stage(folder))]
+  stages = [stage for folder in list_stages(run.folder) if (stage := open_stage(folder)) and stage.kind in KINDS]
+  stages.sort(key=lambda stage: list(KINDS).index(stage.kind))
   if not collected:
     run.problems.append(f'{SCORES_FILE} is not there yet: the recipe has not finished.')
   sections = make_sections(run, ('Test scores', lambda run: make_score_blocks(collected)),
@@ -59,10 +70,10 @@ def make_stage_blocks(run: RunFiles, stages: list[RunFiles]) -> Iterator[Block]:
   rows: list[tuple[Cell, ...]] = []
   for stage in stages:
     name = stage.folder.name
-    title = link(name, f'{name}/{FILE}') if stage.has(FILE) else name
+    title = link(name, f'{name}/{REPORT}') if stage.has(REPORT) else name
     config = stage.config
     trained = ', '.join(config.get('tasks') or (config.get('data') or {}).get('datasets') or ())
-    rows.append((title, KINDS.get(stage.kind, stage.kind), trained, str(config.get('trunk', '')),
+    rows.append((title, KINDS[stage.kind], trained, str(config.get('trunk', '')),
                  str(config.get('init', ''))))
   if rows:
     yield Table(('stage', 'what it does', 'tasks or datasets', 'trunk', 'started from'), rows,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from mtpret_jax.report.blocks import Block, Cell, Page, Plot, Plots, Section, Table, Words, bar, find_scale, link
 from mtpret_jax.report.pages.guard import make_sections
 from mtpret_jax.report.plots.lines import Line, draw_lines
-from mtpret_jax.report.run_files import CELLS, RunFiles
+from mtpret_jax.report.run_files import CELLS, REPORT, RunFiles
 from mtpret_jax.report.table_cells import Score, read_rows
 from mtpret_jax.report.table_forgetting import Forgetting
 from mtpret_jax.report.table_summary import Summary, is_baseline, make_table
@@ -14,7 +14,6 @@ from mtpret_jax.report.table_summary import Table as Numbers
 from mtpret_jax.report.table_text import CAVEAT, DIFFERENCES, MARKDOWN, format_fraction, format_mean
 from mtpret_jax.report.words import describe_forgetting, format_change, format_number, format_range
 
-FILE = 'report.html'
 DIFFERENCES_FILE, FORGETTING_FILE, SIGNS = 'differences.csv', 'forgetting.csv', 'signs.json'
 
 
@@ -128,7 +127,7 @@ def make_cells(run: RunFiles, cells: list[Score]) -> Iterator[Block]:
   for cell in cells:
     folder = pathlib.PurePosixPath('cells', cell.task, cell.init, f'{cell.fraction:g}', str(cell.seed))
     name = f'{cell.task}, {cell.init}'
-    rows.append((link(name, f'{folder}/{FILE}') if run.has(f'{folder}/{FILE}') else name,
+    rows.append((link(name, f'{folder}/{REPORT}') if run.has(f'{folder}/{REPORT}') else name,
                  show_share(cell.fraction), str(cell.seed), cell.metric, format_number(cell.value),
                  '' if cell.low is None or cell.high is None else format_range((cell.low, cell.high)),
                  '-' if cell.images is None else f'{cell.images:,}'))
