@@ -40,7 +40,8 @@ def finish(config: ConfigDict, cells: Sequence[Cell]) -> None:
     paths = write_report(workdir, table, scores, summaries, forgetting, lines)
   print('\n'.join(lines))
   print('See ' + ', '.join(map(str, paths)))
-  page.announce(workdir)
+  with workdir_lock.lock(workdir, wait=True):
+    page.announce(workdir)
 
 
 def describe(table: Table, forgetting: Sequence[Forgetting], cells: int, missing: int) -> list[str]:
