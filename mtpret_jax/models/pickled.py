@@ -135,7 +135,8 @@ def read_pickle(file: BinaryIO) -> Machine:
   try:
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
       if number > MAX_INSTRUCTIONS:
-        raise ValueError(f'its pickle has more than {MAX_INSTRUCTIONS:,} instructions')
+        raise ValueError(f'its pickle has more than {MAX_INSTRUCTIONS:,} instructions: save only the weights, with '
+                         f'torch.save(model.state_dict(), NEW_FILE)')
       if opcode.name not in INSTRUCTIONS:
         raise ValueError(f'its pickle has the instruction {opcode.name}, which torch.save does not write')
       INSTRUCTIONS[opcode.name](machine, argument)

@@ -25,6 +25,8 @@ HDF5 = b'\x89HDF\r\n\x1a\n'  # the first bytes of Keras' .h5 files; .keras files
 KERAS = ('is a file of Keras. Its ResNet-50 is another network than torchvision\'s (strides elsewhere, biases in its '
          'convolutions), so its weights cannot be used: give weights for PyTorch, which RadImageNet has too')
 
+NO_TEXT: dict[type, str] = {EOFError: 'it ends too early', MemoryError: 'it does not fit into the memory'}
+
 Path = str | os.PathLike
 
 
@@ -107,4 +109,4 @@ def read(path: Path) -> dict[str, np.ndarray]:
       raise
     # Such as a web page, a pointer of Git LFS, or a download that was interrupted.
     remedy = '' if isinstance(error, ValueError | OSError) else '; it is damaged or of another kind: download it again'
-    raise ValueError(f'{path} cannot be read: {str(error) or "it ends too early"}{remedy}') from error
+    raise ValueError(f'{path} cannot be read: {str(error) or NO_TEXT.get(type(error), repr(error))}{remedy}') from error

@@ -3,10 +3,10 @@
 import argparse
 import collections
 import io
-import math
 import pickle
 import zipfile
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -183,14 +183,15 @@ def test_odd_pickles_are_refused(program, tmp_path):
 
 
 @pytest.mark.parametrize('program, said', [
-  (b'\x80\x02' + b'N0' * pickled.MAX_INSTRUCTIONS, 'instructions'),
+  (b'\x80\x02' + b'N0' * 2000 + b'.', 'more than 3,000 instructions: save only the weights'),
   # {'a': {'a': ...}, 'b': the same} 40 times: 2 ** 40 names
   (b'\x80\x02}' + b''.join(b'q%c}X\x01\x00\x00\x00ah%csX\x01\x00\x00\x00bh%cs' % ((level,) * 3)
                             for level in range(40)) + b'.', 'more than 100,000 entries'),
   # a dict in itself
   (b'\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.', 'too long'),
   (b'\x80\x02}X' + (10**6).to_bytes(4, 'little') + b'a' * 10**6 + b'Ns.', 'too long')])
-def test_pickles_that_would_take_forever_are_refused(program, said, tmp_path):
+def test_pickles_that_would_take_forever_are_refused(program, said, tmp_path, monkeypatch):
+  monkeypatch.setattr(pickled, 'MAX_INSTRUCTIONS', 3000)
   assert said in refuse(write_zip(tmp_path / 'a.pth', program))
 
 
@@ -206,14 +207,17 @@ def test_what_pythons_own_pickle_says_of_plain_values():
     assert pickled.read_pickle(io.BytesIO(pickle.dumps(values, protocol))).value == values
 
 
-def test_torchvisions_state_dict_starts_a_trunk(is_legacy, tmp_path):
-  weights = make_state_dict('resnet18') | {'fc.weight': np.ones((10, 512), np.float32)}
+def test_torchvisions_state_dict_starts_a_trunk(is_legacy, one_block, tmp_path):
+  weights = make_state_dict('one_block') | {'fc.weight': np.ones((10, 64), np.float32)}
   torch_writer.write(tmp_path / 'moco.pth.tar', {
     'epoch': 3, 'state_dict': {f'module.encoder_q.{name}': value for name, value in weights.items()}},
     is_legacy=is_legacy)
-  for ours, theirs in zip(import_trunk(tmp_path / 'moco.pth.tar', 'resnet18'), import_trunk(weights, 'resnet18'),
-                          strict=True):
-    assert str(ours) == str(theirs) and math.prod(ours['norm1' if 'norm1' in ours else 'conv1'].popitem()[1].shape)
+  assert_equal(import_trunk(tmp_path / 'moco.pth.tar', 'one_block'), import_trunk(weights, 'one_block'))
+
+
+def assert_equal(left, right):
+  assert jax.tree.structure(left) == jax.tree.structure(right)
+  jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 class Model:
@@ -239,4 +243,4 @@ def test_what_torch_itself_saves_is_read(kind, is_legacy, tmp_path):
   state_dict = make_state_dict('resnet18', channels=1)
   weights = {f'module.encoder_q.{name}': torch.tensor(value) for name, value in state_dict.items()}
   torch.save(SAVED[kind](weights), tmp_path / 'moco.pth', _use_new_zipfile_serialization=not is_legacy)
-  assert str(import_trunk(tmp_path / 'moco.pth', 'resnet18')) == str(import_trunk(state_dict, 'resnet18'))
+  assert_equal(import_trunk(tmp_path / 'moco.pth', 'resnet18'), import_trunk(state_dict, 'resnet18'))

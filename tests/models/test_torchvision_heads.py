@@ -87,9 +87,9 @@ def test_the_rpn_of_other_anchors_is_left_out():
 
 
 @pytest.mark.parametrize('name, task, said', [
-  ('segmentation', make_task('segmentation', dilations=(2, 4)), r'classifier\.0\.convs\.3\.1\.weight has shape \(8,\), but must have \(8, 512, 1, 1\)'),
+  ('segmentation', make_task('segmentation', dilations=(2, 4)), r'convs\.3\.1\.weight has shape \(8,\), but must'),
   ('segmentation with four dilations', TASKS['segmentation'], r'classifier\.0\.convs\.4\.'),
-  ('detection', make_task('detection', roi_hidden=32), r'box_head\.fc6\.bias has shape \(16,\), but must have \(32,\)')])
+  ('detection', make_task('detection', roi_hidden=32), r'fc6\.bias has shape \(16,\), but must have \(32,\)')])
 def test_a_head_of_another_size_is_refused(name, task, said):
   with pytest.raises(ValueError, match=said):
     torchvision_weights.import_head(export(name), task.kind, *shape_head(task, 'resnet18'))
