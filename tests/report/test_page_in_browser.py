@@ -8,6 +8,7 @@ from mtpret_jax.report import page as pages
 from mtpret_jax.report.page import write_page
 from tests.support import browser
 from tests.support.made_up_runs import write_stage_1, write_stage_2, write_stage_3
+from tests.support.scored import ABOUT
 
 WIDTHS = (1280, 390)
 # variables of the style -> the background they stand on, and the contrast that WCAG 2 asks for
@@ -18,8 +19,13 @@ CONTRASTS = [('--ink', '--paper', 4.5), ('--muted', '--paper', 4.5), ('--muted',
 in_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason='needs Chromium')
 
 
+def write_long_names(folder):
+  findings = ['x' * 90, 'b ' * 60, 'c']
+  return write_stage_3(folder / ('p' * 100), about={**ABOUT['independent'], 'findings': findings}, notes=['n' * 150])
+
+
 @in_chromium
-@pytest.mark.parametrize('write', [lambda folder: write_stage_3(folder, 'boxes'), write_stage_1, write_stage_2])
+@pytest.mark.parametrize('write', [write_long_names, write_stage_1, write_stage_2])
 def test_the_page_fits_both_widths_and_asks_for_nothing(write, tmp_path):
   (tmp_path / 'served').mkdir()
   measured, console, requested = browser.measure(write_page(write(tmp_path / 'run')), WIDTHS, tmp_path / 'served')

@@ -63,7 +63,7 @@ def make_page(runs: Sequence[RunFiles], out: pathlib.Path) -> Page:
     ('Configs', lambda _: make_config_blocks(named)))
   problems = [f'{name}: {problem}' for name, run in named.items() for problem in dict.fromkeys(run.problems)]
   return Page('Comparison', ', '.join(named), sections, [*problems, *collector.problems],
-              any(uses_phantoms(run.config) for run in runs))
+              all(uses_phantoms(run.config) for run in runs))
 
 
 def name_runs(runs: Sequence[RunFiles]) -> dict[str, RunFiles]:
