@@ -105,7 +105,7 @@ def explain_no_run(folder: pathlib.Path) -> str:
   """Why a folder is not the workdir of a run, with the runs in it."""
   if not folder.exists():
     return f'there is no folder {str(folder)!r}: give the workdir of a run, such as runs/finetune/pneumonia'
-  below = sorted(str(path.parent) for path in folder.glob(f'*/{saved.FILE}')) if folder.is_dir() else []
+  below = sorted(str(path.parent) for stage in ('*', '*/*') for path in folder.glob(f'{stage}/{saved.FILE}'))
   runs = f'choose one of its runs: {", ".join(below[:8])}' if below else (
     'give the workdir of a run, such as runs/finetune/pneumonia')
   return f'{str(folder)!r} is not the workdir of a run, because it has no {saved.FILE}: {runs}'
