@@ -129,8 +129,15 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
       if task not in compiled:
         compiled[task] = compile_step(
           run.objective, optimiser, run.schedule, task, mesh, config.seed, guard, placement, config.optimiser.clip)
-        with run_log.compiling(task):
-          compiled[task].lower(state, batch).compile()  # jax keeps the result for the call below
+        try:
+          with run_log.compiling(task), preemption.abandonable():
+            compiled[task].lower(state, batch).compile()  # jax keeps the result for the call below
+        except preemption.Stopped:
+          if step == start:
+            raise
+          flush(pending, check_step, run_log)
+          checkpoint.save(checkpoints, state, step, fingerprint, wait=True)
+          raise preemption.Stopped(preemption.describe_stop(step, run.steps)) from None
         if not start:
           run_log.add_picture(f'views/{task}', functools.partial(run.draw_views, task, rows), step)
         # No time limit: the other processes may still be compiling.

@@ -1,8 +1,8 @@
 """SIGTERM and Ctrl-C: the run saves its state, says so, and ends with an exit code that means "resume me".
 
 While steps are taken, inside `defer_signals()`, a signal only sets a flag that the loop reads with `should_stop`.
-Elsewhere, and inside `interruptible()`, there is nothing to save and a signal raises `Stopped` at once. A second signal
-ends the program immediately.
+Elsewhere, and inside `interruptible()`, there is nothing to save and a signal raises `Stopped` at once. So does one
+inside `abandonable()`, where the loop compiles: the loop then saves. A second signal ends the program immediately.
 
 A single process has its own handlers. Several processes must stop at the same step: there `jax.distributed` handles
 SIGTERM and agrees on a step with all processes (`jax.experimental.multihost_utils`).
@@ -34,17 +34,20 @@ class SignalState:
   Attributes:
     received: the first signal, or None.
     deferred: whether the loop has something to save before it stops.
+    abandons: whether what runs now is left halfway, although there is something to save.
     announced: whether the message that the run stopped was printed.
   """
 
   received: int | None = None
   deferred = False
+  abandons = False
   announced = False
 
 
 def install_handlers() -> None:
   """Installs the signal handlers; call this in the main thread."""
-  SignalState.received, SignalState.deferred, SignalState.announced = None, False, False
+  SignalState.received = None
+  SignalState.deferred = SignalState.abandons = SignalState.announced = False
   if jax.process_count() > 1:
     signal.signal(signal.SIGINT, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
     return
@@ -61,7 +64,7 @@ def handle_signal(number: int, frame: FrameType | None) -> None:
     SignalState.received = number
     action = 'finishing and saving the current step' if SignalState.deferred else 'stopping'
     print_line(f'{signal_name(number)}: {action}; a second signal exits immediately, without saving')
-  if not SignalState.deferred:
+  if SignalState.abandons or not SignalState.deferred:
     raise Stopped(f'stopped by {signal_name(SignalState.received)}')
 
 
@@ -107,6 +110,19 @@ def interruptible() -> Iterator[None]:
     yield
   finally:
     SignalState.deferred = before
+
+
+@contextlib.contextmanager
+def abandonable() -> Iterator[None]:
+  """The body, such as compiling, may be left halfway: a signal raises `Stopped` at once, and so does one that came
+  before. The caller then saves what there is to save."""
+  SignalState.abandons = True
+  try:
+    if SignalState.received is not None:
+      raise Stopped(f'stopped by {signal_name(SignalState.received)}')
+    yield
+  finally:
+    SignalState.abandons = False
 
 
 def should_stop(step: int) -> bool:

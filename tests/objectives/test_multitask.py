@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,13 @@ from mtpret_jax import stages, train
 from mtpret_jax.data.records import decode_image, read_text
 from mtpret_jax.models.resnet import LAYERS, BasicBlock
 from mtpret_jax.objectives.multitask import make_multitask, measure_drift
+from mtpret_jax.runtime import checkpoint, preemption
 from mtpret_jax.runtime.sharding import make_mesh, place_batch
 from mtpret_jax.stages import make_run
 from mtpret_jax.step import TrainState, compile_step, init_state, make_optimiser
 from mtpret_jax.tasks import find_kind
 from tests.support.changed import change
-from tests.support.interrupted import stop_at
+from tests.support.interrupted import listen, stop_at
 
 BATCH, SIZE = 16, 16
 BEGINS = np.array([True, False, True, False, True, False])
@@ -271,6 +273,29 @@ def test_a_run_interrupted_within_or_after_a_visit_ends_bit_for_bit_the_same(
     stages.train_stage(two_tasks, tmp_path)
   again = jax.device_get(stages.train_stage(two_tasks, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_a_signal_while_a_later_task_compiles_saves_the_steps_before(
+    two_tasks, two_tasks_run, quick_compilation, tmp_path, monkeypatch):
+  """The compiler is not waited for: it may take minutes, and the machine may be taken away before."""
+  class Compiler:
+    def lower(self, state, batch):
+      return self
+
+    def compile(self):
+      signal.raise_signal(signal.SIGTERM)
+      pytest.fail('the compiler was waited for')
+  compile_step, tasks = train.compile_step, []
+
+  def compile_the_first(objective, optimiser, schedule, task, *rest):
+    tasks.append(task)
+    return compile_step(objective, optimiser, schedule, task, *rest) if len(tasks) == 1 else Compiler()
+  with monkeypatch.context() as patch, listen():
+    patch.setattr(train, 'compile_step', compile_the_first)
+    with pytest.raises(preemption.Stopped, match='at step 3 of 12, which is saved'):
+      stages.train_stage(change(two_tasks, save_every=100), tmp_path)
+    assert not preemption.SignalState.abandons
+  assert len(tasks) == 2 and checkpoint.read_state(tmp_path)[0]['step'] == 3
 
 
 def test_each_tasks_step_is_compiled_once_in_a_run(two_tasks, quick_compilation, tmp_path, monkeypatch):
