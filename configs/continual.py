@@ -42,6 +42,8 @@ def get_config(variant: str = 'embedded') -> ConfigDict:
   size = words.pop(0) if words[0] in SIZES else ''
   names = list(dict.fromkeys(name for word in words for name in LISTS.get(word, (word,))))
   unknown = [name for name in names if name not in tasks.TASKS and not OWN.fullmatch(name)]
+  if unknown and len(words) > 1:
+    raise ValueError(f'unknown task {unknown[0]!r}: choose one of {", ".join(tasks.TASKS)}, own')
   if unknown or not names:
     raise ValueError(f'unknown variant {variant!r} of configs/continual.py: choose one of {", ".join(VARIANTS)}, or a '
                      f'list of tasks, such as pneumonia,lung or real,pneumonia,own; the tasks are '

@@ -83,10 +83,11 @@ def check_archives_folder(data: ConfigDict) -> None:
 def check_dataset_name(name: str, folder: str) -> None:
   """Raises ConfigError unless the dataset has a builder, or is one of the user's own in `folder`."""
   if name not in build.NAMES and not (folder and custom.exists(name, folder)):
+    names = (*build.NAMES, *(custom.list_names(folder) if folder else ()))
     raise ConfigError(
-      f'unknown dataset {name!r}: choose one of {", ".join(build.NAMES)}{suggest(name, build.NAMES)}; for a dataset of '
-      f'your own, create '
-      f'{pathlib.Path(folder or "<archives>", name, "labels.csv")} and set --config.data.archives (docs/own-data.md)')
+      f'unknown dataset {name!r}: choose one of {", ".join(names)}{suggest(name, names)}; for a dataset of your own, '
+      f'create {pathlib.Path(folder or "<archives>", name, "labels.csv")} and set --config.data.archives '
+      f'(docs/own-data.md)')
 
 
 def prepare_data(config: ConfigDict) -> None:

@@ -62,7 +62,10 @@ def test_stage_2_visits_the_tasks_that_the_command_line_lists(variant, names, st
   assert {own.steps for own in config.tasks.values()} == {steps}
 
 
-@pytest.mark.parametrize('variant', ['pneumonia,lungs', '', 'real', 'real,', 'lung,smoke', 'mtpret8'])
-def test_an_unknown_list_of_tasks_is_refused_with_the_names(variant):
-  with pytest.raises(ValueError, match='choose one of .*, or a list of tasks, such as .*tuberculosis'):
+@pytest.mark.parametrize('variant, complaint', [
+  ('pneumonia,lungs', "unknown task 'lungs': choose one of pneumonia, .*own"), ('lung,smoke', "unknown task 'smoke'"),
+  *((variant, 'choose one of .*, or a list of tasks, such as .*tuberculosis')
+    for variant in ('', 'real', 'real,', 'mtpret8'))])
+def test_an_unknown_list_of_tasks_is_refused_with_the_names(variant, complaint):
+  with pytest.raises(ValueError, match=complaint):
     continual.get_config(variant)

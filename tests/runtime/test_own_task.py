@@ -123,7 +123,7 @@ def test_a_label_of_one_side_turns_the_flip_off_and_says_so(archives, caplog):
 
 @pytest.mark.parametrize('fields, complaint', [
   (dict(), r'task\.dataset is empty: .*--config\.task\.dataset=<name>; in data\.archives=.* there is clinic, knees'),
-  (dict(dataset='clinics'), "unknown dataset 'clinics'"),
+  (dict(dataset='clinics'), "unknown dataset 'clinics': choose one of .*, clinic, knees.*did you mean 'clinic'"),
   (dict(dataset='clinic'), 'clinic has labels for classification and detection and segmentation: choose one with '
                            r'--config\.task\.kind=classification'),
   (dict(dataset='clinic', kind='diagnosis'), r"unknown task\.kind 'diagnosis': choose one of classification"),

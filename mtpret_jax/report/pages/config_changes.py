@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from configs import continual, finetune, pretrain
+from ml_collections import ConfigDict
+
+from configs import continual, finetune, presets, pretrain
 
 HIDDEN = ('name', 'objective', 'data.datasets')  # the first two are the same in all variants; a run fills in the third
 MISSING = '-'
@@ -44,20 +46,31 @@ def find_changes(config: Mapping[str, Any]) -> tuple[str, list[Change]]:
 
 def list_defaults(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
   """(name, config) of every variant that a config may have been made from."""
+  tasks = list(config.get('tasks') or ())
   sizes = ('', *(f'{size},' for size in finetune.SIZES))
+  lists = [f'{size}{",".join(tasks)}' for size in sizes]
   variants = {'pretrain': (pretrain.get_config, list(pretrain.VARIANTS)),
-              'continual': (continual.get_config, list(continual.VARIANTS)),
-              'finetune': (finetune.get_config, [f'{size}{task}' for task in config.get('tasks') or ()
-                                                 for size in sizes])}
+              'continual': (continual.get_config, [*continual.VARIANTS, *lists]),
+              'finetune': (finetune.get_config, [f'{size}{task}' for task in tasks for size in sizes])}
   file = config.get('name', '')
   if file not in variants:
     return
   get_config, names = variants[file]
   for name in names:
     try:
-      yield f'configs/{file}.py:{name}', get_config(name).to_dict()
+      yield from list_presets(f'configs/{file}.py:{name}', get_config(name))
     except (ValueError, KeyError, AttributeError, TypeError):  # a task of your own has no variant
       continue
+
+
+def list_presets(name: str, config: ConfigDict) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  """(name, config) for each value of the field `preset`, if the config has it."""
+  if 'preset' not in config:
+    yield name, config.to_dict()
+    return
+  for preset in presets.NAMES:
+    config.preset = preset
+    yield f'{name} --config.preset={preset}', presets.settle(config).to_dict()
 
 
 def list_changes(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[Change]:
