@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from mtpret_jax import train
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.export import own_weights
 from mtpret_jax.export.trained import read_run
@@ -64,6 +65,25 @@ def test_an_exported_run_gives_the_same_trunk(one_task, two_tasks_run, tmp_path)
   own_weights.write(read_run(workdir), ['pneumonia'], tmp_path)
   before, after = (read_initial_weights(change(one_task, init_from=str(path)))['trunk'] for path in (workdir, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+def test_a_head_starts_from_the_arrays_that_are_given(one_task):
+  """And with random weights where the file has none, such as a last layer for other classes."""
+  weights = read_initial_weights(one_task)
+  head = {'pneumonia': ({'out': {'bias': np.full(1, 7, np.float32)}}, {})}
+  objective, optimiser = make_run(one_task).objective, make_optimiser(one_task.optimiser)
+  random, filled = (init_state(objective, optimiser, make_mesh(), 0, given).params['pneumonia']['out']
+                    for given in (weights, weights | head))
+  assert filled['bias'].tolist() == [7] and random['bias'].tolist() != [7]
+  np.testing.assert_array_equal(filled['kernel'], random['kernel'])
+
+
+def test_training_asks_for_the_heads_of_its_tasks(one_task, monkeypatch, tmp_path):
+  def read(config, tasks):
+    raise ConfigError(f'asked for {", ".join(tasks)}')
+  monkeypatch.setattr(train, 'read_initial_weights', read)
+  with pytest.raises(ConfigError, match='asked for pneumonia'):
+    train.train(make_run(one_task), one_task, tmp_path)
 
 
 def test_statistics_are_those_of_the_own_task_else_the_mean(one_task, two_tasks, two_tasks_run):
