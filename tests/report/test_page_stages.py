@@ -29,6 +29,15 @@ def test_the_page_of_stage_2_says_forgotten_or_improved(tmp_path):
   assert 'Drift of the trunk' in page.text and 'The background is the task that was trained' in page.text
 
 
+def test_after_one_round_nothing_can_have_been_forgotten(tmp_path):
+  run = write_stage_2(tmp_path)
+  rounds = json.loads((run / 'rounds.json').read_text())
+  rounds['rounds'] = rounds['rounds'][:1]
+  (run / 'rounds.json').write_text(json.dumps(rounds))
+  page = read_page(write_page(run))
+  assert 'chest AUC 0.750 hand' in page.text and 'orgot' not in page.text
+
+
 def test_visits_follow_from_the_log():
   lines = [{'step': step, 'task': task} for step, task in ((5, 'a'), (10, 'a'), (15, 'b'), (20, 'a'))]
   assert find_visits(lines) == [('a', 0, 10), ('b', 10, 15), ('a', 15, 20)]

@@ -52,21 +52,24 @@ def make_round_blocks(rounds: Mapping[str, Any]) -> Iterator[Block]:
     return
   lines, order = rounds['rounds'], rounds['order']
   measured = rounds['tasks'] or compute_forgetting(lines, list(lines[-1]['tasks']), order)
+  several = len(lines) > 1  # after one round, nothing can have been forgotten
   table = []
   for name, changes in measured.items():
     scores = [line['tasks'][name] for line in lines]
-    table.append((name, scores[-1]['headline'], *(format_number(score['value']) for score in scores),
-                  describe_forgetting(changes['forgetting']), format_transfer(changes['transfer'])))
-  yield Table(('task', 'score', *(f'step {line["step"]:,}' for line in lines), 'since its best round',
-               'since its first round'), table, 'Validation scores. The test splits are left for stage 3.',
-              text_columns=(0, 1))
+    row = [name, scores[-1]['headline'], *(format_number(score['value']) for score in scores)]
+    table.append([*row, describe_forgetting(changes['forgetting']), format_transfer(changes['transfer'])]
+                 if several else row)
+  yield Table(('task', 'score', *(f'step {line["step"]:,}' for line in lines),
+               *(('since its best round', 'since its first round') if several else ())), table,
+              'Validation scores. The test splits are left for stage 3.', text_columns=(0, 1))
   yield Words(list_explanations(lines, order), tone='muted')
 
 
 def list_explanations(lines: Sequence[Mapping[str, Any]], order: str) -> list[str]:
-  words = ['"Forgot 0.012" means that the last score is 0.012 worse than the best one of an earlier round. "Improved '
-           'by 0.286" means that the task ended better than in any earlier round. The papers call these a forgetting '
-           'of 0.012 and of -0.286. Their backward transfer is the change since the first round; + is better.']
+  words = [] if len(lines) < 2 else [
+    '"Forgot 0.012" means that the last score is 0.012 worse than the best one of an earlier round. "Improved '
+    'by 0.286" means that the task ended better than in any earlier round. The papers call these a forgetting '
+    'of 0.012 and of -0.286. Their backward transfer is the change since the first round; + is better.']
   if order == 'sequential':
     words.append('A task counts from its own visit on; before it, its head is untrained.')
   scores = dict.fromkeys(score['headline'] for score in lines[-1]['tasks'].values())
