@@ -20,7 +20,7 @@ from mtpret_jax.tasks.fitted import FittedTask
 from tfds_builders.common.dataset import SIZES
 
 TASK = 'exported'  # the file does not say what the run called it
-EXTRA = ('logits', 'features', 'activation', 'embedding')  # outputs that predictions of a run do not have
+EXTRA = ('logits', 'features', 'embedding')  # outputs that predictions of a run do not have
 
 
 def find_export(folder: pathlib.Path, task: str | None) -> pathlib.Path | None:

@@ -24,6 +24,7 @@ from mtpret_jax.data.records import stretch
 from mtpret_jax.evaluation import operating_points
 from mtpret_jax.evaluation.metrics.temperature import apply_temperature
 from mtpret_jax.evaluation.predict import compile_predict
+from mtpret_jax.evaluation.test_scores import STATES
 from mtpret_jax.export.trained import Trained, read_run
 from mtpret_jax.models.pool import pool_mean
 from mtpret_jax.models.resnet import LAYERS, ResNet
@@ -48,6 +49,8 @@ Compute = Callable[[np.ndarray], Any]  # (B, S, S, 1) uint8 -> arrays on the dev
 def load(path: str | os.PathLike | Sequence[str | os.PathLike], task: str | None = None, state: str | None = None, *,
          size: int = 224) -> 'Model':
   """What `mtpret_jax.load` does, with its arguments and errors."""
+  if state not in (None, *STATES):
+    raise ConfigError(f'unknown state {state!r}: choose one of {", ".join(STATES)}')
   install_for_cpu()
   paths = [path] if isinstance(path, str | os.PathLike) else list(path)
   if not paths:
@@ -157,8 +160,8 @@ class Model:
 
       | kind of task | arrays |
       |---|---|
-      | classification | `score` (N, T) float32 in 0-1, for each of `about['findings']`; with operating points also
-        `positive` (N, T) bool |
+      | classification | `score` (N, T) float32 in 0-1, for each of `about['findings']`; `activation` (N, h, w, T),
+        class activation maps, not of an ensemble; with operating points also `positive` (N, T) bool |
       | regression | `value` (N, 1) float32, in `about['value']['unit']` |
       | segmentation | `mask` (N, H, W) int32, index into `about['mask']`, for the image stretched to a square |
       | detection | `boxes` (N, M, 4) float32: y0, x0, y1, x1 in 0-1 of the image; `class_id` (N, M) int32, index into
@@ -232,7 +235,7 @@ class Model:
   def combine(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
     """The predictions of the members for one batch as one: at their temperatures, and averaged."""
     if self.kind == 'classification':
-      outputs = [{'score': apply_temperature(self.about, output['score'], point.get('temperature', 1.0))}
+      outputs = [{**output, 'score': apply_temperature(self.about, output['score'], point.get('temperature', 1.0))}
                  for output, point in zip(outputs, self.points, strict=True)]
     if len(outputs) == 1:
       return outputs[0]
