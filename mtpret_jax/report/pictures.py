@@ -1,12 +1,13 @@
 """Pictures of the best and the worst predictions of a split, in the folder `pictures/` of a run."""
 
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtpret_jax.evaluation.cases import BEST, WORST
 from mtpret_jax.report.pages.pictures import CAPTIONS, FOLDER
-from mtpret_jax.runtime.atomic_io import write_json
+from mtpret_jax.runtime.atomic_io import write_atomically
 from mtpret_jax.tasks import TaskKind, find_kind
 
 TITLES = {WORST: 'Worst cases', BEST: 'Best cases'}
@@ -38,7 +39,7 @@ def draw_cases(workdir: pathlib.Path, kinds: Mapping[str, str],
       captions.append({'file': paths[-1].name, 'title': f'{TITLES[end]}: {name}', 'task': name,
                        'caption': describe(kind, examples, end)})
   if captions:
-    write_json(folder / CAPTIONS, captions)
+    write_atomically(folder / CAPTIONS, json.dumps(captions, indent=1))
   return paths
 
 
