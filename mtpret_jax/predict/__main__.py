@@ -25,7 +25,7 @@ from tqdm import tqdm
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.predict import inputs, results
 from mtpret_jax.predict.reading import Unreadable, read_images
-from mtpret_jax.predict.tally import Tally
+from mtpret_jax.predict.tally import Tally, count
 from mtpret_jax.runtime.logging import list_versions
 from mtpret_jax.tasks import find_kind
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   out = find_folder(flags)
   results.check_folder(out, flags.overwrite)
   paths = inputs.find_images(flags.images, leave_out=out)
-  print(f'mtpret_jax: {len(paths):,} images; loading the model takes a few seconds', file=sys.stderr, flush=True)
+  print(f'mtpret_jax: {count(len(paths), "image")}; loading the model takes a few seconds', file=sys.stderr, flush=True)
   model = load_model(flags)
   results.clear_folder(out)
   made_by = describe(model, flags)

@@ -21,8 +21,6 @@ About = Mapping[str, Any]  # what a task says of its dataset: findings, relation
 Prediction = Mapping[str, np.ndarray]  # one image's arrays, as `TaskModel.predict` returns them
 Thresholds = Mapping[str, float]  # operating points, {finding or class of boxes: score}; {} where there are none
 
-DIGITS = 6  # of a score in the table
-
 
 # Places in the image's own pixels
 
@@ -56,20 +54,17 @@ class Layout(NamedTuple):
 
 
 def name_findings(about: About, thresholds: Thresholds, prediction: Prediction) -> list[str]:
-  columns = [f'probability: {name}' for name in about['findings']]
-  if about['relation'] != 'independent':
-    return [*columns, 'predicted']
-  return columns + [f'positive: {name}' for name in about['findings'] if name in thresholds]
+  return [*(f'probability: {name}' for name in about['findings']),
+          *(f'positive: {name}' for name in about['findings'] if name in thresholds),
+          *(['predicted'] if about['relation'] != 'independent' else [])]
 
 
 def write_findings(about: About, thresholds: Thresholds, prediction: Prediction) -> list:
-  """Independent findings: positive is 1 at or above the operating point, else 0. Others: the likeliest one."""
+  """The probabilities; 1 at or above the operating point, else 0; and if one finding is present, the likeliest."""
   names, score_T = about['findings'], prediction['score']
-  cells: list = [round_score(score) for score in score_T]
-  if about['relation'] != 'independent':
-    return [*cells, names[int(score_T.argmax())]]
-  return cells + [int(score >= thresholds[name]) for name, score in zip(names, score_T, strict=True)
-                  if name in thresholds]
+  return [*score_T.tolist(),  # with all digits, as evaluation writes them
+          *(int(score >= thresholds[name]) for name, score in zip(names, score_T, strict=True) if name in thresholds),
+          *([names[int(score_T.argmax())]] if about['relation'] != 'independent' else [])]
 
 
 def name_value(about: About, thresholds: Thresholds, prediction: Prediction) -> list[str]:
@@ -88,7 +83,7 @@ def name_shares(about: About, thresholds: Thresholds, prediction: Prediction) ->
 def write_shares(about: About, thresholds: Thresholds, prediction: Prediction) -> list:
   """The share of the image, in 0-1, that each class but the background covers."""
   counts = np.bincount(prediction['mask'].ravel(), minlength=len(about['mask']))
-  return [round_score(count / counts.sum()) for count in counts[1:]]
+  return [float(count / counts.sum()) for count in counts[1:]]
 
 
 def name_boxes(about: About, thresholds: Thresholds, prediction: Prediction) -> list[str]:
@@ -101,7 +96,7 @@ def write_boxes(about: About, thresholds: Thresholds, prediction: Prediction) ->
   names, found = about['box_classes'], prediction['class_id'] >= 0
   best = {name: max(prediction['score'][prediction['class_id'] == class_id], default=None)
           for class_id, name in enumerate(names)}
-  return [int(found.sum()), *('' if score is None else round_score(score) for score in best.values()),
+  return [int(found.sum()), *('' if score is None else float(score) for score in best.values()),
           *(int(score is not None and score >= thresholds[name]) for name, score in best.items()
             if name in thresholds)]
 
@@ -123,10 +118,6 @@ NUMBERS = Layout(name_numbers, write_numbers)
 
 def find_layout(prediction: Prediction) -> Layout:
   return next((layout for field, layout in LAYOUTS.items() if field in prediction), NUMBERS)
-
-
-def round_score(score: float) -> float:
-  return round(float(score), DIGITS)
 
 
 # Files

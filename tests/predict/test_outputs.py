@@ -67,6 +67,8 @@ BOXES = {'boxes': np.float32([[0, 0, .5, .5], [.25, .5, .75, 1], [0, 0, 0, 0]]),
   ('ordinal', {'score': np.float32([.1, .1, .5, .3, 0])}, {}, {
     **{f'probability: {grade}': score for grade, score in zip('01234', (.1, .1, .5, .3, 0), strict=True)},
     'predicted': '2'}),
+  ('two', {'score': np.float32([.6, .4])}, {'ill': .3}, {
+    'probability: normal': .6, 'probability: ill': .4, 'positive: ill': 1, 'predicted': 'normal'}),
   ('value', {'value': np.float32([96.5])}, {}, {'bone age (months)': 96.5}),
   ('mask', {'mask': np.array([[0, 1], [1, 1]])}, {}, {'area: lung': .75, 'area: heart': 0}),
   ('boxes', BOXES, {'active': .5, 'latent': .5}, {

@@ -51,4 +51,5 @@ COUNT = TaskKind(
     name_columns=lambda about: ['predicted boxes', 'boxes'],
     write_lines=lambda about, rows: [[line] for line in np.hstack([rows['predicted'], rows['count']]).tolist()],
     read_lines=read_lines, sign=-1),
-  draw=lambda axes, about, labels, prediction: axes.set_xlabel(f'{prediction["count"][0]:.1f} of {labels["count"][0]}'))
+  draw=lambda axes, about, labels, prediction: axes.set_xlabel(  # `labels` is empty for an image that has none
+    ' of '.join(f'{fields["count"][0]:.1f}' for fields in (prediction, labels) if fields)))
