@@ -80,7 +80,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep, retries=config.save_retries))
     weights = read_initial_weights(config, run.tasks)
-    with announce('compiling and making the initial state'):
+    with announce('compiling and making the initial state') if not jax.process_index() else contextlib.nullcontext():
       state = init_state(run.objective, optimiser, mesh, config.seed, weights, placement)
     state = checkpoint.restore(checkpoints, state, fingerprint, config.extend)
     start = int(state.step)
