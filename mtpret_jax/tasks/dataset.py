@@ -15,7 +15,7 @@ from mtpret_jax.config.errors import ConfigError, show
 from mtpret_jax.data.records import decode_image, name_record, read_text
 from mtpret_jax.data.sources import Source, Subset, open_source, read_patient_shares
 from mtpret_jax.tasks import KINDS, find_kind
-from mtpret_jax.tasks.sides import find_lonely
+from mtpret_jax.tasks.sides import find_unpaired
 from mtpret_jax.tasks.task import About, Row
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def list_sided_names(task_config: ConfigDict, about: About) -> list[str]:
   flip of the image would make them wrong."""
   kind = find_kind(task_config.kind)
   names = kind.select(about, task_config).get(kind.annotation, ())
-  return find_lonely(names) if isinstance(names, Sequence) else []
+  return find_unpaired(names) if isinstance(names, Sequence) else []
 
 
 def check_flip(name: str, task_config: ConfigDict, about: About) -> None:

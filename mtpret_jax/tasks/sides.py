@@ -10,7 +10,8 @@ from collections.abc import Sequence
 # Words of the left side -> words of the right side. They must be whole words: 'lung_l' and 'LungL' name a side, 'cleft'
 # and the vertebra 'L4' do not.
 WORDS = {
-  'left': ('right',), 'l': ('r',), 'lt': ('rt',), 'links': ('rechts',), 'sin': ('dex', 'dext'), 'sinister': ('dexter',),
+  'left': ('right',), 'l': ('r',), 'lt': ('rt',), 'links': ('rechts',), 'linke': ('rechte',), 'linker': ('rechter',),
+  'linkes': ('rechtes',), 'linken': ('rechten',), 'sx': ('dx',), 'sin': ('dex', 'dext'), 'sinister': ('dexter',),
   'sinistra': ('dextra', 'destra'), 'sinistro': ('destro',), 'gauche': ('droite', 'droit'), 'izquierda': ('derecha',),
   'izquierdo': ('derecho',)}
 OPPOSITE = WORDS | {right: tuple(left for left, rights in WORDS.items() if right in rights)
@@ -41,22 +42,22 @@ def find_mirror(names: Sequence[str]) -> tuple[int, ...] | None:
   return None if mirror == tuple(range(len(names))) else mirror
 
 
-def find_lonely(names: Sequence[str]) -> list[str]:
+def find_unpaired(names: Sequence[str]) -> list[str]:
   """The names that say a side although no other name says the opposite side of the same thing."""
   return pair_sides(names)[1]
 
 
 def pair_sides(names: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
-  """(`find_mirror` without the None, `find_lonely`)."""
+  """(`find_mirror` without the None, `find_unpaired`)."""
   words = [tuple(split_words(name)) for name in names]
-  mirror, lonely = list(range(len(names))), []
+  mirror, unpaired = list(range(len(names))), []
   for place, name in enumerate(names):
     opposites = list_opposites(name)
     partners = [other for other, of_other in enumerate(words) if of_other in opposites]
     if len(partners) == 1:
       mirror[place] = partners[0]
     elif opposites:
-      lonely.append(name)
+      unpaired.append(name)
   # Both of a pair must name each other; two spellings of one side leave it open which is meant.
-  lonely += [names[place] for place, other in enumerate(mirror) if mirror[other] != place]
-  return tuple(other if mirror[other] == place else place for place, other in enumerate(mirror)), lonely
+  unpaired += [names[place] for place, other in enumerate(mirror) if mirror[other] != place]
+  return tuple(other if mirror[other] == place else place for place, other in enumerate(mirror)), unpaired

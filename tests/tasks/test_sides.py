@@ -18,11 +18,17 @@ from tfds_builders import build
   (['Ventriculus sinister', 'ventriculus dexter'], (1, 0)),
   (['Mandible Lt', 'mandible Rt'], (1, 0)),
   (['Hüfte links', 'Hüfte rechts'], (1, 0)),
+  (['Linke Lunge', 'Rechte Lunge'], (1, 0)),
+  (['Linker Oberlappen', 'rechter Oberlappen', 'linkes Knie', 'rechtes Knie'], (1, 0, 3, 2)),
+  (['Erguss der linken Lunge', 'Erguss der rechten Lunge'], (1, 0)),
+  (['polmone sx', 'polmone dx'], (1, 0)),
   (['poumon gauche', 'poumon droit'], (1, 0)),
+  (['hanche gauche', 'hanche droite'], (1, 0)),
+  (['pulmón izquierdo', 'pulmón derecho', 'cadera izquierda', 'cadera derecha'], (1, 0, 3, 2)),
   (['hip left upper', 'hip left lower', 'hip right upper', 'hip right lower'], (2, 3, 0, 1))])
 def test_a_flip_swaps_the_two_sides(names, mirror):
   assert sides.find_mirror(names) == mirror
-  assert sides.find_lonely(names) == []
+  assert sides.find_unpaired(names) == []
 
 
 @pytest.mark.parametrize('names', [
@@ -31,16 +37,16 @@ def test_a_flip_swaps_the_two_sides(names, mirror):
   ['no finding', 'pneumonia']])
 def test_other_names_have_no_side(names):
   assert sides.find_mirror(names) is None
-  assert sides.find_lonely(names) == []
+  assert sides.find_unpaired(names) == []
 
 
-@pytest.mark.parametrize('names, lonely', [
+@pytest.mark.parametrize('names, unpaired', [
   (['left lung', 'heart'], ['left lung']),
   (['left lung', 'right kidney'], ['left lung', 'right kidney']),
   (['upper left lobe', 'upper right lobe', 'lower left lobe'], ['lower left lobe']),
   (['left lung', 'Left_Lung', 'right lung'], ['left lung', 'Left_Lung', 'right lung'])])  # which one is the other side?
-def test_a_side_without_the_other_is_found(names, lonely):
-  assert sorted(sides.find_lonely(names)) == sorted(lonely)
+def test_a_side_without_the_other_is_found(names, unpaired):
+  assert sorted(sides.find_unpaired(names)) == sorted(unpaired)
 
 
 def test_no_bundled_dataset_names_a_side():
@@ -48,7 +54,7 @@ def test_no_bundled_dataset_names_a_side():
   for name in build.NAMES:
     about = build.declared_metadata(name)
     for names in (about['findings'], about['mask'], about['box_classes']):
-      assert (sides.find_mirror(names), sides.find_lonely(names)) == (None, []), name
+      assert (sides.find_mirror(names), sides.find_unpaired(names)) == (None, []), name
 
 
 @pytest.mark.parametrize('kind, about', [
