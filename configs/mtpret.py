@@ -51,14 +51,14 @@ def smoke() -> ConfigDict:
 
 def muscle() -> ConfigDict:
   """MUSCLE at full scale: stage 1 on nine datasets, stages 2 and 3 on four tasks, with its (inferred) split rule."""
-  return full_scale('muscle', pretrain.get_config('muscle9'), presets.settle(continual.get_config('muscle4')),
+  return full_scale('muscle', pretrain.get_config('muscle9'), presets.apply_preset(continual.get_config('muscle4')),
                     tasks.muscle4)
 
 
 def mtpret() -> ConfigDict:
   """MTPret at full scale: stage 1 on eleven datasets, stages 2 and 3 on seven tasks, stage 3 on two external tasks as
   well, with MUSCLE's (inferred) split rule."""
-  return full_scale('mtpret', pretrain.get_config('mtpret11'), presets.settle(continual.get_config('mtpret7')),
+  return full_scale('mtpret', pretrain.get_config('mtpret11'), presets.apply_preset(continual.get_config('mtpret7')),
                     (*tasks.mtpret7, *tasks.external2))
 
 
@@ -67,7 +67,7 @@ def full_scale(name: str, first: ConfigDict, second: ConfigDict, names: Sequence
   with_task = {task.dataset for task in second.tasks.values()}
   first.data.whole = tuple(dataset for dataset in first.data.datasets if dataset not in with_task)
   stages = {'pretrain': first, 'continual': second} | {
-    task: presets.settle(finetune.get_config(f'real,{task}')) for task in names}
+    task: presets.apply_preset(finetune.get_config(f'real,{task}')) for task in names}
   return join(stages, workdir=f'runs/{name}', folder='data/real', archives='archives', split='paper')
 
 

@@ -27,7 +27,8 @@ def choose(make: Callable[[str], ConfigDict], default: str) -> ConfigDict:
   """One config for all presets; `make` returns that of one preset.
 
   The field `preset` can be set on the command line, and all values follow it. A field that is set there itself keeps
-  its value, whatever the preset. The field is in no saved config: a run replaces it by the values (`stages.resolve`).
+  its value, whatever the preset. The field is in no saved config: a run replaces it by the values
+  (`runtime/own_task.resolve`).
   """
   configs = {name: make(name) for name in NAMES}
   config = configs[default]
@@ -59,7 +60,7 @@ def pick(values: Mapping[str, Any], default: Any, preset: str) -> Any:
   return values.get(preset, default)
 
 
-def settle(config: ConfigDict) -> ConfigDict:
+def apply_preset(config: ConfigDict) -> ConfigDict:
   """The config with the values of its preset, and without the field."""
   fields = config.to_dict()
   del fields['preset']

@@ -98,7 +98,7 @@ def real_small() -> ConfigDict:
   for stage in (second, *stages.values()):
     stage.trunk_scale = 0.1
   stages['lung'].tasks.lung.max_steps = stages['teeth'].tasks.teeth.max_steps = 100
-  first = presets.settle(pretrain.get_config('real'))
+  first = presets.apply_preset(pretrain.get_config('real'))
   first.augment.size = 32
   first.update(steps=12_000, keep=100, keep_finished=100)  # all checkpoints, for the curve over the epochs of stage 1
   first.probe.update(every=2000, during=1500)
@@ -119,11 +119,11 @@ def mtpret() -> ConfigDict:
 
 
 def full_scale(name: str, first_variant: str, second_variant: str, names: Iterable[str]) -> ConfigDict:
-  first, second = pretrain.get_config(first_variant), presets.settle(continual.get_config(second_variant))
+  first, second = pretrain.get_config(first_variant), presets.apply_preset(continual.get_config(second_variant))
   with_task = {task_config.dataset for task_config in second.tasks.values()}
   first.data.whole = tuple(dataset for dataset in first.data.datasets if dataset not in with_task)
   table = make_table(first, second, {
-    task: presets.settle(finetune.get_config(f'real,{task}')) for task in names},
+    task: presets.apply_preset(finetune.get_config(f'real,{task}')) for task in names},
                      workdir=f'runs/table_{name}', folder='data/real', archives='archives', split='paper')
   table.fractions = (1.0,)
   return table

@@ -22,7 +22,7 @@ from tfds_builders.common.dataset import SIZES
 from tfds_builders.common.images import Unreadable
 
 THREADS = min(32, os.cpu_count() or 1)  # Pillow, OpenCV and zlib release the GIL
-AHEAD = 4 * THREADS  # images read before they are asked for; limits memory
+PREFETCH = 4 * THREADS  # images read before they are asked for; limits memory
 ARRAYS = 'give uint8, uint16 or int16, or floats from 0 (black) to 1 (white)'
 AXES = 'its axes must be (height, width), or (height, width, channels) with 1 channel (grey), 3 (RGB) or 4 (RGBA)'
 CHANNELS = (1, 3, 4)
@@ -144,7 +144,7 @@ def read_images(sources: Iterable[Any], stored_size: str) -> Iterator[Reading | 
     try:
       for source in sources:
         waiting.append(pool.submit(read, source))
-        if len(waiting) > AHEAD:
+        if len(waiting) > PREFETCH:
           yield waiting.popleft().result()
       while waiting:
         yield waiting.popleft().result()

@@ -19,7 +19,7 @@ TABLE, BOXES, MASKS, OVERLAYS = 'predictions.csv', 'boxes.json', 'masks', 'overl
 FEATURES, IDS = 'features.npy', 'features.csv'
 FILES = (TABLE, BOXES, FEATURES, IDS)
 WRITERS = 4  # threads that resize and compress masks while the device works
-AHEAD = 16  # masks that wait to be written; limits memory
+MAX_WAITING = 16  # masks that wait to be written; limits memory
 
 
 class FolderTaken(ValueError):
@@ -109,7 +109,7 @@ class Predictions:
   def submit(self, function: Callable[..., None], *arguments: Any) -> None:
     """Runs a function in a thread. Waits where too many wait already; raises what an earlier one raised."""
     self.waiting.append(self.pool.submit(function, *arguments))
-    if len(self.waiting) > AHEAD:
+    if len(self.waiting) > MAX_WAITING:
       self.waiting.popleft().result()
 
   def add_unreadable(self, name: str, error: Unreadable) -> None:

@@ -87,7 +87,7 @@ def check_init_name(workdir: str, config: ConfigDict, trained: Mapping[str, Any]
 def read_initial_weights(config: ConfigDict, tasks: Mapping[str, FittedTask] = MappingProxyType({}),
                          quiet: bool = False) -> dict[str, Trees] | None:
   """{part: (params, running statistics)} to start from; None for random ones. Logs where they come from, unless
-  `quiet`. The trunk is always among them; a task's head is if the file has torchvision's head for its kind.
+  `quiet`. The trunk is always there. A task's head is there if the file holds torchvision's head for that kind of task.
 
   Raises ConfigError if the file or run cannot be used, or is not what `init` says.
   """

@@ -52,8 +52,8 @@ def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
 def decide_uncertain(policy: str, record: Mapping, present: np.ndarray,
                      label_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """(present, label_mask) where uncertain labels are what the policy says: unknown ('ignore'), 'zeros' or 'ones'
-  (U-Ignore, U-Zeros and U-Ones of Irvin et al. 2019), or 'soft', a random number from SOFT (U-Ones with label
-  smoothing, Pham et al. 2021), which an image always gets again."""
+  (U-Ignore, U-Zeros and U-Ones of Irvin et al. 2019), or 'soft', a random number from SOFT, fixed for each image
+  (U-Ones with label smoothing, Pham et al. 2021)."""
   uncertain = np.asarray(record['uncertain'], bool)
   if policy == 'ignore':
     return present, label_mask

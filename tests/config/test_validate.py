@@ -105,7 +105,8 @@ def test_an_unknown_dataset_lists_the_datasets():
     choose_datasets(config)
 
 
-@pytest.mark.parametrize('name, said', [('none.safetensors', 'does not exist'), ('weights.pth', 'is not what torch.save writes')])
+@pytest.mark.parametrize('name, said', [
+  ('none.safetensors', 'does not exist'), ('weights.pth', 'is not what torch.save writes')])
 def test_weights_that_cannot_be_used_are_refused_with_a_reason(name, said, tmp_path):
   config = get_config()
   (tmp_path / 'weights.pth').touch()

@@ -13,7 +13,7 @@ from mtpret_jax.report.pages.config_changes import Change, find_changes
 def test_the_nearest_variant_has_its_preset(get_config, variant, preset, name):
   config = get_config(variant)
   config.preset = preset
-  plain = presets.settle(config)
+  plain = presets.apply_preset(config)
   assert find_changes(plain.to_dict()) == (name, [])
   plain.seed = 7
   assert find_changes(plain.to_dict()) == (name, [Change('seed', '0', '7')])

@@ -70,7 +70,7 @@ def list_presets(name: str, config: ConfigDict) -> Iterator[tuple[str, Mapping[s
     return
   for preset in presets.NAMES:
     config.preset = preset
-    yield f'{name} --config.preset={preset}', presets.settle(config).to_dict()
+    yield f'{name} --config.preset={preset}', presets.apply_preset(config).to_dict()
 
 
 def list_changes(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[Change]:
