@@ -60,7 +60,9 @@ def choose_datasets(config: ConfigDict) -> None:
 
 
 def find_archives(folder: str) -> dict[str, pathlib.Path]:
-  """{dataset: the root of its archive} for all datasets in a folder, the user's own last."""
+  """{dataset: the root of its archive} for all datasets in a folder, the user's own last. {} without a folder."""
+  if not folder:
+    return {}  # '' would be the current folder
   roots = {}
   for name in build.NAMES:
     with contextlib.suppress(ArchiveMissing):

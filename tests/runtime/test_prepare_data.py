@@ -85,6 +85,13 @@ def test_every_archive_found_includes_the_users_own_and_says_what_was_not_taken(
   assert f'not taken from {tmp_path}: scans. A folder of your own images needs a labels.csv' in caplog.text
 
 
+def test_without_a_folder_the_current_one_is_not_searched(tmp_path, monkeypatch):
+  write_clinic(tmp_path)
+  assert list(prepare_data.find_archives(str(tmp_path))) == ['clinic']
+  monkeypatch.chdir(tmp_path)
+  assert prepare_data.find_archives('') == {}
+
+
 def test_a_folder_without_any_archive_is_refused(tmp_path):
   config = ConfigDict(dict(objective='moco', data=dict(datasets=(), archives=str(tmp_path), dir='data',
                                                        stored_size='256')))
