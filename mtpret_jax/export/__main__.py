@@ -39,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   from mtpret_jax.export.folder import write_whole
   from mtpret_jax.export.trained import read_run
 
-  run = pathlib.Path(flags.run)
-  out = pathlib.Path(flags.out) if flags.out else run / 'export' / '-'.join(filter(None, (flags.to, flags.task)))
+  run = pathlib.Path(flags.run).expanduser()
+  default = run / 'export' / '-'.join(filter(None, (flags.to, flags.task)))
+  out = pathlib.Path(flags.out).expanduser() if flags.out else default
   trained = read_run(run, flags.state)
   tasks = [flags.task] if flags.task else list(trained.tasks)
   if not set(tasks) <= set(trained.tasks):

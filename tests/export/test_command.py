@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.export import own_weights
 from mtpret_jax.export.__main__ import main
 from mtpret_jax.export.card import OWN, find_licence
-from mtpret_jax.export.folder import list_files
+from mtpret_jax.export.folder import MARK, WORDS, check_free, list_files, write_whole
 from tests.support.drawn_models import TASK, make_trained, make_zeros
 from tfds_builders import build
 from tfds_builders.common.exits import REFUSED
@@ -63,11 +64,42 @@ def test_an_export_is_replaced_only_when_asked(run, tmp_path, capsys):
   out = tmp_path / 'out'
   arguments = [run, '--to', 'torchvision', '--out', out]
   assert main(list(map(str, arguments))) == 0
-  (out / 'extra').write_text('of the earlier export')
+  (out / 'README.md').write_text(f'{(out / "README.md").read_text()} of the earlier export')
   assert '--overwrite' in refuse(capsys, *arguments)
-  assert (out / 'extra').exists()
+  assert 'of the earlier export' in (out / 'README.md').read_text()
   assert main([*map(str, arguments), '--overwrite']) == 0
-  assert not (out / 'extra').exists() and [path.name for path in tmp_path.iterdir()] == ['out']
+  assert 'of the earlier export' not in (out / 'README.md').read_text()
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def write_export(folder):
+  folder.mkdir(parents=True)
+  (folder / MARK).write_text(f'{WORDS} 1')
+
+
+@pytest.mark.parametrize('other', ['notes.txt', 'predictions/predictions.csv', 'lung/notes.txt', 'heart/README.md',
+                                   'lung/model.json/mine', 'README.md'])
+def test_what_a_user_put_into_an_export_is_never_deleted(other, tmp_path):
+  out = tmp_path / 'out'
+  write_export(out / 'lung')
+  check_free(out, overwrite=True)
+  (out / other).parent.mkdir(exist_ok=True)
+  (out / other).write_text('mine')
+  with pytest.raises(ConfigError, match=r'out/\S+ is no file of an export, and --overwrite would delete it'):
+    check_free(out, overwrite=True)
+
+
+def test_folders_beside_an_export_stay(tmp_path):
+  out = tmp_path / 'out'
+  write_export(out)
+  mine = [tmp_path / 'out.part/mine', tmp_path / 'out.old/mine']
+  for path in mine:
+    path.parent.mkdir()
+    path.write_text('mine')
+  with write_whole(out, overwrite=True) as folder:
+    (folder / 'new').write_text('')
+  assert [path.name for path in out.iterdir()] == ['new'] and all(path.read_text() == 'mine' for path in mine)
+  assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_nothing_but_an_export_is_replaced(run, tmp_path, capsys):
