@@ -45,6 +45,21 @@ def test_the_page_names_the_operating_points_of_the_run(tmp_path):
   assert '0.375' in page.text and '0.875' in page.text and 'largest sum of sensitivity and specificity' in page.text
 
 
+def test_an_evaluation_of_another_state_shows_no_points_of_the_best_one(tmp_path):
+  run = write_stage_3(tmp_path / 'run')
+  (run / 'operating_points.json').write_text(json.dumps({'independent': {
+    'temperature': 1.5, 'thresholds': {'mass': 0.0078}, 'rule': 'youden',
+    'validation': {'mass': {'sensitivity': 0.0039, 'specificity': 0.625, 'n': 77}}}}))
+  scores = json.loads((run / 'scores.json').read_text())
+  scores['tasks']['independent']['operating_points'] = {
+    'rule': '', 'temperature': 1.0, 'classes': {}, 'notes': ['validation gave no operating points']}
+  folder = write_stage_3(run / 'test')
+  (folder / 'scores.json').write_text(json.dumps(scores))
+  text = read_page(write_page(folder)).text
+  assert '0.5: no operating point' in text and 'No operating point: validation gave' in text
+  assert '0.008' not in text and '0.004' not in text and 'at temperature 1.5' not in text
+
+
 def test_names_that_look_like_html_or_mathematics_are_text(tmp_path):
   about = {**ABOUT['independent'], 'findings': [HOSTILE, 'a_{b$', 'c & d <!--']}
   run = write_stage_3(tmp_path / 'run', about=about, notes=[HOSTILE])

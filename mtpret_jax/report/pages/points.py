@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mtpret_jax.evaluation.metrics.operating_points import NAMES
 from mtpret_jax.report.blocks import Block, Table, Words, explain
 from mtpret_jax.report.run_files import RunFiles
 from mtpret_jax.report.words import format_number, format_range
-
-NAMES = ('sensitivity', 'specificity', 'PPV', 'NPV', 'F1')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +30,17 @@ class Points:
 
 
 def read_points(run: RunFiles, task: str, result: Mapping[str, Any]) -> Points:
-  """From the scores of a task and `operating_points.json`; without points for runs that have neither."""
-  chosen, scored = run.read_operating_points(task), result.get('operating_points') or {}
-  classes = scored.get('classes') or {}
-  thresholds = {name: scores['threshold'] for name, scores in classes.items()} or chosen.get('thresholds') or {}
-  return Points({name: float(value) for name, value in thresholds.items()},
-                str(scored.get('rule') or chosen.get('rule') or ''),
-                float(scored.get('temperature') or chosen.get('temperature') or 1.0), classes,
-                chosen.get('validation') or {}, tuple(scored.get('notes') or ()))
+  """The points that the scores of a task were computed at. Where the scores say nothing about them, those in
+  `operating_points.json`; without points for runs that have neither."""
+  chosen, used = run.read_operating_points(task), result.get('operating_points')
+  if used is None:
+    used, classes, thresholds = chosen, {}, chosen.get('thresholds') or {}
+  else:  # without classes, the scores are of another state or with other flips than the points of the file
+    classes = used.get('classes') or {}
+    thresholds = {name: scores['threshold'] for name, scores in classes.items()}
+  return Points({name: float(value) for name, value in thresholds.items()}, str(used.get('rule') or ''),
+                float(used.get('temperature') or 1.0), classes,
+                (chosen.get('validation') or {}) if thresholds else {}, tuple(used.get('notes') or ()))
 
 
 def describe_rule(points: Points) -> str:
