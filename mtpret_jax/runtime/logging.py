@@ -30,9 +30,9 @@ METRICS = 'metrics.jsonl'
 LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
              'opencv-python-headless')
 
-
-# What a run writes last; `test_scores.is_finished` takes it as proof that the run is finished.
-RESULTS = ('results.json', 'rounds.json', 'scores.json')
+# What a run writes after training. `test_scores.is_finished` takes all but the operating points as proof that the run is
+# finished.
+RESULTS = ('results.json', 'rounds.json', 'scores.json', 'operating_points.json')
 
 
 def save_config(workdir: str | pathlib.Path, config: ConfigDict) -> None:

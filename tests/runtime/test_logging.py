@@ -77,6 +77,7 @@ def test_a_resumed_run_drops_the_lines_of_steps_that_it_takes_again(config, cloc
 @pytest.mark.parametrize('start, kept', [(0, False), (5, False), (10, True)])
 def test_results_of_an_earlier_run_do_not_stay_beside_the_config_of_one_that_still_trains(
     start, kept, config, tmp_path):
+  assert 'operating_points.json' in RESULTS
   for name in RESULTS:
     (tmp_path / name).write_text('{}')
   with open_log(tmp_path, start, {'moco': 10 - start}, config):
