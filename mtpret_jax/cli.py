@@ -284,7 +284,6 @@ def stop(code: int, message: object) -> NoReturn:
   distributed.print_error(message)
   distributed.exit_together(code)
   if code in (preemption.EXIT_CODE, INTERRUPTED):
-    # A signal leaves the compiler at work in its own threads. If Python shut down, they would use what it has freed,
-    # and the process would end with a segmentation fault.
+    # The compiler's threads still run. A normal shutdown frees memory that they use, and crashes.
     distributed.exit_now(code)
   sys.exit(code)

@@ -41,7 +41,7 @@ class Run:
     schedule: step -> learning rate.
     steps: the number of steps in the run.
     name_images: step -> [(dataset, image_id), ...] of its batch.
-    count_left: step -> {task: how many steps it takes from there on}.
+    count_left: step -> {task: steps left}.
     draw_views: (task, the rows of a batch) -> a picture (H, W, 3) uint8 of some images and their random views.
     validation_steps: the numbers of steps after which the state is validated.
     make_validate: (workdir, step at which the run starts or resumes) -> validate(state, step), which all processes

@@ -114,8 +114,8 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def abandonable() -> Iterator[None]:
-  """The body, such as compiling, may be left halfway: a signal raises `Stopped` at once, and so does one that came
-  before. The caller then saves what there is to save."""
+  """The body, such as compiling, may be left halfway. Raises `Stopped` on a signal, also on one received earlier. The
+  caller then saves what there is to save."""
   SignalState.abandons = True
   try:
     if SignalState.received is not None:

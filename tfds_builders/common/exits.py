@@ -110,8 +110,8 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
 
 
 def leave(code: int) -> NoReturn:
-  """Ends a program with the code of its command. After Ctrl-C at once: a signal leaves a compiler at work in its own
-  threads, and if Python shut down, they would use what it has freed, and the process would crash."""
+  """Ends a program with the code of its command. After Ctrl-C at once: the compiler's threads still run, and a normal
+  shutdown frees memory that they use, and crashes."""
   if code == INTERRUPTED:
     sys.stderr.flush()
     os._exit(code)
