@@ -3,16 +3,19 @@
 A pickle is a program for a small stack machine, and Python's own machine lets it import and call anything. The machine
 here knows tensors, dicts, lists, tuples and plain values. Every other class or function becomes an `Unknown`, which
 stores attributes and calls nothing: a checkpoint may contain `argparse.Namespace` or be a whole model. What a file can
-cost is limited too: its instructions are counted, and a key of a dict must be a string or an integer.
+cost is limited too: its instructions and what they copy are counted, and a key of a dict must be a string or an integer
+of 64 bits.
 """
 
 import dataclasses
 import pickletools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, BinaryIO
 
+from mtpret_jax.config.errors import show
+
 MAX_INSTRUCTIONS = 2_000_000  # about 4 s; ResNet-50 with Adam's state has 20,000
-Key = str | int
+MAX_GLOBAL = 1000  # characters of the name of a class or function
 SETS = ('builtins.set', 'builtins.frozenset', '__builtin__.set', '__builtin__.frozenset')  # harmless, but not needed
 
 
@@ -67,6 +70,7 @@ class Machine:
     below: the stacks below each mark.
     storages: {key: storage} of all that the pickle refers to.
     unknown: the names of what became `Unknown`.
+    cost: the instructions so far, and the items that they copied.
   """
 
   value: Any = None
@@ -75,6 +79,15 @@ class Machine:
   memo: dict[int, Any] = dataclasses.field(default_factory=dict)
   storages: dict[str, Storage] = dataclasses.field(default_factory=dict)
   unknown: dict[str, None] = dataclasses.field(default_factory=dict)
+  cost: int = 0
+
+  def charge(self, count: int) -> None:
+    """Adds to the cost. An instruction that copies a list or tuple of the memo costs its length, else a small file
+    could copy a long one a million times."""
+    self.cost += count
+    if self.cost > MAX_INSTRUCTIONS:
+      raise ValueError(f'its pickle has more than {MAX_INSTRUCTIONS:,} instructions: save only the weights, with '
+                       f'torch.save(model.state_dict(), NEW_FILE)')
 
   def push(self, value: Any) -> None:
     self.stack.append(value)
@@ -95,7 +108,19 @@ class Machine:
 
   def set_items(self, items: list) -> None:
     """Adds [key, value, key, value, ...] to the dict on top of the stack."""
-    update(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+    self.update(self.stack[-1], list(zip(items[::2], items[1::2], strict=True)))
+
+  def update(self, target: dict, pairs: Collection) -> None:
+    """Adds the pairs whose key is plain to a dict. A nested tuple as a key could take forever to hash."""
+    self.charge(len(pairs))
+    target.update((key, value) for key, value in pairs if self.is_plain(key))
+
+  def is_plain(self, key: Any) -> bool:
+    """Whether the key is a string or a short integer: a long one is hashed anew each time. A string is compared with an
+    equal one, which costs little unless it is very long."""
+    if isinstance(key, str):
+      self.charge(len(key) // 1000)
+    return isinstance(key, str) or isinstance(key, int) and key.bit_length() <= 64
 
   def append(self, items: list) -> None:
     """Adds items to the list on top of the stack. An `Unknown` does not keep them."""
@@ -103,26 +128,32 @@ class Machine:
       self.stack[-1].extend(items)
 
   def call(self, function: Any, arguments: Any) -> None:
-    self.push(make(function, arguments, self.unknown))
+    self.push(make(function, arguments, self))
+
+  def push_global(self, module: str, name: str) -> None:
+    self.charge(len(module) + len(name))
+    if len(module) + len(name) > MAX_GLOBAL:
+      raise ValueError(f'its pickle has a class with a name of more than {MAX_GLOBAL:,} characters')
+    self.push(Global(f'{module}.{name}'))
 
   def refer(self, identity: Any) -> None:
     """Pushes the storage that a persistent id names, or an `Unknown`."""
+    self.charge(len(identity))
     storage = find_storage(identity)
     if isinstance(storage, Storage):
-      self.storages[storage.key] = storage
+      self.charge(len(storage.key))
+      if self.storages.setdefault(storage.key, storage).kind != storage.kind:
+        raise ValueError(f'its storage {show(storage.key)} is of two types')
     self.push(storage)
 
   def build(self) -> None:
     """Gives an object its attributes. Those of dicts and tensors are metadata."""
     state, value = self.pop(), self.stack[-1]
     if isinstance(value, Unknown):
-      for part in state if isinstance(state, tuple) else (state,):
-        update(value, part.items() if isinstance(part, dict) else ())
-
-
-def update(target: dict, pairs: Iterable) -> None:
-  """Adds the pairs whose key is plain to a dict. A nested tuple as a key could take forever to hash."""
-  target.update((key, value) for key, value in pairs if isinstance(key, Key))
+      parts = state if isinstance(state, tuple) else (state,)
+      self.charge(len(parts))
+      for part in parts:
+        self.update(value, part.items() if isinstance(part, dict) else ())
 
 
 def read_pickle(file: BinaryIO) -> Machine:
@@ -133,10 +164,8 @@ def read_pickle(file: BinaryIO) -> Machine:
   """
   machine = Machine()
   try:
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-      if number > MAX_INSTRUCTIONS:
-        raise ValueError(f'its pickle has more than {MAX_INSTRUCTIONS:,} instructions: save only the weights, with '
-                         f'torch.save(model.state_dict(), NEW_FILE)')
+    for opcode, argument, _ in pickletools.genops(file):
+      machine.charge(1)
       if opcode.name not in INSTRUCTIONS:
         raise ValueError(f'its pickle has the instruction {opcode.name}, which torch.save does not write')
       INSTRUCTIONS[opcode.name](machine, argument)
@@ -146,24 +175,26 @@ def read_pickle(file: BinaryIO) -> Machine:
     raise ValueError('its pickle is damaged') from error
 
 
-def make(function: Any, arguments: Any, unknown: dict[str, None]) -> Any:
-  """What a call in the pickle would give: a tensor or a dict; for all other calls an `Unknown`."""
+def make(function: Any, arguments: Any, machine: Machine) -> Any:
+  """What a call in the pickle would give: a tensor or a dict; for all other calls an `Unknown`, whose name the machine
+  notes."""
   match getattr(function, 'name', None), arguments:
     case 'torch._utils._rebuild_tensor' | 'torch._utils._rebuild_tensor_v2', (Storage() as storage, offset, shape,
                                                                               stride, *_):
+      machine.charge(len(shape) + len(stride))
       return Tensor(storage, offset, tuple(shape), tuple(stride))
     case 'torch._utils._rebuild_parameter' | 'torch._utils._rebuild_parameter_with_state', (Tensor() as tensor, *_):
       return tensor
     case 'torch._tensor._rebuild_from_type_v2', (inner, _, inner_arguments, *_):  # a subclass of torch.Tensor
-      return make(inner, inner_arguments, unknown) if inner != function else Unknown()
+      return make(inner, inner_arguments, machine) if inner != function else Unknown()
     case 'collections.OrderedDict', (list() as pairs,):  # as Python 2 wrote it
       made: dict = {}
-      update(made, pairs)
+      machine.update(made, pairs)
       return made
     case 'collections.OrderedDict' | 'collections.defaultdict', _:
       return {}
     case str(name), _ if name not in SETS:
-      unknown[name] = None
+      machine.unknown[name] = None
   return Unknown()
 
 
@@ -206,7 +237,7 @@ def push_global(machine: Machine, argument: Any) -> None:
   name, module = machine.pop(), machine.pop()
   if not isinstance(name, str) or not isinstance(module, str):
     raise TypeError
-  machine.push(Global(f'{module}.{name}'))
+  machine.push_global(module, name)
 
 
 def call(machine: Machine, argument: Any) -> None:
@@ -264,7 +295,7 @@ INSTRUCTIONS: dict[str, Callable[[Machine, Any], Any]] = {
   'BINGET': get, 'LONG_BINGET': get,
   'POP': lambda machine, argument: machine.pop(), 'POP_MARK': lambda machine, argument: machine.pop_to_mark(),
   'DUP': lambda machine, argument: machine.push(machine.stack[-1]),
-  'GLOBAL': lambda machine, argument: machine.push(Global(argument.replace(' ', '.', 1))),
+  'GLOBAL': lambda machine, argument: machine.push_global(*argument.split(' ', 1)),
   'STACK_GLOBAL': push_global,
   'REDUCE': call, 'NEWOBJ': call, 'NEWOBJ_EX': call_with_names, 'BUILD': lambda machine, argument: machine.build(),
   'BINPERSID': lambda machine, argument: machine.refer(machine.pop()),

@@ -46,21 +46,22 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TorchFile:
-  """What a file holds: {name with the names of the dicts around it: tensor}, and how to read a storage, which gives
-  (count,) numbers."""
+  """What a file holds: {name with the names of the dicts around it: tensor}, and how to read all numbers
+  (N,) of a storage's key, of which the storage may be a part."""
 
   tensors: Mapping[str, Tensor]
   read_storage: Callable[[Storage], np.ndarray]
-  kept: dict[tuple, np.ndarray] = dataclasses.field(default_factory=dict)  # tensors may share a storage
+  kept: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # by key: many tensors may share a storage
 
   def read(self, name: str) -> np.ndarray:
     """The tensor of this name, contiguous. Raises ValueError, EOFError or BadZipFile if the file is damaged."""
     tensor = self.tensors[name]
     storage = tensor.storage
-    key = storage.key, storage.kind, storage.offset, storage.count
-    if key not in self.kept:
-      self.kept[key] = self.read_storage(storage)
-    numbers = self.kept[key]
+    if storage.key not in self.kept:
+      self.kept[storage.key] = self.read_storage(storage)
+    numbers = self.kept[storage.key][storage.offset:storage.offset + storage.count]
+    if len(numbers) < storage.count:
+      raise ValueError(f'its storage {show(storage.key)} is too short')
     last = tensor.offset + sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride, strict=True))
     if math.prod(tensor.shape) and last >= len(numbers):
       raise ValueError(f'{show(name)} reaches beyond the {len(numbers):,} numbers of its storage')
@@ -104,15 +105,16 @@ def open_zip(file: BinaryIO) -> TorchFile:
   if members[f'{root}data.pkl'].file_size > MAX_PICKLE:
     raise ValueError(f'its pickle has more than {MAX_PICKLE:,} bytes')
   order = archive.read(f'{root}byteorder') if f'{root}byteorder' in members else b'little'
-  machine = read_pickle(io.BytesIO(archive.read(f'{root}data.pkl')))
+  tensors = list_tensors(read_pickle(io.BytesIO(archive.read(f'{root}data.pkl'))))
+  for storage in (tensor.storage for tensor in tensors.values()):
+    member = members.get(f'{root}data/{storage.key}')
+    # In this format no storage is a part of another one.
+    if member is None or storage.offset or member.file_size != storage.count * find_dtype(storage).itemsize:
+      raise ValueError(f'its storage {show(storage.key)} is missing or has another size')
 
   def read_storage(storage: Storage) -> np.ndarray:
-    member = members.get(f'{root}data/{storage.key}')
-    size = storage.count * find_dtype(storage).itemsize
-    if member is None or member.file_size != size:
-      raise ValueError(f'its storage {show(storage.key)} is missing or has another size')
-    return to_numbers(storage, archive.read(member), order == b'big')  # `read` checks the CRC
-  return TorchFile(list_tensors(machine), read_storage)
+    return to_numbers(storage, archive.read(f'{root}data/{storage.key}'), order == b'big')  # `read` checks the CRC
+  return TorchFile(tensors, read_storage)
 
 
 def open_legacy(file: BinaryIO) -> TorchFile:
@@ -131,11 +133,14 @@ def open_legacy(file: BinaryIO) -> TorchFile:
     place += 8 + count * find_dtype(machine.storages[key]).itemsize
 
   def read_storage(storage: Storage) -> np.ndarray:
-    if storage.key not in places or storage.offset < 0 or storage.offset + storage.count > places[storage.key][1]:
-      raise ValueError(f'its storage {show(storage.key)} is missing or too short')
-    size = find_dtype(storage).itemsize
-    file.seek(places[storage.key][0] + storage.offset * size)
-    return to_numbers(storage, file.read(storage.count * size), is_big)
+    if storage.key not in places:
+      raise ValueError(f'its storage {show(storage.key)} is missing')
+    place, count = places[storage.key]
+    size = count * find_dtype(storage).itemsize
+    if place + size > file.seek(0, os.SEEK_END):  # before memory is allocated
+      raise EOFError
+    file.seek(place)
+    return to_numbers(storage, file.read(size), is_big)
   return TorchFile(list_tensors(machine), read_storage)
 
 
@@ -146,11 +151,9 @@ def find_dtype(storage: Storage) -> np.dtype:
 
 
 def to_numbers(storage: Storage, data: bytes, is_big: bool) -> np.ndarray:
-  """(count,) numbers from a storage's bytes."""
+  """All numbers (N,) in the bytes of a storage's key."""
   dtype = find_dtype(storage)
-  if len(data) < storage.count * dtype.itemsize:
-    raise EOFError
-  numbers = np.frombuffer(data, np.dtype(f'u{dtype.itemsize}'), storage.count)
+  numbers = np.frombuffer(data, np.dtype(f'u{dtype.itemsize}'))
   return (numbers.byteswap() if is_big != (sys.byteorder == 'big') else numbers).view(dtype)
 
 
@@ -181,7 +184,7 @@ def walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 def check_shape(name: str, tensor: Tensor) -> None:
-  numbers = (tensor.offset, tensor.storage.count, *tensor.shape, *tensor.stride)
+  numbers = (tensor.offset, tensor.storage.offset, tensor.storage.count, *tensor.shape, *tensor.stride)
   if len(tensor.shape) != len(tensor.stride) or len(tensor.shape) > MAX_AXES or not all(
       type(number) is int and 0 <= number < 2**48 for number in numbers):
     raise ValueError(f'{show(name)} has an impossible shape')

@@ -11,11 +11,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mtpret_jax.models import pickled, weight_files
+from mtpret_jax.models import pickled, torch_files, weight_files
 from mtpret_jax.models.torchvision_weights import import_trunk
 from tests.support import torch_writer
 from tests.support.drawn import make_state_dict
-from tests.support.torch_writer import Call, Global, Storage, View
+from tests.support.torch_writer import Call, Global, Part, Storage, View
 
 NUMBERS = np.arange(24, dtype=np.float32).reshape(4, 6)
 
@@ -57,6 +57,41 @@ def test_views_of_a_shared_storage(is_legacy, tmp_path):
   for name, value in expected.items():
     np.testing.assert_array_equal(found[name], value)
     assert found[name].shape == np.shape(value) and found[name].flags.c_contiguous
+
+
+def test_a_part_of_a_storage_is_read_from_its_offset_and_refused_in_a_zip_file(is_legacy, tmp_path):
+  storage = Storage(NUMBERS.ravel())
+  parts = {'a': View(storage, 0, (2,), (1,)), 'b': View(Part(storage, 6, 8), 1, (2, 3), (3, 1))}
+  torch_writer.write(tmp_path / 'a.pt', parts, is_legacy=is_legacy)
+  if not is_legacy:
+    assert "its storage '0' is missing or has another size" in refuse(tmp_path / 'a.pt')
+    torch_writer.write(tmp_path / 'a.pt', {'a': View(Part(storage, 1, 24), 0, (2,), (1,))})
+    assert "its storage '0' is missing or has another size" in refuse(tmp_path / 'a.pt')
+    return
+  np.testing.assert_array_equal(weight_files.read(tmp_path / 'a.pt')['b'], [[7, 8, 9], [10, 11, 12]])
+  for offset, count, said in ((20, 5, 'too short'), (25, 0, 'beyond the 0 numbers'), (-1, 5, 'impossible shape')):
+    torch_writer.write(tmp_path / 'a.pt', {'a': View(Part(storage, offset, count), 0, (2,), (1,))}, is_legacy=True)
+    assert said in refuse(tmp_path / 'a.pt')
+
+
+def test_a_storage_is_kept_once_however_many_tensors_and_parts_use_it(is_legacy, tmp_path):
+  storage = Storage(np.arange(1000, dtype=np.float32))
+  whole = [View(storage, 0, (number,), (1,)) for number in range(1, 40)]
+  parts = [View(Part(storage, number, 500), 0, (2,), (1,)) for number in range(1, 40)] if is_legacy else []
+  torch_writer.write(tmp_path / 'a.pt', {str(place): view for place, view in enumerate(whole + parts)},
+                     is_legacy=is_legacy)
+  with open(tmp_path / 'a.pt', 'rb') as file:
+    content = torch_files.open_file(file)
+    for name in content.tensors:
+      content.read(name)
+  assert [numbers.nbytes for numbers in content.kept.values()] == [4000]
+
+
+def test_a_storage_of_two_types_is_refused(tmp_path):
+  program, _ = torch_writer.dump({'a': NUMBERS, 'b': NUMBERS.astype(np.float16)})
+  program = program.replace(b'X\x01\x00\x00\x001', b'X\x01\x00\x00\x000')  # the key of the second storage
+  assert "its storage '0' is of two types" in refuse(write_zip(tmp_path / 'a.pt', program, {
+    'archive/data/0': NUMBERS.tobytes()}))
 
 
 @pytest.mark.parametrize('protocol', [2, 3, 4, 5])
@@ -195,10 +230,35 @@ def test_pickles_that_would_take_forever_are_refused(program, said, tmp_path, mo
   assert said in refuse(write_zip(tmp_path / 'a.pth', program))
 
 
+LONG = 'a' * 500
+COPIES = {  # what is copied from the memo, and the instructions that copy it
+  'pairs of a dict': ([('a', 1)] * 500, b'ccollections\nOrderedDict\nh\x00\x85R0'),
+  'a shape': ([1] * 500, b'ctorch._utils\n_rebuild_tensor_v2\n(h\x01K\x00h\x00)tR0'),
+  'attributes': ({str(number): 1 for number in range(500)}, b'cm\nC\n)\x81h\x00b0'),
+  'parts of a state': (({},) * 500, b'cm\nC\n)\x81h\x00b0'),
+  'the name of a class': (LONG, b'h\x00h\x00\x930'),
+  'a persistent id': (('storage', 1, 'a', 'cpu', 1, *range(500)), b'h\x00Q0'),
+  'the key of a storage': (LONG, b'(X\x07\x00\x00\x00storagectorch\nFloatStorage\nh\x00NK\x01tQ0'),
+  'a key of a dict': (500 * LONG, b'}h\x00Ns0')}
+
+
+@pytest.mark.parametrize('kind', COPIES)
+def test_what_an_instruction_copies_counts_too(kind, monkeypatch):
+  monkeypatch.setattr(pickled, 'MAX_INSTRUCTIONS', 3000)
+  value, copy = COPIES[kind]
+  storage = b'(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000NK\x01tQq\x010'
+  start = pickle.dumps(value, 2)[:-1] + b'q\x000' + storage
+  pickled.read_pickle(io.BytesIO(start + copy + b'N.'))
+  with pytest.raises(ValueError, match='more than 3,000 instructions'):
+    pickled.read_pickle(io.BytesIO(start + copy * 20 + b'N.'))
+
+
 def test_a_key_that_takes_forever_to_hash_is_left_out():
   nested = b')' + b'q\x00h\x00\x86' * 60  # ((((), ()), ...), ...), 2 ** 60 leaves
   machine = pickled.read_pickle(io.BytesIO(b'\x80\x02}' + nested + b'NsK\x01Ns.'))
   assert machine.value == {1: None}
+  machine = pickled.read_pickle(io.BytesIO(pickle.dumps({2**4000: 0, -2**63: 1}, 2)))
+  assert machine.value == {-2**63: 1}
 
 
 def test_what_pythons_own_pickle_says_of_plain_values():

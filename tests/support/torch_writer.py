@@ -37,6 +37,13 @@ class Storage:
     self.numbers = numbers
 
 
+class Part:
+  """A storage that is a view of `count` numbers of another one, which only files of before torch 1.6 have."""
+
+  def __init__(self, whole, offset, count):
+    self.whole, self.place = whole, ('part', offset, count)
+
+
 class View:
   """A tensor that is a view of a storage, which it may share with others."""
 
@@ -52,12 +59,14 @@ class Pickler(pickle._Pickler):
     self.storages, self.is_legacy = {}, False
 
   def persistent_id(self, value):
+    place = value.place if isinstance(value, Part) else None
+    value = value.whole if isinstance(value, Part) else value
     if not isinstance(value, Storage):
       return None
     key = next((key for key, met in self.storages.items() if met is value), str(len(self.storages)))
     self.storages[key] = value
     identity = ('storage', Global(f'torch.{KINDS[value.numbers.dtype]}Storage'), key, 'cpu', value.numbers.size)
-    return (*identity, None) if self.is_legacy else identity
+    return (*identity, place) if self.is_legacy or place else identity
 
   def save(self, value, save_persistent_id=True):
     if isinstance(value, np.ndarray):
