@@ -113,10 +113,16 @@ def shows(about: About, record: Mapping, finding: str) -> bool:
 
 def list_classes(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> dict[str, np.ndarray]:
   """A class for each finding; for each independent finding another one, 'no <finding>', of images known not to have
-  it."""
+  it. Uncertain labels are what the policy of the config says; a soft one is present."""
   columns, names = list_columns(about, task_config), select_findings(about, task_config)['findings']
-  label_mask_NT = np.array([label['label_mask'] for label in labels], bool)[:, columns]
-  present_NT = np.array([label['present'] for label in labels])[:, columns] > 0
+  label_mask_NT = np.array([label['label_mask'] for label in labels], bool)
+  present_NT = np.array([label['present'] for label in labels])
+  policy = task_config.get('uncertain', 'ignore')
+  if labels and 'uncertain' in labels[0]:  # each record of a dataset has the field, or none has
+    uncertain = {'uncertain': [label['uncertain'] for label in labels]}
+    present_NT, label_mask_NT = decide_uncertain('ones' if policy == 'soft' else policy, uncertain, present_NT,
+                                                 label_mask_NT)
+  present_NT, label_mask_NT = present_NT[:, columns] > 0, label_mask_NT[:, columns]
   classes = dict(zip(names, (present_NT & label_mask_NT).T, strict=True))
   if about['relation'] == 'independent':
     classes |= {f'no {name}': absent_N for name, absent_N in zip(names, (~present_NT & label_mask_NT).T, strict=True)}

@@ -73,7 +73,8 @@ class Usable:
   left_out: Mapping[str, int]
 
 
-LABELS = ('present', 'label_mask', 'value', 'objects')  # the fields of a record that the checks of a split need
+# The fields of a record that the checks of a split, class weights and the balanced sampler need.
+LABELS = ('present', 'label_mask', 'uncertain', 'value', 'objects')
 MAX_LISTED = 5  # classes that a message names
 USABLE: dict[tuple, Usable] = {}  # the splits that this process has read
 
@@ -180,7 +181,7 @@ def check_split(config: ConfigDict, name: str, split: str) -> list[str]:
 def check_labels(config: ConfigDict, name: str, split: str, about: About, labels: Sequence[Mapping]) -> None:
   """Raises ConfigError if the task `name` cannot be trained or scored on a split because its labels are all the same.
   With one class in validation only the best state is unknown, see `list_doubts`."""
-  task_config = config.tasks[name]
+  task_config = fit_to_split(config.tasks[name], split, labels)
   defect = '' if split == 'validation' else find_kind(task_config.kind).find_split_defect(about, task_config, labels)
   if defect and split == 'train' and config.data.fraction < 1:
     where = describe_split(split, task_config.dataset, config.data.split)
@@ -192,10 +193,15 @@ def check_labels(config: ConfigDict, name: str, split: str, about: About, labels
                       f'--config.tasks.{name}.dataset or --config.data.split to what has more')
 
 
+def fit_to_split(task_config: ConfigDict, split: str, labels: Sequence[Mapping]) -> ConfigDict:
+  """The config by which the labels of a split are read: evaluation makes no use of uncertain ones."""
+  return task_config if split == 'train' else find_kind(task_config.kind).fit_labels(task_config, labels)
+
+
 def list_doubts(config: ConfigDict, name: str, split: str, about: About, labels: Sequence[Mapping]) -> list[str]:
   """Why the task `name` learns less on a split than its config suggests, or why its scores there say less. A sentence
   for each reason."""
-  task_config, doubts = config.tasks[name], []
+  task_config, doubts = fit_to_split(config.tasks[name], split, labels), []
   kind, where = find_kind(task_config.kind), f'tasks.{name}: '
   where += describe_split(split, task_config.dataset, config.data.split)
   if len({read_text(label['patient']) for label in labels}) == 1:

@@ -161,6 +161,24 @@ def test_images_are_grouped_by_their_rarest_class(monkeypatch):
   assert sorted(map(list, imbalance.group_by_class(config, 'task'))) == [[0], [1], [2, 3, 4]]
 
 
+# One finding in 90 images without it, 5 with it, and 5 in which it is uncertain.
+UNCERTAIN = [make_label([0], [1])] * 90 + [make_label([1], [1])] * 5 + [make_label([0], [0])] * 5
+UNCERTAIN = [label | {'uncertain': np.array([index >= 95])} for index, label in enumerate(UNCERTAIN)]
+
+
+@pytest.mark.parametrize('policy, groups, weight', [
+  ('ones', [90, 10], 9), ('soft', [90, 10], 9), ('zeros', [95, 5], 19), ('ignore', [90, 5, 5], 18)])
+def test_uncertain_labels_are_counted_as_the_policy_says(policy, groups, weight, monkeypatch):
+  about = {'findings': ['mass'], 'relation': 'independent', 'uncertain': True}
+  config = make_run(monkeypatch, about, UNCERTAIN, sampler='balanced', uncertain=policy,
+                    loss_class_weights='balanced')
+  found = imbalance.group_by_class(config, 'task')
+  assert sorted(map(len, found), reverse=True) == groups
+  loss = make_loss(about, config.tasks.task, UNCERTAIN)
+  batch = {'image': np.zeros((1, 1)), 'present': np.ones((1, 1), np.float32), 'label_mask': np.ones((1, 1), bool)}
+  assert mean(loss, {'logits': np.zeros((1, 1), np.float32)}, batch) == pytest.approx(weight * np.log(2), rel=1e-5)
+
+
 def test_images_without_a_class_are_a_group(monkeypatch):
   labels = [{'objects': {'class_id': np.array(ids, int)}} for ids in ([0], [0, 1], [], [0], [])]
   config = make_run(monkeypatch, {'box_classes': ['mass', 'node']}, labels, kind='detection', sampler='balanced')

@@ -5,8 +5,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.data.sources import Source
 from mtpret_jax.tasks import find_kind
-from mtpret_jax.tasks.dataset import check_uncertain
+from mtpret_jax.tasks.dataset import check_labels, check_uncertain, find_usable
 
 KIND = find_kind('classification')
 ABOUT = {'findings': ['mass', 'nodule', 'hernia'], 'relation': 'independent', 'uncertain': True}
@@ -41,6 +42,20 @@ def test_only_training_can_use_an_image_with_uncertain_labels_alone():
   assert KIND.find_defect(ABOUT, configure('ignore'), record, 'train') == 'no known finding'
   assert KIND.find_defect(ABOUT, configure('ones'), record, 'train') == ''
   assert KIND.find_defect(ABOUT, configure('ones'), record, 'test') == 'no known finding'
+
+
+def test_the_labels_that_only_training_makes_use_of_do_not_make_a_test_split_scorable():
+  labels = [RECORD | {'patient': b'a'},
+            RECORD | {'patient': b'b', 'label_mask': np.zeros(3, bool), 'uncertain': np.array([True, False, False])}]
+  config = ConfigDict({'tasks': {'task': configure('zeros')}, 'data': {'split': 'patient', 'fraction': 1.0}})
+  check_labels(config, 'task', 'train', ABOUT, labels)
+  with pytest.raises(ConfigError, match=r'the test split of clinic .* \(only mass\)'):
+    check_labels(config, 'task', 'test', ABOUT, labels)
+
+
+def test_the_records_of_a_split_keep_what_is_uncertain():
+  source = Source('clinic', 'train', '1.0.0', ABOUT, [RECORD | {'patient': b'a'}])
+  assert find_usable('task', configure('ones'), source).labels[0]['uncertain'].tolist() == [False, True, False]
 
 
 def test_a_policy_is_refused_where_no_label_is_uncertain():
