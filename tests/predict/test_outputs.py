@@ -136,9 +136,22 @@ def test_numpy_reads_the_features(tmp_path, rows):
 def test_every_kind_of_task_draws_predictions_without_labels(tmp_path, kind, name, prediction):
   """The picture has the shape of the image itself, whatever its name."""
   path = tmp_path / 'folder' / 'a.png'
-  overlays.write_overlay(path, KINDS[kind].draw, ABOUT[name], np.arange(40 * 80, dtype=np.uint8).reshape(40, 80),
+  overlays.write_overlay(path, KINDS[kind], ABOUT[name], np.arange(40 * 80, dtype=np.uint8).reshape(40, 80),
                          (400, 800), prediction, 'a $1_$ name')
   drawn = cv2.imread(str(path))
   grey = (drawn.min(2) == drawn.max(2)) & (drawn.min(2) < 255)
   rows, columns = np.flatnonzero(grey.mean(1) > .5), np.flatnonzero(grey.mean(0) > .3)
   assert (columns[-1] - columns[0]) / (rows[-1] - rows[0]) == pytest.approx(2, rel=.05)
+
+
+def test_a_classification_shows_beside_the_image_what_its_score_comes_from(tmp_path):
+  activation = np.zeros((2, 2, 3), np.float32)
+  activation[0, 1, 1] = 5  # top right, of the likeliest finding
+  prediction = {'score': np.float32([.2, .6, .5]), 'activation': activation}
+  path = tmp_path / 'a.png'
+  overlays.write_overlay(path, KINDS['classification'], ABOUT['independent'], np.full((40, 40), 128, np.uint8),
+                         (400, 400), prediction, 'a')
+  drawn = cv2.imread(str(path)).astype(int)
+  assert drawn.shape[1] > 1.8 * drawn.shape[0]
+  rows, columns = np.nonzero(np.ptp(drawn, axis=2) > 60)  # coloured
+  assert columns.min() > .7 * drawn.shape[1] and rows.max() < .7 * drawn.shape[0]
