@@ -7,12 +7,11 @@ Letters: B images, S side of the square that the network is given, h w C rows, c
 map, T findings.
 """
 
-import contextlib
 import dataclasses
 import functools
 import io
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -73,20 +72,9 @@ def export(trained: Trained, task: str | None) -> jax.export.Exported:
   """The function (weights, images (B, S, S, 1) uint8) -> outputs, for any B and each of PLATFORMS."""
   size = trained.tasks[task].size if task else trained.config.data.size
   shape = (*jax.export.symbolic_shape('B'), size, size, 1)
-  with plain_implementations():
+  with backend.default_implementations():  # it must run on other machines too
     return jax.export.export(jax.jit(make_function(trained, task)), platforms=PLATFORMS)(
       jax.tree.map(jax.typeof, flatten(trained, task)), jax.ShapeDtypeStruct(shape, np.uint8))
-
-
-@contextlib.contextmanager
-def plain_implementations() -> Iterator[None]:
-  """Leaves out the replacements for the CPU of this machine: a model must run elsewhere too."""
-  installed = dict(backend.OVERRIDES)
-  backend.OVERRIDES.clear()
-  try:
-    yield
-  finally:
-    backend.OVERRIDES.update(installed)
 
 
 def make_function(trained: Trained, task: str | None) -> Callable[[Weights, jax.Array], Outputs]:
@@ -114,7 +102,7 @@ def make_task_function(trained: Trained, task: str) -> Callable[[Mapping[str, tu
   """The prediction of evaluation; for a classification also what its score is made of."""
   fitted, temperature = trained.tasks[task], trained.read_temperature(task)
   is_classification = fitted.kind == 'classification'
-  model = show_activation(fitted.make_model()) if is_classification else fitted.make_model()
+  model = show_features(fitted.make_model()) if is_classification else fitted.make_model()
   compute, owner = make_predict(trained.config, task, model), find_owner(trained.config, task)
 
   def predict(parts: Mapping[str, tuple], images: jax.Array) -> Outputs:
@@ -127,12 +115,10 @@ def make_task_function(trained: Trained, task: str) -> Callable[[Mapping[str, tu
   return predict
 
 
-def show_activation(model: TaskModel) -> TaskModel:
-  """A classification whose predictions also have `logits`, `features` and `activation`, those of the image as it is."""
+def show_features(model: TaskModel) -> TaskModel:
+  """A classification whose predictions also have `logits` and `features`, those of the image as it is."""
   def apply(head: Any, features: list, batch: Mapping, **options: Any) -> Outputs:
-    last = features[-1].astype(jnp.float32)
-    activation = jnp.matmul(last, head.out.kernel[...], precision='highest')
-    return model.apply(head, features, batch, **options) | {'features': last, 'activation': activation}
+    return model.apply(head, features, batch, **options) | {'features': features[-1].astype(jnp.float32)}
 
   def predict_both(outputs: Outputs, mirrored: Outputs) -> Outputs:
     assert model.predict_both is not None
@@ -174,6 +160,7 @@ def describe(trained: Trained, task: str | None, exported: jax.export.Exported) 
     file, weights            the program, and its first argument
     platforms, jax           where it runs, and the version of jax that wrote it
     kind                     of task; 'trunk' after stage 1
+    task, state, step        name of the task in the run ('' after stage 1); 'best' or 'last', and its step
     input                    the second argument: shape and type of the images; B is any number of them
     stored_longest           px: the longer side of an image is first reduced to this; null: it is not
     outputs                  {name: shape, type, meaning}
@@ -185,7 +172,7 @@ def describe(trained: Trained, task: str | None, exported: jax.export.Exported) 
   outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
   return {
     'file': FILE, 'platforms': list(exported.platforms), 'jax': jax.__version__,
-    'kind': fitted.kind if fitted else 'trunk',
+    'kind': fitted.kind if fitted else 'trunk', 'task': task or '', 'state': trained.chosen, 'step': trained.step,
     'weights': WEIGHTS,
     'input': describe_array(exported.in_avals[-1]) | {
       'meaning': 'grey images, bone bright, stretched to a square; the model standardises them'},

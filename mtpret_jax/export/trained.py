@@ -44,6 +44,12 @@ class Trained:
   def take_head(self, task: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return self.params[task], self.stats[task]
 
+  def check_state(self, asked: str | None) -> None:
+    """Raises ConfigError if another state is asked for. An export has one only."""
+    if asked and asked != self.chosen:
+      raise ConfigError(f'{self.run} has only the {self.chosen} state of its run: leave out the state, or export the '
+                        f'run again with --state={asked}')
+
   def read_points(self) -> operating_points.Points:
     """{task: its operating point}. They belong to the best state, so another one has none."""
     return operating_points.read(self.run) if self.chosen == 'best' else {}
@@ -76,7 +82,9 @@ def read_run(run: str | pathlib.Path, state: str = '') -> Trained:
                       f'{saved.REMEDY}')
   params = {part: trained['params'][part] for part in (TRUNK, *tasks)}
   stats = {part: trained['carry']['stats'].get(part, {}) for part in params}
-  return Trained(folder, config, chosen, int(trained['step']), params, stats, tasks)
+  found = Trained(folder, config, chosen, int(trained['step']), params, stats, tasks)
+  found.check_state(state)
+  return found
 
 
 def read_config(folder: pathlib.Path) -> ConfigDict:

@@ -8,7 +8,6 @@ docs/predict.md describes what is read and written.
 """
 
 import argparse
-import difflib
 import logging
 import pathlib
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfds_builders.common import exits
+from tfds_builders.common.suggest import suggest
 
 if __name__ == '__main__':
   exits.stop_on_interrupt()
@@ -71,7 +71,7 @@ def load_model(flags: argparse.Namespace) -> Any:
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries log a lot through absl
   logging.getLogger('pydicom.pixels').setLevel(logging.CRITICAL)  # the row of an image says why it is unreadable
   compilation_cache.enable_cache()
-  model = load([pathlib.Path(run).expanduser() for run in flags.run], task=flags.task, state=flags.state)
+  model = load(flags.run, task=flags.task, state=flags.state)
   if model.tasks and not model.task:
     raise ConfigError(f'{flags.run[0]} has several tasks: add --task=NAME with one of {", ".join(model.tasks)}')
   if not model.tasks and not flags.embed:
@@ -132,7 +132,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument('--overwrite', action='store_true', help='replace an earlier prediction in the folder')
   flags, unknown = parser.parse_known_intermixed_args(arguments)
   if unknown:
-    parser.error(f'unknown flag {unknown[0]}{suggest(unknown[0], parser)}')
+    known = [name for action in parser._actions for name in action.option_strings]
+    parser.error(f'unknown flag {unknown[0]}{suggest(unknown[0].split("=")[0], known)}')
   if flags.batch is not None and flags.batch < 1:
     parser.error(f'--batch {flags.batch} reads no image: give at least 1')
   if flags.embed and flags.overlays:
@@ -140,13 +141,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   if len(flags.run) > 1 and not flags.out:
     parser.error('several runs are averaged: name a folder for the result with --out')
   return flags
-
-
-def suggest(flag: str, parser: argparse.ArgumentParser) -> str:
-  """': did you mean ...?' for a flag that is nearly one of the parser's."""
-  known = [name for action in parser._actions for name in action.option_strings]
-  close = difflib.get_close_matches(flag.split('=')[0], known, n=1)
-  return f': did you mean {close[0]}?' if close else ''
 
 
 if __name__ == '__main__':

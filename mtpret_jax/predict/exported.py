@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError, as_line
 from mtpret_jax.export.stablehlo import FILE, SPEC, WEIGHTS
 from mtpret_jax.export.trained import Trained
-from mtpret_jax.predict.model import EMBED_BATCH, Compute, Model
+from mtpret_jax.predict.batches import Compute
+from mtpret_jax.predict.model import EMBED_BATCH, Model
 from mtpret_jax.runtime.sharding import make_mesh
 from mtpret_jax.tasks.fitted import FittedTask
 from tfds_builders.common.dataset import SIZES
 
-TASK = 'exported'  # the file does not say what the run called it
 EXTRA = ('logits', 'features', 'embedding')  # outputs that predictions of a run do not have
 
 
@@ -28,15 +28,16 @@ def find_export(folder: pathlib.Path, task: str | None) -> pathlib.Path | None:
   return next((place for place in (folder, folder / str(task)) if (place / SPEC).is_file()), None)
 
 
-def load_export(folder: pathlib.Path, task: str | None = None) -> Model:
-  """Raises ConfigError if the export is damaged, or jax cannot read it."""
+def load_export(folder: pathlib.Path, task: str | None = None, state: str | None = None) -> Model:
+  """Raises ConfigError if the export has no such task or state, is damaged, or jax cannot read it."""
   try:
     spec = json.loads((folder / SPEC).read_text(encoding='utf-8'))
-    trained = describe(folder, spec, task or TASK)
+    trained = describe(folder, spec)
+    trained.check_state(state)
     with np.load(folder / WEIGHTS) as packed:
       weights = jax.device_put(dict(packed))
     call = jax.jit(jax.export.deserialize(bytearray((folder / FILE).read_bytes())).call)
-    return ExportedModel(trained, spec['thresholds'], functools.partial(call, weights))
+    return ExportedModel(trained, task, spec['thresholds'], functools.partial(call, weights))
   except ConfigError:
     raise
   except ImportError as error:
@@ -47,22 +48,22 @@ def load_export(folder: pathlib.Path, task: str | None = None) -> Model:
                       f'{as_line(error)}): export the run again') from error
 
 
-def describe(folder: pathlib.Path, spec: Mapping[str, Any], task: str) -> Trained:
+def describe(folder: pathlib.Path, spec: Mapping[str, Any]) -> Trained:
   """The export as a run without weights, which the compiled function has."""
   size = int(spec['input']['shape'][1])
   stored_size = next(name for name, longest in SIZES.items() if longest == spec['stored_longest'])
   tasks = {} if spec['kind'] == 'trunk' else {
-    task: FittedTask(str(spec['kind']), '', dict(spec['about']), None, size, size)}
+    str(spec['task']): FittedTask(str(spec['kind']), '', dict(spec['about']), None, size, size)}
   config = ConfigDict({'trunk': FILE, 'data': {'size': size, 'stored_size': stored_size},
                        'tasks': {name: {'batch': EMBED_BATCH} for name in tasks}})
-  return Trained(folder, config, 'exported', 0, {}, {}, tasks)
+  return Trained(folder, config, str(spec['state']), int(spec['step']), {}, {}, tasks)
 
 
 class ExportedModel(Model):
   """A `Model` whose function is compiled from StableHLO. Its temperature is part of the function."""
 
-  def __init__(self, trained: Trained, thresholds: Mapping[str, float], call: Callable) -> None:
-    super().__init__([trained])
+  def __init__(self, trained: Trained, task: str | None, thresholds: Mapping[str, float], call: Callable) -> None:
+    super().__init__([trained], task)
     self.thresholds = thresholds
     self.mesh = make_mesh(jax.local_devices()[:1])  # it was exported for one device
     self.call = call

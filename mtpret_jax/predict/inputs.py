@@ -1,12 +1,12 @@
 """Which images a command line means: files, folders, patterns that the shell did not expand, and lists of paths."""
 
-import difflib
 import glob
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
 from tfds_builders.common import archives
+from tfds_builders.common.suggest import find_near
 from tfds_builders.custom.file_names import name_images
 
 # Of the files in a folder, those with these endings are images, and every DICOM file, whatever it is called.
@@ -61,7 +61,7 @@ def expand(name: str) -> list[pathlib.Path]:
     if not images:
       raise NoImages(f'no image matches {name!r} in {os.getcwd()}')
     return images
-  raise NoImages(f'there is no file or folder {name!r}{suggest(path)}')
+  raise NoImages(f'there is no file or folder {name!r}{suggest_file(path)}')
 
 
 def expand_match(match: pathlib.Path, pattern: pathlib.Path) -> list[pathlib.Path]:
@@ -140,14 +140,13 @@ def read_names(path: pathlib.Path) -> list[str]:
   return [cell.strip().replace('\\', '/') for cell in cells if not archives.is_missing(cell)]
 
 
-def suggest(path: pathlib.Path) -> str:
-  """', did you mean ...?' if the folder has a similar name."""
+def suggest_file(path: pathlib.Path) -> str:
+  """': did you mean ...?' if the folder has a similar name."""
   try:
-    names = os.listdir(path.parent)
+    near = find_near(path.name, os.listdir(path.parent))
   except OSError:
     return ''
-  close = difflib.get_close_matches(path.name, names, n=1)
-  return f': did you mean {str(path.with_name(close[0]))!r}?' if close else ''
+  return f': did you mean {str(path.with_name(near))!r}?' if near else ''
 
 
 def name_outputs(paths: Iterable[pathlib.Path]) -> list[str]:

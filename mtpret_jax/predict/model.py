@@ -20,8 +20,6 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.augment import views
 from mtpret_jax.config.errors import ConfigError, as_line
-from mtpret_jax.data.records import stretch
-from mtpret_jax.evaluation import operating_points
 from mtpret_jax.evaluation.metrics.temperature import apply_temperature
 from mtpret_jax.evaluation.predict import compile_predict
 from mtpret_jax.evaluation.test_scores import STATES
@@ -31,19 +29,18 @@ from mtpret_jax.models.resnet import LAYERS, ResNet
 from mtpret_jax.models.torchvision_weights import import_trunk
 from mtpret_jax.models.weight_files import read as read_weights
 from mtpret_jax.objectives.multitask import TRUNK
-from mtpret_jax.predict.reading import Reading, Unreadable, is_dataset, read_images
+from mtpret_jax.predict.batches import Compute, Prediction, run_batches
+from mtpret_jax.predict.ensemble import average, check_ensemble
+from mtpret_jax.predict.outputs import find_positive
+from mtpret_jax.predict.reading import CHANNELS, Reading, Unreadable, is_dataset, read_images
 from mtpret_jax.runtime import backend
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, place_batch, replicated
 from mtpret_jax.tasks.fitted import FittedTask
 from mtpret_jax.tasks.task import About
 
-AVERAGED = {'classification': 'score', 'regression': 'value'}  # what an ensemble averages, by kind of task
 WEIGHTS = ('.safetensors', '.pth', '.pt')
 FEW = 8  # so many images are predicted in a batch of this size, which compiles and runs faster than a whole one
 EMBED_BATCH = 64  # of models without a task
-
-Prediction = dict[str, np.ndarray]  # one image's arrays
-Compute = Callable[[np.ndarray], Any]  # (B, S, S, 1) uint8 -> arrays on the device with leading axis B
 
 
 def load(path: str | os.PathLike | Sequence[str | os.PathLike], task: str | None = None, state: str | None = None, *,
@@ -52,13 +49,13 @@ def load(path: str | os.PathLike | Sequence[str | os.PathLike], task: str | None
   if state not in (None, *STATES):
     raise ConfigError(f'unknown state {state!r}: choose one of {", ".join(STATES)}')
   install_for_cpu()
-  paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+  paths = [pathlib.Path(each).expanduser() for each in ([path] if isinstance(path, str | os.PathLike) else path)]
   if not paths:
     raise ConfigError('no run given: name the workdir of a run')
   from mtpret_jax.predict import exported  # it is built on this module
-  if len(paths) == 1 and (folder := exported.find_export(pathlib.Path(paths[0]), task)):
-    return exported.load_export(folder, task)
-  return Model([read_model(pathlib.Path(each), state or '', size) for each in paths], task)
+  if len(paths) == 1 and (folder := exported.find_export(paths[0], task)):
+    return exported.load_export(folder, task, state)
+  return Model([read_model(each, state or '', size) for each in paths], task)
 
 
 def install_for_cpu() -> None:
@@ -117,7 +114,7 @@ class Model:
     self.state, self.step = first.chosen, first.step
     self.mesh = make_mesh(jax.local_devices())
     self.batch: int = first.config.tasks[self.task].batch if self.task else EMBED_BATCH
-    self.points = [find_point(member, self.task) for member in members]
+    self.points = [member.read_points().get(self.task, {}) for member in members]
     self.thresholds: Mapping[str, float] = self.points[0].get('thresholds', {}) if len(members) == 1 else {}
 
   @property
@@ -161,7 +158,8 @@ class Model:
       | kind of task | arrays |
       |---|---|
       | classification | `score` (N, T) float32 in 0-1, for each of `about['findings']`; `activation` (N, h, w, T),
-        class activation maps, not of an ensemble; with operating points also `positive` (N, T) bool |
+        class activation maps, not of an ensemble; with operating points also `positive` (N, T) bool,
+        False for a finding that validation gave none |
       | regression | `value` (N, 1) float32, in `about['value']['unit']` |
       | segmentation | `mask` (N, H, W) int32, index into `about['mask']`, for the image stretched to a square |
       | detection | `boxes` (N, M, 4) float32: y0, x0, y1, x1 in 0-1 of the image; `class_id` (N, M) int32, index into
@@ -175,10 +173,8 @@ class Model:
     found = self.iterate(self.read(sources), batch or self.choose_batch(len(sources)))
     predictions = [prediction for _, prediction in found if prediction is not None]
     stacked = {field: np.stack([prediction[field] for prediction in predictions]) for field in predictions[0]}
-    if self.kind == 'classification' and self.about['relation'] == 'independent' and self.thresholds:
-      # A finding that validation gave no threshold is never positive.
-      points = [self.thresholds.get(name, np.inf) for name in self.about['findings']]
-      stacked['positive'] = stacked['score'] >= np.array([points])
+    if self.kind == 'classification' and self.thresholds:
+      stacked['positive'] = find_positive(self.about['findings'], self.thresholds, stacked['score'])
     return stacked
 
   def embed(self, images: Any, batch: int | None = None) -> np.ndarray:
@@ -237,10 +233,7 @@ class Model:
     if self.kind == 'classification':
       outputs = [{**output, 'score': apply_temperature(self.about, output['score'], point.get('temperature', 1.0))}
                  for output, point in zip(outputs, self.points, strict=True)]
-    if len(outputs) == 1:
-      return outputs[0]
-    field = AVERAGED[self.kind]
-    return {field: np.asarray(np.mean([output[field] for output in outputs], axis=0), np.float32)}
+    return outputs[0] if len(outputs) == 1 else average(self.kind, outputs)
 
   @functools.cached_property
   def predictors(self) -> list[tuple[Callable, Any, Any]]:
@@ -273,36 +266,6 @@ def choose_task(trained: Trained, task: str | None) -> str:
   return task or (next(iter(trained.tasks)) if len(trained.tasks) == 1 else '')
 
 
-def check_ensemble(members: Sequence[Trained], task: str) -> None:
-  """Raises ConfigError for several models whose predictions cannot be averaged."""
-  if len(members) == 1:
-    return
-  first = members[0]
-  if not task or first.tasks[task].kind not in AVERAGED:
-    raise ConfigError(f'several runs are averaged for {" and ".join(AVERAGED)} only: load one run, or name the task of '
-                      f'runs that have several')
-  for member in members[1:]:
-    if task not in member.tasks:
-      raise ConfigError(f'{member.run} has no task {task!r}, which {first.run} has: load runs of one task')
-    one, other = describe_scale(first, task), describe_scale(member, task)
-    if differing := [name for name in one if one[name] != other[name]]:
-      name = differing[0]
-      raise ConfigError(f'{first.run} and {member.run} cannot be averaged, because {name} is {one[name]} in one and '
-                        f'{other[name]} in the other')
-
-
-def describe_scale(member: Trained, task: str) -> dict[str, Any]:
-  """What must be equal in models that see the same pixels and whose predictions are averaged."""
-  fitted = member.tasks[task]
-  return {'kind': fitted.kind, 'findings': fitted.about.get('findings'), 'relation': fitted.about.get('relation'),
-          'value': fitted.about.get('value'), 'size': fitted.size, 'stored_size': member.config.data.stored_size}
-
-
-def find_point(member: Trained, task: str) -> Mapping[str, Any]:
-  """The operating point of a task. It belongs to the best state, so the last one has none."""
-  return operating_points.read(member.run).get(task, {}) if task and member.chosen == 'best' else {}
-
-
 def describe_network(config: ConfigDict, task: str) -> str:
   """What the compiled model of a task depends on, beside its description. Fields of other parts of the config do no
   harm: the model is then compiled once more."""
@@ -323,49 +286,6 @@ def compile_embed(config: ConfigDict, size: int, mesh: jax.sharding.Mesh) -> Cal
   return embed
 
 
-def run_batches(readings: Iterable[Reading | Unreadable], batch: int, size: int, compute: Compute,
-                combine: Callable[[Any], Mapping[str, np.ndarray]]
-                ) -> Iterator[tuple[Reading | Unreadable, Prediction | None]]:
-  """Yields each reading with its row of what `compute` gives for batches of images; the last batch is padded."""
-  pending: tuple[list[Reading | Unreadable], Any] | None = None
-  for items in group(readings, batch):
-    images = [stretch(item.image, size) for item in items if isinstance(item, Reading)]
-    padding = [np.zeros((size, size, 1), np.uint8)] * (batch - len(images))
-    outputs = compute(np.stack([*images, *padding])) if images else None
-    # The device computes this batch while the results of the last one are used.
-    if pending:
-      yield from split_rows(*pending, combine)
-    pending = items, outputs
-  if pending:
-    yield from split_rows(*pending, combine)
-
-
-def group(readings: Iterable[Reading | Unreadable], batch: int) -> Iterator[list[Reading | Unreadable]]:
-  """Lists with `batch` readings each, the last one with fewer; unreadable images lie between them."""
-  items: list[Reading | Unreadable] = []
-  count = 0
-  for item in readings:
-    items.append(item)
-    count += isinstance(item, Reading)
-    if count == batch:
-      yield items
-      items, count = [], 0
-  if items:
-    yield items
-
-
-def split_rows(items: Sequence[Reading | Unreadable], outputs: Any, combine: Callable[[Any], Mapping[str, np.ndarray]]
-               ) -> Iterator[tuple[Reading | Unreadable, Prediction | None]]:
-  rows = {} if outputs is None else combine(jax.device_get(outputs))
-  row = 0
-  for item in items:
-    if isinstance(item, Reading):
-      yield item, {field: values[row] for field, values in rows.items()}
-      row += 1
-    else:
-      yield item, None
-
-
 def list_images(images: Any) -> list[Any]:
   """The images one by one: a path, a data set and an array of one image are lists of one.
 
@@ -373,7 +293,7 @@ def list_images(images: Any) -> list[Any]:
     ValueError: there are none.
   """
   shape: tuple[int, ...] = getattr(images, 'shape', ())
-  is_array = len(shape) == 2 or len(shape) == 3 and shape[2] in (3, 4)
+  is_array = len(shape) == 2 or len(shape) == 3 and shape[2] in CHANNELS
   is_single = is_array or isinstance(images, str | os.PathLike) or is_dataset(images)
   sources = [images] if is_single else list(images)
   if not sources:

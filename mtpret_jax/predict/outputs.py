@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mtpret_jax.runtime.atomic_io import write_atomically
 
@@ -36,6 +37,15 @@ def restore_boxes(boxes_M4: np.ndarray, height: int, width: int) -> np.ndarray:
   inside the image."""
   y0, x0, y1, x1 = np.clip(np.asarray(boxes_M4, np.float64).reshape(-1, 4), 0, 1).T
   return np.stack([x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height], axis=1)
+
+
+# Operating points
+
+
+def find_positive(names: Sequence[str], thresholds: Thresholds, score: ArrayLike) -> np.ndarray:
+  """Whether each score is at or above the operating point of its class; never for a class without one. `names` are the
+  classes along the last axis of `score`. In float64, as validation chose the points."""
+  return np.asarray(score, np.float64) >= np.array([thresholds.get(name, np.inf) for name in names])
 
 
 # Rows of the table
@@ -63,7 +73,8 @@ def write_findings(about: About, thresholds: Thresholds, prediction: Prediction)
   """The probabilities; 1 at or above the operating point, else 0; and if one finding is present, the likeliest."""
   names, score_T = about['findings'], prediction['score']
   return [*score_T.tolist(),  # with all digits, as evaluation writes them
-          *(int(score >= thresholds[name]) for name, score in zip(names, score_T, strict=True) if name in thresholds),
+          *(int(is_positive) for name, is_positive in zip(names, find_positive(names, thresholds, score_T), strict=True)
+            if name in thresholds),
           *([names[int(score_T.argmax())]] if about['relation'] != 'independent' else [])]
 
 
@@ -94,10 +105,10 @@ def name_boxes(about: About, thresholds: Thresholds, prediction: Prediction) -> 
 def write_boxes(about: About, thresholds: Thresholds, prediction: Prediction) -> list:
   """The number of boxes; the highest score of each class, empty without a box; and as in `write_findings`."""
   names, found = about['box_classes'], prediction['class_id'] >= 0
-  best = {name: max(prediction['score'][prediction['class_id'] == class_id], default=None)
-          for class_id, name in enumerate(names)}
-  return [int(found.sum()), *('' if score is None else float(score) for score in best.values()),
-          *(int(score is not None and score >= thresholds[name]) for name, score in best.items()
+  best = [max(prediction['score'][prediction['class_id'] == class_id], default=-np.inf)
+          for class_id, _ in enumerate(names)]
+  return [int(found.sum()), *(float(score) if np.isfinite(score) else '' for score in best),
+          *(int(is_positive) for name, is_positive in zip(names, find_positive(names, thresholds, best), strict=True)
             if name in thresholds)]
 
 
@@ -183,7 +194,7 @@ class CocoFile:
       if class_id >= 0:
         self.boxes += 1
         title = self.classes[class_id]
-        positive = {'positive': bool(score >= thresholds[title])} if title in thresholds else {}
+        positive = {'positive': bool(find_positive([title], thresholds, score)[0])} if title in thresholds else {}
         annotation = {'id': self.boxes, 'image_id': image_id, 'category_id': int(class_id) + 1, 'bbox': box.tolist(),
                       'area': float(box[2] * box[3]), 'iscrowd': 0, 'score': float(score), **positive}
         self.file.write((',\n' if self.boxes > 1 else '\n') + json.dumps(annotation, allow_nan=False))

@@ -39,6 +39,8 @@ def test_the_weights_and_the_task_come_back(kind, tmp_path):
   assert_equal(trained, copy)
   assert as_json(copy) == as_json(trained) and copy.config.trunk == trained.config.trunk
   assert (copy.step, copy.chosen) == (12, 'best')
+  with pytest.raises(ConfigError, match='has only the best state of its run: .*--state=last'):
+    read_run(tmp_path, state='last')
 
 
 def test_a_run_of_several_tasks_keeps_the_chosen_ones(two_tasks_run, tmp_path):

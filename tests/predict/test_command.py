@@ -172,7 +172,7 @@ def test_a_run_of_several_tasks_predicts_the_one_that_is_named(scans, two_tasks_
 
 
 @pytest.mark.parametrize('arguments, said', [
-  (['scans', '--overlay-all'], 'unknown flag --overlay-all: did you mean --overlays?'),
+  (['scans', '--overlay-all'], "unknown flag --overlay-all; did you mean '--overlays'?"),
   (['scans', '--run=another'], 'name a folder for the result with --out'),
   (['scans', '--batch=0'], '--batch 0 reads no image'), (['scans', '--embed', '--overlays'], 'leave out --overlays')])
 def test_a_wrong_flag_is_refused_with_the_right_one(ask, arguments, said, capsys):

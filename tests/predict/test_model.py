@@ -121,6 +121,12 @@ def test_what_is_no_model_is_named(path, reason, tmp_path, monkeypatch):
     mt.load(path)
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  with pytest.raises(ConfigError, match=str(tmp_path / 'run')):
+    mt.load('~/run')
+
+
 def test_features_are_those_of_the_probe():
   trained = draw('trunk')
   images = np.stack([decode_stretched(image, drawn_models.SIZE) for image in NOISE])
@@ -149,7 +155,7 @@ def test_a_file_of_torchvisions_names_embeds_as_the_trunk_it_came_from(tmp_path)
 def test_one_image_gives_what_it_gives_among_others(classifier):
   several = classifier.predict([*NOISE])['score']
   assert several.shape == (5, 3) and several.dtype == np.float32
-  for single in (NOISE[1], np.repeat(NOISE[1][..., None], 3, 2), [NOISE[1]], NOISE[1] / 255):
+  for single in (NOISE[1], NOISE[1][..., None], np.repeat(NOISE[1][..., None], 3, 2), [NOISE[1]], NOISE[1] / 255):
     np.testing.assert_allclose(classifier.predict(single)['score'], several[1:2], rtol=1e-5)
   np.testing.assert_array_equal(classifier.predict(NOISE)['score'], several)  # an array of images
   with pytest.raises(ValueError, match='no images given'):
@@ -201,6 +207,18 @@ def test_operating_points_of_the_run_are_used(classifier, tmp_path):
   assert not Model([dataclasses.replace(trained, chosen='last')]).thresholds, 'they belong to the best state'
 
 
+def test_of_two_that_exclude_each_other_the_one_with_an_operating_point_may_be_positive(tmp_path):
+  about = {'findings': ['normal', 'pneumonia']}
+  trained = dataclasses.replace(draw('classification', about=about, relation='exclusive'), run=tmp_path)
+  scores = Model([trained]).predict(NOISE)['score']
+  threshold = float(np.median(scores[:, 1]))  # one score is exactly this
+  (tmp_path / 'operating_points.json').write_text(json.dumps({TASK: {
+    'temperature': 1.0, 'thresholds': {'pneumonia': threshold}, 'rule': 'youden', 'validation': {}}}))
+  positive = Model([trained]).predict(NOISE)['positive']
+  np.testing.assert_array_equal(positive[:, 1], scores[:, 1] >= threshold)
+  assert positive.sum(0).tolist() == [0, 3]
+
+
 @pytest.mark.parametrize('kind, field', [('classification', 'score'), ('regression', 'value')])
 def test_an_ensemble_gives_the_mean(kind, field):
   one, other = draw(kind), draw(kind)
@@ -236,6 +254,12 @@ def test_an_export_to_stablehlo_predicts_as_its_run(kind, tmp_path):
     np.testing.assert_allclose(values, wanted[field], rtol=1e-4, atol=1e-5)
   if kind == 'classification':
     np.testing.assert_allclose(model.embed(NOISE[0]), run.embed(NOISE[0]), rtol=1e-4, atol=1e-5)
+  assert (model.task, model.state, model.step) == (TASK, 'best', 12)
+  mt.load(tmp_path, task=TASK, state='best')
+  with pytest.raises(ConfigError, match=f"no task 'lung': choose one of {TASK}"):
+    mt.load(tmp_path, task='lung')
+  with pytest.raises(ConfigError, match='has only the best state of its run: .*--state=last'):
+    mt.load(tmp_path, state='last')
   (tmp_path / stablehlo.FILE).write_bytes(b'damaged')
   with pytest.raises(ConfigError, match='no model that this version of jax can read'):
     mt.load(tmp_path)
