@@ -82,8 +82,8 @@ def evaluate_run(config: ConfigDict) -> Scored:
   """Scores an earlier run on a split, see configs/evaluate.py.
 
   Raises:
-    ConfigError: `config.run` is not a run of stage 2 or 3, it has no such state, its data is not there, or an earlier
-      run had trained on images of its test split.
+    ConfigError: `config.run` is not a run of stage 2 or 3, it has no such state, its data is not there, its labels
+      do not allow `config.flips`, or an earlier run had trained on images of its test split.
   """
   trained = read_trained_config(config.run)
   earlier = lineage.trace_lineage(trained, workdir=pathlib.Path(config.run))
@@ -111,6 +111,8 @@ def evaluate_run(config: ConfigDict) -> Scored:
   points = operating_points.read(config.run) if chosen == 'best' and trained.flips == flips else {}
   try:
     scorable.check_labels(trained, config.run, config.split)
+    for name in trained.tasks:
+      dataset.check_flips(trained, name, dataset.open_task(trained, name, config.split).about, off='off')
     return score_split(TrainState(**state), trained, workdir, config.split, earlier,
                        notes=list_state_notes(metadata) if chosen == 'best' else (), points=points)
   except FileNotFoundError as error:  # a dataset of the run is not prepared, or was moved or deleted

@@ -17,7 +17,16 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import SPLIT_RULES, SPLITS, MissingSplit, rank_patients
 from mtpret_jax.runtime.prepare_data import refuse_archive
 from mtpret_jax.tasks import find_kind
-from mtpret_jax.tasks.dataset import check_annotation, check_flip, check_labels, check_split, describe_split, open_task
+from mtpret_jax.tasks.dataset import (
+  check_annotation,
+  check_flip,
+  check_flips,
+  check_labels,
+  check_split,
+  check_uncertain,
+  describe_split,
+  open_task,
+)
 from tfds_builders import build
 from tfds_builders.common import dataset, images, index
 
@@ -83,6 +92,8 @@ def count_task(name: str, config: ConfigDict) -> Images:
   about = read_tables(task_config.dataset, config.data).info.metadata
   check_annotation(name, task_config, about)
   check_flip(name, task_config, about)
+  check_uncertain(name, task_config, about)
+  check_flips(config, name, about)
   for split in SPLITS:
     of_split = [row for row in rows if row['splits'][config.data.split] == split]
     usable = find_usable_rows(config, name, split, about, of_split)

@@ -110,6 +110,21 @@ def check_flip(name: str, task_config: ConfigDict, about: About) -> None:
                       {f'tasks.{name}.augment.flip': 0.0})
 
 
+def check_flips(config: ConfigDict, name: str, about: About, off: object = False) -> None:
+  """Raises ConfigError if predictions of the task `name` are means over flips although they have no mean, or the mirror
+  image has other labels. `off` is what the advice sets `flips` to."""
+  task_config = config.tasks[name]
+  if not config.get('flips', False):
+    return
+  if task_config.kind == 'detection':
+    raise ConfigError(f'flips is not for detection, and the task {name} is: boxes of two predictions have no mean',
+                      {'flips': off})
+  if sided := list_sided_names(task_config, about):
+    raise ConfigError(f'flips: {", ".join(map(show, sided[:MAX_LISTED]))} of {task_config.dataset} names one side of '
+                      f'the body, and no label names the other side, so the mirror image has other labels',
+                      {'flips': off})
+
+
 def check_uncertain(name: str, task_config: ConfigDict, about: About) -> None:
   """Raises ConfigError for a policy for uncertain labels where the dataset marks none."""
   if task_config.get('uncertain', 'ignore') != 'ignore' and not about.get('uncertain'):
@@ -160,7 +175,8 @@ def check_split(config: ConfigDict, name: str, split: str) -> list[str]:
 
   Raises:
     ConfigError: no record can be used; in training or test, the labels are all the same; `data.fraction` keeps no
-      training image of a class that the training split has; or a flip makes labels wrong (`check_flip`).
+      training image of a class that the training split has; or labels do not allow
+      what the config asks for (`check_flip`, `check_uncertain`, `check_flips`).
     MissingSplit, OutdatedIndex, FileNotFoundError: see `open_source`.
   """
   task_config = config.tasks[name]
@@ -169,9 +185,7 @@ def check_split(config: ConfigDict, name: str, split: str) -> list[str]:
   if split == 'train':
     check_flip(name, task_config, source.about)
     check_uncertain(name, task_config, source.about)
-    if config.get('flips', False) and (sided := list_sided_names(task_config, source.about)):
-      raise ConfigError(f'flips=True: {", ".join(map(show, sided[:MAX_LISTED]))} of {task_config.dataset} names one '
-                        f'side of the body, so the mirror image has other labels', {'flips': False})
+    check_flips(config, name, source.about)
   if fraction < 1:
     check_fraction(config, name, kind.list_classes(source.about, task_config, usable.labels))
   check_labels(config, name, split, source.about, usable.labels)

@@ -214,6 +214,15 @@ def test_an_evaluation_may_flip_and_then_has_no_operating_points(scored_pneumoni
   assert not result['operating_points']['classes'] and read_scores(tmp_path)['config']['flips']
 
 
+def test_an_evaluation_does_not_flip_labels_of_one_side(scored_pneumonia, tmp_path, monkeypatch):
+  monkeypatch.setattr(dataset, 'list_sided_names', lambda *_: ['left lung'])
+  asked = get_evaluation()
+  asked.update(run=scored_pneumonia[0].workdir, workdir=str(tmp_path), flips='on', resamples=2)
+  with pytest.raises(ConfigError, match="'left lung' of kermany_pneumonia names one side.*try --config.flips=off"):
+    test_scores.evaluate_run(asked)
+  assert not (tmp_path / 'scores.json').exists()
+
+
 def test_regression_has_no_operating_points(finished):
   workdir, *_ = finished
   assert not (workdir / operating_points.FILE).exists()
@@ -231,6 +240,15 @@ def test_validation_and_the_best_state_have_the_averaged_weights(one_task, tmp_p
   assert seen[0].params['trunk'].tolist() == [1, 1, 1] and seen[0].carry['stats'].tolist() == [2, 2, 2]
   best, _ = checkpoint.read_state(tmp_path, validation.BEST)
   assert best['params']['trunk'].tolist() == [1, 1, 1] and set(best['carry']) == {'stats'}
+
+
+def test_a_picture_that_cannot_be_drawn_stops_no_validation(one_task, tmp_path, monkeypatch, caplog):
+  def fail(*args):
+    raise ValueError('no formula')
+  monkeypatch.setattr(predict, 'collect_examples', lambda *args: [])
+  validation.show_examples(one_task, tmp_path, None, 2, {
+    ('bone_age', 'validation'): types.SimpleNamespace(source=range(9))}, fail)
+  assert 'the picture predictions/bone_age is missing' in caplog.text
 
 
 @pytest.mark.parametrize('content', ['{', '[]', '{"pneumonia": {"temperature": 0, "thresholds": {}, "rule": ""}}',

@@ -1,6 +1,7 @@
 """What a builder says about the user's files is a mistake of the run too, with remedies that exist there."""
 
 import errno
+import types
 
 import pytest
 from ml_collections import ConfigDict
@@ -47,6 +48,23 @@ def test_a_table_that_is_not_text_is_refused_by_a_dry_run_as_well(tmp_path):
   table.write_bytes(table.read_bytes() + b'\xf6')
   with pytest.raises(ConfigError, match='labels.csv is not UTF-8'):
     image_counts.read_tables('clinic', ConfigDict({'archives': str(tmp_path), 'dir': 'data', 'stored_size': '256'}))
+
+
+@pytest.mark.parametrize('fields, said', [
+  ({'flips': True}, "'left lung' of clinic names one side"),
+  ({'tasks': {'own': {'uncertain': 'ones'}}}, 'marks no label as uncertain')])
+def test_options_that_the_labels_do_not_allow_are_refused_by_a_dry_run_as_well(fields, said, monkeypatch):
+  about = {'findings': ['left lung', 'cast'], 'relation': 'independent'}
+  monkeypatch.setattr(image_counts, 'list_rows', lambda *_: [])
+  monkeypatch.setattr(image_counts, 'has_archive', lambda *_: True)
+  monkeypatch.setattr(image_counts, 'read_tables', lambda *_: types.SimpleNamespace(
+    info=types.SimpleNamespace(metadata=about)))
+  config = ConfigDict({'flips': False, 'data': {}, 'tasks': {'own': {
+    'kind': 'classification', 'dataset': 'clinic', 'findings': (), 'among': '', 'uncertain': 'ignore',
+    'augment': {'flip': 0.0}}}})
+  config.update(fields)
+  with pytest.raises(ConfigError, match=said):
+    image_counts.count_task('own', config)
 
 
 def test_file_names_that_the_locale_cannot_express_are_refused_with_the_remedy(tmp_path, monkeypatch):

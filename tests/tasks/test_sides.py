@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.tasks import sides
-from mtpret_jax.tasks.dataset import check_flip
+from mtpret_jax.tasks.dataset import check_flip, check_flips
 from tfds_builders import build
 
 
@@ -76,3 +76,15 @@ def test_findings_that_the_task_does_not_ask_for_do_not_count():
   task_config.findings = ('left effusion',)
   with pytest.raises(ConfigError):  # its other side is no label of the task
     check_flip('clinic', task_config, {'findings': ['left effusion', 'right effusion']})
+
+
+@pytest.mark.parametrize('kind, about, said', [
+  ('classification', {'findings': ['left effusion', 'cast']}, "'left effusion' of clinic names one side"),
+  ('segmentation', {'mask': ['background', 'left lung']}, "'left lung' of clinic names one side"),
+  ('detection', {'box_classes': ['hip']}, 'boxes of two predictions have no mean')])
+def test_means_over_flips_are_refused_where_they_would_be_wrong(kind, about, said):
+  config = ConfigDict(dict(flips=True, tasks=dict(clinic=dict(kind=kind, dataset='clinic', findings=()))))
+  with pytest.raises(ConfigError, match=f'{said}.*try --config.flips=off'):
+    check_flips(config, 'clinic', about, off='off')
+  config.flips = False
+  check_flips(config, 'clinic', about)
