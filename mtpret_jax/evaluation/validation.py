@@ -17,6 +17,7 @@ from mtpret_jax.evaluation import predict
 from mtpret_jax.runtime import checkpoint, distributed, events
 from mtpret_jax.runtime.atomic_io import read_intact_lines, write_atomically
 from mtpret_jax.runtime.averaged_weights import use_average
+from mtpret_jax.runtime.pictures import optional_picture
 from mtpret_jax.step import TrainState
 from mtpret_jax.tasks import find_kind
 
@@ -99,8 +100,8 @@ def show_examples(config: ConfigDict, workdir: str | pathlib.Path, state: TrainS
     places = predict.spread_places(len(predictor.source), PICTURES)
     examples = predict.collect_examples(config, name, 'validation', state, predictor, places)
     if jax.process_index() == 0:
-      picture = draw(find_kind(task_config.kind), examples, f'{name}, validation split, step {step:,}')
-      with events.open_events(workdir) as writer:
+      with optional_picture(f'predictions/{name}'), events.open_events(workdir) as writer:
+        picture = draw(find_kind(task_config.kind), examples, f'{name}, validation split, step {step:,}')
         events.add_picture(writer, f'predictions/{name}', picture, step)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtpret_jax.runtime.pictures import plain_text
 from mtpret_jax.tasks import TaskKind
 
 if TYPE_CHECKING:
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
 COLUMNS = 4
 
 
+@plain_text()
 def draw_examples(path: str | os.PathLike, kind: TaskKind, examples: Sequence[Mapping[str, Any]], title: str) -> None:
   """Writes a PNG with one cell per example of `evaluation.predict.collect_examples`."""
   make_figure(kind, examples, title).savefig(path, dpi=110)
 
 
+@plain_text()
 def draw_picture(kind: TaskKind, examples: Sequence[Mapping[str, Any]], title: str) -> np.ndarray:
   """The same as (H, W, 3) uint8, for TensorBoard."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg

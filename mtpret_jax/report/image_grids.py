@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.augment import views
 from mtpret_jax.evaluation import probe
 from mtpret_jax.evaluation.probe_models import normalise_rows
+from mtpret_jax.runtime.pictures import plain_text
 
 MOST = 2  # findings of an image that its caption names
 
@@ -68,6 +69,7 @@ def describe_labels(split: Mapping[str, Any], row: int) -> str:
   return ''
 
 
+@plain_text()
 def draw_grid(path: pathlib.Path, rows: Sequence[Sequence[Cell]], titles: Sequence[str]) -> pathlib.Path:
   """Draws rows of images with captions, a title to the left of each row."""
   from matplotlib.figure import Figure  # imported here, because it would add half a second to every start

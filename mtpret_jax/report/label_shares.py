@@ -6,6 +6,7 @@ from typing import Any
 
 from mtpret_jax.evaluation.probe import count_digits
 from mtpret_jax.report.tables import align
+from mtpret_jax.runtime.pictures import plain_text
 
 COLOURS = {'initial': 'tab:gray', 'pretrained': 'tab:blue'}
 Row = Mapping[str, Any]  # of `label_shares.score_shares`
@@ -64,6 +65,7 @@ def count_worse(rows: Sequence[Row]) -> tuple[int, int]:
   return sum(shares[-1] for shares in worse), sum(map(sum, worse))
 
 
+@plain_text()
 def draw_shares(rows: Sequence[Row], start: str, workdir: pathlib.Path) -> pathlib.Path:
   """`labels.png`: a panel for each dataset, with the score against the number of labelled images, before and after
   pretraining. The bands are 95 % intervals over validation patients."""

@@ -8,6 +8,7 @@ from typing import Any
 from mtpret_jax.evaluation.cases import BEST, WORST
 from mtpret_jax.report.pages.pictures import CAPTIONS, FOLDER
 from mtpret_jax.runtime.atomic_io import write_atomically
+from mtpret_jax.runtime.pictures import optional_picture, plain_text
 from mtpret_jax.tasks import TaskKind, find_kind
 
 TITLES = {WORST: 'Worst cases', BEST: 'Best cases'}
@@ -21,7 +22,8 @@ Example = Mapping[str, Any]
 
 def draw_cases(workdir: pathlib.Path, kinds: Mapping[str, str],
                cases: Mapping[str, Mapping[str, Sequence[Example]]]) -> list[pathlib.Path]:
-  """Writes a PNG for each task and each end, and `captions.json`: [{'file', 'title', 'caption', 'task'}].
+  """Writes a PNG for each task and each end, and `captions.json`: [{'file', 'title', 'caption', 'task'}]. A warning
+  names each picture that cannot be drawn.
 
   Args:
     kinds: {task: its kind}.
@@ -34,10 +36,12 @@ def draw_cases(workdir: pathlib.Path, kinds: Mapping[str, str],
       if not examples:
         continue
       folder.mkdir(parents=True, exist_ok=True)
-      paths.append(folder / f'{name}_{end}.png')
-      draw_grid(paths[-1], kind, examples)
-      captions.append({'file': paths[-1].name, 'title': f'{TITLES[end]}: {name}', 'task': name,
-                       'caption': describe(kind, examples, end)})
+      path = folder / f'{name}_{end}.png'
+      with optional_picture(path.name):
+        draw_grid(path, kind, examples)
+        captions.append({'file': path.name, 'title': f'{TITLES[end]}: {name}', 'task': name,
+                         'caption': describe(kind, examples, end)})
+        paths.append(path)
   if captions:
     write_atomically(folder / CAPTIONS, json.dumps(captions, indent=1))
   return paths
@@ -50,6 +54,7 @@ def describe(kind: TaskKind, examples: Sequence[Example], end: str) -> str:
   return f'{caption} {HEAT.format(*examples[0]["prediction"]["activation"].shape[:2])}'
 
 
+@plain_text()
 def draw_grid(path: pathlib.Path, kind: TaskKind, examples: Sequence[Example]) -> None:
   """A cell for each example: the image with its labels and prediction, and below it what the prediction comes from, if
   the kind of task can draw that."""

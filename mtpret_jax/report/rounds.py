@@ -17,6 +17,7 @@ from mtpret_jax.report.tables import align, format_score
 from mtpret_jax.report.words import describe_forgetting
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_json
 from mtpret_jax.runtime.logging import METRICS
+from mtpret_jax.runtime.pictures import plain_text
 from mtpret_jax.runtime.prepare_data import PHANTOMS
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def describe_memory(lines: Sequence[Line], memory: Mapping[str, Sequence[Mapping
     "mean ratio of the pull to the loss's gradient.", *align(table)])
 
 
+@plain_text()
 def draw_rounds(lines: Sequence[Line], workdir: pathlib.Path) -> pathlib.Path:
   """`rounds.png`: validation score against step, a plot for each task. The background has the colour of the task that
   was trained."""

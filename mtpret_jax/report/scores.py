@@ -9,6 +9,7 @@ from mtpret_jax.evaluation.test_scores import FILE, Scored, predictions_path
 from mtpret_jax.report.examples import draw_examples
 from mtpret_jax.report.pictures import draw_cases
 from mtpret_jax.report.tables import align, format_interval, format_score
+from mtpret_jax.runtime.pictures import optional_picture
 from mtpret_jax.tasks import find_kind
 
 
@@ -23,9 +24,10 @@ def report_scores(scored: Scored) -> None:
     print(f'Note: {note}.')
   # scores.json is already there: if a run is killed while it draws, it is finished all the same, only without pictures.
   for name, examples in scored.examples.items():
-    pictures.append(pathlib.Path(workdir, f'examples_{name}.png'))
-    kind = find_kind(results['tasks'][name]['task'])
-    draw_examples(pictures[-1], kind, examples, f'{name}, {results["split"]} split, step {results["step"]:,}')
+    path, kind = pathlib.Path(workdir, f'examples_{name}.png'), find_kind(results['tasks'][name]['task'])
+    with optional_picture(path.name):
+      draw_examples(path, kind, examples, f'{name}, {results["split"]} split, step {results["step"]:,}')
+      pictures.append(path)
   pictures += draw_cases(workdir, {name: result['task'] for name, result in results['tasks'].items()}, scored.cases)
   paths = [pathlib.Path(workdir, FILE), *(predictions_path(workdir, name) for name in results['tasks']), *pictures]
   print('See ' + ', '.join(map(str, paths)))

@@ -22,6 +22,7 @@ from mtpret_jax.config import saved
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.runtime import events
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically
+from mtpret_jax.runtime.pictures import optional_picture
 from mtpret_jax.runtime.progress import Progress, describe_seconds, open_progress
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,7 @@ METRICS = 'metrics.jsonl'
 LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
              'opencv-python-headless')
 
-# What a run writes after training. `test_scores.is_finished` takes all but the operating points as proof that the run is
-# finished.
+# What a run writes after training; `test_scores.is_finished` takes the first three as proof that it is finished.
 RESULTS = ('results.json', 'rounds.json', 'scores.json', 'operating_points.json')
 
 
@@ -87,7 +87,7 @@ class RunLog:
 
   def add_picture(self, name: str, draw: Callable[[], np.ndarray], step: int) -> None:
     """Adds a picture (H, W, 3) uint8 to TensorBoard. `draw` is called in the first process only."""
-    with self.pause('drawing'):
+    with self.pause('drawing'), optional_picture(name):
       events.add_picture(self.events, name, draw(), step)
 
   def add(self, step: int, task: str, measures: Mapping[str, float] | None) -> None:

@@ -5,11 +5,15 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from PIL import Image
 
 from mtpret_jax.models.heads import LinearHead
+from mtpret_jax.report.examples import draw_examples, draw_picture
+from mtpret_jax.report.image_grids import draw_grid as draw_image_grid
 from mtpret_jax.report.pictures import draw_cases, shorten
+from mtpret_jax.runtime.pictures import optional_picture
 from mtpret_jax.tasks import KINDS
 
 ABOUT = {'findings': ['mass', 'nodule'], 'relation': 'independent'}
@@ -38,6 +42,41 @@ def test_a_kind_without_activation_and_a_task_without_cases_are_drawn_too(tmp_pa
   assert len(draw_cases(tmp_path, {'age': 'regression', 'knee': 'classification'},
                         {'age': {'worst': [example], 'best': []}, 'knee': {}})) == 1
   assert 'Grad-CAM' not in (tmp_path / 'pictures/captions.json').read_text()
+
+
+NO_FORMULA = r'${mass$'  # matplotlib raises ValueError where it reads mathematics
+
+
+@pytest.mark.parametrize('kind, about, labels, prediction', [
+  ('classification', {'findings': [NO_FORMULA], 'relation': 'independent'},
+   {'present': np.ones(1), 'label_mask': np.ones(1, bool)},
+   {'score': np.full(1, 0.9), 'activation': np.ones((2, 2, 1))}),
+  ('regression', {'value': {'name': NO_FORMULA, 'unit': NO_FORMULA}}, {'value': np.ones(1)}, {'value': np.ones(1)}),
+  ('segmentation', {'mask': ['background', NO_FORMULA]}, {'mask': np.ones((4, 4), int)},
+   {'mask': np.ones((4, 4), int)}),
+  ('detection', {'box_classes': [NO_FORMULA]},
+   {'boxes': np.array([[0, 0, 0.5, 0.5]]), 'class_id': np.zeros(1, int)},
+   {'boxes': np.array([[0, 0, 0.5, 0.5]]), 'class_id': np.zeros(1, int), 'score': np.ones(1)})])
+def test_names_are_no_mathematics(kind, about, labels, prediction, tmp_path, caplog):
+  example = {'image': np.zeros((4, 4)), 'image_id': NO_FORMULA, 'about': about, 'labels': labels,
+             'prediction': prediction}
+  assert len(draw_cases(tmp_path, {'own': kind}, {'own': {'worst': [example]}})) == 1 and not caplog.text
+  draw_examples(tmp_path / 'examples.png', KINDS[kind], [example], NO_FORMULA)
+  assert draw_picture(KINDS[kind], [example], NO_FORMULA).ndim == 3
+  draw_image_grid(tmp_path / 'grid.png', [[(np.zeros((4, 4, 1)), NO_FORMULA)]], [NO_FORMULA])
+
+
+def test_a_picture_that_cannot_be_drawn_is_left_out_with_a_warning(tmp_path, caplog):
+  good, bad = make_example('a', np.ones((2, 3, 2))), make_example('b', np.ones((2, 3, 2))) | {'image': None}
+  paths = draw_cases(tmp_path, {'chest': 'classification'}, {'chest': {'worst': [bad], 'best': [good]}})
+  captions = json.loads((tmp_path / 'pictures/captions.json').read_text())
+  assert [path.name for path in paths] == [entry['file'] for entry in captions] == ['chest_best.png']
+  assert 'the picture chest_worst.png is missing' in caplog.text
+
+
+def test_a_full_disk_is_more_than_a_missing_picture():
+  with pytest.raises(OSError, match='no space left'), optional_picture('views'):
+    raise OSError('no space left')
 
 
 def test_the_heat_is_bright_where_the_likeliest_finding_is_activated():

@@ -54,5 +54,7 @@ def test_notes_on_the_pretraining_are_printed_with_the_scores(capsys):
   result = score(METRICS['segmentation'], ABOUT['mask'], make_rows('mask'), resamples=5)
   results = {'split': 'test', 'split_rule': 'patient', 'step': 3, 'data': 'archives', 'tasks': {'lung': result},
              'pretraining': {'runs': [], 'weights_file': None, 'notes': ['seen before']}}
-  report_scores(Scored(results, pathlib.Path('runs'), {}, {}))
-  assert 'Note: seen before.' in capsys.readouterr().out.splitlines()
+  report_scores(Scored(results, pathlib.Path('runs'), {'lung': [{'image': None}]}, {}))
+  printed = capsys.readouterr().out
+  assert 'Note: seen before.' in printed.splitlines()
+  assert 'examples_lung.png' not in printed, 'a picture that cannot be drawn stops nothing'

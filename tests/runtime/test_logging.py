@@ -84,6 +84,14 @@ def test_results_of_an_earlier_run_do_not_stay_beside_the_config_of_one_that_sti
     assert all((tmp_path / name).exists() == kept for name in RESULTS)
 
 
+def test_a_picture_that_cannot_be_drawn_is_a_warning(config, tmp_path, caplog):
+  def fail():
+    raise ValueError('no formula')
+  with open_log(tmp_path, 0, {'moco': 1}, config) as run_log:
+    run_log.add_picture('views/own', fail, 0)
+  assert 'the picture views/own is missing, because drawing it failed: ValueError: no formula' in caplog.text
+
+
 def test_a_joint_step_has_the_images_of_all_tasks():
   config = continual.get_config()
   config.tasks = tasks.embedded(['lung', 'knee'], steps=1)
