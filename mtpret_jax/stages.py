@@ -352,7 +352,7 @@ def make_multitask_run(config: ConfigDict) -> Run:
     validation_steps=plan.space_validations(config.validations),
     make_validate=functools.partial(validation.make_validate, config, draw=draw_picture),
     count_left=plan.count_left,
-    draw_views=functools.partial(draw_views, config),
+    draw_views=functools.partial(draw_views, config, mirrors={name: model.mirror for name, model in models.items()}),
     tasks=tasks)
 
 

@@ -110,7 +110,7 @@ def no_pictures() -> Iterator[None]:
   tests/report/test_views.py draws them."""
   with pytest.MonkeyPatch.context() as patch:
     for name in ('draw_picture', 'draw_views'):
-      patch.setattr(stages, name, lambda *_: np.zeros((1, 1, 3), np.uint8))
+      patch.setattr(stages, name, lambda *_, **__: np.zeros((1, 1, 3), np.uint8))
     yield
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -17,14 +18,15 @@ IMAGES, GAP, LARGEST = 8, 2, 256  # images in a picture; px between them; px, si
 COLOURS = np.array([[31, 119, 180], [255, 127, 14], [44, 160, 44], [214, 39, 40], [148, 103, 189]], np.uint8)
 
 
-def draw_views(config: ConfigDict, task: str, rows: Mapping[str, Any]) -> np.ndarray:
+def draw_views(config: ConfigDict, task: str, rows: Mapping[str, Any],
+               mirrors: Mapping[str, Sequence[int] | None] = MappingProxyType({})) -> np.ndarray:
   """(H, W, 3) uint8: some images of a batch, and below each its random views: two in stage 1, one in stages 2 and 3,
-  with the mask or the boxes that move along."""
+  with the mask or the boxes that move along. `mirrors`: {task: its `TaskModel.mirror`}."""
   rng = jax.random.key(config.seed)
   if task == JOINT:
     own = [(name, {field.removeprefix(f'{name}/'): values for field, values in rows.items()
                    if field.startswith(f'{name}/')}) for name in config.tasks]
-    return stack([draw_views(config, name, fields) for name, fields in own])
+    return stack([draw_views(config, name, fields, mirrors) for name, fields in own])
   few = {field: np.asarray(values[:IMAGES]) for field, values in rows.items()}
   if task == 'moco':
     make_view = jax.jit(lambda images, rng: views.make_view(images, rng, config.augment, 'float32'))
@@ -34,8 +36,8 @@ def draw_views(config: ConfigDict, task: str, rows: Mapping[str, Any]) -> np.nda
   else:
     task_config = config.tasks[task]
     images, size = few['image'], task_config.augment.size
-    seen = [jax.jit(functools.partial(labelled.make_labelled_view, config=task_config.augment, dtype='float32'))(
-      few, rng)]
+    seen = [jax.jit(functools.partial(labelled.make_labelled_view, config=task_config.augment, dtype='float32',
+                                      mirror=mirrors.get(task)))(few, rng)]
   stored = images[..., 0].astype(np.float32) / 255
   mean, deviation = stored.mean((1, 2), keepdims=True), np.maximum(stored.std((1, 2), keepdims=True), 1 / 255)
   size = min(size, LARGEST)

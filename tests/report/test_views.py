@@ -46,6 +46,16 @@ def test_a_joint_step_shows_all_of_its_tasks():
   assert picture.shape == (4 * (SIZE + GAP), 3 * (SIZE + GAP), 3)
 
 
+def test_a_flipped_view_shows_the_classes_of_the_other_side():
+  config = make_config('lung')
+  config.tasks.lung.augment.update(flip=1.0, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+  rows = {'image': make_images(1), 'mask': np.ones((1, 20, 20), np.int8)}
+  plain, swapped = (draw_views(config, 'lung', rows, mirrors)[SIZE + GAP:-GAP, :SIZE].astype(int)
+                    for mirrors in ({}, {'lung': (0, 2, 1)}))
+  first, second = (colour // 2 for colour in COLOURS[:2].astype(int))
+  np.testing.assert_array_equal(plain - first, swapped - second)
+
+
 def test_predictions_become_a_picture_of_pixels():
   example = {'image': np.zeros((8, 8)), 'about': {'findings': ('cyst',)}, 'labels': {},
              'prediction': {'score': np.array([0.25])}}
