@@ -7,6 +7,7 @@
 A deletion first sets the `.incomplete` mark: if it is interrupted it is recognised as a deletion, not as damage.
 """
 
+import contextlib
 import logging
 import pathlib
 import shutil
@@ -89,9 +90,10 @@ def delete_finished(workdir: str | pathlib.Path, keep: int) -> None:
   """Deletes all but the `keep` newest checkpoints of a run that is finished. The newest one is what later stages,
   evaluation and an extended run start from."""
   folder = pathlib.Path(workdir, 'checkpoints').absolute()
-  latest = find_latest(folder) if folder.is_dir() else None
-  if latest is not None:
-    delete_old(folder, latest, keep)
+  with contextlib.suppress(FileNotFoundError):  # there is none, or another process removes it
+    latest = find_latest(folder)
+    if latest is not None:
+      delete_old(folder, latest, keep)
 
 
 def delete_step(folder: pathlib.Path, step: int, keep_mark: bool = False) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -121,6 +122,19 @@ def test_a_finished_run_keeps_its_newest_checkpoint(tmp_path):
   checkpoint_folder.delete_finished(tmp_path, 1)
   assert checkpoint_folder.list_steps(tmp_path / 'checkpoints') == [3]
   assert checkpoint_folder.find_latest(tmp_path / 'checkpoints') == 3
+
+
+def test_checkpoints_of_a_finished_run_that_another_process_removes_are_no_error(tmp_path, monkeypatch):
+  save_steps(tmp_path, [1, 2], keep=2)
+
+  def list_then_remove(folder, list_steps=checkpoint_folder.list_steps):
+    steps = list_steps(folder)
+    shutil.rmtree(folder)
+    return steps
+  monkeypatch.setattr(checkpoint_folder, 'find_latest', lambda folder: 2)
+  monkeypatch.setattr(checkpoint_folder, 'list_steps', list_then_remove)
+  checkpoint_folder.delete_finished(tmp_path, 1)
+  checkpoint_folder.delete_finished(tmp_path, 1)
 
 
 @pytest.mark.parametrize('keep', [1, 2])
