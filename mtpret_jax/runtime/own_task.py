@@ -9,6 +9,7 @@ Resuming, evaluation and reports see only the plain task.
 """
 
 import contextlib
+import functools
 import logging
 import pathlib
 import re
@@ -19,7 +20,8 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, show
-from mtpret_jax.config.rules import row, whole
+from mtpret_jax.config.rules import row, text, whole
+from mtpret_jax.config.schema import Schema
 from mtpret_jax.config.validate import round_up
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.runtime import image_counts, prepare_data
@@ -82,7 +84,7 @@ def add_task(config: ConfigDict, section: str, quiet: bool) -> None:
   own.augment.size = view
   own.head = heads.get(kind, ConfigDict())
   if kind == 'detection':
-    fit_to_boxes(config, own)
+    fit_to_boxes(config, name, own)
   sided = turn_off_flip(own, about)
   config.tasks[name] = own
   if not quiet:
@@ -128,28 +130,58 @@ def choose_kind(section: str, own: ConfigDict, about: About) -> str:
   return own.kind or possible[0]
 
 
-def fit_to_boxes(config: ConfigDict, own: ConfigDict) -> None:
-  """Takes from the training boxes what `own` leaves open: `objects`, and anchors and `max_detections` of the head."""
-  boxes = read_boxes(config, own.dataset)
-  most = max(map(len, boxes), default=1)
-  # A multiple of 8, so that an image that turns out to be unreadable hardly ever changes the number.
-  own.objects = own.objects or round_up(max(most, 1), 8)
+def fit_to_boxes(config: ConfigDict, name: str, own: ConfigDict) -> None:
+  """Takes from the training boxes what the task `name` leaves open: `objects`, and anchors and `max_detections` of the
+  head."""
+  objects, sizes, ratios = read_fitted(config, name, own) or fit_boxes(config, own)
+  own.objects = own.objects or objects
   own.head.max_detections = max(own.head.max_detections, own.objects)
-  sizes, ratios = fit_anchors(np.concatenate([np.zeros((0, 4)), *boxes]), own.augment.size)
   own.head.anchor_sizes = own.head.anchor_sizes or sizes
   own.head.aspect_ratios = own.head.aspect_ratios or ratios
 
 
+def read_fitted(config: ConfigDict, name: str, own: ConfigDict) -> tuple | None:
+  """The `objects`, `anchor_sizes` and `aspect_ratios` of an earlier start of the same run; None if there was none. That
+  start may have taken them from an archive, and its records have fewer boxes if images were unreadable."""
+  rules = find_kind(own.kind).head_schema
+  schema: Schema = {'data': {'split': text()}, 'tasks': {name: {
+    'kind': text(), 'dataset': text(), 'objects': whole(1, 10_000), 'augment': {'size': whole(8, 4096)},
+    'head': {field: rules[field] for field in ('anchor_sizes', 'aspect_ratios')}}}}
+  try:
+    before = saved.read_config(config.workdir, schema)
+  except ConfigError:  # no run, or one without the task; a damaged file is refused when the run starts
+    return None
+  task = before['tasks'][name]
+  if ((task['kind'], task['dataset'], task['augment']['size'], before['data']['split'])
+      != (own.kind, own.dataset, own.augment.size, config.data.split)):
+    return None
+  return task['objects'], tuple(map(tuple, task['head']['anchor_sizes'])), tuple(task['head']['aspect_ratios'])
+
+
+def fit_boxes(config: ConfigDict, own: ConfigDict) -> tuple:
+  """(`objects`, `anchor_sizes`, `aspect_ratios`) that suit the training boxes."""
+  boxes = read_boxes(config, own.dataset)
+  # A multiple of 8, so that an image that turns out to be unreadable hardly ever changes the number.
+  objects = round_up(max(map(len, boxes), default=1) or 1, 8)
+  return objects, *fit_anchors(np.concatenate([np.zeros((0, 4)), *boxes]), own.augment.size)
+
+
 def read_boxes(config: ConfigDict, name: str) -> list[np.ndarray]:
-  """The boxes (N, 4) of each training image: y0, x0, y1, x1 from 0 to 1. From the archive if it is there, else from the
-  prepared records."""
+  """The boxes (N, 4) of each training image: y0, x0, y1, x1 from 0 to 1. From the prepared records if there are some,
+  else from the archive, which may differ: it lists unreadable images too, and records hold float32."""
   data = config.data
-  if image_counts.has_archive(name, config):
-    builder = image_counts.read_tables(name, data)
-    splits = builder.split_rules[data.split]
-    return [np.reshape([box for _, *box in entry.objects], (-1, 4)) for entry in builder.entries
-            if splits.get(entry.image_id) == 'train']
-  records = open_source(name, data.dir, data.stored_size, 'train', data.split).records
+  is_prepared = build.is_prepared(build.locate(name, data.dir, data.stored_size))
+  if is_prepared or not image_counts.has_archive(name, config):
+    return read_stored_boxes(name, data.dir, data.stored_size, data.split)
+  builder = image_counts.read_tables(name, data)
+  splits = builder.split_rules[data.split]
+  return [np.reshape([box for _, *box in entry.objects], (-1, 4)) for entry in builder.entries
+          if splits.get(entry.image_id) == 'train']
+
+
+@functools.lru_cache(maxsize=32)  # a record takes about a millisecond, and a start resolves its config several times
+def read_stored_boxes(name: str, data_dir: str, stored_size: str, split: str) -> list[np.ndarray]:
+  records = open_source(name, data_dir, stored_size, 'train', split).records
   return [np.reshape(records[place]['objects']['box'], (-1, 4)) for place in range(len(records))]
 
 

@@ -10,7 +10,7 @@ import pytest
 from configs import continual, finetune
 from mtpret_jax import stages
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.runtime import own_task, prepare_data
+from mtpret_jax.runtime import logging, own_task, prepare_data
 from mtpret_jax.tasks.detection import DETECTION
 from tfds_builders import build
 
@@ -77,6 +77,37 @@ def test_boxes_give_the_same_numbers_when_the_archive_is_gone(archives, tmp_path
   config.data.archives = ''
   without = own_task.resolve(config)
   assert without.tasks.clinic.to_dict() == with_archive.tasks.clinic.to_dict()
+
+
+def test_prepared_records_are_read_rather_than_their_archive(archives, tmp_path):
+  shutil.copytree(archives / 'clinic', tmp_path / 'clinic')
+  (tmp_path / 'clinic/images/3.png').write_text('damaged')  # the image with most boxes
+  config = configure(tmp_path, dataset='clinic', kind='detection')
+  before = own_task.resolve(config).tasks.clinic
+  build.prepare('clinic', tmp_path, tmp_path / 'data', tolerated=0.1)
+  prepared = own_task.resolve(config).tasks.clinic
+  config.data.archives = ''
+  assert (before.objects, prepared.objects, own_task.resolve(config).tasks.clinic.objects) == (16, 8, 8)
+
+
+def test_a_second_start_has_the_numbers_of_the_first(archives, tmp_path):
+  config = configure(archives, dataset='clinic', kind='detection')
+  config.workdir = str(tmp_path)
+  first = own_task.resolve(config)
+  # What the archive gave. The records that were prepared since then may give other numbers.
+  first.tasks.clinic.update(objects=24)
+  first.tasks.clinic.head.update(anchor_sizes=((1.0,), (2.0,), (3.0,), (4.0,), (5.0,)), aspect_ratios=(0.5,),
+                                 max_detections=max(24, first.tasks.clinic.head.max_detections))
+  logging.save_config(tmp_path, first)
+  assert own_task.resolve(config).to_dict() == first.to_dict()
+  config.task.objects = 3
+  assert own_task.resolve(config).tasks.clinic.objects == 3
+  config.task.update(objects=0, views=(64, 112))  # a run of another size, which is fitted anew
+  other = own_task.resolve(config).tasks.clinic
+  assert other.objects == 16 and other.head.aspect_ratios != (0.5,)
+  config.task.views = (64, 96)
+  (tmp_path / 'config.json').write_text((tmp_path / 'config.json').read_text().replace('0.5', '"0.5"'))
+  assert own_task.resolve(config).tasks.clinic.objects == 16
 
 
 def test_anchors_cover_the_boxes():
