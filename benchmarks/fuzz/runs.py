@@ -252,7 +252,7 @@ def evaluate(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
 
 
 def trace_predictions(
-    state: Any, config: ConfigDict, workdir: str, split: str, earlier: Any, notes: Any = None) -> None:
+    state: Any, config: ConfigDict, workdir: str, split: str, earlier: Any, **options: Any) -> None:
   """Replaces `test_scores.score_split`: builds the tasks and traces their predictions."""
   import jax
 

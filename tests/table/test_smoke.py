@@ -38,7 +38,7 @@ def count_finished(workdir):
 def find_titles(folder, pattern):
   """How often each run has a line with this beginning, over all logs."""
   text = '\n'.join(path.read_text() for path in sorted(folder.glob('log*')))
-  return collections.Counter(re.findall(rf'\] {pattern}((?:cell|pretraining) .*)', text))
+  return collections.Counter(re.findall(rf'^[\d:]+ {pattern}((?:cell|pretraining) .*)', text, re.M))
 
 
 @pytest.fixture(scope='module')
