@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from mtpret_jax.runtime.atomic_io import write_atomically
+from mtpret_jax.runtime.pictures import plain_text
 from mtpret_jax.tasks.task import About, TaskKind
 
 LONGEST = 6.0  # inches of the longer side of the image; title and numbers are added around it
 DPI = 110
 
 
+@plain_text()
 def write_overlay(path: pathlib.Path, kind: TaskKind, about: About, image_HW: np.ndarray, size: tuple[int, int],
                   prediction: Mapping[str, np.ndarray], title: str) -> None:
   """Writes a PNG. If the prediction says what it comes from, a second picture beside the first shows that.
@@ -35,7 +37,7 @@ def write_overlay(path: pathlib.Path, kind: TaskKind, about: About, image_HW: np
   for axes in panels:
     axes.imshow(image_HW, cmap='gray', extent=(0, 1, 1, 0), aspect=size[0] / size[1])
     axes.set(xticks=[], yticks=[])
-  panels[0].set_title(title, fontsize=8, parse_math=False)
+  panels[0].set_title(title, fontsize=8)
   kind.draw(panels[0], about, {}, dict(prediction))
   if kind.draw_activation is not None and explains:
     kind.draw_activation(panels[1], about, dict(prediction))

@@ -149,7 +149,8 @@ def test_a_classification_shows_beside_the_image_what_its_score_comes_from(tmp_p
   activation[0, 1, 1] = 5  # top right, of the likeliest finding
   prediction = {'score': np.float32([.2, .6, .5]), 'activation': activation}
   path = tmp_path / 'a.png'
-  overlays.write_overlay(path, KINDS['classification'], ABOUT['independent'], np.full((40, 40), 128, np.uint8),
+  about = ABOUT['independent'] | {'findings': ['mass', '${nodule$', 'effusion']}  # its name is no mathematics
+  overlays.write_overlay(path, KINDS['classification'], about, np.full((40, 40), 128, np.uint8),
                          (400, 400), prediction, 'a')
   drawn = cv2.imread(str(path)).astype(int)
   assert drawn.shape[1] > 1.8 * drawn.shape[0]
