@@ -121,7 +121,7 @@ def base() -> ConfigDict:
     save_every=100,            # steps between checkpoints
     log_every=10,              # steps between lines of metrics
     keep=2,                    # number of newest checkpoints to keep while the run trains
-    keep_finished=1,           # number of newest checkpoints that a finished run keeps
+    keep_finished=1,           # number of newest checkpoints that a finished run keeps, whatever `keep` is
     save_retries=3,            # number of retries when a checkpoint cannot be written, after 1, 5, 25 s, ...
     # what to do after a step with a NaN or infinite loss or gradient: 'stop' the run, or 'skip' the update
     on_nonfinite='stop',

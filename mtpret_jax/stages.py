@@ -40,7 +40,7 @@ from mtpret_jax.report.examples import draw_picture
 from mtpret_jax.report.schedule import describe_schedule
 from mtpret_jax.report.views import draw_views
 from mtpret_jax.runtime import distributed, image_counts, lineage, own_task, preemption, prepare_data, workdir_lock
-from mtpret_jax.runtime.checkpoint_folder import delete_finished
+from mtpret_jax.runtime.checkpoint_folder import announce_kept, delete_finished
 from mtpret_jax.runtime.events import open_events
 from mtpret_jax.runtime.initial_weights import check_init
 from mtpret_jax.runtime.logging import list_libraries
@@ -83,6 +83,7 @@ def run_stage(config: ConfigDict) -> None:
 def train_and_report(config: ConfigDict) -> None:
   """Trains a stage whose data is prepared and whose workdir is locked, and reports."""
   with open_events(config.workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+    announce_kept(config.keep, config.keep_finished)
     state = train_stage(config, config.workdir)
     with preemption.interruptible():
       if config.objective == 'moco':

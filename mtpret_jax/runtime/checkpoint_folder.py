@@ -82,8 +82,18 @@ def delete_old(folder: pathlib.Path, newest: int, keep: int) -> None:
     if step not in kept:
       try:
         delete_step(folder, step)
+      except FileNotFoundError:  # another process removes it
+        continue
       except OSError as error:  # the new checkpoint is good all the same
         log.warning('the checkpoint of step %d in %s could not be deleted: %s', step, folder, error)
+
+
+def announce_kept(keep: int, keep_finished: int) -> None:
+  """Says before a run that `delete_finished` will delete a part of its history. One more than what stays is no history,
+  but there in case the newest is damaged."""
+  if keep > keep_finished + 1:
+    log.info('when the run is finished, its newest checkpoints stay: %d of %d (--config.keep_finished=%d keeps all)',
+             keep_finished, keep, keep)
 
 
 def delete_finished(workdir: str | pathlib.Path, keep: int) -> None:

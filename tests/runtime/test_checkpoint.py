@@ -124,7 +124,14 @@ def test_a_finished_run_keeps_its_newest_checkpoint(tmp_path):
   assert checkpoint_folder.find_latest(tmp_path / 'checkpoints') == 3
 
 
-def test_checkpoints_of_a_finished_run_that_another_process_removes_are_no_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize('keep, keep_finished, said', [(2, 1, False), (10, 10, False), (10, 1, True)])
+def test_a_run_says_at_its_start_that_a_history_of_checkpoints_will_go(keep, keep_finished, said, caplog):
+  caplog.set_level(logging.INFO, 'mtpret_jax')
+  checkpoint_folder.announce_kept(keep, keep_finished)
+  assert ('1 of 10 (--config.keep_finished=10 keeps all)' in caplog.text) == said
+
+
+def test_checkpoints_of_a_finished_run_that_another_process_removes_are_no_error(tmp_path, monkeypatch, caplog):
   save_steps(tmp_path, [1, 2], keep=2)
 
   def list_then_remove(folder, list_steps=checkpoint_folder.list_steps):
@@ -135,6 +142,7 @@ def test_checkpoints_of_a_finished_run_that_another_process_removes_are_no_error
   monkeypatch.setattr(checkpoint_folder, 'list_steps', list_then_remove)
   checkpoint_folder.delete_finished(tmp_path, 1)
   checkpoint_folder.delete_finished(tmp_path, 1)
+  assert not caplog.text
 
 
 @pytest.mark.parametrize('keep', [1, 2])
