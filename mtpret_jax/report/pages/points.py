@@ -34,7 +34,8 @@ def read_points(run: RunFiles, task: str, result: Mapping[str, Any]) -> Points:
   `operating_points.json`; without points for runs that have neither."""
   chosen, used = run.read_operating_points(task), result.get('operating_points')
   if used is None:
-    used, classes, thresholds = chosen, {}, chosen.get('thresholds') or {}
+    classes: Mapping[str, Any] = {}
+    used, thresholds = chosen, chosen.get('thresholds') or {}
   else:  # without classes, the scores are of another state or with other flips than the points of the file
     classes = used.get('classes') or {}
     thresholds = {name: scores['threshold'] for name, scores in classes.items()}
