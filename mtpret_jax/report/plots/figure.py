@@ -58,6 +58,19 @@ def make_axes(xlabel: str, ylabel: str, height: float = HEIGHT, bottom: float = 
   return figure, axes
 
 
+def set_log_scale(axes: 'Axes', axis: str) -> None:
+  """Makes the 'x' or 'y' axis logarithmic, with a few plain numbers such as 0.001 and 10: matplotlib's own labels are
+  formulas, which a page does not render."""
+  from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+  axes.set(**{f'{axis}scale': 'log'})
+  line = axes.xaxis if axis == 'x' else axes.yaxis
+  low, high = np.log10(sorted(line.get_view_interval()))
+  few = np.floor(high) <= np.ceil(low)  # fewer than two powers of ten are in view
+  line.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]) if few else LogLocator(numticks=6))
+  line.set_major_formatter(FuncFormatter(lambda value, _: f'{value:.10g}'))
+  line.set_minor_formatter(NullFormatter())
+
+
 def style_series(number: int) -> dict[str, Any]:
   """Colour and line style of a series; past the last colour the lines are dashed."""
   return {'color': SERIES[number % len(SERIES)], 'linestyle': '-' if number < len(SERIES) else '--'}

@@ -50,7 +50,7 @@ def draw_lines(lines: Mapping[str, Line], title: str, xlabel: str, ylabel: str, 
       axes.fill_between(line.x, line.low, line.high, color=style['color'], alpha=0.15, linewidth=0)
     keys.append(figures.make_key(number, name))
   for axis in log:
-    axes.set(**{f'{axis}scale': 'log'})
+    figures.set_log_scale(axes, axis)
   if best is not None:
     axes.axvline(best, color=figures.MUTED, linewidth=0.9, linestyle=':')
   if ticks:

@@ -1,0 +1,18 @@
+"""The axes of the plots of a page."""
+
+import re
+
+import pytest
+
+from mtpret_jax.report.plots import figure
+from mtpret_jax.report.plots.lines import Line, draw_lines
+
+
+@pytest.mark.parametrize('values, ticks', [
+  ([9.2, 9.6, 9.9], {'9.2', '9.8'}), ([2.0, 30.0], {'10', '20'}), ([0.0005, 3.0, 100.0], {'0.001', '10'}),
+  ([None, None], set())])
+def test_a_logarithmic_axis_has_a_few_plain_numbers(values, ticks):
+  with figure.themed():
+    plot = draw_lines({'moco': Line(range(len(values)), values)}, 'Gradient', 'step', 'norm', log='y')
+  texts = re.findall(r'<text[^>]*>([^<]*)</text>', plot.svg)
+  assert ticks <= set(texts) and len(texts) < 16 and '$' not in plot.svg
