@@ -112,7 +112,9 @@ def list_sections() -> list[Section]:
             common.faster_rcnn, 'tasks.tuberculosis.head.', *tasks_of['tuberculosis']),
     Section('Stages 2 and 3: a task on a dataset of your own', 'Below `task` with the variant `own`, beside the fields '
             'of any other task ([own-data.md](own-data.md#6-fine-tune-on-it)). The sizes are those of the preset '
-            '`small`.', tasks.own_fields, 'task.', ConfigDict({'task': tasks.own_fields(**tasks.small_numbers())}),
+            '`small`; [own-data.md](own-data.md#6-fine-tune-on-it) has the lengths of each preset. A run has `epochs`, '
+            'but at least `min_steps` and at most `max_steps` steps; with `steps=40` it has exactly 40.',
+            tasks.own_fields, 'task.', ConfigDict({'task': tasks.own_fields(**tasks.small_numbers())}),
             None),
     Section('Phantoms', 'Used while `data.archives` is empty.', common.phantoms, 'data.phantoms.',
             pretrain.get_config(), None),

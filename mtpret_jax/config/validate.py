@@ -193,7 +193,9 @@ def check_visit(config: ConfigDict, name: str) -> None:
   if 0 < task_config.max_steps < task_config.min_steps:
     raise ConfigError(f'tasks.{name}.max_steps={task_config.max_steps} is below '
                       f'tasks.{name}.min_steps={task_config.min_steps}: it must be at least as large, or 0 for no '
-                      f'limit', {f'tasks.{name}.max_steps': task_config.min_steps})
+                      f'limit', {f'tasks.{name}.steps': task_config.max_steps, f'tasks.{name}.max_steps': 0},
+                      f' for exactly {task_config.max_steps} steps, or '
+                      f'--config.tasks.{name}.min_steps={task_config.max_steps}')
   if config.order == JOINT and task_config.learning_rates:
     raise ConfigError(f'tasks.{name}.learning_rates={show(tuple(task_config.learning_rates))} cannot be used with '
                       f'order={JOINT!r}, where one step with the learning rate of the optimiser is on all tasks',

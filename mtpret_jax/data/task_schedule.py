@@ -85,9 +85,14 @@ def count_visit_steps(task_config: ConfigDict, images: int) -> int:
   be two steps."""
   if task_config.steps:
     return task_config.steps
-  # The small number keeps 0.29 epochs of 100 images, which is 28.999999999999996 in floating point, at 29.
-  steps = max(math.floor(task_config.epochs * images / task_config.batch + 1e-6), task_config.min_steps)
+  steps = max(count_epoch_steps(task_config, images), task_config.min_steps)
   return min(steps, task_config.max_steps or steps)
+
+
+def count_epoch_steps(task_config: ConfigDict, images: int) -> int:
+  """The steps of `epochs`, before `min_steps` and `max_steps` apply."""
+  # The small number keeps 0.29 epochs of 100 images, which is 28.999999999999996 in floating point, at 29.
+  return math.floor(task_config.epochs * images / task_config.batch + 1e-6)
 
 
 def make_plan(lengths: Mapping[str, int], rounds: int, order: str, seed: int) -> Plan:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from mtpret_jax.data.task_schedule import JOINT, count_visit_steps, make_plan
+from mtpret_jax.data.task_schedule import JOINT, count_epoch_steps, count_visit_steps, make_plan
 from mtpret_jax.step import count_warmup_steps, find_learning_rates
 
 
@@ -23,11 +23,12 @@ def describe_schedule(config: ConfigDict, images: Mapping[str, int]) -> list[str
     owner = JOINT if config.order == JOINT else name
     visits = [visit for visit in plan.visits if visit.task == owner]
     steps = sum(visit.length for visit in visits)
+    limit = '' if owner == JOINT else describe_limit(task_config, images[name])
     shared = ' shared by all tasks' if owner == JOINT else ''
     lines.append(
       f'{name}: {images[name]:,} training images, batch {task_config.batch}, {count_visits(len(visits))} of '
-      f'{describe_steps(config, visits[0].length)}{shared}, {describe_epochs(steps * task_config.batch, images[name])} '
-      f'in all, learning rate {describe_range(*find_learning_rates(config, owner))}')
+      f'{describe_steps(config, visits[0].length)}{shared}{limit}, '
+      f'{describe_epochs(steps * task_config.batch, images[name])} in all, learning rate {describe_range(*find_learning_rates(config, owner))}')
   if config.patience:
     lines = [f'{line}; up to {config.rounds * config.validations} validations, ends after {config.patience} in a row '
              f'without a better score' for line in lines]
@@ -43,6 +44,16 @@ def describe_pretraining(config: ConfigDict, images: Mapping[str, int]) -> str:
 
 def describe_steps(config: ConfigDict, steps: int) -> str:
   return f'{steps:,} steps ({count_warmup_steps(config.optimiser, steps):,} of warm-up)'
+
+
+def describe_limit(task_config: ConfigDict, images: int) -> str:
+  """', at least min_steps=100 (epochs=3 has 32)' where that sets the length of a visit, or the same with max_steps; else ''."""
+  steps = count_epoch_steps(task_config, images)
+  if task_config.steps or task_config.min_steps <= steps <= (task_config.max_steps or steps):
+    return ''
+  limit = 'at least min_steps' if steps < task_config.min_steps else 'at most max_steps'
+  value = task_config.min_steps if steps < task_config.min_steps else task_config.max_steps
+  return f', {limit}={value:,} (epochs={task_config.epochs:g} has {steps:,})'
 
 
 def count_visits(visits: int) -> str:

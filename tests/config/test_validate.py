@@ -159,7 +159,9 @@ def test_the_options_for_bad_steps_and_failed_saves_are_checked(field, value, sa
 
 @pytest.mark.parametrize('changes, message', [
   (dict(patience=3), 'patience=3 needs one task, .* this config has 4: try --config.patience=0'),
-  ({'tasks.lung.min_steps': 9, 'tasks.lung.max_steps': 5}, 'tasks.lung.max_steps=5 is below tasks.lung.min_steps=9'),
+  ({'tasks.lung.min_steps': 9, 'tasks.lung.max_steps': 5}, 'tasks.lung.max_steps=5 is below tasks.lung.min_steps=9.*: '
+   'try --config.tasks.lung.steps=5 --config.tasks.lung.max_steps=0 for exactly 5 steps, or '
+   '--config.tasks.lung.min_steps=5'),
   ({'tasks.lung.among': 'mass'}, 'tasks.lung.among=.mass. applies to classification only'),
   ({'tasks.lung.steps': 0, 'tasks.lung.epochs': 0.0},
    'tasks.lung.steps=0 and tasks.lung.epochs=0 leave a visit without a length.*: try --config.tasks.lung.epochs=1.0'),

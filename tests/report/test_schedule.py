@@ -20,8 +20,8 @@ def test_stage_2_has_a_line_for_each_task():
     'rate 0.01 to 0',
     'abnormality: 32,013 training images, batch 32, 10 visits of 1,000 steps (125 of warm-up), 10.0 epochs in all, '
     'learning rate 0.01 to 0',
-    'lung: 564 training images, batch 32, 10 visits of 20 steps (2 of warm-up), 11.3 epochs in all, learning rate 0.02 '
-    'to 0.001']
+    'lung: 564 training images, batch 32, 10 visits of 20 steps (2 of warm-up), at least min_steps=20 (epochs=1 has '
+    '17), 11.3 epochs in all, learning rate 0.02 to 0.001']
   config.order = 'sequential'
   assert '1 visit of 1,460 steps (182 of warm-up), 10.0 epochs in all' in describe_schedule(config, images)[0]
   config.order = 'joint'
@@ -31,5 +31,15 @@ def test_stage_2_has_a_line_for_each_task():
 
 def test_stage_3_says_when_it_ends_early():
   assert describe_schedule(finetune.get_config('real,jaw'), {'jaw': 93}) == [
-    'jaw: 93 training images, batch 32, 1 visit of 500 steps (10 of warm-up), 172.0 epochs in all, learning rate 0.01 '
-    'to 0; up to 50 validations, ends after 20 in a row without a better score']
+    'jaw: 93 training images, batch 32, 1 visit of 500 steps (10 of warm-up), at least min_steps=500 (epochs=50 has '
+    '145), 172.0 epochs in all, learning rate 0.01 to 0; up to 50 validations, ends after 20 in a row '
+    'without a better score']
+
+
+def test_the_most_steps_of_a_visit_are_named_where_they_count():
+  config = finetune.get_config('real,lung')
+  config.tasks.lung.max_steps = 600
+  assert '1 visit of 600 steps (12 of warm-up), at most max_steps=600 (epochs=50 has 881), 34.0' in describe_schedule(
+    config, {'lung': 564})[0]
+  config.tasks.lung.steps = 40
+  assert '1 visit of 40 steps (1 of warm-up), 2.3 epochs' in describe_schedule(config, {'lung': 564})[0]
