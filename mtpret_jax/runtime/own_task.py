@@ -77,12 +77,7 @@ def add_task(config: ConfigDict, section: str, quiet: bool) -> None:
     raise ConfigError(f'{section}.views={show(own.views)} must be two whole numbers from 8 to 4096, such as (64,96)')
   about = describe_dataset(own.dataset, config.data)
   kind = choose_kind(section, own, about)
-  heads, view = own.heads, own.augment.size or own.views[kind in ('segmentation', 'detection')]
-  for field in ('name', 'views', 'heads'):
-    del own[field]
-  own.update(kind=kind, size=own.size or round(view * 1.15))
-  own.augment.size = view
-  own.head = heads.get(kind, ConfigDict())
+  choose_sizes(own, kind)
   if kind == 'detection':
     fit_to_boxes(config, name, own)
   sided = turn_off_flip(own, about)
@@ -92,6 +87,16 @@ def add_task(config: ConfigDict, section: str, quiet: bool) -> None:
     if sided:
       log.warning('task %s: %s names one side of the body, and no label names the other side, so its views are not '
                   'flipped (augment.flip=0)', name, ', '.join(map(show, sided[:5])))
+
+
+def choose_sizes(own: ConfigDict, kind: str) -> None:
+  """Gives a section the fields of a task of this kind, except what only the data can say."""
+  heads, view = own.heads, own.augment.size or own.views[kind in ('segmentation', 'detection')]
+  for field in ('name', 'views', 'heads'):
+    del own[field]
+  own.update(kind=kind, size=own.size or round(view * 1.15))
+  own.augment.size = view
+  own.head = heads.get(kind, ConfigDict())
 
 
 def describe_choice(config: ConfigDict) -> str:

@@ -10,6 +10,7 @@ import pytest
 from configs import continual, finetune
 from mtpret_jax import stages
 from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.report.pages.config_changes import Change, find_changes
 from mtpret_jax.runtime import logging, own_task, prepare_data
 from mtpret_jax.tasks.detection import DETECTION
 from tfds_builders import build
@@ -50,6 +51,20 @@ def configure(archives, variant='own', get_config=finetune.get_config, section='
   config.data.dir = str(archives / 'data')
   config[section].update(fields)
   return config
+
+
+@pytest.mark.parametrize('kind, preset', [('classification', 'small'), ('segmentation', 'paper'),
+                                          ('detection', 'base')])
+def test_the_report_says_what_differs_from_own(kind, preset, archives):
+  config = configure(archives, dataset='clinic', kind=kind)
+  config.preset = preset
+  config.task.augment.flip, config.task.epochs = 0.5, 3.0
+  plain = own_task.resolve(config, quiet=True)
+  variant, changes = find_changes(plain.to_dict())
+  assert variant == f'configs/finetune.py:own --config.preset={preset}'
+  assert {change.field for change in changes} - {'tasks.clinic.augment.flip'} == {
+    'tasks.clinic.epochs', 'data.archives', 'data.dir'}
+  assert Change('tasks.clinic.epochs', '50.0' if preset == 'paper' else '30.0', '3.0') in changes
 
 
 def test_the_only_kind_that_the_labels_allow_is_taken(archives):

@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from configs import continual, finetune, presets, pretrain
+from configs.tasks import TASKS
+from mtpret_jax.runtime import own_task
 
 HIDDEN = ('name', 'objective', 'data.datasets')  # the first two are the same in all variants; a run fills in the third
 MISSING = '-'
+FITTED = ('anchor_sizes', 'aspect_ratios', 'max_detections')  # of the head, taken from the training boxes
 
 
 class Change(NamedTuple):
@@ -46,7 +49,7 @@ def find_changes(config: Mapping[str, Any]) -> tuple[str, list[Change]]:
 
 def list_defaults(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
   """(name, config) of every variant that a config may have been made from."""
-  tasks = list(config.get('tasks') or ())
+  tasks = name_variants(config)
   sizes = ('', *(f'{size},' for size in finetune.SIZES))
   lists = [f'{size}{",".join(tasks)}' for size in sizes]
   variants = {'pretrain': (pretrain.get_config, list(pretrain.VARIANTS)),
@@ -58,19 +61,52 @@ def list_defaults(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str,
   get_config, names = variants[file]
   for name in names:
     try:
-      yield from list_presets(f'configs/{file}.py:{name}', get_config(name))
-    except (ValueError, KeyError, AttributeError, TypeError):  # a task of your own has no variant
+      yield from list_presets(f'configs/{file}.py:{name}', get_config(name), config)
+    except (ValueError, KeyError, AttributeError, TypeError):  # there is no such variant of these tasks
       continue
 
 
-def list_presets(name: str, config: ConfigDict) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  """(name, config) for each value of the field `preset`, if the config has it."""
+def list_own(config: Mapping[str, Any]) -> list[str]:
+  """The tasks of a run on datasets of your own."""
+  return [name for name in config.get('tasks') or () if name not in TASKS]
+
+
+def name_variants(config: Mapping[str, Any]) -> list[str]:
+  """The tasks of a run as variants name them: `own`, `own2` and so on for datasets of your own."""
+  own = {name: f'own{number or ""}' for name, number in zip(list_own(config), (0, *range(2, 10)), strict=False)}
+  return [own.get(name, name) for name in config.get('tasks') or ()]
+
+
+def list_presets(name: str, config: ConfigDict, run: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  """(name, config) for each value of the field `preset`, if the config has it. `run`: the config of the run."""
+  for section, task in zip(own_task.list_sections(config), list_own(run), strict=False):
+    dataset = run['tasks'][task]['dataset']
+    config[section].update(dataset=dataset, name='' if task == dataset else task)
   if 'preset' not in config:
-    yield name, config.to_dict()
+    yield name, add_own(ConfigDict(config.to_dict()), run).to_dict()
     return
   for preset in presets.NAMES:
     config.preset = preset
-    yield f'{name} --config.preset={preset}', presets.apply_preset(config).to_dict()
+    yield f'{name} --config.preset={preset}', add_own(presets.apply_preset(config), run).to_dict()
+
+
+def add_own(config: ConfigDict, run: Mapping[str, Any]) -> ConfigDict:
+  """Makes plain tasks of the sections for datasets of your own. What a run takes from the data, it takes from the
+  config of the run."""
+  for section in own_task.list_sections(config):
+    own = config[section]
+    del config[section]
+    if not own.dataset:
+      continue
+    name, kind = own.name or own.dataset, run['tasks'][own.name or own.dataset]['kind']
+    own_task.choose_sizes(own, kind)
+    if kind == 'detection':
+      fitted = run['tasks'][name]
+      own.objects = fitted['objects']
+      for field in FITTED:
+        own.head[field] = fitted['head'][field]
+    config.tasks[name] = own
+  return config
 
 
 def list_changes(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[Change]:
