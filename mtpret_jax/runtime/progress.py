@@ -169,10 +169,12 @@ def tick(name: str, reason: str, show: Callable[[str], object] | None) -> Iterat
 
 
 def describe_seconds(seconds: float) -> str:
-  """'34 s', '12 min', '3 h 20 min' or '2 days 4 h'."""
+  """'34 s', '2 min 30 s', '12 min', '3 h 20 min' or '2 days 4 h'."""
   if seconds < 100:
     return f'{seconds:.0f} s'
-  minutes = round(seconds / 60)
+  minutes, rest = divmod(round(seconds), 60)
+  if minutes < 10 and rest:
+    return f'{minutes} min {rest} s'
   if minutes < 100:
     return f'{minutes} min'
   hours, minutes = divmod(minutes, 60)

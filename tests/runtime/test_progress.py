@@ -95,7 +95,7 @@ def test_where_no_run_has_started_the_log_ticks(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize('seconds, text', [
-  (34.4, '34 s'), (99, '99 s'), (120, '2 min'), (3600, '60 min'), (3 * 3600 + 1200, '3 h 20 min'),
-  (52 * 3600, '2 days 4 h')])
+  (34.4, '34 s'), (99, '99 s'), (120, '2 min'), (150, '2 min 30 s'), (770, '12 min'), (3600, '60 min'),
+  (3 * 3600 + 1200, '3 h 20 min'), (52 * 3600, '2 days 4 h')])
 def test_seconds_in_words(seconds, text):
   assert describe_seconds(seconds) == text
