@@ -27,8 +27,7 @@ def score_shares(datasets: probe.Datasets, features: Mapping[str, probe.Features
 
   Returns:
     A row for each dataset with labels: `dataset`; `metric`, as of `probe.score_features`; `labelled`, the number of
-    training images with a label; and `shares`, a dict for each fraction, the smallest first: `fraction`; `images`, the
-    mean number of training images of a draw; and for 'initial', 'pretrained' and 'change' the score, as the mean over
+    training images with a label; and `shares`, a dict for each of `list_draws`: `fraction`; `images`, the mean number of training images of a draw; and for 'initial', 'pretrained' and 'change' the score, as the mean over
     the draws, with its 95 % interval over validation patients. The interval does not cover the choice of the training
     images.
   """
@@ -37,8 +36,7 @@ def score_shares(datasets: probe.Datasets, features: Mapping[str, probe.Features
     for name, label, metric in tqdm(probe.list_scored(datasets), desc='shares of the labels', unit='dataset',
                                     leave=False):
       row = {'dataset': name, 'metric': metric, 'labelled': len(list_labelled(datasets[name]['train'])), 'shares': []}
-      for fraction in sorted(config.probe.fractions):
-        draws = draw_subsets(datasets[name]['train'], fraction, config)
+      for fraction, draws in list_draws(datasets[name]['train'], config).items():
         scores = {title: score_draws(label, datasets[name], features[title][name], draws, config.probe)
                   for title in ('initial', 'pretrained')}
         row['shares'].append({
@@ -57,6 +55,16 @@ def score_draws(label: str, splits: Mapping[str, probe.Split], features: Mapping
     'linear', label, {field: splits['train'][field][rows_N] for field in fields}, splits['validation'],
     {**features, 'train': features['train'][rows_N], 'all': features['train']}, config) for rows_N in draws]
   return lambda weights_MR: average([score(weights_MR) for score in scores])
+
+
+def list_draws(train: probe.Split, config: ConfigDict) -> dict[float, list[np.ndarray]]:
+  """{fraction: its draws}, the smallest first. Of fractions with the same images only the largest is kept: on a small
+  dataset, `probe.per_class` may be more than either."""
+  kept = {}  # the images of all draws -> (fraction, draws)
+  for fraction in sorted(config.probe.fractions):
+    draws = draw_subsets(train, fraction, config)
+    kept[frozenset(rows_N.tobytes() for rows_N in draws)] = fraction, draws
+  return dict(kept.values())
 
 
 def draw_subsets(train: probe.Split, fraction: float, config: ConfigDict) -> list[np.ndarray]:

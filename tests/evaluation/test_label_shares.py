@@ -48,6 +48,14 @@ def test_a_value_has_no_classes():
           for fraction in (0.001, 0.1, 1.0)] == [5, 30, 300]
 
 
+def test_shares_with_the_same_images_are_one():
+  train, _ = make_split(60, np.random.default_rng(0))
+  config = ConfigDict(dict(seed=3, probe=dict(fractions=(1.0, 0.001, 0.01, 0.4, 0.9999), draws=2, per_class=4)))
+  draws = label_shares.list_draws(train, config)
+  assert list(draws) == [0.01, 0.4, 1.0]
+  assert [len(rows) for rows in draws[1.0]] == [54]
+
+
 def test_scores_are_means_over_the_same_draws_with_the_interval_of_a_loop():
   rng = np.random.default_rng(1)
   (train, fitted), (validation, scored) = make_split(200, rng), make_split(60, rng)

@@ -7,6 +7,7 @@ import pytest
 from mtpret_jax.report import __main__ as command
 from mtpret_jax.report import table
 from mtpret_jax.report.page import write_comparison, write_page
+from mtpret_jax.report.pages.pretrain import label_ticks
 from mtpret_jax.report.pages.training import find_visits
 from tests.support.html_pages import read_page
 from tests.support.made_up_runs import write_recipe, write_stage_1, write_stage_2, write_stage_3
@@ -19,6 +20,10 @@ def test_the_page_of_stage_1_says_what_pretraining_brought(tmp_path):
   assert 'better after pretraining on 1 of 1 dataset The 95 % interval of the difference excludes 0 on 1' in page.text
   assert 'mura: with 10 % of the labels (9 images), AUROC 0.875 after pretraining and 0.750 before (' in page.text
   assert 'mura: fewer than 50 validation images' in page.text and 'Contrastive accuracy' in page.text
+
+
+def test_every_number_of_images_has_a_tick_that_fits():
+  assert label_ticks([16.0, 18.0, 21.0, 1600.0]) == ['16', '', '21', '1,600']
 
 
 def test_the_page_of_stage_2_says_forgotten_or_improved(tmp_path):

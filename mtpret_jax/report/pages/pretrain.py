@@ -106,6 +106,7 @@ def format_signed(interval: Sequence[float] | None) -> str:
 def draw_shares(row: Mapping[str, Any]) -> Any:
   """The score against the number of labelled images, before and after pretraining."""
   images = [share['images'] for share in row['shares']]
+  places = sorted(set(images))
   lines = {}
   for title, name in (('initial', 'before'), ('pretrained', 'after')):
     values = [share[title][0] for share in row['shares']]
@@ -114,14 +115,16 @@ def draw_shares(row: Mapping[str, Any]) -> Any:
   better = 'higher' if row['metric'] == 'AUROC' else 'lower'
   return draw_lines(lines, row['dataset'], 'labelled training images', row['metric'], log='x', markers=True,
                     caption=f'{better.capitalize()} is better. The bands are 95 % intervals.',
-                    ticks=dict(zip(images, label_ticks(images), strict=True)), numbers={'before': 7, 'after': 0})
+                    ticks=dict(zip(places, label_ticks(places), strict=True)), numbers={'before': 7, 'after': 0})
 
 
 def label_ticks(counts: Sequence[float]) -> list[str]:
   """Labels of a logarithmic axis, without those that would run into the one before."""
-  labels = list[str]()
-  for before, count in zip([0.0, *counts], counts, strict=False):
-    labels.append(f'{round(count):,}' if count > 1.3 * before else '')
+  labels, before = list[str](), 0.0
+  for count in counts:
+    fits = count > 1.3 * before
+    labels.append(f'{round(count):,}' if fits else '')
+    before = count if fits else before
   return labels
 
 
