@@ -28,7 +28,8 @@ def describe_schedule(config: ConfigDict, images: Mapping[str, int]) -> list[str
     lines.append(
       f'{name}: {images[name]:,} training images, batch {task_config.batch}, {count_visits(len(visits))} of '
       f'{describe_steps(config, visits[0].length)}{shared}{limit}, '
-      f'{describe_epochs(steps * task_config.batch, images[name])} in all, learning rate {describe_range(*find_learning_rates(config, owner))}')
+      f'{describe_epochs(steps * task_config.batch, images[name])} in all, learning rate '
+      f'{describe_range(*find_learning_rates(config, owner))}')
   if config.patience:
     lines = [f'{line}; up to {config.rounds * config.validations} validations, ends after {config.patience} in a row '
              f'without a better score' for line in lines]
@@ -47,7 +48,7 @@ def describe_steps(config: ConfigDict, steps: int) -> str:
 
 
 def describe_limit(task_config: ConfigDict, images: int) -> str:
-  """', at least min_steps=100 (epochs=3 has 32)' where that sets the length of a visit, or the same with max_steps; else ''."""
+  """', at least min_steps=100 (epochs=3 has 32)' where that, or max_steps, sets the length of a visit; else ''."""
   steps = count_epoch_steps(task_config, images)
   if task_config.steps or task_config.min_steps <= steps <= (task_config.max_steps or steps):
     return ''
