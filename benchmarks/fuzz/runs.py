@@ -246,7 +246,9 @@ def evaluate(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
   from mtpret_jax.evaluation import test_scores
   config = evaluation.get_config()
   config.update(run=THIRD, workdir='scored')
-  with mock.patch.object(test_scores, 'score_split', trace_predictions):
+  # The data of the run is not here.
+  with (mock.patch.object(test_scores, 'score_split', trace_predictions),
+        mock.patch.object(test_scores.scorable, 'check_data')):
     test_scores.evaluate_run(config)
   judge_config(saved.read_config(THIRD), clean[THIRD], THIRD)
 

@@ -14,6 +14,14 @@ from mtpret_jax.runtime.model_file import FILE, read_tasks
 from mtpret_jax.tasks import dataset, find_kind
 
 
+def check_data(config: ConfigDict, run: str, split: str) -> None:
+  """Raises ConfigError if a split cannot score a run, see `check_labels`, or if `config.flips` does not fit its labels.
+  """
+  check_labels(config, run, split)
+  for name in config.tasks:
+    dataset.check_flips(config, name, dataset.open_task(config, name, split).about, off='off')
+
+
 def check_labels(config: ConfigDict, run: str, split: str) -> None:
   """Raises ConfigError if a split cannot score a run. Unlabelled images can only be predicted: the message says how.
 

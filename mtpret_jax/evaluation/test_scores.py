@@ -110,9 +110,7 @@ def evaluate_run(config: ConfigDict) -> Scored:
   # The points belong to the best state and to how the run predicts.
   points = operating_points.read(config.run) if chosen == 'best' and trained.flips == flips else {}
   try:
-    scorable.check_labels(trained, config.run, config.split)
-    for name in trained.tasks:
-      dataset.check_flips(trained, name, dataset.open_task(trained, name, config.split).about, off='off')
+    scorable.check_data(trained, config.run, config.split)
     return score_split(TrainState(**state), trained, workdir, config.split, earlier,
                        notes=list_state_notes(metadata) if chosen == 'best' else (), points=points)
   except FileNotFoundError as error:  # a dataset of the run is not prepared, or was moved or deleted
@@ -166,7 +164,8 @@ def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, sp
       result['operating_points'] = operating_points.score_task(metrics_of, about, rows, points.get(name),
                                                                config.resamples)
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'split_rule': config.data.split,
-             'notes': [*notes, *list_shared_patients(config)],
+             'notes': [*notes, *list_shared_patients(config), *(
+               note for name in config.tasks for note in dataset.list_doubts_of_scores(config, name, split))],
              'pretraining': lineage.describe_lineage(config, earlier),
              'step': int(state.step), **training, 'tasks': {name: result for name, (_, result) in scored.items()},
              # what `metrics.read_predictions` needs, so that the scores can be computed again without the dataset

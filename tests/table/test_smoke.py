@@ -95,4 +95,4 @@ def test_no_run_is_made_twice_and_only_that_of_the_killed_process_is_resumed(sha
   assert set(finished.values()) == {1} and len(started) == runs
   assert len(finished) >= runs - 1  # a process may be killed between its scores and its line
   assert started.total() <= runs + 1
-  assert re.search(r'\] finished (cell|pretraining)', (folder / 'log2').read_text())
+  assert re.search(r'^[\d:]+ finished (cell|pretraining)', (folder / 'log2').read_text(), re.M)
