@@ -79,7 +79,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
 
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(checkpoint.open_checkpoints(workdir, config.keep, retries=config.save_retries))
-    weights = read_initial_weights(config, run.tasks)
+    weights = read_initial_weights(config, run.tasks, quiet=checkpoints.latest is not None)
     with announce('compiling and making the initial state') if not jax.process_index() else contextlib.nullcontext():
       state = init_state(run.objective, optimiser, mesh, config.seed, weights, placement)
     state = checkpoint.restore(checkpoints, state, fingerprint, config.extend)
@@ -155,7 +155,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
     if end == run.steps and end in run.validation_steps:
       with preemption.interruptible():
         validate(gather_state(state), end)
-    log.info(checkpoint.describe_latest(checkpoints))
+    log.info('trained %d step%s; the checkpoint is in %s', end, 's' * (end != 1), checkpoints.folder / str(end))
   return gather_state(state)
 
 

@@ -81,12 +81,15 @@ def test_a_run_that_gets_sigterm_before_its_first_step_has_nothing_to_save(confi
   assert not list((tmp_path / 'checkpoints').iterdir())
 
 
-def test_a_finished_run_has_nothing_left_to_do(config, undisturbed):
+def test_a_finished_run_has_nothing_left_to_do(config, undisturbed, caplog):
   workdir, whole = undisturbed
+  caplog.set_level(logging.INFO, 'mtpret_jax')
   before = [(workdir / name).read_text() for name in ('metrics.jsonl', 'probes.jsonl')]
   again = jax.device_get(stages.train_stage(config, workdir))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
   assert [(workdir / name).read_text() for name in ('metrics.jsonl', 'probes.jsonl')] == before
+  assert f'trained 8 steps; the checkpoint is in {workdir / "checkpoints" / "8"}' in caplog.messages
+  assert 'resumed from step 8 of 8' in caplog.messages and 'trunk: random weights' not in caplog.messages
 
 
 @pytest.mark.parametrize('field, value, said', [

@@ -105,13 +105,14 @@ def read_initial_weights(config: ConfigDict, tasks: Mapping[str, FittedTask] = M
   except (OSError, ValueError, KeyError, TypeError) as error:  # Key- and TypeError: the state is not that of a stage
     raise ConfigError(f'init_from={source!r}: {as_line(error)}') from error
   log.log(level, 'trunk: %s from %s, %d parameters', config.init, source, count_parameters(weights['trunk']))
-  heads = {name: None if file is None else read_head(file, name, task, config) for name, task in tasks.items()}
+  heads = {name: None if file is None else read_head(file, name, task, config, level) for name, task in tasks.items()}
   weights |= {name: head for name, head in heads.items() if head is not None}
   log.log(level, 'everything else is initialised randomly')
   return weights
 
 
-def read_head(file: Mapping[str, np.ndarray], name: str, task: FittedTask, config: ConfigDict) -> Trees | None:
+def read_head(file: Mapping[str, np.ndarray], name: str, task: FittedTask, config: ConfigDict,
+              level: int = logging.INFO) -> Trees | None:
   """(params, running statistics) of a task's head from a state dict of torchvision, without the last layers if the file
   has other classes; None if the file has no head that fits. `fc` is never taken, because its classes are others."""
   weights = weight_names.select_head(file, task.kind) if task.kind in ('segmentation', 'detection') else {}
@@ -124,7 +125,7 @@ def read_head(file: Mapping[str, np.ndarray], name: str, task: FittedTask, confi
                 as_line(error), name)
     return None
   random = f'; random weights, because its classes or anchors are others: {", ".join(others)}' if others else ''
-  log.info('head of %s: from %s, %d parameters%s', name, config.init_from, count_parameters(head), random)
+  log.log(level, 'head of %s: from %s, %d parameters%s', name, config.init_from, count_parameters(head), random)
   return head
 
 

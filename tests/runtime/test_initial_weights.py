@@ -79,7 +79,8 @@ def test_a_head_starts_from_the_arrays_that_are_given(one_task):
 
 
 def test_training_asks_for_the_heads_of_its_tasks(one_task, monkeypatch, tmp_path):
-  def read(config, tasks):
+  def read(config, tasks, quiet):
+    assert not quiet, 'a new run says where its weights are from'
     raise ConfigError(f'asked for {", ".join(tasks)}')
   monkeypatch.setattr(train, 'read_initial_weights', read)
   with pytest.raises(ConfigError, match='asked for pneumonia'):
