@@ -27,9 +27,9 @@ def score_shares(datasets: probe.Datasets, features: Mapping[str, probe.Features
 
   Returns:
     A row for each dataset with labels: `dataset`; `metric`, as of `probe.score_features`; `labelled`, the number of
-    training images with a label; and `shares`, a dict for each of `list_draws`: `fraction`; `images`, the mean number of training images of a draw; and for 'initial', 'pretrained' and 'change' the score, as the mean over
-    the draws, with its 95 % interval over validation patients. The interval does not cover the choice of the training
-    images.
+    training images with a label; and `shares`, a dict for each of `list_draws`: `fraction`; `images`, the mean number
+    of training images of a draw; and for 'initial', 'pretrained' and 'change' the score, as the mean over the draws,
+    with its 95 % interval over validation patients. The interval does not cover the choice of the training images.
   """
   rows = []
   with limit_threads():

@@ -1,5 +1,6 @@
 """The report of stage 1: probe scores as tables, in sentences and in `results.json`, and three pictures."""
 
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,24 +14,28 @@ from mtpret_jax.objectives.moco import explain_key_age, make_moco
 from mtpret_jax.report import page
 from mtpret_jax.report.image_grids import draw_neighbours, draw_views
 from mtpret_jax.report.label_shares import count_worse, describe_gain, describe_shares, draw_shares
+from mtpret_jax.report.standing import FEW_IMAGES, describe_check, find_standing
 from mtpret_jax.report.tables import align
+from mtpret_jax.report.words import say_count
 from mtpret_jax.runtime import distributed, events
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_json
 from mtpret_jax.runtime.initial_weights import SCRATCH, read_initial_weights
 from mtpret_jax.runtime.logging import METRICS, list_versions
-from mtpret_jax.runtime.prepare_data import PHANTOMS
+from mtpret_jax.runtime.prepare_data import PHANTOMS, describe_data
 from mtpret_jax.runtime.sharding import gather_state, make_mesh
 from mtpret_jax.step import TrainState, init_state, make_optimiser, place_state
 
-FEW_IMAGES = 50  # with fewer validation images the report warns
 PROBES = {'knn': 'kNN', 'linear': 'linear'}
 MILD_CROP = 0.6  # smallest share of the image that a mild crop keeps
 TITLES = ('pixels', 'histogram', 'initial', 'calibrated', 'pretrained')  # of the features that are probed
+
+log = logging.getLogger(__name__)
 
 
 def finish(state: TrainState, config: ConfigDict) -> None:
   """Probes the trunk before and after pretraining and some baselines, writes and prints the scores, and draws the
   pictures."""
+  log.info('scoring the features of the trunk, before and after pretraining')
   initial = find_initial_trunk(config)
   distributed.run_on_first(lambda: report(initial, probe.find_trunk(state), config))
 
@@ -47,9 +52,15 @@ def find_initial_trunk(config: ConfigDict) -> Trunk:
 def report(initial: Trunk, pretrained: Trunk, config: ConfigDict) -> None:
   """Everything that the first process does."""
   datasets, workdir = probe.read_datasets(config, config.probe.images), pathlib.Path(config.workdir)
+  # Each part can take minutes, and progress bars are shown on a terminal only.
+  log.info('computing the features of %s',
+           say_count(sum(len(part['image']) for splits in datasets.values() for part in splits.values()), 'image'))
   features = compute_features(initial, pretrained, datasets, config) if datasets else {}
+  log.info('fitting k nearest neighbours and linear models to the features')
   rows = probe.score_features(datasets, features, config)
+  log.info('fitting linear models to shares of the labels')
   shares = label_shares.score_shares(datasets, features, config)
+  log.info('drawing the pictures of the report')
   pictures = [draw_shares(shares, name_start(config), workdir)] if shares else []
   if datasets:
     pictures += [draw_views(workdir, datasets, config), draw_neighbours(workdir, datasets, features['pretrained'])]
@@ -57,13 +68,20 @@ def report(initial: Trunk, pretrained: Trunk, config: ConfigDict) -> None:
     for picture in pictures:
       events.add_file(writer, f'report/{picture.stem}', picture, config.steps)
   # The results come last, because `test_scores.is_finished` takes them as proof that the report is complete.
-  paths = [write_results(workdir, rows, shares, config), *pictures, workdir / 'checkpoints', workdir / 'tensorboard']
+  check = describe_check(rows, config.steps)
+  decline = '' if check else explain_decline(shares, config)
+  paths = [write_results(workdir, rows, shares, decline, config), *pictures, workdir / 'checkpoints',
+           workdir / 'tensorboard']
   print(describe_scores(rows, config))
   if shares:
     print(describe_shares(shares, name_start(config), config.probe.draws))
   print('See ' + ', '.join(map(str, paths)))
   # The last lines are those to read.
-  for line in [*(describe_gain(row, name_start(config)) for row in shares), explain_decline(shares, config)]:
+  lines = [describe_gain(row, name_start(config)) for row in shares]
+  if shares:
+    found = find_standing(shares)
+    lines.append(f'{found.title[0].upper()}{found.title[1:]} {found.value}. {found.meaning}')
+  for line in [*lines, decline, check]:
     if line:
       print(line)
   page.announce(workdir)
@@ -98,14 +116,14 @@ def describe_scores(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> st
              *(format_score(row, kind, title) for title in TITLES[:-1]),
              *(format_interval(row, kind, title) for title in ('pretrained', 'change')))
             for row in rows for kind, name in PROBES.items()]
-  data = f'archives in {config.data.archives}' if config.data.archives else PHANTOMS
   patients = ('no patient is in both splits' if config.data.split == 'patient' else
               f'with data.split={config.data.split} a patient may be in both splits')
   scored = {row['dataset'] for row in rows}
   return '\n'.join([
     'What the trunk has learned: k nearest neighbours (kNN) and a linear model on its frozen features, and on '
     'baselines',
-    f'Fitted on the training split, scored on the validation split; {patients}. Data: {data}.',
+    f'Fitted on the training split, scored on the validation split; {patients}. Data: '
+    f'{describe_data(config.data.archives)}.',
     *align(table),
     f'{pixels}, histogram ({probe.BINS} bins of grey): without a trunk. {start}: the trunk before pretraining; '
     f'calibrated: the same weights with running statistics of training images. change: pretrained minus {start}.',
@@ -132,8 +150,9 @@ def explain_decline(shares: Sequence[Mapping[str, Any]], config: ConfigDict) -> 
   if 2 * worse <= datasets and 2 * worse_cells <= cells:
     return ''
   lines = read_json_lines(pathlib.Path(config.workdir, METRICS))
-  return (f'The pretrained trunk is worse than the one it started from: with all labels its linear score is worse for '
-          f'{worse} of {datasets} datasets, and over all shares in {worse_cells} of {cells} rows. '
+  return (f'The pretrained trunk is worse than the one it started from: with all labels its linear score is worse on '
+          f'{worse} of {say_count(datasets, "dataset")}, and over all shares in {worse_cells} of '
+          f'{say_count(cells, "row")}. '
           f'{advise(lines, count_training_images(config), config)}')
 
 
@@ -143,7 +162,7 @@ def advise(lines: Sequence[Mapping[str, Any]], images: int, config: ConfigDict) 
   if explained := explain_key_age(lines, config):
     return f'The log says why: {explained}.'
   epochs, chance = config.steps * config.batch / max(images, 1), 1 / config.batch
-  remedies = [f'more steps (--config.steps; now {epochs:.0f} epochs)']
+  remedies = [f'more steps (--config.steps; now {say_count(round(epochs), "epoch")})']
   if config.augment.crop_area[0] < MILD_CROP:
     remedies.append(f'milder crops (--config.augment.crop_area="({MILD_CROP}, 1.0)")')
   if config.moco.negatives == 'queue':
@@ -179,8 +198,9 @@ def format_interval(row: Mapping[str, Any], kind: str, title: str) -> str:
 
 
 def write_results(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], shares: Sequence[Mapping[str, Any]],
-                  config: ConfigDict) -> pathlib.Path:
-  """`results.json`: the probe scores, with the config and the versions that gave them."""
+                  decline: str, config: ConfigDict) -> pathlib.Path:
+  """`results.json`: the probe scores, with the config and the versions that gave them. `decline`: see
+  `explain_decline`."""
   return write_json(workdir / 'results.json', {
-    'data': config.data.archives or PHANTOMS, 'probe': rows, 'label_shares': shares, 'versions': list_versions(),
-    'config': config.to_dict()})
+    'data': config.data.archives or PHANTOMS, 'probe': rows, 'label_shares': shares, 'decline': decline,
+    'versions': list_versions(), 'config': config.to_dict()})

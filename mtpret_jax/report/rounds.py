@@ -18,7 +18,7 @@ from mtpret_jax.report.words import describe_forgetting
 from mtpret_jax.runtime.atomic_io import read_json_lines, write_json
 from mtpret_jax.runtime.logging import METRICS
 from mtpret_jax.runtime.pictures import plain_text
-from mtpret_jax.runtime.prepare_data import PHANTOMS
+from mtpret_jax.runtime.prepare_data import PHANTOMS, describe_data
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def describe_rounds(lines: Sequence[Line], forgetting: Mapping[str, Mapping], da
                   describe_forgetting(changes['forgetting']),
                   describe_forgetting(None if changes['transfer'] is None else -changes['transfer'])))
   return '\n'.join([
-    f'Validation scores after each round. Data: {data}.', *align(table),
+    f'Validation scores after each round. Data: {describe_data(data)}.', *align(table),
     'The last score against the best earlier one (rounds.json calls what was lost "forgetting") and against the first '
     'one ("transfer").',
     *(['Both count the scores of a task from its own visit on.'] if order == 'sequential' else [])])

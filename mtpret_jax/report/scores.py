@@ -10,6 +10,7 @@ from mtpret_jax.report.examples import draw_examples
 from mtpret_jax.report.pictures import draw_cases
 from mtpret_jax.report.tables import align, format_interval, format_score
 from mtpret_jax.runtime.pictures import optional_picture
+from mtpret_jax.runtime.prepare_data import describe_data
 from mtpret_jax.tasks import find_kind
 
 
@@ -18,7 +19,7 @@ def report_scores(scored: Scored) -> None:
   results, workdir, pictures = scored.results, scored.workdir, []
   for name, result in results['tasks'].items():
     print(f'{name}: {results["split"]} split (rule: {results["split_rule"]}), state after step {results["step"]:,}. '
-          f'Data: {results["data"]}.')
+          f'Data: {describe_data(results["data"])}.')
     print(describe_result(result))
   for note in (*results.get('notes', ()), *results['pretraining']['notes']):
     print(f'Note: {note}.')

@@ -34,6 +34,11 @@ log = logging.getLogger(__name__)
 USER_ERRORS = (ConfigError, MissingSplit, OutdatedIndex, build.ArchiveChanged, TooManyRejects, custom.InvalidDataset)
 
 
+def describe_data(archives: str) -> str:
+  """Where the images of a run are from: `data.archives`, or what its results have under 'data'."""
+  return f'archives in the folder {archives}' if archives not in ('', PHANTOMS) else PHANTOMS
+
+
 def choose_datasets(config: ConfigDict) -> None:
   """Fills in `data.datasets`. Stages 2 and 3: the datasets of the tasks. Stage 1: if the field is empty, all datasets
   whose archives are in `data.archives`, the user's own included."""

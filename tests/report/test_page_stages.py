@@ -17,9 +17,18 @@ from tests.support.made_up_table import finish_cell, make_cells, make_config
 def test_the_page_of_stage_1_says_what_pretraining_brought(tmp_path):
   page = read_page(write_page(write_stage_1(tmp_path)))
   assert 'What is missing' not in page.text
-  assert 'better after pretraining on 1 of 1 dataset The 95 % interval of the difference excludes 0 on 1' in page.text
+  assert 'better after pretraining on 1 of 1 dataset Clearly better on 1, clearly worse on 0 (the 95' in page.text
+  assert 'its scores mean nothing: it took only 6 steps and' in page.text and 'Start again' not in page.text
+  assert 'on at most 500 images of each split (at the end: 48)' in page.text
   assert 'mura: with 10 % of the labels (9 images), AUROC 0.875 after pretraining and 0.750 before (' in page.text
   assert 'mura: fewer than 50 validation images' in page.text and 'Contrastive accuracy' in page.text
+
+
+def test_the_page_of_stage_1_repeats_what_the_terminal_says_of_a_decline(tmp_path):
+  run = write_stage_1(tmp_path)
+  results = json.loads((run / 'results.json').read_text())
+  (run / 'results.json').write_text(json.dumps(results | {'decline': 'The trunk is worse. Start again.'}))
+  assert 'The trunk is worse. Start again.' in read_page(write_page(run)).text
 
 
 def test_every_number_of_images_has_a_tick_that_fits():

@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from mtpret_jax.report import pretrain
+from mtpret_jax.report import pretrain, standing
 from mtpret_jax.report.pretrain import describe_scores, explain_decline
 
 
@@ -24,7 +24,7 @@ def test_the_table_has_a_line_for_each_dataset_and_probe():
   assert [line.split()[:3] for line in lines if line.startswith('chest')] == [
     ['chest', 'kNN', 'AUROC'], ['chest', 'linear', 'AUROC']]
   assert '0.934 (0.800 to 0.950)' in words and '+0.110 (+0.070 to +0.150)' in words
-  assert 'no patient is in both splits. Data: archives in archives.' in words
+  assert 'no patient is in both splits. Data: archives in the folder archives.' in words
   assert lines[-2:] == [
     'teeth is not scored: its validation images have neither a value nor a finding that is both present and absent '
     'among them.', 'hands is not scored: all its images were training images (data.whole).']
@@ -63,8 +63,8 @@ def stage(monkeypatch, tmp_path):
   ([make_shares(0.1, -0.1), make_shares(0.1, 0.1)], ''),
   ([make_shares(0.0, 0.0)], ''),
   ([make_shares(1.0, -1.0, metric='MAE (months)')], ''),
-  ([make_shares(0.1, -0.1)], '1 of 1 datasets, and over all shares in 1 of 2 rows'),
-  ([make_shares(1.0, 1.0, metric='MAE (months)')], '1 of 1 datasets, and over all shares in 2 of 2 rows'),
+  ([make_shares(0.1, -0.1)], '1 of 1 dataset, and over all shares in 1 of 2 rows'),
+  ([make_shares(1.0, 1.0, metric='MAE (months)')], '1 of 1 dataset, and over all shares in 2 of 2 rows'),
   ([make_shares(-0.1, -0.1), make_shares(-0.1, 0.1)], '1 of 2 datasets, and over all shares in 3 of 4 rows')])
 def test_a_trunk_below_its_start_is_said_so_with_what_to_change(shares, worse, stage):
   line = explain_decline(shares, stage)
@@ -72,7 +72,7 @@ def test_a_trunk_below_its_start_is_said_so_with_what_to_change(shares, worse, s
     assert line == ''
     return
   assert line == (
-    f'The pretrained trunk is worse than the one it started from: with all labels its linear score is worse for '
+    f'The pretrained trunk is worse than the one it started from: with all labels its linear score is worse on '
     f'{worse}. Start again in a new '
     'workdir with more steps (--config.steps; now 10 epochs), milder crops (--config.augment.crop_area="(0.6, 1.0)") '
     'or negatives from the batch (--config.moco.negatives=batch) (at the end, queries find their key in the batch in '
@@ -82,6 +82,28 @@ def test_a_trunk_below_its_start_is_said_so_with_what_to_change(shares, worse, s
 def test_what_the_log_explains_is_the_advice(stage, monkeypatch):
   monkeypatch.setattr(pretrain, 'explain_key_age', lambda lines, config: 'keys are known by their age')
   assert explain_decline([make_shares(-0.1, -0.1)], stage).endswith('The log says why: keys are known by their age.')
+
+
+def test_one_epoch_is_not_epochs(stage):
+  stage.steps = 20
+  assert 'now 1 epoch)' in explain_decline([make_shares(-0.1, -0.1)], stage)
+
+
+@pytest.mark.parametrize('images, steps, why', [
+  ((48, 40), 6, 'it took only 6 steps and no dataset has more than 48 validation images'),
+  ((200,), 1, 'it took only 1 step'), ((7, 49), 1000, 'no dataset has more than 49 validation images'),
+  ((7, 200), 1000, ''), ((), 6, '')])
+def test_a_run_too_small_to_judge_is_a_check_of_the_installation(images, steps, why):
+  said = standing.describe_check([make_row() | {'validation': number} for number in images], steps)
+  assert said == (f'This run is a check of the installation, and its scores mean nothing: {why}.' if why else '')
+
+
+def test_better_and_worse_are_counted_with_the_fewest_and_with_all_labels():
+  rows = [make_shares(0.1, -0.1), make_shares(0.1, -0.1), make_shares(1.0, -1.0, metric='MAE (months)')]
+  rows[0]['shares'][0]['change'] = 0.1, (0.05, 0.15)
+  rows[2]['shares'][0]['change'] = 1.0, (0.5, 1.5)
+  assert standing.find_standing(rows) == standing.Standing(3, better=2, better_with_all=1, clearly_better=1,
+                                                           clearly_worse=1)
 
 
 def test_a_split_that_shares_patients_is_said_so():

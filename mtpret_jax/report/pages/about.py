@@ -24,7 +24,7 @@ def list_facts(run: RunFiles) -> list[tuple[str, Cell]]:
   if not config:
     return []
   data = config['data']
-  where = PHANTOM_WORDS if uses_phantoms(config) else f'archives in {data["archives"]}'
+  where = PHANTOM_WORDS if uses_phantoms(config) else f'archives in the folder {data["archives"]}'
   facts = [('Data', where), ('Datasets', ', '.join(data['datasets']) or '-'),
            ('Splits', {'patient': 'by patient: no patient is in two splits'}.get(data['split'], data['split'])),
            ('Trunk', config['trunk']), ('Started from', describe_start(config))]

@@ -10,13 +10,13 @@ from mtpret_jax.report.pages.pictures import make_picture_blocks
 from mtpret_jax.report.pages.training import make_training_blocks
 from mtpret_jax.report.plots.lines import Line, draw_lines
 from mtpret_jax.report.run_files import RESULTS, RunFiles
+from mtpret_jax.report.standing import FEW_STEPS, describe_check, describe_few, find_standing
 from mtpret_jax.report.words import explain_score, format_change, format_number, say_count
 
 PROBES_FILE = 'probes.jsonl'
 PROBES = {'linear': 'linear model', 'knn': 'nearest neighbours'}
 FEATURES = {'pixels': 'pixels', 'histogram': 'grey values', 'initial': 'before', 'calibrated': 'before, calibrated',
             'pretrained': 'after'}  # name of features in results.json -> title of a column
-FEW = 50  # validation images; scores on fewer say little
 CAVEAT = ('The 95 % intervals are over validation patients. They do not cover how much another run of stage 1 or '
           'another draw of the labelled images would differ.')
 
@@ -26,7 +26,7 @@ def make_page(run: RunFiles) -> Page:
   if not results:
     run.problems.append(f'{RESULTS} is not there yet: the run has not finished, so its scores are missing.')
   sections = make_sections(
-    run, ('What pretraining brought', lambda run: make_share_blocks(results)),
+    run, ('What pretraining brought', lambda run: make_share_blocks(results, run.config)),
     ('What was run', lambda run: [make_facts(run, *list_more_facts(run))]),
     ('Probes', lambda run: make_probe_blocks(results)),
     ('Pictures', make_picture_blocks), ('While training', make_during_blocks), ('Training', make_training_blocks),
@@ -43,12 +43,20 @@ def list_more_facts(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield 'Negatives', f'{run.config["moco"]["negatives"]}'
 
 
-def make_share_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
+def make_share_blocks(results: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[Block]:
   """How far a share of the labels gets."""
   rows = results.get('label_shares') or []
   if not rows:
     return
-  yield make_headline(rows)
+  probes = results.get('probe') or []
+  check = describe_check(probes, config.get('steps', FEW_STEPS))
+  if check:
+    yield Words([check], tone='warning')
+  found = find_standing(rows)
+  yield Headline(found.title, found.value, '', found.meaning)
+  notes = [note for note in (results.get('decline'), describe_few(probes)) if note]
+  if notes:
+    yield Words(notes, tone='note')
   yield Words(list(map(describe_fewest, rows)))
   yield Words(['A linear model is fitted on the features of the frozen trunk, with a share of the labelled training '
                'images, and scored on the validation split. "Before" is the trunk that this run started from. '
@@ -66,21 +74,6 @@ def make_share_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
                     format_signed(interval), drawn))
   yield Table(('dataset', 'score', 'labelled images', 'before', 'after', 'difference', '95 % interval',
                f'{format_change(scale[0])} to {format_change(scale[1])}'), table, CAVEAT, text_columns=(0, 1, 7))
-
-
-def make_headline(rows: Sequence[Mapping[str, Any]]) -> Headline:
-  """On how many datasets the trunk is better than before, with the fewest labels."""
-  changes = []
-  for row in rows:
-    value, interval = min(row['shares'], key=lambda share: share['images'])['change']
-    sign = 1 if row['metric'] == 'AUROC' else -1
-    changes.append((sign * value, sorted(sign * end for end in interval) if interval else (0.0, 0.0)))
-  better, clearly = sum(value > 0 for value, _ in changes), sum(low > 0 for _, (low, _) in changes)
-  worse = sum(high < 0 for _, (_, high) in changes)
-  return Headline(
-    'with the fewest labels, better after pretraining on', f'{better} of {say_count(len(changes), "dataset")}', '',
-    f'The 95 % interval of the difference excludes 0 on {clearly} of them'
-    + (f'; on {worse} the trunk is clearly worse than before' if worse else ''))
 
 
 def describe_fewest(row: Mapping[str, Any]) -> str:
@@ -146,9 +139,6 @@ def make_probe_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
               'Fitted on the training split, scored on the validation split. Pixels and grey values are baselines '
               'without a trunk; calibrated: the same weights with batch-norm statistics of training images.',
               text_columns=(0, 1, 2))
-  few = [row['dataset'] for row in rows if row['validation'] < FEW]
-  if few:
-    yield Words([f'{", ".join(few)}: fewer than {FEW} validation images, so the scores say little.'], tone='note')
 
 
 def make_during_blocks(run: RunFiles) -> Iterator[Block]:
@@ -163,5 +153,8 @@ def make_during_blocks(run: RunFiles) -> Iterator[Block]:
     plots.append(draw_lines(curves, name, 'step', own[0][1]['metric'], markers=True))
   if plots:
     yield Plots(plots)
-    yield Words(['Probes of the trunk while it trained, on fewer images than at the end. Step 0 is the trunk that the '
-                 'run started from.'], tone='muted')
+    probe = run.config.get('probe') or {}
+    images = (f', on at most {probe["during"]:,} images of each split (at the end: {probe["images"]:,})'
+              if 'during' in probe and 'images' in probe else '')
+    yield Words([f'Probes of the trunk while it trained{images}. Step 0 is the trunk that the run started from.'],
+                tone='muted')
