@@ -24,6 +24,7 @@ from mtpret_jax.config.validate import check_choice, check_workdir
 from mtpret_jax.data.sources import SPLITS
 from mtpret_jax.evaluation import metrics, operating_points, predict, scorable, validation
 from mtpret_jax.evaluation.cases import choose_cases
+from mtpret_jax.evaluation.image_numbers import count_images
 from mtpret_jax.runtime import checkpoint, distributed, lineage
 from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.logging import list_versions
@@ -157,15 +158,16 @@ def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, sp
   predictors = {} if predictors is None else predictors
   scored = predict.score_tasks(config, state, split, predictors,
                                {name: point['temperature'] for name, point in points.items()})
+  rare = list[str]()
   for name, (rows, result) in scored.items():
+    about = dataset.describe_task(predictors[name, split].source.about, config.tasks[name])
+    rare += dataset.describe_rare(config, name, split, count_images(about, rows))
     metrics_of = find_kind(config.tasks[name].kind).metrics
     if metrics_of.thresholds is not None and result['images']:
-      about = dataset.describe_task(predictors[name, split].source.about, config.tasks[name])
       result['operating_points'] = operating_points.score_task(metrics_of, about, rows, points.get(name),
                                                                config.resamples)
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'split_rule': config.data.split,
-             'notes': [*notes, *list_shared_patients(config), *(
-               note for name in config.tasks for note in dataset.list_doubts_of_scores(config, name, split))],
+             'notes': [*notes, *list_shared_patients(config), *rare],
              'pretraining': lineage.describe_lineage(config, earlier),
              'step': int(state.step), **training, 'tasks': {name: result for name, (_, result) in scored.items()},
              # what `metrics.read_predictions` needs, so that the scores can be computed again without the dataset

@@ -76,6 +76,7 @@ class Usable:
 # The fields of a record that the checks of a split, class weights and the balanced sampler need.
 LABELS = ('present', 'label_mask', 'uncertain', 'value', 'objects')
 MAX_LISTED = 5  # classes that a message names
+FEW = 5  # images of a class; with fewer, its score says little
 USABLE: dict[tuple, Usable] = {}  # the splits that this process has read
 
 
@@ -224,13 +225,31 @@ def list_doubts(config: ConfigDict, name: str, split: str, about: About, labels:
     if defect := kind.find_split_defect(about, task_config, labels):
       doubts.append(f'{where} {defect}, so the state that validation finds may not be the best; if no validation gives '
                     f'a score, the last state counts')
-    return doubts
+      return doubts
   classes = kind.list_classes(about, task_config, labels)
   if missing := [title for title, shown_N in classes.items() if not shown_N.any()]:
-    rest = f' and {len(missing) - MAX_LISTED} more' if len(missing) > MAX_LISTED else ''
-    effect = 'is not learned' if split == 'train' else 'has no score'
-    doubts.append(f'{where} has no image with {", ".join(missing[:MAX_LISTED])}{rest}, which {effect}')
+    effect = {'train': 'which is not learned', 'validation': 'so the best state is chosen without it',
+              'test': 'which has no score'}[split]
+    doubts.append(f'{where} has no image with {join(missing)}, {effect}')
+  if split == 'test':
+    doubts += describe_rare(config, name, split, {title: int(shown_N.sum()) for title, shown_N in classes.items()})
   return doubts
+
+
+def describe_rare(config: ConfigDict, name: str, split: str, images: Mapping[str, int]) -> list[str]:
+  """A sentence if a split has too few images of a class to score it well, else none. `images`: {class: how many show
+  it}."""
+  rare = [f'{number} image{"s" if number > 1 else ""} with {title}' for title, number in images.items()
+          if 0 < number < FEW]
+  where = f'tasks.{name}: {describe_split(split, config.tasks[name].dataset, config.data.split)}'
+  return [f'{where} has only {join(rare)}, so its score and means over classes are uncertain (a bootstrap resample '
+          f'without it averages over the others)'] if rare else []
+
+
+def join(words: Sequence[str]) -> str:
+  """'a, b and 3 more'."""
+  rest = f' and {len(words) - MAX_LISTED} more' if len(words) > MAX_LISTED else ''
+  return f'{", ".join(words[:MAX_LISTED])}{rest}'
 
 
 def check_fraction(config: ConfigDict, name: str, classes: Mapping[str, np.ndarray]) -> None:

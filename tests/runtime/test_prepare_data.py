@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import MissingSplit, OutdatedIndex, Source, open_source, rank_patients
+from mtpret_jax.evaluation.image_numbers import count_images
 from mtpret_jax.runtime import prepare_data
 from mtpret_jax.runtime.prepare_data import USER_ERRORS, check_prepared
 from mtpret_jax.tasks import dataset, find_kind
@@ -168,12 +169,14 @@ def test_what_a_split_lacks_is_told(monkeypatch, caplog):
     caplog.clear()
     use(monkeypatch, findings=('nodule', 'mass'), **dict(zip(('train', 'validation', 'test'), splits, strict=True)))
     check_prepared(make_config(task))
-    return caplog.messages
+    return [message for message in caplog.messages if 'has only' not in message]
   two = [make_record(i, present=np.float32([i, 0]), label_mask=np.ones(2, bool)) for i in range(2)]
   train, validation, test = (f"tasks.task0: the {split} split of atlas by the split rule 'patient' has "
                              for split in ('train', 'validation', 'test'))
   assert tell('classification', two, two, two) == [
-    f'{train}no image with mass, which is not learned', f'{test}no image with mass, which has no score']
+    f'{train}no image with mass, which is not learned',
+    f'{validation}no image with mass, so the best state is chosen without it',
+    f'{test}no image with mass, which has no score']
   assert tell('classification', two, two[:1], two)[1:-1] == [
     f'{validation}one patient only (usable images: 1)',
     f'{validation}no finding that is present in one image and absent in another (only no nodule, no mass), so the '
@@ -183,9 +186,29 @@ def test_what_a_split_lacks_is_told(monkeypatch, caplog):
   assert tell('segmentation', both, both, mark([0, 1], [0, 1])) == [f'{test}no image with heart, which has no score']
   boxes = [make_record(i, objects=BOXES) for i in range(2)]
   assert tell('detection', boxes, boxes, boxes) == [
-    f'{train}no image with cyst, which is not learned', f'{test}no image with cyst, which has no score']
+    f'{train}no image with cyst, which is not learned',
+    f'{validation}no image with cyst, so the best state is chosen without it',
+    f'{test}no image with cyst, which has no score']
   values = [make_record(i, value=np.float32([i])) for i in range(2)]
   assert tell('regression', values, values, values) == []
+
+
+def test_rare_classes_of_test_and_absent_ones_of_validation_are_told(monkeypatch, caplog):
+  def hold(*class_ids):
+    return [make_record(i, objects={'class_id': np.int64([each]), 'box': np.zeros((1, 4), np.float32)})
+            for i, each in enumerate(class_ids)]
+  use(monkeypatch, train=hold(0, 1), validation=hold(0, 0), test=hold(0, 0, 0, 0, 0, 1))
+  check_prepared(make_config('detection'))
+  rare = ("tasks.task0: the test split of atlas by the split rule 'patient' has only 1 image with cyst, so its score "
+          'and means over classes are uncertain (a bootstrap resample without it averages over the others)')
+  assert caplog.messages == ["tasks.task0: the validation split of atlas by the split rule 'patient' has no image with "
+                             'cyst, so the best state is chosen without it', rare]
+  rows = {'truth_class_id': [np.zeros(1, int)] * 5 + [np.ones(1, int)]}
+  numbers = count_images({'box_classes': ['mass', 'cyst']}, rows)
+  assert dataset.describe_rare(make_config('detection'), 'task0', 'test', numbers) == [rare]
+  assert count_images({'findings': ['mass', 'cyst'], 'relation': 'independent'}, {
+    'present': np.eye(2), 'label_mask': np.array([[1, 1], [1, 0]])}) == {
+      'mass': 1, 'cyst': 0, 'no mass': 1, 'no cyst': 1}
 
 
 def test_the_records_of_a_split_are_read_once_in_a_process(monkeypatch):
@@ -310,7 +333,7 @@ def test_patients_in_several_splits_are_told_with_their_number(clinic, caplog, m
     config = make_config()
     use(monkeypatch, train=find(0, 1), validation=find(0, 1), test=find(0, 1))
     check_prepared(config)
-    assert caplog.messages == ['clinic: shared']
+    assert caplog.messages[-1] == 'clinic: shared'
 
 
 def test_an_index_of_an_earlier_version_is_refused_with_the_command(clinic, tmp_path):
