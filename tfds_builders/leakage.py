@@ -201,7 +201,8 @@ def report(comparisons: Sequence[Comparison]) -> list[str]:
   for one, other, pairs in comparisons:
     if one is other:
       across = [pair for pair in pairs if one.rows[pair.i]['split'] != one.rows[pair.j]['split']]
-      notes.append(f'{one.name}: {len(pairs):,} pairs of similar images, {len(across):,} of them across splits')
+      notes.append(f'{one.name}: {len(pairs):,} pair{"s" * (len(pairs) != 1)} of similar images, {len(across):,} of '
+                   'them across splits')
       pairs = across
     elif not pairs:
       notes.append(f'{one.name} and {other.name}: no shared images found'

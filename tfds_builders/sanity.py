@@ -168,8 +168,8 @@ class Report:
     aspects = [width / height for height, width in shapes]
     return [f'look inverted: {inverted or "not checked"}; negatives of the others: {self.find_negatives().mean():.1%}',
             f'median brightness from 0 to 255: border {border:.0f}, centre {centre:.0f}; blank images: '
-            f'{sum(image["blank"] for image in self.pixels):,}; nearly the same image: {copies:,} pairs, {across:,} '
-            'across splits',
+            f'{sum(image["blank"] for image in self.pixels):,}; nearly the same image: {copies:,} '
+            f'pair{"s" * (copies != 1)}, {across:,} across splits',
             f'height x width, smallest {low} x {narrow}, largest {high} x {wide}; width by height '
             f'{min(aspects):.2f} to {max(aspects):.2f}']
 

@@ -118,7 +118,8 @@ class RunLog:
         events.add_measure(self.events, 'pretraining' if task == 'moco' else task, name, value, done)
       self.lines.write(json.dumps({'step': done, 'task': task} | means) + '\n')
     self.lines.flush()
-    self.speed = f', {shared["images_per_second"]:.0f} images/s'
+    speed = shared['images_per_second']
+    self.speed = f', {speed:.{0 if speed >= 10 else 1}f} images/s'
     self.rows, self.images, self.since = {}, 0, now
 
 

@@ -62,8 +62,16 @@ def test_compiling_counts_neither_in_the_rate_nor_in_the_time_left(before, confi
       clock.sleep(COMPILING)
     take_steps(run_log, clock, range(before, 5))
     assert run_log.progress.describe_left() == '10 s left'
+    assert run_log.speed == f', {config.batch / STEP:.0f} images/s'
   line = json.loads((tmp_path / METRICS).read_text())
   assert line['step'] == 5 and line['images_per_second'] == config.batch / STEP
+
+
+def test_a_slow_run_shows_a_decimal(config, clock, tmp_path):
+  config.batch = 2
+  with open_log(tmp_path, 0, {'moco': 10}, config) as run_log:
+    take_steps(run_log, clock, range(5))
+    assert run_log.speed == ', 1.0 images/s'
 
 
 def test_a_resumed_run_drops_the_lines_of_steps_that_it_takes_again(config, clock, tmp_path):

@@ -123,6 +123,8 @@ def test_copies_under_another_patients_name_are_found_across_splits(tmp_path, ca
   across = sum(split[f'{i}'] != split[f'{i}again'] for i in range(12))
   printed = run(capsys, tmp_path, 'one')
   assert across and f'one: 12 pairs of similar images, {across} of them across splits' in printed
+  lines = leakage.report([(prints, prints, leakage.find_pairs(prints, prints)[:1])])
+  assert any(line.startswith('one: 1 pair of similar images, ') for line in lines)
 
 
 def test_equal_distinctive_names_are_found_whatever_the_pixels_and_short_names_are_not(tmp_path):
