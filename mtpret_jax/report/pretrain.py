@@ -52,7 +52,7 @@ def find_initial_trunk(config: ConfigDict) -> Trunk:
 def report(initial: Trunk, pretrained: Trunk, config: ConfigDict) -> None:
   """Everything that the first process does."""
   datasets, workdir = probe.read_datasets(config, config.probe.images), pathlib.Path(config.workdir)
-  # Each part can take minutes, and progress bars are shown on a terminal only.
+  # Each part can take minutes, and without a terminal not all have a progress bar.
   log.info('computing the features of %s',
            say_count(sum(len(part['image']) for splits in datasets.values() for part in splits.values()), 'image'))
   features = compute_features(initial, pretrained, datasets, config) if datasets else {}
