@@ -1,7 +1,7 @@
 """The probe of stage 1 while it trains: scores of the trunk in the log, in `probes.jsonl` and in TensorBoard.
 
-It has no intervals and at most `probe.during` images of each split, so that it takes seconds. It only
-reads the state: a run gives the same bits with and without it.
+It has no intervals and at most `probe.during` images of each split, so that it takes seconds. It only reads the state:
+a run gives the same bits with and without it.
 """
 
 import functools

@@ -80,7 +80,7 @@ def report(initial: Trunk, pretrained: Trunk, config: ConfigDict) -> None:
   lines = [describe_gain(row, name_start(config)) for row in shares]
   if shares:
     found = find_standing(shares)
-    lines.append(f'{found.title[0].upper()}{found.title[1:]} {found.value}. {found.meaning}')
+    lines.append(f'{found.title[0].upper()}{found.title[1:]} {found.value}. {found.meaning}.')
   for line in [*lines, decline, check]:
     if line:
       print(line)

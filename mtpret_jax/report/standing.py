@@ -31,7 +31,7 @@ class Standing(NamedTuple):
   @property
   def meaning(self) -> str:
     return (f'Clearly better on {self.clearly_better}, clearly worse on {self.clearly_worse} (the 95 % interval of the '
-            f'difference excludes 0). With all labels, better on {self.better_with_all} of {self.datasets}.')
+            f'difference excludes 0). With all labels, better on {self.better_with_all} of {self.datasets}')
 
 
 def find_standing(rows: Rows) -> Standing:
