@@ -15,7 +15,7 @@ from mtpret_jax.evaluation.test_scores import FILE as SCORES
 from mtpret_jax.export import folder as export_folder
 from mtpret_jax.export.trained import Trained
 from mtpret_jax.report.scores import describe_result
-from mtpret_jax.runtime import lineage
+from mtpret_jax.runtime import lineage, prepare_data
 from tfds_builders.common.dataset import SIZES
 
 LICENCE = re.compile(r'^\*\*Licence\*\*: (.+?)\n\n', re.MULTILINE | re.DOTALL)  # in a builder's README.md
@@ -153,7 +153,7 @@ def list_scores(trained: Trained, tasks: Sequence[str]) -> Iterator[str]:
   for task in tasks:
     if task in results['tasks']:
       yield (f'`{task}`, {results["split"]} split (rule: {results["split_rule"]}), state after step '
-             f'{results["step"]:,}. Data: {results["data"]}.')
+             f'{results["step"]:,}. Data: {prepare_data.describe_data(results["data"])}.')
       if results['step'] != trained.step:
         yield f'**These are the scores of another state; this export is step {trained.step:,}.**'
       yield f'\n```\n{describe_result(results["tasks"][task])}\n```'
