@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, show
+from mtpret_jax.config.own_section import choose_sizes, list_sections
 from mtpret_jax.config.rules import row, text, whole
 from mtpret_jax.config.schema import Schema
 from mtpret_jax.config.validate import round_up
@@ -31,7 +32,6 @@ from mtpret_jax.tasks.task import About
 from tfds_builders import build
 from tfds_builders.custom import custom
 
-SECTION = re.compile(r'task\d?')
 PRESETS = ('small', 'base', 'paper')  # configs/presets.py
 RESERVED = ('trunk', 'all', 'joint')  # what a run calls its own parts
 NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
@@ -56,10 +56,6 @@ def resolve(config: ConfigDict, quiet: bool = False) -> ConfigDict:
   for section in sections:
     add_task(plain, section, quiet)
   return plain.lock()
-
-
-def list_sections(config: ConfigDict) -> list[str]:
-  return [key for key in config if SECTION.fullmatch(key)]
 
 
 def add_task(config: ConfigDict, section: str, quiet: bool) -> None:
@@ -87,16 +83,6 @@ def add_task(config: ConfigDict, section: str, quiet: bool) -> None:
     if sided:
       log.warning('task %s: %s names one side of the body, and no label names the other side, so its views are not '
                   'flipped (augment.flip=0)', name, ', '.join(map(show, sided[:5])))
-
-
-def choose_sizes(own: ConfigDict, kind: str) -> None:
-  """Gives a section the fields of a task of this kind, except what only the data can say."""
-  heads, view = own.heads, own.augment.size or own.views[kind in ('segmentation', 'detection')]
-  for field in ('name', 'views', 'heads'):
-    del own[field]
-  own.update(kind=kind, size=own.size or round(view * 1.15))
-  own.augment.size = view
-  own.head = heads.get(kind, ConfigDict())
 
 
 def describe_choice(config: ConfigDict) -> str:

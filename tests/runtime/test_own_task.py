@@ -10,6 +10,7 @@ import pytest
 from configs import continual, finetune
 from mtpret_jax import stages
 from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.config.own_section import list_sections
 from mtpret_jax.report.pages.config_changes import Change, find_changes
 from mtpret_jax.runtime import logging, own_task, prepare_data
 from mtpret_jax.tasks.detection import DETECTION
@@ -203,7 +204,7 @@ def test_own_tasks_join_stage_2_beside_the_others(archives):
   config = configure(archives, 'real,pneumonia,own,own2', continual.get_config, dataset='knees')
   config.task2.update(dataset='clinic', kind='detection')
   plain = own_task.resolve(config)
-  assert list(plain.tasks) == ['pneumonia', 'knees', 'clinic'] and not own_task.list_sections(plain)
+  assert list(plain.tasks) == ['pneumonia', 'knees', 'clinic'] and not list_sections(plain)
   assert {own.max_steps for own in plain.tasks.values()} == {60}
   config.task2.update(dataset='knees', kind='')
   with pytest.raises(ConfigError, match=r"task2\.name='knees' cannot name a task: .*pneumonia, knees"):

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from configs import continual, finetune, presets, pretrain
 from configs.tasks import TASKS
-from mtpret_jax.runtime import own_task
+from mtpret_jax.config.own_section import choose_sizes, list_sections
 
 HIDDEN = ('name', 'objective', 'data.datasets')  # the first two are the same in all variants; a run fills in the third
 MISSING = '-'
@@ -79,7 +79,7 @@ def name_variants(config: Mapping[str, Any]) -> list[str]:
 
 def list_presets(name: str, config: ConfigDict, run: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
   """(name, config) for each value of the field `preset`, if the config has it. `run`: the config of the run."""
-  for section, task in zip(own_task.list_sections(config), list_own(run), strict=False):
+  for section, task in zip(list_sections(config), list_own(run), strict=False):
     dataset = run['tasks'][task]['dataset']
     config[section].update(dataset=dataset, name='' if task == dataset else task)
   if 'preset' not in config:
@@ -93,13 +93,13 @@ def list_presets(name: str, config: ConfigDict, run: Mapping[str, Any]) -> Itera
 def add_own(config: ConfigDict, run: Mapping[str, Any]) -> ConfigDict:
   """Makes plain tasks of the sections for datasets of your own. What a run takes from the data, it takes from the
   config of the run."""
-  for section in own_task.list_sections(config):
+  for section in list_sections(config):
     own = config[section]
     del config[section]
     if not own.dataset:
       continue
     name, kind = own.name or own.dataset, run['tasks'][own.name or own.dataset]['kind']
-    own_task.choose_sizes(own, kind)
+    choose_sizes(own, kind)
     if kind == 'detection':
       fitted = run['tasks'][name]
       own.objects = fitted['objects']
