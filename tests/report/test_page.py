@@ -10,7 +10,8 @@ from PIL import Image
 
 from mtpret_jax.report import __main__ as command
 from mtpret_jax.report.page import announce, write_page
-from mtpret_jax.report.pages import pictures
+from mtpret_jax.report.pages import detection, pictures
+from mtpret_jax.report.plots.boxes import Ranking
 from tests.support.html_pages import read_page
 from tests.support.made_up_runs import HOSTILE, write_stage_3
 from tests.support.paths import ROOT
@@ -58,6 +59,14 @@ def test_an_evaluation_of_another_state_shows_no_points_of_the_best_one(tmp_path
   text = read_page(write_page(folder)).text
   assert '0.5: no operating point' in text and 'No operating point: validation gave' in text
   assert '0.008' not in text and '0.004' not in text and 'at temperature 1.5' not in text
+
+
+def test_boxes_by_outcome_add_up():
+  rankings = {name: Ranking(np.array([0.9, 0.5, 0.2]), np.array([True, hit, False]), 4, 10, threshold)
+              for name, hit, threshold in (('nodule', True, 0.5), ('mass', False, 0.9), (detection.ANY, True, None))}
+  rows = detection.make_counts(rankings).rows
+  assert [row[0] for row in rows] == ['nodule', 'mass', 'all classes']
+  assert [tuple(row[2:6]) for row in rows] == [('4', '2', '2', '0'), ('4', '1', '3', '0'), ('8', '3', '5', '0')]
 
 
 def test_names_that_look_like_html_or_mathematics_are_text(tmp_path):

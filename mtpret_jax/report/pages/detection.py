@@ -49,14 +49,20 @@ def rank_boxes(matched: list, threshold: float | None) -> Ranking:
 
 
 def make_counts(rankings: Mapping[str, Ranking]) -> Table:
-  """Boxes by outcome."""
-  rows = []
-  for title, ranking in rankings.items():
+  """Boxes by outcome, for each class and as the sum over the classes."""
+  rows, sums = [], [0, 0, 0]  # true boxes, found, false boxes
+  by_class = {title: ranking for title, ranking in rankings.items() if title != ANY}
+  for title, ranking in by_class.items():
     cut = len(ranking.hit_D) if ranking.threshold is None else ranking.find_cut() or 0
     hits = int(ranking.hit_D[:cut].sum())
     rows.append((title, '-' if ranking.threshold is None else format_number(ranking.threshold), f'{ranking.truths:,}',
                  f'{hits:,}', f'{ranking.truths - hits:,}', f'{cut - hits:,}',
                  format_number((cut - hits) / ranking.images)))
+    sums = [total + number for total, number in zip(sums, (ranking.truths, hits, cut - hits), strict=True)]
+  if len(by_class) > 1:
+    truths, hits, wrong = sums
+    rows.append(('all classes', '-', f'{truths:,}', f'{hits:,}', f'{truths - hits:,}', f'{wrong:,}',
+                 format_number(wrong / next(iter(by_class.values())).images)))
   return Table(('class', 'threshold', 'true boxes', 'found', 'missed', 'false boxes', 'false boxes per image'), rows,
                'Boxes by outcome at IoU 0.5, above the operating point where there is one, else all predicted boxes.')
 
