@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mtpret_jax.evaluation import predict
+from mtpret_jax.evaluation.image_numbers import count_images
 from mtpret_jax.evaluation.metrics import NotFinite, operating_points
 from mtpret_jax.evaluation.metrics.finding_thresholds import YOUDEN
 from mtpret_jax.evaluation.metrics.scoring import Metrics, Rows
@@ -28,7 +29,12 @@ from mtpret_jax.tasks.task import About
 log = logging.getLogger(__name__)
 
 FILE = 'operating_points.json'
-NO_POINT = ('validation gives no threshold: it needs images with and without the finding, or a found box of the class')
+# kind of task -> why a finding or a class of boxes has no threshold
+NO_POINT = {
+  'classification': 'validation gives no threshold, because it lacks images with the finding or images without it',
+  'detection': 'validation gives no threshold, because no predicted box hits a true box of the class'}
+Z = 1.959964  # of the normal distribution, for 95 %
+FEW = 100  # images or boxes; with fewer, an interval at 0 or 1 is clearly too narrow
 
 Points = Mapping[str, dict[str, Any]]  # {task: the entry of `operating_points.json`}
 
@@ -90,11 +96,36 @@ def read(workdir: str | pathlib.Path) -> Points:
 def score_task(metrics: Metrics, about: About, rows: Rows, point: Mapping[str, Any] | None,
                resamples: int) -> dict[str, Any]:
   """What `scores.json` says about a task at its operating points: {'rule', 'temperature', 'classes': {class:
-  {'threshold', 'n', score: {'value', 'interval'}}}, 'notes'}."""
+  {'threshold', 'n', score: {'value', 'interval'}}}, 'notes', why a class has none, and 'doubts', see `list_doubts`}."""
   if point is None:
     return {'rule': '', 'temperature': 1.0, 'classes': {}, 'notes': ['validation gave no operating points']}
   classes = operating_points.measure(metrics, about, rows, point['thresholds'], resamples=resamples)
   assert metrics.thresholds is not None
   missing = [name for name in metrics.thresholds.name_classes(about) if name not in point['thresholds']]
   return {'rule': point['rule'], 'temperature': point['temperature'], 'classes': classes,
-          'notes': [f'{name}: {NO_POINT}' for name in missing]}
+          'notes': [f'{name}: {NO_POINT.get(metrics.task, "validation gives no threshold")}' for name in missing],
+          'doubts': list_doubts(classes, count_images(about, rows), metrics.task)}
+
+
+def list_doubts(classes: Mapping[str, Mapping[str, Any]], images: Mapping[str, int], kind: str) -> list[str]:
+  """A sentence for each sensitivity and specificity of 0 or 1 that few images or boxes give: a bootstrap never draws
+  what was not seen. It has the interval of Wilson (1927) instead, which takes images or boxes as independent.
+
+  Args:
+    classes: of `score_task`.
+    images: {class: how many images show it}.
+    kind: of the task.
+  """
+  doubts = []
+  for title, scores in classes.items():
+    seen = {'sensitivity': scores['n']}  # true boxes
+    if kind == 'classification':
+      seen = {'sensitivity': images[title], 'specificity': scores['n'] - images[title]}
+    for name, number in seen.items():
+      value = scores.get(name, {}).get('value')
+      if value in (0, 1) and 0 < number < FEW:
+        ends = (0.0, 1 - number / (number + Z * Z)) if value == 0 else (number / (number + Z * Z), 1.0)
+        one, many = ('box', 'boxes') if kind == 'detection' else ('image', 'images')
+        doubts.append(f'{title}: the {name} of {value:g} is from {number} {one if number == 1 else many}, and the '
+                      f'bootstrap interval is too narrow at 0 and 1; that of Wilson is {ends[0]:.3f} to {ends[1]:.3f}')
+  return doubts

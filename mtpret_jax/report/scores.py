@@ -63,7 +63,8 @@ def describe_operating_points(points: Mapping[str, Any]) -> list[str]:
                for title, scores in classes.items())]
     temperature = f', at temperature {points["temperature"]:.3f}' if points['temperature'] != 1 else ''
     lines = [f'at thresholds chosen on validation ({points["rule"]}){temperature}:', *align(table)]
-  return [*lines, *(f'No operating point: {note}.' for note in points['notes'])]
+  return [*lines, *(f'No operating point: {note}.' for note in points['notes']),
+          *(f'Note: {doubt}.' for doubt in points.get('doubts', ()))]
 
 
 def format_cells(score: Mapping[str, Any]) -> tuple[str, str]:

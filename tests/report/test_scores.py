@@ -4,9 +4,9 @@ import pathlib
 
 from mtpret_jax.evaluation.metrics import score
 from mtpret_jax.evaluation.metrics.operating_points import choose
-from mtpret_jax.evaluation.operating_points import score_task
+from mtpret_jax.evaluation.operating_points import list_doubts, score_task
 from mtpret_jax.evaluation.test_scores import Scored
-from mtpret_jax.report.scores import describe_result, report_scores
+from mtpret_jax.report.scores import describe_operating_points, describe_result, report_scores
 from tests.support.scored import ABOUT, METRICS, make_rows
 
 
@@ -36,12 +36,28 @@ def test_the_scores_at_the_operating_points_are_a_table_of_their_own():
   result = score(metrics, about, rows, resamples=5)
   result['operating_points'] = score_task(metrics, about, rows, point, 5)
   _, table, _ = describe_result(result).split('\n\n')
-  title, head, mass, nodule, note = table.splitlines()
+  title, head, mass, nodule, note, *doubts = table.splitlines()
   assert title == 'at thresholds chosen on validation (sensitivity of at least 0.9), at temperature 1.700:'
   assert head.split('  ')[0] == 'operating point' and 'NPV' in head and mass.startswith('mass')
   sensitivity = result['operating_points']['classes']['nodule']['sensitivity']['value']
   assert nodule[head.index('sensitivity'):].startswith(f'{sensitivity:.3f}') and sensitivity >= 0.9
-  assert note.startswith('No operating point: effusion: validation gives no threshold')
+  assert note == ('No operating point: effusion: validation gives no threshold, because it lacks images with the finding '
+                  'or images without it.')
+  assert all(line.startswith('Note: ') for line in doubts)
+
+
+def test_a_score_of_1_from_few_images_has_a_note():
+  scores = {'threshold': 0.5, 'n': 10, 'sensitivity': {'value': 1.0, 'interval': (1.0, 1.0)},
+            'specificity': {'value': 0.0, 'interval': (0.0, 0.0)}}
+  assert list_doubts({'mass': scores}, {'mass': 8}, 'classification') == [
+    'mass: the sensitivity of 1 is from 8 images, and the bootstrap interval is too narrow at 0 and 1; that of Wilson '
+    'is 0.676 to 1.000', 'mass: the specificity of 0 is from 2 images, and the bootstrap interval is too narrow at 0 '
+    'and 1; that of Wilson is 0.000 to 0.658']
+  doubts = list_doubts({'cyst': {'n': 10, 'sensitivity': {'value': 1.0}}}, {}, 'detection')
+  assert 'from 10 boxes' in doubts[0]
+  assert list_doubts({'cyst': {'n': 200, 'sensitivity': {'value': 1.0}}}, {}, 'detection') == []
+  points = {'rule': '', 'temperature': 1.0, 'classes': {}, 'notes': [], 'doubts': doubts}
+  assert describe_operating_points(points) == [f'Note: {doubts[0]}.']
 
 
 def test_a_run_without_operating_points_says_so():

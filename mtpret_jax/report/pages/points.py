@@ -19,6 +19,7 @@ class Points:
     scores: {class: {score: {'value', 'interval'}}} at them, on the split of the page.
     validation: {class: {'sensitivity', 'specificity', 'n'}} where they were chosen.
     notes: why a class has none.
+    doubts: what few images say about the scores.
   """
 
   thresholds: Mapping[str, float]
@@ -27,6 +28,7 @@ class Points:
   scores: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   validation: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   notes: tuple[str, ...] = ()
+  doubts: tuple[str, ...] = ()
 
 
 def read_points(run: RunFiles, task: str, result: Mapping[str, Any]) -> Points:
@@ -41,7 +43,8 @@ def read_points(run: RunFiles, task: str, result: Mapping[str, Any]) -> Points:
     thresholds = {name: scores['threshold'] for name, scores in classes.items()}
   return Points({name: float(value) for name, value in thresholds.items()}, str(used.get('rule') or ''),
                 float(used.get('temperature') or 1.0), classes,
-                (chosen.get('validation') or {}) if thresholds else {}, tuple(used.get('notes') or ()))
+                (chosen.get('validation') or {}) if thresholds else {}, tuple(used.get('notes') or ()),
+                tuple(used.get('doubts') or ()))
 
 
 def describe_rule(points: Points) -> str:
@@ -64,6 +67,8 @@ def make_point_blocks(points: Points) -> Iterator[Block]:
                 folded=True)
   if points.notes:
     yield Words([f'No operating point: {note}.' for note in points.notes], tone='muted')
+  if points.doubts:
+    yield Words([f'{doubt}.' for doubt in points.doubts], tone='note')
 
 
 def format_score(score: Mapping[str, Any] | None) -> Any:
