@@ -63,10 +63,15 @@ def describe_labels(split: Mapping[str, Any], row: int) -> str:
     if len(present):
       rest = f' +{len(present) - MOST}' if len(present) > MOST else ''
       return ', '.join(about['findings'][at] for at in present[:MOST]) + rest
-    return 'no finding' if known.any() else ''
+    return describe_absent([about['findings'][at] for at in np.flatnonzero(known)])
   if 'value' in split and np.isfinite(split['value'][row]).all():
     return f'{float(np.ravel(split["value"][row])[0]):g} {about["value"]["unit"]}'.strip()
   return ''
+
+
+def describe_absent(absent: Sequence[str]) -> str:
+  """'covid absent', 'none of 14 findings'; '' without any. An image may well show what nobody looked for."""
+  return f'{absent[0]} absent' if len(absent) == 1 else f'none of {len(absent)} findings' if absent else ''
 
 
 @plain_text()

@@ -14,7 +14,8 @@ AGES = {'about': {'findings': [], 'value': {'name': 'bone age', 'unit': 'months'
 
 def test_labels_are_named_in_a_few_words():
   assert [image_grids.describe_labels(FINDINGS, row) for row in range(4)] == [
-    'mass', 'no finding', 'mass, nodule +1', '']
+    'mass', 'none of 3 findings', 'mass, nodule +1', '']
+  assert image_grids.describe_absent(['covid']) == 'covid absent'
   assert [image_grids.describe_labels(AGES, row) for row in range(2)] == ['120 months', '']
   assert image_grids.describe_labels({'about': {'findings': []}}, 0) == ''
 
@@ -30,7 +31,7 @@ def test_neighbours_carry_dataset_label_and_similarity(tmp_path, monkeypatch):
   image_grids.draw_neighbours(tmp_path, datasets, features, queries=2, neighbours=2)
   captions = [[caption for _, caption in row] for row in grids[0]]
   assert captions == [['chest\nmass', 'hand\n120 months'],
-                      ['chest\nmass\n1.00', 'chest\nno finding\n1.00'],
+                      ['chest\nmass\n1.00', 'chest\nnone of 3 findings\n1.00'],
                       ['hand\n120 months\n0.80', 'hand\n120 months\n0.60']]
 
 

@@ -132,7 +132,7 @@ def test_captions_state_labels_and_keep_the_end_of_long_names(prepared):
   about = build.read_metadata(path)
   for split, record in chosen:
     stated, whom, image = contact_sheet.caption(split, record, about)
-    assert stated == ('abnormal' if record['present'][0] else 'no finding') and whom.startswith(split)
+    assert stated == ('abnormal' if record['present'][0] else 'abnormal absent') and whom.startswith(split)
     pen = PIL.ImageDraw.Draw(PIL.Image.new('RGB', (1, 1)))
     short = contact_sheet.shorten(image, pen)
     assert pen.textlength(short, contact_sheet.FONT) <= contact_sheet.SIDE and image.endswith(short.removeprefix('...'))

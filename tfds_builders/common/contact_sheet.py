@@ -86,7 +86,9 @@ def caption(split: str, record: dict[str, Any], metadata: Mapping[str, Any]) -> 
   labels = []
   if 'present' in record:
     labels = [name for name, present in zip(metadata['findings'], record['present'], strict=True) if present]
-    labels = labels or ['no finding' if record['label_mask'].all() else 'no known finding']
+    absent = [name for name, known in zip(metadata['findings'], record['label_mask'], strict=True) if known]
+    labels = labels or [f'{absent[0]} absent' if len(absent) == 1 else f'none of {len(absent)} findings' if absent
+                        else 'no known finding']
   if 'value' in record:
     labels.append(f'{record["value"][0]:g} {metadata["value"]["unit"]}')
   age = f'{record["age"]:.0f} y' if record['age'] == record['age'] else ''
