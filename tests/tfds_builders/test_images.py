@@ -178,3 +178,10 @@ def test_a_mask_of_another_aspect_than_its_image_is_rejected(mask, shape, fits):
   else:
     with pytest.raises(images.Unreadable, match='mask of another shape than its image: .* pixels, the image has'):
       images.fit_mask(mask, shape, 0.02)
+
+
+def test_a_png_with_a_wrong_checksum_is_called_damaged():
+  raw = bytearray(cv2.imencode('.png', np.arange(64, dtype=np.uint8).reshape(8, 8))[1].tobytes())
+  raw[raw.index(b'IDAT') + 8] ^= 1
+  with pytest.raises(images.Unreadable, match='unreadable image: the PNG is damaged or incomplete .checksum of IDAT.$'):
+    images.check_png(bytes(raw))

@@ -266,7 +266,7 @@ def check_png(raw: bytes) -> None:
     end = start + 8 + length
     # Chunks whose first letter is lower case are metadata. Some programs edit them and leave the checksum stale.
     if name[0] < 97 and raw[end:end + 4] != struct.pack('>I', zlib.crc32(memoryview(raw)[start + 4:end])):
-      raise Unreadable(f'unreadable image: wrong checksum of {name} in PNG')
+      raise Unreadable(f'unreadable image: the PNG is damaged or incomplete (checksum of {name.decode("latin-1")})')
     start = end + 4
 
 
