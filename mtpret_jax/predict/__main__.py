@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   results.write_mark(out, made_by, finished=False)
   writer = results.Embeddings(out) if flags.embed else results.Predictions(
     out, find_kind(model.kind), model.about, model.thresholds, flags.overlays)
-  tally = predict_all(model, paths, writer, flags.batch or model.choose_batch(len(paths)))
+  batch = flags.batch or model.choose_batch(len(paths))
+  print(f'mtpret_jax: compiling for batches of {count(batch, "image")}; the first time this may take minutes',
+        file=sys.stderr, flush=True)
+  tally = predict_all(model, paths, writer, batch)
   results.write_mark(out, made_by | {'images': len(paths), 'unreadable': len(tally.unreadable)}, finished=True)
   print(*tally.describe(writer.files), NOTE, sep='\n')
   return 0 if tally.readable else exits.REFUSED

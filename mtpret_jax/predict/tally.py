@@ -45,9 +45,11 @@ class Tally:
     return [*lines, *(f'wrote {escape(str(path))}' for path in files)]
 
   def describe_rate(self) -> str:
-    """', 120 images/s without compiling', or '' if there was one batch only."""
+    """', 120 images/s without compiling', or ', too few images to time' if there was one batch only."""
     rest, seconds = self.readable - self.batch, time.perf_counter() - (self.start or 0)
-    return f', {rest / seconds:,.{0 if rest > 10 * seconds else 1}f} images/s without compiling' if rest > 0 else ''
+    if rest <= 0:
+      return ', too few images to time' if self.readable else ''
+    return f', {rest / seconds:,.{0 if rest > 10 * seconds else 1}f} images/s without compiling'
 
 
 def count(number: int, thing: str) -> str:

@@ -61,7 +61,8 @@ def read_rows(path='run/predictions/predictions.csv'):
 
 @pytest.mark.parametrize('kind', FOUND)
 def test_every_image_has_a_row_and_an_unreadable_one_its_reason(ask, kind):
-  code, printed, _ = ask(kind, 'scans')
+  code, printed, told = ask(kind, 'scans')
+  assert 'compiling for batches of 8 images' in told and '3 images predicted, too few images to time\n' in printed
   rows = {row['image']: row for row in read_rows()}
   assert code == 0 and list(rows) == ['scans/0.png', 'scans/1.png', 'scans/1b.png', 'scans/2.png']
   assert {name: (int(rows[name]['width']), int(rows[name]['height'])) for name in SIZES} == SIZES
