@@ -41,8 +41,8 @@ def test_the_scores_at_the_operating_points_are_a_table_of_their_own():
   assert head.split('  ')[0] == 'operating point' and 'NPV' in head and mass.startswith('mass')
   sensitivity = result['operating_points']['classes']['nodule']['sensitivity']['value']
   assert nodule[head.index('sensitivity'):].startswith(f'{sensitivity:.3f}') and sensitivity >= 0.9
-  assert note == ('No operating point: effusion: validation gives no threshold, because it lacks images with the finding '
-                  'or images without it.')
+  assert note == ('No operating point: effusion: validation gives no threshold, because it lacks images with the '
+                  'finding or images without it.')
   assert all(line.startswith('Note: ') for line in doubts)
 
 
