@@ -3,6 +3,7 @@
 import io
 import pathlib
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,7 +17,8 @@ DPI = 110
 
 @plain_text()
 def write_overlay(path: pathlib.Path, kind: TaskKind, about: About, image_HW: np.ndarray, size: tuple[int, int],
-                  prediction: Mapping[str, np.ndarray], title: str) -> None:
+                  prediction: Mapping[str, np.ndarray], title: str,
+                  thresholds: Mapping[str, float] = MappingProxyType({})) -> None:
   """Writes a PNG. If the prediction says what it comes from, a second picture beside the first shows that.
 
   Args:
@@ -27,6 +29,7 @@ def write_overlay(path: pathlib.Path, kind: TaskKind, about: About, image_HW: np
     size: (height, width) of the image itself, which gives the shape of the picture.
     prediction: for this image.
     title: above the picture.
+    thresholds: {finding or class of boxes: its operating point}.
   """
   from matplotlib.figure import Figure  # imported here, because it would add half a second to every start
   height, width = (LONGEST * side / max(size) for side in size)
@@ -38,7 +41,7 @@ def write_overlay(path: pathlib.Path, kind: TaskKind, about: About, image_HW: np
     axes.imshow(image_HW, cmap='gray', extent=(0, 1, 1, 0), aspect=size[0] / size[1])
     axes.set(xticks=[], yticks=[])
   panels[0].set_title(title, fontsize=8)
-  kind.draw(panels[0], about, {}, dict(prediction))
+  kind.draw(panels[0], {**about, 'thresholds': thresholds}, {}, dict(prediction))
   if kind.draw_activation is not None and explains:
     kind.draw_activation(panels[1], about, dict(prediction))
   drawn = io.BytesIO()

@@ -89,7 +89,7 @@ class Predictions:
       self.add_boxes(name, size, prediction)
     if self.draws_overlays:
       cells['overlay'] = self.write_beside(OVERLAYS, stem, lambda path: overlays.write_overlay(
-        path, self.kind, about, reading.image, size, prediction, pathlib.Path(name).name))
+        path, self.kind, about, reading.image, size, prediction, pathlib.Path(name).name, self.thresholds))
     self.table.add(cells | {'warning': reading.warning, 'error': ''})
 
   def add_boxes(self, name: str, size: tuple[int, int], prediction: Prediction) -> None:

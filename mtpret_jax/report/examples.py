@@ -39,6 +39,6 @@ def make_figure(kind: TaskKind, examples: Sequence[Mapping[str, Any]], title: st
     axes.imshow(example['image'], cmap='gray', extent=(0, 1, 1, 0))  # y grows downwards, as in the boxes
     axes.set(xticks=[], yticks=[])
     kind.draw(axes, example['about'], example['labels'], example['prediction'])
-  figure.suptitle(title, fontsize=9)
+  figure.suptitle('\n'.join(filter(None, (title, kind.legend))), fontsize=9)
   figure.tight_layout(pad=0.5)
   return figure

@@ -48,7 +48,7 @@ def draw_cases(workdir: pathlib.Path, kinds: Mapping[str, str],
 
 
 def describe(kind: TaskKind, examples: Sequence[Example], end: str) -> str:
-  caption = f'The {len(examples)} images with the {ORDERS[end]}.'
+  caption = f'The {len(examples)} images with the {ORDERS[end]}. {kind.legend}'.strip()
   if kind.draw_activation is None:
     return caption
   return f'{caption} {HEAT.format(*examples[0]["prediction"]["activation"].shape[:2])}'

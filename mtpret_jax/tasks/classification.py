@@ -208,10 +208,15 @@ def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> 
 
 
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
-  """The three likeliest findings with their probabilities and the truth, if there is one: present, absent or unknown.
+  """The three likeliest findings with their probabilities, the threshold and the side of it that they are on, if there
+  is one, and the truth, if there is one: present, absent or unknown.
   """
   order = np.argsort(-prediction['score'], kind='stable')[:3]
   lines = [f'{about["findings"][index]} {prediction["score"][index]:.2f}' for index in order]
+  thresholds = [about.get('thresholds', {}).get(about['findings'][index]) for index in order]
+  lines = [line if threshold is None else f'{line} ({"positive" if score >= threshold else "negative"}: threshold '
+           f'{threshold:.2f})' for line, threshold, score in zip(lines, thresholds, np.asarray(
+             prediction['score'], np.float64)[order], strict=True)]
   if labels:
     truth = np.where(labels['label_mask'], np.where(labels['present'] > 0, 'present', 'absent'), 'unknown')
     lines = [f'{line} ({truth[index]})' for line, index in zip(lines, order, strict=True)]

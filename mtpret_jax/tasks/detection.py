@@ -177,21 +177,39 @@ def make_row(about: About, batch: Mapping, predictions: Mapping, index: int) -> 
           'truth_class_id': batch['class_id'][index][real], 'sizes': np.array(batch['image'].shape[1:3])}
 
 
+LEGEND = 'Solid: true boxes; dashed: the five most certain predicted boxes with their scores; each class has a colour.'
+
+
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
-  """True boxes solid, the five most certain predicted boxes dashed with class and score; without labels, these solid.
-  """
+  """True boxes solid with their class, the five most certain predicted boxes dashed with class and score. Without
+  labels, predicted boxes are solid, and those below the operating point of their class thin and dashed."""
   from matplotlib.patches import Rectangle  # slow to import, and only pictures need it
+  names, thresholds, placed = about['box_classes'], about.get('thresholds', {}), list[tuple[float, float]]()
   for (y0, x0, y1, x1), class_id in zip(labels.get('boxes', ()), labels.get('class_id', ()), strict=True):
     if class_id >= 0:
       axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=f'C{class_id}', linewidth=1))
+      axes.text(x0, y1, names[class_id], color=f'C{class_id}', fontsize=5, verticalalignment='top')
   for (y0, x0, y1, x1), class_id, score in [*zip(prediction['boxes'], prediction['class_id'], prediction['score'],
                                                  strict=True)][:5]:
     if class_id >= 0:
-      axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=f'C{class_id}', linewidth=1,
-                               linestyle='dashed' if labels else 'solid'))
-      axes.text(x0, y0, f'{about["box_classes"][class_id]} {score:.2f}', color=f'C{class_id}' if labels else 'white',
+      is_below = score < thresholds.get(names[class_id], 0)
+      axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=f'C{class_id}',
+                               linewidth=0.5 if is_below else 1, linestyle='dashed' if labels or is_below else 'solid'))
+      y = find_free(placed, float(x0), float(y0))
+      axes.text(x0, y, f'{names[class_id]} {score:.2f}', color=f'C{class_id}' if labels else 'white',
                 fontsize=5 if labels else 8, verticalalignment='baseline' if labels else 'bottom',
                 bbox=None if labels else dict(facecolor=f'C{class_id}', linewidth=0, pad=1))
+  shown = [names[class_id] for class_id in np.unique(prediction['class_id'][:5]) if class_id >= 0]
+  if points := ', '.join(f'{name} {thresholds[name]:.2f}' for name in shown if name in thresholds):
+    axes.set_xlabel(f'operating point: {points}; thin and dashed: below it', fontsize=7)
+
+
+def find_free(placed: list[tuple[float, float]], x: float, y: float) -> float:
+  """The y from 0 to 1 at which a text that begins at x covers none of those that are placed; it is added to them."""
+  while any(abs(x - other_x) < 0.3 and abs(y - other_y) < 0.049 for other_x, other_y in placed):
+    y += 0.05
+  placed.append((x, y))
+  return y
 
 
 DETECTION = TaskKind(
@@ -204,6 +222,7 @@ DETECTION = TaskKind(
   make_row=make_row,
   metrics=detection.METRICS,
   draw=draw,
+  legend=LEGEND,
   head_schema={
     'width': whole(1, 8192), 'roi_hidden': whole(1, 65_536), 'anchor_sizes': levels(),
     'aspect_ratios': row(number(0.01, 100.0), 1, 16), 'rpn_proposals_train': row(whole(1, 10_000), 2, 2),

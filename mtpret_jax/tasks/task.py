@@ -101,9 +101,10 @@ class TaskKind:
     make_row: (about, batch, predictions, index) -> the columns of `metrics` for image `index` of a batch.
     metrics: how rows are scored and written to a table, and whether a higher or a lower headline score is better.
     draw: (axes, about, labels, prediction) -> None: draws one image's labels and prediction over it. Both are dicts
-      of one image's fields, and `labels` is empty where nobody labelled the image; the axes show the image with x and
-      y from 0 to 1.
+      of one image's fields, and `labels` is empty where nobody labelled the image. For new images,
+      `about['thresholds']` has the operating points. The axes show the image with x and y from 0 to 1.
     head_schema: the fields of `task_config.head`.
+    legend: what the lines and colours of `draw` mean where there are labels; '' where the picture says it itself.
     draw_activation: (axes, about, prediction) -> None: draws over an image what its prediction comes from; None for a
       kind of task that cannot.
     dense: whether a label has the size of the image, as masks have.
@@ -132,6 +133,7 @@ class TaskKind:
   make_row: Callable[[About, Mapping, Mapping, int], dict[str, Any]]
   metrics: Metrics
   draw: Callable[[Any, About, Row, Row], None]
+  legend: str = ''
   draw_activation: Callable[[Any, About, Row], None] | None = None
   head_schema: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
   dense: bool = False

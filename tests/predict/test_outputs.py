@@ -3,10 +3,12 @@
 import contextlib
 import csv
 import io
+import types
 
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from pycocotools.coco import COCO
 
 from mtpret_jax.data.records import decode_image, decode_mask
@@ -142,6 +144,24 @@ def test_every_kind_of_task_draws_predictions_without_labels(tmp_path, kind, nam
   grey = (drawn.min(2) == drawn.max(2)) & (drawn.min(2) < 255)
   rows, columns = np.flatnonzero(grey.mean(1) > .5), np.flatnonzero(grey.mean(0) > .3)
   assert (columns[-1] - columns[0]) / (rows[-1] - rows[0]) == pytest.approx(2, rel=.05)
+
+
+def test_pictures_say_what_reaches_the_operating_point():
+  def draw(kind, about, prediction, labels=types.MappingProxyType({})):
+    axes = Figure().subplots()
+    KINDS[kind].draw(axes, about, labels, prediction)
+    return axes
+  boxes = {'boxes': np.float32([[.2, .2, .6, .6]] * 2), 'class_id': np.int32([0, 0]), 'score': np.float32([.8, .3])}
+  axes = draw('detection', ABOUT['boxes'] | {'thresholds': {'active': .5}}, boxes)
+  assert [patch.get_linestyle() for patch in axes.patches] == ['solid', 'dashed']
+  assert axes.get_xlabel() == 'operating point: active 0.50; thin and dashed: below it'
+  assert axes.texts[1].get_position()[1] - axes.texts[0].get_position()[1] == pytest.approx(.05)
+  truth = {'boxes': boxes['boxes'][:1], 'class_id': np.int32([1])}
+  axes = draw('detection', ABOUT['boxes'], boxes, truth)
+  assert axes.texts[0].get_text() == 'latent' and 'Solid: true boxes' in KINDS['detection'].legend
+  axes = draw('classification', ABOUT['independent'] | {'thresholds': {ABOUT['independent']['findings'][1]: .55}}, {
+    'score': np.float32([.2, .6, .5])})
+  assert '0.60 (positive: threshold 0.55)' in axes.get_xlabel() and axes.get_xlabel().count('threshold') == 1
 
 
 def test_a_classification_shows_beside_the_image_what_its_score_comes_from(tmp_path):
