@@ -29,6 +29,7 @@ from mtpret_jax.config.validate import (
   name_stage,
 )
 from mtpret_jax.data import pipeline, task_schedule
+from mtpret_jax.data.fingerprint import flatten
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.evaluation import test_scores, training_probe, validation
 from mtpret_jax.objectives.moco import make_moco
@@ -72,7 +73,7 @@ def run(config: ConfigDict) -> None:
 def run_stage(config: ConfigDict) -> None:
   """Prepares the data of one stage, trains and reports."""
   distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
-  distributed.check_same(pipeline.flatten(config.to_dict()) | list_libraries())
+  distributed.check_same(flatten(config.to_dict()) | list_libraries())
   distributed.check_shared_folder(config.workdir, 'workdir')
   with contextlib.ExitStack() as stack:
     distributed.run_on_first(lambda: stack.enter_context(workdir_lock.lock(config.workdir)))
@@ -102,7 +103,7 @@ def run_evaluation(config: ConfigDict) -> None:
 def run_recipe(config: ConfigDict) -> None:
   """Runs the stages in the order of the config. Stages that finished with the same config are skipped."""
   distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
-  distributed.check_same(pipeline.flatten(config.to_dict()) | list_libraries())
+  distributed.check_same(flatten(config.to_dict()) | list_libraries())
   distributed.check_shared_folder(config.workdir, 'workdir')
   with contextlib.ExitStack() as stack:
     # Before any data is prepared: a second process with the same command would delete what this one is writing.
@@ -113,7 +114,7 @@ def run_recipe(config: ConfigDict) -> None:
 def run_table(config: ConfigDict) -> None:
   """Runs the cells of the papers' table, except those that are finished."""
   distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
-  distributed.check_same(pipeline.flatten(config.to_dict()) | list_libraries())
+  distributed.check_same(flatten(config.to_dict()) | list_libraries())
   distributed.check_shared_folder(config.workdir, 'workdir')
   table_run.run(config, train_and_report, report_table.finish)
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data import pipeline
+from mtpret_jax.data.fingerprint import make_fingerprint
 from mtpret_jax.objectives import Objective
 from mtpret_jax.runtime import checkpoint, distributed, model_file, preemption, watchdog
 from mtpret_jax.runtime.initial_weights import read_initial_weights
@@ -73,7 +74,7 @@ def train(run: Run, config: ConfigDict, workdir: str | pathlib.Path) -> TrainSta
     Stopped: after SIGTERM or Ctrl-C, once the state is saved.
   """
   mesh = make_mesh()
-  fingerprint = pipeline.fingerprint(run.sources, config)
+  fingerprint = make_fingerprint(run.sources, config)
   optimiser, guard = make_optimiser(config.optimiser), make_guard(config)
   placement = place_state(run.objective, optimiser, mesh, config.sharding)
 

@@ -58,7 +58,7 @@ def write_run(workdir: pathlib.Path, config: ConfigDict) -> None:
   """Writes the files of a run, with random numbers in them."""
   import jax
 
-  from mtpret_jax.data.pipeline import flatten, is_incidental
+  from mtpret_jax.data.fingerprint import flatten, is_incidental
   from mtpret_jax.report import abstract_run
   from mtpret_jax.runtime import checkpoint
   from mtpret_jax.step import make_optimiser, shape_state
@@ -233,7 +233,7 @@ def start_from(case: pathlib.Path, clean: Mapping[str, Any]) -> None:
 
 
 def judge_config(config: Mapping[str, Any], clean: Mapping[str, Any], source: str) -> None:
-  from mtpret_jax.data.pipeline import flatten, is_incidental
+  from mtpret_jax.data.fingerprint import flatten, is_incidental
   now, then = ({field: value for field, value in flatten(one).items() if not is_incidental(field)}
                for one in (config, clean))
   judge.demand(now == then, f'{source} was read with a changed config')

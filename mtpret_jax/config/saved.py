@@ -16,7 +16,7 @@ from mtpret_jax.config import extension
 from mtpret_jax.config.errors import ConfigError, as_line, show
 from mtpret_jax.config.rules import choice, number, row, text, whole
 from mtpret_jax.config.schema import MULTITASK, SEED, Schema, compare
-from mtpret_jax.data.pipeline import flatten, is_incidental
+from mtpret_jax.data.fingerprint import flatten, is_incidental
 from mtpret_jax.data.sources import SPLIT_RULES
 
 FILE = 'config.json'
@@ -78,7 +78,7 @@ def make_config(fields: Mapping[str, Any]) -> ConfigDict:
 
 def check_unchanged(config: Mapping[str, Any], fingerprint: Mapping[str, Any], workdir: str | pathlib.Path) -> None:
   """Raises ConfigError unless `config`, of the run in `workdir`, is what its checkpoint was saved with. `fingerprint`
-  is what `pipeline.fingerprint` returned then."""
+  is what `make_fingerprint` returned then."""
   datasets = {f'data.{name}' for name in config['data']['datasets']}
   fields = {field: value for field, value in flatten(config).items() if not is_incidental(field)}
   # A run that was extended saves its config when it starts, and its fingerprint with the next checkpoint.

@@ -187,7 +187,7 @@ def restore(checkpoints: Checkpoints, state: Any, fingerprint: Mapping[str, Any]
   With `extend`, the run may have grown since (`config/extension.py`).
 
   Raises:
-    ConfigError: the checkpoint has another fingerprint (`pipeline.fingerprint`), so that run took other steps than this
+    ConfigError: the checkpoint has another fingerprint (`make_fingerprint`), so that run took other steps than this
       one would.
   """
   if checkpoints.latest is None:

@@ -4,7 +4,7 @@ import pytest
 
 from configs import continual, finetune, pretrain
 from mtpret_jax.config.extension import describe_growth, find_growth, list_lengths
-from mtpret_jax.data.pipeline import flatten
+from mtpret_jax.data.fingerprint import flatten
 from tests.support.changed import change
 
 VISIT = ['tasks.lung.steps', 'tasks.lung.epochs', 'tasks.lung.min_steps']

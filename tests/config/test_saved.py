@@ -7,7 +7,7 @@ from configs import continual, mtpret, tasks
 from mtpret_jax import stages
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.data.pipeline import flatten
+from mtpret_jax.data.fingerprint import flatten
 from mtpret_jax.runtime import logging
 
 UNSORTED = ['tuberculosis', 'abnormality', 'pneumonia', 'lung']

@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mtpret_jax.data import pipeline
+from mtpret_jax.data.fingerprint import make_fingerprint
 from mtpret_jax.data.records import decode_image
 from mtpret_jax.data.shuffle_bn import unshuffle_keys
 from mtpret_jax.data.sources import Source, open_source
@@ -181,31 +182,31 @@ def test_another_seed_gives_another_order(sources):
 
 
 def test_the_fingerprint_changes_with_everything_that_changes_the_order(sources):
-  same = pipeline.fingerprint(sources, make_config())
-  assert same == pipeline.fingerprint(sources, make_config())
-  assert same != pipeline.fingerprint(sources, make_config(seed=1))
+  same = make_fingerprint(sources, make_config())
+  assert same == make_fingerprint(sources, make_config())
+  assert same != make_fingerprint(sources, make_config(seed=1))
   elsewhere = make_config()
   elsewhere.data.update(threads=7, prefetch=9)
-  assert same == pipeline.fingerprint(sources, elsewhere)
-  assert same != pipeline.fingerprint(sources, make_config(weights='balanced'))
-  assert same != pipeline.fingerprint([sources[0], make_source('small', 13, 100)], make_config())
+  assert same == make_fingerprint(sources, elsewhere)
+  assert same != make_fingerprint(sources, make_config(weights='balanced'))
+  assert same != make_fingerprint([sources[0], make_source('small', 13, 100)], make_config())
   forwards, backwards = make_config(), make_config()
   forwards.data.datasets, backwards.data.datasets = ('large', 'small'), ('small', 'large')
-  assert pipeline.fingerprint(sources, forwards) != pipeline.fingerprint(sources[::-1], backwards)
+  assert make_fingerprint(sources, forwards) != make_fingerprint(sources[::-1], backwards)
 
 
 def test_a_field_whose_name_only_begins_like_an_incidental_one_is_in_the_fingerprint(sources):
   config = make_config()
   config.keep, config.probe = 2, ConfigDict(dict(images=8))
-  assert pipeline.fingerprint(sources, config) == pipeline.fingerprint(sources, make_config())
+  assert make_fingerprint(sources, config) == make_fingerprint(sources, make_config())
   config.keep_momentum = 0.5
-  assert pipeline.fingerprint(sources, config).get('keep_momentum') == 0.5
+  assert make_fingerprint(sources, config).get('keep_momentum') == 0.5
 
 
 def test_the_fingerprint_survives_json(sources):
   config = make_config()
   config.head = ConfigDict(dict(dilations=(1, 2), anchor_sizes=((8,), (16, 24))))
-  mark = pipeline.fingerprint(sources, config)
+  mark = make_fingerprint(sources, config)
   assert json.loads(json.dumps(mark)) == mark
 
 

@@ -7,7 +7,7 @@ import pytest
 from configs import finetune, table, tasks
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.validate import check_objective
-from mtpret_jax.data.pipeline import flatten
+from mtpret_jax.data.fingerprint import flatten
 from mtpret_jax.runtime import image_counts, prepare_data
 from mtpret_jax.runtime.initial_weights import STAGE_2_INITS, check_init, init_name_of
 from mtpret_jax.table import cells, counts

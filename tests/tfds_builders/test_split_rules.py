@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs.pretrain import get_config
 from mtpret_jax.data import pipeline
+from mtpret_jax.data.fingerprint import make_fingerprint
 from mtpret_jax.data.sources import MissingSplit, open_source
 from tests.support import published
 from tests.support.archives import SPLITS, flip_bit
@@ -115,7 +116,7 @@ def test_a_view_is_shuffled_and_batched_like_a_stored_split_and_has_another_fing
     data=dict(size=8, weights='by_images', patient_positives=(), stored_size='256', threads=2, workers=0, prefetch=2)))
   one, other = ([open_source('kermany_pneumonia', prepared, '256', 'train', rule)] for rule in ('patient', 'paper'))
   assert pipeline.make_moco_batches(other, config)[3][1]['query'].shape == (8, 8, 8, 1)
-  assert pipeline.fingerprint(one, config) != pipeline.fingerprint(other, config)
+  assert make_fingerprint(one, config) != make_fingerprint(other, config)
 
 
 def test_an_empty_split_is_an_error(prepared):

@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mtpret_jax.data.fingerprint import flatten
 from mtpret_jax.report.blocks import Block, Cell, Facts, Table, Words
-from mtpret_jax.report.pages.config_changes import find_changes, flatten, show_value
+from mtpret_jax.report.pages.config_changes import find_changes, show_value
 from mtpret_jax.report.run_files import CONFIG, RunFiles
 from mtpret_jax.report.words import describe_percent
 

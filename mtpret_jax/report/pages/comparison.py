@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtpret_jax.data.fingerprint import flatten
 from mtpret_jax.evaluation import metrics
 from mtpret_jax.evaluation.paired import Difference, ResampledScore, compute_difference, resample_score
 from mtpret_jax.report.blocks import Block, Cell, Page, Plot, Plots, Table, Words, bar, find_scale, link
 from mtpret_jax.report.pages.about import describe_start, uses_phantoms
 from mtpret_jax.report.pages.classification import list_findings
-from mtpret_jax.report.pages.config_changes import MISSING, flatten, show_value
+from mtpret_jax.report.pages.config_changes import MISSING, show_value
 from mtpret_jax.report.pages.guard import attempt, make_sections
 from mtpret_jax.report.pages.points import read_points
 from mtpret_jax.report.pages.training import METRICS, VALIDATION

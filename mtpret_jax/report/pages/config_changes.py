@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from configs import continual, finetune, presets, pretrain
 from configs.tasks import TASKS
 from mtpret_jax.config.own_section import choose_sizes, list_sections
+from mtpret_jax.data.fingerprint import flatten
 
 HIDDEN = ('name', 'objective', 'data.datasets')  # the first two are the same in all variants; a run fills in the third
 MISSING = '-'
@@ -20,21 +21,6 @@ class Change(NamedTuple):
   field: str
   default: str
   value: str
-
-
-def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Nested fields as {'outer.inner': value}, with lists in place of tuples."""
-  flat: dict[str, Any] = {}
-  for name, value in fields.items():
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f'{prefix}{name}.')
-    else:
-      flat[f'{prefix}{name}'] = to_lists(value)
-  return flat
-
-
-def to_lists(value: Any) -> Any:
-  return [to_lists(one) for one in value] if isinstance(value, tuple | list) else value
 
 
 def find_changes(config: Mapping[str, Any]) -> tuple[str, list[Change]]:
