@@ -18,7 +18,7 @@ from benchmarks.fuzz import judge, readings
 from tests.support import dicoms
 from tests.support.archives import edit, read_all, read_rejects, write_clinic, write_nih
 from tfds_builders import build, unpack
-from tfds_builders.common import archives, boxes, dicom, images, nlm_tuberculosis
+from tfds_builders.common import archives, boxes, coco_boxes, dicom, images, nlm_tuberculosis, voc
 from tfds_builders.common.records import TooManyRejects
 
 GREY = np.arange(300 * 40, dtype=np.uint8).reshape(300, 40)  # large enough that its bytes may be copied
@@ -189,12 +189,12 @@ def test_a_coco_file_with_other_values_is_named(old, new, tmp_path):
           '"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]}')
   path = tmp_path / 'boxes.json'
   path.write_text(text)
-  drawn = boxes.read_coco(path, ('a',))
+  drawn = coco_boxes.read_coco(path, ('a',))
   assert drawn.boxes == {'a.png': [('a', 0.2, 0.1, 0.6, 0.4)]} and not drawn.rejected
   assert old in text
   path.write_text(text.replace(old, new))
   with pytest.raises(ValueError, match='is not a COCO file') as caught:
-    boxes.read_coco(path, ('a',))
+    coco_boxes.read_coco(path, ('a',))
   assert str(path) in str(caught.value) and len(str(caught.value)) <= 1000
 
 
@@ -204,7 +204,7 @@ def test_xml_with_a_document_type_or_of_no_encoding_is_refused(head, encoding, t
   path = tmp_path / 'a.xml'
   path.write_bytes(f'{head}<annotation><size><width>9</width><height>9</height></size></annotation>'.encode(encoding))
   with pytest.raises(ValueError, match=r'a\.xml is not a VOC file'):
-    boxes.read_voc(path, ())
+    voc.read_voc(path, ())
 
 
 # Pictures

@@ -20,7 +20,7 @@ from tests.support.paths import XRAYS
 from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, phantoms
 from tfds_builders.common import archives as downloads
-from tfds_builders.common import boxes, dataset, dicom, images, index, records, splits
+from tfds_builders.common import boxes, coco_boxes, dataset, dicom, images, index, records, splits
 from tfds_builders.phantoms.archives import covid19_radiography, frac_atlas, tbx11k, vinbigdata_cxr
 from tfds_builders.phantoms.exposure import bounding_box
 from tfds_builders.phantoms.layout import save_dicom
@@ -46,7 +46,7 @@ PLACED = ('mass', 0.2, 0.1, 0.4, 0.2)
 def read_coco(folder, marks, images=(SQUARE,), categories=CLASSES, encoding='utf-8'):
   table = {'images': list(images), 'categories': list(categories), 'annotations': list(marks)}
   (folder / 'boxes.json').write_bytes(json.dumps(table, ensure_ascii=False).encode(encoding))
-  return boxes.read_coco(folder / 'boxes.json', ('mass', 'nodule', '3', 'Rundherd \u00fc'))
+  return coco_boxes.read_coco(folder / 'boxes.json', ('mass', 'nodule', '3', 'Rundherd \u00fc'))
 
 
 @pytest.mark.parametrize('images, categories, mark, placed', [
@@ -106,7 +106,7 @@ def test_a_coco_file_that_cannot_be_read_for_certain_is_refused(images, categori
   table = {'images': images, 'annotations': marks} | ({} if categories is None else {'categories': categories})
   (tmp_path / 'boxes.json').write_text(json.dumps(table))
   with pytest.raises(ValueError, match=complaint) as caught:
-    boxes.read_coco(tmp_path / 'boxes.json', ('mass', 'nodule'))
+    coco_boxes.read_coco(tmp_path / 'boxes.json', ('mass', 'nodule'))
   assert f'{tmp_path / "boxes.json"} is not a COCO file with boxes' in str(caught.value)
 
 

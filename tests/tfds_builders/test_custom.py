@@ -18,7 +18,7 @@ from tests.support.archives import edit, list_objects, read_all, read_rejects, w
 from tests.support.paths import ROOT
 from tfds_builders import build, inspect
 from tfds_builders.common import archives as downloads
-from tfds_builders.common import boxes, dataset
+from tfds_builders.common import coco_boxes, dataset
 from tfds_builders.custom import box_file, custom
 
 
@@ -407,7 +407,7 @@ def test_a_crowd_is_left_out_and_its_image_is_no_negative(tmp_path):
   write_boxes(root, ['1.png', '2.png', '3.png'], [box_on(0), box_on(0, iscrowd=1), box_on(1, iscrowd=True)])
   entries, rejects, left_out, negatives = read(root)
   assert [len(entry.objects) for entry in entries.values()] == [1, 0, 0] and negatives == ['3'] and not rejects
-  assert left_out == {boxes.CROWD_LEFT_OUT: 2}
+  assert left_out == {coco_boxes.CROWD_LEFT_OUT: 2}
 
 
 def test_an_image_that_the_file_of_boxes_lists_without_id_is_a_reject_and_no_negative(tmp_path):

@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Collection, Sequence
 from concurrent import futures
 
-from tfds_builders.common import archives, boxes, dataset, images, records
+from tfds_builders.common import archives, boxes, coco_boxes, dataset, images, records
+from tfds_builders.common.coco import Coco, load_coco
 from tfds_builders.custom.file_names import match_names, stem
 from tfds_builders.custom.labels import TABLE, InvalidDataset
 
@@ -31,10 +32,10 @@ class Boxes:
   annotations: int = 0
 
 
-def load_boxes(root: pathlib.Path) -> boxes.Coco:
+def load_boxes(root: pathlib.Path) -> Coco:
   """boxes.json; raises InvalidDataset."""
   try:
-    return boxes.load_coco(root / 'boxes.json')
+    return load_coco(root / 'boxes.json')
   except ValueError as error:
     raise InvalidDataset(str(error)) from error
 
@@ -50,7 +51,7 @@ def read_boxes(root: pathlib.Path, pictures: Collection[str], box_classes: Seque
     sizes = pool.map(read_size, [root / 'images' / picture_of[name] for name in names])
     real_sizes = {name: size for name, size in zip(names, sizes, strict=True) if size}
   try:
-    drawn = boxes.place_boxes(coco, box_classes, real_sizes)
+    drawn = coco_boxes.place_boxes(coco, box_classes, real_sizes)
   except ValueError as error:
     raise InvalidDataset(str(error)) from error
   if drawn.scaled:
@@ -64,7 +65,7 @@ def read_boxes(root: pathlib.Path, pictures: Collection[str], box_classes: Seque
     objects[picture_of[name]] += drawn.boxes[name]
   rejected = [(name, reason) for name, reason in drawn.rejected if not name or name in picture_of]
   crowds = {name: count for name, count in drawn.left_out.items() if name in picture_of}
-  left_out = {boxes.CROWD_LEFT_OUT: sum(crowds.values()),
+  left_out = {coco_boxes.CROWD_LEFT_OUT: sum(crowds.values()),
               'image of boxes.json that is not in images/': len(coco.sizes.keys() - picture_of.keys())}
   return Boxes(
     objects, {picture_of[name] for name, _ in rejected if name} | {picture_of[name] for name in crowds},

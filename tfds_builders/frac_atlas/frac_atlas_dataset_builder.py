@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, dataset, records
+from tfds_builders.common import archives, boxes, coco_boxes, dataset, records
 
 TABLE = 'dataset.csv'
 COCO = 'Annotations/COCO JSON/COCO_fracture_masks.json'
@@ -54,7 +54,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
   if absent:
     raise ValueError(f'{root} has no {" and no ".join(absent)}: unpack the whole archive')
   rows, rejects = read_rows(root / TABLE)
-  coco = boxes.read_coco(root / COCO, (CATEGORY,))
+  coco = coco_boxes.read_coco(root / COCO, (CATEGORY,))
   drawn, crowds = coco.boxes, sum(coco.left_out.values())
   rejects += [dataset.Reject(stem(name), COCO, reason) for name, reason in coco.rejected]
   entries, seen = [], set()
@@ -72,7 +72,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
       entries.append(make_entry(root / path, rows[name], drawn.get(name, [])))
   rejects += [dataset.Reject(stem(name), TABLE, 'row without image') for name in rows if name not in seen]
   rejects += [dataset.Reject(stem(name), COCO, 'row without image') for name in drawn if name not in seen | rows.keys()]
-  return entries, rejects, {boxes.CROWD_LEFT_OUT: crowds} if crowds else {}
+  return entries, rejects, {coco_boxes.CROWD_LEFT_OUT: crowds} if crowds else {}
 
 
 def read_rows(path: pathlib.Path) -> tuple[dict[str, dict[str, str]], list[dataset.Reject]]:

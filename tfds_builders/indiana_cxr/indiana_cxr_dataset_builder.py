@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, dataset, records
+from tfds_builders.common import archives, dataset, records, voc
 
 # {finding: MeSH headings that state it}. A heading also matches with anything after a '/', such as a location.
 # Findings that ChestX-ray14 has too are named as there.
@@ -116,7 +116,7 @@ def normalise(name: str) -> tuple[str, ...] | None:
 
 def read_report(raw: bytes) -> tuple[str, set[str], list[str]]:
   """The report's id, its headings in lower case, and the ids of its images; raises ValueError."""
-  tree = boxes.parse_xml(raw)
+  tree = voc.parse_xml(raw)
   number = tree.find('uId')
   names = [picture.get('id') or '' for picture in tree.iter('parentImage')]
   report = number.get('id') if number is not None else None

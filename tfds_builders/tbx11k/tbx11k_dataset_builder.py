@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, dataset, records
+from tfds_builders.common import archives, boxes, coco_boxes, dataset, records, voc
 
 BOX_CLASSES = ('ActiveTuberculosis', 'ObsoletePulmonaryTuberculosis')
 FINDINGS = ('tuberculosis', 'active', 'latent', 'other disease')
@@ -55,7 +55,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
     elif name not in pictures:
       rejects.append(dataset.Reject(stem(name), name or 'annotations', 'row without image'))
   rejects += [dataset.Reject(stem(name), pictures[name], 'image without row') for name in pictures if name not in table]
-  left_out = {boxes.CROWD_LEFT_OUT: crowds,
+  left_out = {coco_boxes.CROWD_LEFT_OUT: crowds,
               'test image without label': sum(path.startswith('imgs/test/') for path in files),
               'image of another archive (imgs/extra)': sum(path.startswith('imgs/extra/') for path in files)}
   known = ('imgs/test/', 'imgs/extra/', 'annotations/', 'lists/')
@@ -91,7 +91,7 @@ def read_tables(
   found: dict[str, list[boxes.Box] | None] = {}
   rejects, crowds = [], 0
   for path in tables:
-    drawn = boxes.read_coco(root / path, BOX_CLASSES)
+    drawn = coco_boxes.read_coco(root / path, BOX_CLASSES)
     rejects += [dataset.Reject(stem(name), path, reason) for name, reason in drawn.rejected if name not in found]
     crowds += sum(count for name, count in drawn.left_out.items() if name not in found)
     found = {**drawn.boxes, **found}
@@ -112,7 +112,7 @@ def read_lists(
   for name in names or pictures:
     sheet = sheets.get(stem(name))
     try:
-      found[name], rejected = boxes.read_voc(root / sheet, BOX_CLASSES) if sheet else ([], [])
+      found[name], rejected = voc.read_voc(root / sheet, BOX_CLASSES) if sheet else ([], [])
     except ValueError as error:
       found[name], rejected = None, [f'unreadable XML: {error}']
     rejects += [dataset.Reject(stem(name), sheet or '', reason) for reason in rejected]
