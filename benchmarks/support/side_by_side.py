@@ -10,6 +10,7 @@ If other programs run on the machine, PyTorch's threads wait for each other and 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -51,13 +52,28 @@ def run(sides: Mapping[str, Callable[[argparse.Namespace], tuple[TakeSteps, str]
 
 
 def serve(take_steps: TakeSteps, description: str, steps: int) -> None:
-  """Answers each line on stdin with (wall seconds, processor seconds) of `steps` steps."""
+  """Answers each line on stdin with (wall seconds, processor seconds, peak MB) of `steps` steps."""
   take_steps(2)
   print(json.dumps(description), flush=True)
   for _ in sys.stdin:
+    reset_peak_memory()
     began, processor = time.perf_counter(), read_processor_time()
     take_steps(steps)
-    print(json.dumps([time.perf_counter() - began, read_processor_time() - processor]), flush=True)
+    print(json.dumps([time.perf_counter() - began, read_processor_time() - processor, read_peak_memory()]), flush=True)
+
+
+def reset_peak_memory() -> None:
+  """Forgets the peak of the compilation and returns the memory that it left free. Where the kernel does not allow that,
+  the peak is that of the whole process."""
+  malloc.release_free_memory()
+  with contextlib.suppress(OSError):
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+
+
+def read_peak_memory() -> float:
+  """The largest resident memory of this process since `reset_peak_memory`, MB."""
+  status = dict(line.split(':', 1) for line in pathlib.Path('/proc/self/status').read_text().splitlines())
+  return int(status['VmHWM'].split()[0]) / 1024
 
 
 def read_processor_time() -> float:
@@ -81,9 +97,9 @@ def compare(sides: Sequence[str], command: Sequence[str], options: argparse.Name
     process.stdin.close()
     process.wait()
   for side in sides:
-    wall, processor = (statistics.median(column) for column in zip(*seconds[side], strict=True))
-    print(f'{side:>11}: {options.batch * options.steps / wall:7.1f} images/s; {processor / options.steps:.2f} s of '
-          f'processor time per step, medians of {options.repeats}')
+    wall, processor, memory = (statistics.median(column) for column in zip(*seconds[side], strict=True))
+    print(f'{side:>11}: {options.batch * options.steps / wall:7.1f} images/s; {processor / options.steps:.3f} s of '
+          f'processor time per step; {memory:.0f} MB of memory at the peak; medians of {options.repeats}')
   if len(sides) == 1:
     print('nothing to compare with is installed: see benchmarks/requirements.txt')
     return
@@ -112,7 +128,7 @@ def read_answer(process: Any) -> Any:
 
 
 def measure(process: Any) -> list[float]:
-  """[wall seconds, processor seconds] of one measurement."""
+  """[wall seconds, processor seconds, peak MB] of one measurement."""
   process.stdin.write('go\n')
   process.stdin.flush()
   return read_answer(process)
