@@ -1,6 +1,7 @@
 """Averaged weights follow the weights of each part that a step trains, and are what predicts; flips at test time."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +128,24 @@ def test_what_is_read_from_a_checkpoint_is_the_average_and_a_run_resumes_with_bo
   assert read['params']['trunk']['kernel'].tolist() == [5, 5, 5] and set(read['carry']) == {'stats', 'anchor'}
   assert read['carry']['stats']['hand']['kernel'].tolist() == [5, 5, 5]
   assert use_average(params, carry) == (params, carry), 'a run without an average'
+
+
+def test_a_run_stopped_in_the_middle_ends_with_the_average_of_one_that_was_not(tmp_path):
+  mesh, optimiser = make_mesh(), make_optimiser(ConfigDict(dict(kind='sgd', momentum=0.9, weight_decay=0.1)))
+  step = compile_step(TOY, optimiser, lambda step: jnp.float32(1e-3), 'hand', mesh, 0)
+  batches = np.random.default_rng(0).normal(size=(4, 16, 256)).astype(np.float32)
+
+  def take_steps(state, first, end):
+    for image in batches[first:end]:
+      state, _ = step(state, place_batch({'image': image}, mesh))
+    return state
+  start = functools.partial(init_state, TOY, optimiser, mesh, 0)
+  whole = jax.device_get(take_steps(start(), 0, 4))
+  with checkpoint.open_checkpoints(tmp_path, 1) as checkpoints:
+    checkpoint.save(checkpoints, take_steps(start(), 0, 2), 2, {}, wait=True)
+    resumed = checkpoint.restore(checkpoints, start(), {})
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(take_steps(resumed, 2, 4)), whole)
+  assert whole.carry['average']['updates']['trunk'] == 4
 
 
 # Flips at test time
