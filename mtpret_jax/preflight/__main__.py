@@ -19,6 +19,10 @@ from tfds_builders.common.exits import explain, open_streams
 
 POD = flags.DEFINE_string('pod', '', 'the pod to compile for, such as v5e:4x4 (16 TPU v5e chips) or h100:8 (8 GPUs)')
 EXAMPLES = '--pod=v5e:4x4 (16 TPU v5e chips), --pod=v5p:2x2x4 (16 TPU v5p chips) or --pod=h100:8 (8 GPUs of one host)'
+FLAGS = {
+  '--config=FILE:VARIANT': 'the run whose steps are compiled; python -m mtpret_jax.main --help lists all',
+  '--config.FIELD=VALUE': 'sets a field, after --config',
+  '--pod=CHIP:SHAPE': 'the devices to compile for: v5e:4x4 is 16 TPU v5e chips, h100:8 is 8 GPUs of one host'}
 
 
 def main(_: list[str]) -> None:
@@ -45,6 +49,15 @@ def main(_: list[str]) -> None:
     cli.stop(*ending)
 
 
+def parse_or_help(argv: list[str]) -> list[str]:
+  """`parse_flags`, or with --help one screen about the command."""
+  if not set(argv).intersection(cli.HELP):
+    return parse_flags(argv)
+  from mtpret_jax.config import help
+  print(f'{(__doc__ or "").strip()}\n\nFlags\n\n' + '\n'.join(help.align(FLAGS.items())))
+  sys.exit(0)
+
+
 def parse_flags(argv: list[str]) -> list[str]:
   """As `cli.parse_flags`, but the only flags are --config and --pod."""
   rest = cli.parse_flags(argv, '--config, --config.FIELD (after --config) and --pod')
@@ -59,5 +72,4 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 if __name__ == '__main__':
   open_streams()
-  flags.declare_key_flag('config')  # --help then lists it
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=parse_or_help)

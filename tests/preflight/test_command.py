@@ -44,6 +44,15 @@ def test_a_mistake_in_the_command_is_one_line_with_exit_code_2(arguments, messag
   assert re.search(message, line)
 
 
+def test_help_is_about_this_command_alone(capsys):
+  with pytest.raises(SystemExit) as stopped:
+    command.parse_or_help(['preflight', CONFIG, '--help'])
+  printed = capsys.readouterr().out
+  assert stopped.value.code == 0 and printed.startswith('Compiles the steps of a run') and 'Exit codes: 0' in printed
+  assert all(flag in printed for flag in ('--config=FILE:VARIANT', '--config.FIELD=VALUE', '--pod=CHIP:SHAPE'))
+  assert 'absl' not in printed and 'pdb' not in printed
+
+
 def test_a_step_is_compiled_without_the_formulations_for_cpus():
   done = run('-c', FAKE_POD, CONFIG, '--pod=here:2')
   assert done.returncode == 0, done.stderr
