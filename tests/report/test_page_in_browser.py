@@ -2,6 +2,7 @@
 
 import re
 
+import PIL.Image
 import pytest
 
 from mtpret_jax.report import page as pages
@@ -11,6 +12,7 @@ from tests.support.made_up_runs import write_stage_1, write_stage_2, write_stage
 from tests.support.scored import ABOUT
 
 WIDTHS = (1280, 390)
+PICTURE = 900  # pixels, the width of a picture
 # variables of the style -> the background they stand on, and the contrast that WCAG 2 asks for
 CONTRASTS = [('--ink', '--paper', 4.5), ('--muted', '--paper', 4.5), ('--muted', '--tint', 4.5),
              ('--accent', '--paper', 4.5), ('--warn-ink', '--warn', 4.5),
@@ -21,7 +23,9 @@ in_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason='needs Chromiu
 
 def write_long_names(folder):
   findings = ['x' * 90, 'b ' * 60, 'c']
-  return write_stage_3(folder / ('p' * 100), about={**ABOUT['independent'], 'findings': findings}, notes=['n' * 150])
+  run = write_stage_3(folder / ('p' * 100), about={**ABOUT['independent'], 'findings': findings}, notes=['n' * 150])
+  PIL.Image.new('L', (PICTURE, 40)).save(run / 'examples_independent.png')
+  return run
 
 
 @in_chromium
@@ -34,6 +38,8 @@ def test_the_page_fits_both_widths_and_asks_for_nothing(write, tmp_path):
   assert [one['width'] for one in measured] == [1280, 1280, 390, 390] and measured[0]['svg'] > 5
   assert all(one['content'] <= one['inner'] for one in measured), measured
   assert not any(one['tiny'] for one in measured), 'text of plots is too small to read'
+  pictures = [PICTURE] * (write is write_long_names)
+  assert all(one['shown'] == pictures for one in measured), 'a picture scrolls in its frame on a narrow screen'
   light, dark = measured[0]['paper'], measured[1]['paper']
   assert light != dark
 

@@ -13,12 +13,17 @@ import threading
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 # Frames of the page at each width and colour scheme. The script writes what it measures into the title.
 MEASURE = '''<!doctype html><title>waiting</title><body>%s<script>
-addEventListener('load', () => {
-  const measured = [...document.querySelectorAll('iframe')].map(frame => {
+addEventListener('load', async () => {
+  const frames = [...document.querySelectorAll('iframe')];
+  const pictures = frames.flatMap(frame => [...frame.contentDocument.querySelectorAll('.picture img')]);
+  pictures.forEach(picture => { picture.loading = 'eager'; });
+  await Promise.all(pictures.map(picture => picture.decode()));
+  const measured = frames.map(frame => {
     const page = frame.contentDocument, root = page.documentElement;
     page.querySelectorAll('details').forEach(part => { part.open = true; });
+    const shown = [...page.querySelectorAll('.picture img')].map(picture => picture.clientWidth);
     const tiny = [...page.querySelectorAll('svg text')].filter(text => text.getBoundingClientRect().height < 7);
-    return {width: +frame.width, inner: root.clientWidth, content: root.scrollWidth, tiny: tiny.length,
+    return {width: +frame.width, inner: root.clientWidth, content: root.scrollWidth, tiny: tiny.length, shown,
             paper: getComputedStyle(page.body).backgroundColor, svg: page.querySelectorAll('svg').length};
   });
   document.title = JSON.stringify(measured);

@@ -53,7 +53,7 @@ def make_axes(xlabel: str, ylabel: str, height: float = HEIGHT, bottom: float = 
   figure = Figure(figsize=(WIDTH, height))
   axes = figure.add_axes((LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, 1 - (bottom + TOP) / height))
   axes.set(xlabel=xlabel)
-  axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+  axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=xlabel == 'step'))
   figure.text(0.01, 1 - 0.02 / height, ylabel, va='top', color=MUTED)
   return figure, axes
 

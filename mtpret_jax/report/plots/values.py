@@ -12,6 +12,7 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
 
 MOST_DOTS = 1500
+FEW_DOTS = 100  # up to as many are drawn large
 
 
 def draw_predicted(truth_N: np.ndarray, predicted_N: np.ndarray, unit: str) -> Plot:
@@ -42,7 +43,8 @@ def draw_differences(truth_N: np.ndarray, predicted_N: np.ndarray, unit: str) ->
 
 def add_dots(axes: 'Axes', x_N: np.ndarray, y_N: np.ndarray) -> None:
   chosen = figures.pick_evenly(len(x_N), MOST_DOTS)
-  axes.plot(x_N[chosen], y_N[chosen], 'o', color=figures.SERIES[0], markersize=2.5, alpha=0.5, markeredgewidth=0)
+  size, alpha = (4.5, 0.8) if len(chosen) <= FEW_DOTS else (2.5, 0.5)
+  axes.plot(x_N[chosen], y_N[chosen], 'o', color=figures.SERIES[0], markersize=size, alpha=alpha, markeredgewidth=0)
 
 
 def say_thinned(count: int) -> str:
