@@ -20,7 +20,7 @@ from mtpret_jax.config.rules import (
 )
 from mtpret_jax.data.sources import SPLIT_RULES, SPLITS
 from mtpret_jax.data.task_schedule import ORDERS
-from mtpret_jax.models.resnet import LAYERS
+from mtpret_jax.models.trunk import TRUNKS
 from mtpret_jax.runtime.sharding import STATES
 from mtpret_jax.tasks import KINDS
 from mtpret_jax.tasks.detection import NEGATIVES
@@ -47,7 +47,7 @@ DATA = {
   'phantoms': {'images': whole(24, 1_000_000), 'size': whole(48, 4096), 'seed': whole(0, SEED),
                'variation': SHARE}}
 STAGE = {
-  'name': text(1, 100), 'workdir': path(1), 'seed': whole(0, SEED), 'trunk': choice(LAYERS),
+  'name': text(1, 100), 'workdir': path(1), 'seed': whole(0, SEED), 'trunk': choice(TRUNKS),
   'dtype': choice(('bfloat16', 'float32')), 'sharding': choice(STATES), 'init': text(), 'init_from': path(),
   'save_every': whole(1, STEPS), 'log_every': whole(1, STEPS), 'keep': whole(1, 1_000_000),
   'keep_finished': whole(1, 1_000_000),

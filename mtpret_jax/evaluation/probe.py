@@ -29,7 +29,7 @@ from mtpret_jax.evaluation.metrics.ranking import make_ranking_scores
 from mtpret_jax.evaluation.probe_models import limit_threads, predict_findings, predict_value, standardise
 from mtpret_jax.models.norm import BatchNorm
 from mtpret_jax.models.pool import pool_mean
-from mtpret_jax.models.resnet import ResNet
+from mtpret_jax.models.trunk import make_trunk
 from mtpret_jax.objectives import Trunk
 from mtpret_jax.objectives.modules import take_stats
 from mtpret_jax.step import TrainState
@@ -98,7 +98,7 @@ def read_split(source: Source, config: ConfigDict, images: int) -> Split:
 def make_embedder(config: ConfigDict) -> Embed:
   """embed(params, stats, images) -> (N, C): the trunk's pooled features of N whole images, each (H, W, 1) uint8. With a
   `title`, it shows a progress bar."""
-  graph = nnx.split(nnx.eval_shape(lambda: ResNet(config.trunk, rngs=nnx.Rngs(0))))[0]
+  graph = nnx.split(nnx.eval_shape(lambda: make_trunk(config.trunk, rngs=nnx.Rngs(0))))[0]
 
   @jax.jit
   def embed_chunk(params: Mapping, stats: Mapping, images: jax.Array) -> jax.Array:
@@ -155,7 +155,7 @@ def calibrate(config: ConfigDict, trunk: Trunk, datasets: Datasets) -> Trunk:
   from it in weights and in statistics; from the calibrated one it differs in weights only.
   """
   params, stats = trunk
-  graph = nnx.split(nnx.eval_shape(lambda: ResNet(config.trunk, rngs=nnx.Rngs(0))))[0]
+  graph = nnx.split(nnx.eval_shape(lambda: make_trunk(config.trunk, rngs=nnx.Rngs(0))))[0]
 
   @jax.jit
   def measure(params: Mapping, stats: Mapping, images: jax.Array) -> dict[str, Any]:

@@ -21,10 +21,10 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import nn
-from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, RPNHead, TwoMLPHead
+from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabV3
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -95,26 +95,43 @@ def load(spec: Spec) -> nn.Module:
 def build(spec: Spec) -> nn.Module:
   """The network of `spec` with random weights."""
   head, outputs = spec['head'], len(spec['about'].get('findings', ())) if spec['kind'] == 'classification' else 1
-  resnet = torchvision.models.get_model(spec['trunk'], weights=None, num_classes=outputs)
+  trunk = torchvision.models.get_model(spec['trunk'], weights=None, num_classes=outputs)
   if spec['channels'] != 3:
-    resnet.conv1 = nn.Conv2d(spec['channels'], 64, 7, stride=2, padding=3, bias=False)
+    stem = nn.Conv2d(spec['channels'], 64, 7, stride=2, padding=3, bias=False)
+    setattr(*((trunk.features, 'conv0') if is_dense(trunk) else (trunk, 'conv1')), stem)
   if spec['kind'] == 'trunk':
-    resnet.fc = nn.Identity()  # the mean of the last map
+    setattr(trunk, 'classifier' if is_dense(trunk) else 'fc', nn.Identity())  # the mean of the last map
   if spec['kind'] == 'segmentation':
-    return build_deeplab(resnet, head, len(spec['about']['mask']))
+    return build_deeplab(trunk, head, len(spec['about']['mask']))
   if spec['kind'] == 'detection':
-    return build_detector(resnet, head, len(spec['about']['box_classes']), spec)
-  return resnet
+    return build_detector(trunk, head, len(spec['about']['box_classes']), spec)
+  return trunk
 
 
-def build_deeplab(resnet: nn.Module, head: Spec, classes: int) -> nn.Module:
-  """torchvision's DeepLabV3 for any ResNet, width and dilations."""
-  dilate(resnet, head['output_stride'])
-  channels, width = resnet.fc.in_features, head['width']
+def is_dense(trunk: nn.Module) -> bool:
+  """Whether a trunk is a DenseNet; others are ResNets."""
+  return isinstance(trunk, torchvision.models.DenseNet)
+
+
+def list_maps(trunk: nn.Module) -> tuple[list[str], list[int]]:
+  """(where the maps at strides 4, 8, 16 and 32 are in a trunk, their channels). Those of a DenseNet are what batch norm
+  and ReLU after each block give."""
+  if is_dense(trunk):
+    channels = trunk.classifier.in_features
+    return [f'features.transition{stage}.relu' for stage in (1, 2, 3)] + ['relu'], [256, 512, channels, channels]
+  channels = trunk.fc.in_features
+  return [f'layer{stage}' for stage in (1, 2, 3, 4)], [channels // 8, channels // 4, channels // 2, channels]
+
+
+def build_deeplab(trunk: nn.Module, head: Spec, classes: int) -> nn.Module:
+  """torchvision's DeepLabV3 for any trunk, width and dilations."""
+  (dilate_dense if is_dense(trunk) else dilate)(trunk, head['output_stride'])
+  names, widths = list_maps(trunk)
+  channels, width = widths[-1], head['width']
   classifier = nn.Sequential(
     ASPP(channels, head['dilations'], width), nn.Conv2d(width, width, 3, padding=1, bias=False),
     nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, classes, 1))
-  return DeepLabV3(IntermediateLayerGetter(resnet, {'layer4': 'out'}), classifier)
+  return DeepLabV3(create_feature_extractor(trunk, {names[-1]: 'out'}), classifier)
 
 
 def dilate(resnet: nn.Module, output_stride: int) -> None:
@@ -136,12 +153,24 @@ def first_3x3(layer: nn.Module) -> nn.Module:
   return next(conv for conv in layer[0].modules() if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3))
 
 
-def build_detector(resnet: nn.Module, head: Spec, classes: int, spec: Spec) -> nn.Module:
-  """torchvision's FasterRCNN for any ResNet and width. Class 0 is the background. Images are neither resized nor
+def dilate_dense(densenet: nn.Module, output_stride: int) -> None:
+  """The same for a DenseNet, where the pools of the transitions have the strides."""
+  for stage, stride in ((1, 8), (2, 16), (3, 32)):
+    dilation = max(stride // output_stride, 1)
+    if dilation > 1:
+      densenet.get_submodule(f'features.transition{stage}').pool = nn.Identity()
+    for conv in densenet.get_submodule(f'features.denseblock{stage + 1}').modules():
+      if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+        conv.dilation = conv.padding = (dilation, dilation)
+
+
+def build_detector(trunk: nn.Module, head: Spec, classes: int, spec: Spec) -> nn.Module:
+  """torchvision's FasterRCNN for any trunk and width. Class 0 is the background. Images are neither resized nor
   normalised again: `prepare` has done it."""
-  channels, width, view = resnet.fc.in_features, head['width'], spec['view']
-  backbone = BackboneWithFPN(resnet, {f'layer{stage + 1}': str(stage) for stage in range(4)},
-                             [channels // 8, channels // 4, channels // 2, channels], width)
+  (names, widths), width, view = list_maps(trunk), head['width'], spec['view']
+  backbone = BackboneWithFPN(trunk, {}, widths, width)
+  # Here, because BackboneWithFPN cannot take a map from inside a DenseNet's transition.
+  backbone.body = create_feature_extractor(trunk, {name: str(level) for level, name in enumerate(names)})
   anchors = AnchorGenerator([tuple(sizes) for sizes in head['anchor_sizes']],
                             [tuple(head['aspect_ratios'])] * len(head['anchor_sizes']))
   before_nms, after_nms = head['rpn_proposals_test']

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.export.trained import Trained
-from mtpret_jax.models.torchvision_names import TRUNK_PREFIX, export_head
+from mtpret_jax.models.torchvision_names import DENSE, TRUNK_PREFIX, export_head
 from mtpret_jax.models.torchvision_weights import name_trunk
 from mtpret_jax.runtime.atomic_io import write_atomically, write_json
 from tfds_builders.common.dataset import SIZES
@@ -43,6 +43,8 @@ def name_model(trained: Trained, task: str, trunk: Mapping[str, np.ndarray]) -> 
   if kind not in TRUNK_PREFIX:
     raise ConfigError(f'torchvision has no head for {kind}, the kind of the task {task}: export with --to=safetensors')
   head = export_head(kind, *trained.take_head(task))
+  if any(name.startswith(DENSE) for name in trunk):
+    head = {name.replace('fc.', 'classifier.'): array for name, array in head.items()}
   return {f'{TRUNK_PREFIX[kind]}{name}': array for name, array in trunk.items()} | add_counters(head)
 
 
@@ -60,7 +62,7 @@ def describe(trained: Trained, task: str | None, channels: int) -> dict[str, Any
   """The content of `torchvision.json`; `load_in_torch.py` says how it is used.
 
     kind                 of task; 'trunk' after stage 1
-    trunk                torchvision's name of the ResNet
+    trunk                torchvision's name of the trunk
     channels             of the images: 3 equal ones, or 1
     weights              file of the state dict
     stored_longest       px: the longer side of a stored image is at most this; null: as in the file

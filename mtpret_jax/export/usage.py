@@ -28,9 +28,10 @@ def describe_torchvision(spec: dict[str, Any]) -> str:
 def describe_stock(spec: dict[str, Any]) -> str:
   """Which of torchvision's own builders loads the file."""
   kind, trunk, about = spec['kind'], spec['trunk'], spec['about']
-  stem = '' if spec['channels'] == 3 else ' with a `conv1` of one input channel'
+  first, last = ('features.conv0', 'classifier') if trunk.startswith('densenet') else ('conv1', 'fc')
+  stem = '' if spec['channels'] == 3 else f' with a `{first}` of one input channel'
   if kind == 'trunk':
-    return f'`{TRUNK_FILE}` is the state dict of `torchvision.models.{trunk}()`{stem}, without `fc`.'
+    return f'`{TRUNK_FILE}` is the state dict of `torchvision.models.{trunk}()`{stem}, without `{last}`.'
   if kind not in BUILDERS:
     outputs = len(about['findings']) if kind == 'classification' else 1
     return f'`{MODEL}` is the state dict of `torchvision.models.{trunk}(num_classes={outputs})`{stem}.'

@@ -50,8 +50,9 @@ class BatchNorm(nnx.Module):
     # Running statistics are state of the next step, not part of this step's loss.
     mean_C = jax.lax.stop_gradient(mean_GC.mean(0))
     var_C = jax.lax.stop_gradient(var_GC.mean(0)) * unbiased
-    self.mean[...] = (1 - self.momentum) * self.mean[...] + self.momentum * mean_C
-    self.var[...] = (1 - self.momentum) * self.var[...] + self.momentum * var_C
+    # Not `self.mean[...] = `: flax would ask for the tracer's sharding, which searches everything traced so far.
+    self.mean.set_value((1 - self.momentum) * self.mean[...] + self.momentum * mean_C)
+    self.var.set_value((1 - self.momentum) * self.var[...] + self.momentum * var_C)
 
 
 def expand_rank(vector_C: jax.Array, rank: int) -> jax.Array:

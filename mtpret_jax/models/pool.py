@@ -1,7 +1,7 @@
-"""The max pool of the stem and the mean over a map.
+"""The max pool of the stem, the mean of DenseNet's transitions, and the mean over a map.
 
-The pool has two formulations with the same result and the same gradient; each backend gets the faster one. The choice
-is made here and not in the overrides for CPUs, because GPUs and CPUs use the same formulation.
+The max pool has two formulations with the same result and the same gradient; each backend gets the faster one. The
+choice is made here and not in the overrides for CPUs, because GPUs and CPUs use the same formulation.
 
 Letters: B images, H rows, W columns, C channels; h w rows and columns of the output; a b the row and the column (0 or
 1) within the 2 x 2 input pixels of an output pixel.
@@ -91,6 +91,16 @@ def pool_backward(place_BhwC: jax.Array, gradient_BhwC: jax.Array) -> tuple[jax.
 
 
 pool_even.defvjp(find_largest, pool_backward)
+
+
+def pool_average(images_BHWC: jax.Array) -> jax.Array:
+  """2 x 2 mean at stride 2: (B, H // 2, W // 2, C). As in PyTorch, an odd last row or column is left out. A side of one
+  pixel stays as it is."""
+  batch, height, width, channels = images_BHWC.shape
+  rows, columns = min(height, 2), min(width, 2)
+  cells = images_BHWC[:, :height // rows * rows, :width // columns * columns].reshape(
+    batch, height // rows, rows, width // columns, columns, channels)
+  return cells.mean((2, 4))
 
 
 def pool_mean(features_BHWC: jax.Array) -> jax.Array:

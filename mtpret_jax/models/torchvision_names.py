@@ -2,7 +2,7 @@
 
 | kind of task | torchvision's model | trunk | head |
 |---|---|---|---|
-| classification, regression | `resnet18`, ... | no prefix | `fc` |
+| classification, regression | `resnet18`, ..., `densenet121` | no prefix | `fc`; of a DenseNet `classifier` |
 | segmentation | `deeplabv3_resnet50` | `backbone.` | `classifier.` |
 | detection | `fasterrcnn_resnet50_fpn` | `backbone.body.` | `backbone.fpn.`, `rpn.`, `roi_heads.` |
 
@@ -29,6 +29,7 @@ DETECTOR = {'rpn/conv': 'rpn.head.conv.0.0', 'rpn/cls_logits': 'rpn.head.cls_log
             'rpn/bbox_pred': 'rpn.head.bbox_pred', 'roi_head/fc6': 'roi_heads.box_head.fc6',
             'roi_head/fc7': 'roi_heads.box_head.fc7', 'roi_head/cls_score': 'roi_heads.box_predictor.cls_score',
             'roi_head/bbox_pred': 'roi_heads.box_predictor.bbox_pred'}
+DENSE = 'features.'  # torchvision's module with the whole trunk of a DenseNet
 CONV_NORM = {'conv': 0, 'norm': 1}  # places of a convolution and its batch norm in an nn.Sequential
 
 Tree = Mapping[str, Any]  # nested dicts of arrays
@@ -40,8 +41,11 @@ def name_in_torch(path: tuple) -> str:
     norm1/mean -> bn1.running_mean
     stages/0/1/conv2/kernel -> layer1.1.conv2.weight
     stages/3/0/shortcut/norm/scale -> layer4.0.downsample.1.weight
+    blocks/0/1/conv2/kernel -> features.denseblock1.denselayer2.conv2.weight
   """
   *modules, leaf = [step.key for step in path]
+  if modules[0] in ('conv0', 'norm0', 'blocks', 'norms', 'transitions'):
+    return f'{DENSE}{name_dense(modules)}.{LEAVES[leaf]}'
   words: list[str] = []
   while modules:
     word = modules.pop(0)
@@ -52,6 +56,19 @@ def name_in_torch(path: tuple) -> str:
     else:
       words.append(str(word).replace('norm', 'bn'))
   return '.'.join([*words, LEAVES[leaf]])
+
+
+def name_dense(modules: list) -> str:
+  """torchvision's name for a module of a DenseNet's trunk. Its batch norm after a block belongs to the transition, and
+  after the last block is `norm5`."""
+  match modules:
+    case ['blocks', block, layer, inner]:
+      return f'denseblock{int(block) + 1}.denselayer{int(layer) + 1}.{inner}'
+    case ['norms', block]:
+      return 'norm5' if int(block) == 3 else f'transition{int(block) + 1}.norm'
+    case ['transitions', block]:
+      return f'transition{int(block) + 1}.conv'
+  return str(modules[0])
 
 
 def name_head(kind: str, path: tuple, dilations: int = 3) -> str:
@@ -115,7 +132,7 @@ def list_head(kind: str, params: Tree, stats: Tree) -> Iterator[tuple[str, Any]]
 
 
 def export_head(kind: str, params: Tree, stats: Tree) -> dict[str, np.ndarray]:
-  """The arrays of a head under torchvision's names and in its layouts."""
+  """The arrays of a head under torchvision's names and in its layouts. A linear layer is called `fc`."""
   return {name: to_torch(leaf, name) for name, leaf in list_head(kind, params, stats)}
 
 

@@ -18,7 +18,6 @@ import safetensors.numpy
 from flax import nnx
 
 from mtpret_jax.config.errors import show
-from mtpret_jax.models.resnet import LAYERS, ResNet
 from mtpret_jax.models.torchvision_names import (
   LAST_LAYERS,
   OTHER_HEADS,
@@ -31,10 +30,11 @@ from mtpret_jax.models.torchvision_names import (
   to_torch,
   torch_shape,
 )
+from mtpret_jax.models.trunk import TRUNKS, make_trunk
 from mtpret_jax.models.weight_files import Path, read
 from mtpret_jax.models.weight_names import select_encoder
 
-STEM = 'conv1.weight'
+STEMS = ('conv1.weight', 'features.conv0.weight')  # of a ResNet, of a DenseNet
 Trees = tuple[dict[str, Any], dict[str, Any]]  # (params, stats): nested dicts of arrays
 
 
@@ -48,13 +48,14 @@ def import_trunk(source: Path | Mapping[str, np.ndarray], name: str) -> Trees:
     ValueError: a parameter is missing, unexpected, of the wrong shape or not finite; the message names the first one.
   """
   weights = select_encoder(source if isinstance(source, Mapping) else read(source))
-  if STEM in weights and weights[STEM].ndim == 4 and weights[STEM].shape[1] == 3:
-    exact = np.promote_types(weights[STEM].dtype, np.float32)  # half precision would round the sum
-    weights[STEM] = weights[STEM].astype(exact).sum(1, keepdims=True)
+  for stem in set(STEMS) & set(weights):
+    if weights[stem].ndim == 4 and weights[stem].shape[1] == 3:
+      exact = np.promote_types(weights[stem].dtype, np.float32)  # half precision would round the sum
+      weights[stem] = weights[stem].astype(exact).sum(1, keepdims=True)
   params, stats = trunk_shapes(name)
   problem = find_mismatch(weights, params, stats)
   if problem:
-    fits = [other for other in LAYERS if not find_mismatch(weights, *trunk_shapes(other))]
+    fits = [other for other in TRUNKS if not find_mismatch(weights, *trunk_shapes(other))]
     remedy = f'these are the weights of a {fits[0]}: set --config.trunk={fits[0]}' if fits else (
       f'{describe_blocks(weights)}give the state dict of a torchvision {name}')
     raise ValueError(f'{problem}; {remedy}')
@@ -110,10 +111,11 @@ def find_difference(name: str, weights: Mapping[str, np.ndarray], expected: Mapp
 
 
 def describe_blocks(weights: Mapping[str, np.ndarray]) -> str:
-  """How many blocks each stage of a file's ResNet has, for a message; '' if it has no stages."""
-  blocks = {(int(match[1]), int(match[2])) for match in map(re.compile(r'layer(\d)\.(\d+)\.').match, weights) if match}
+  """How many blocks each stage of a file's trunk has, for a message; '' if it has no stages."""
+  number = re.compile(r'(?:layer|features\.denseblock)(\d)\.(?:denselayer)?(\d+)\.')
+  blocks = {(int(match[1]), int(match[2])) for match in map(number.match, weights) if match}
   counts = [str(sum(stage == each for stage, _ in blocks)) for each in sorted({stage for stage, _ in blocks})]
-  known = ', '.join(f'{name} {"-".join(map(str, depths))}' for name, (_, depths) in LAYERS.items())
+  known = ', '.join(f'{name} {"-".join(map(str, depths))}' for name, (_, depths) in TRUNKS.items())
   return f'its stages have {"-".join(counts)} blocks ({known}); ' if blocks else ''
 
 
@@ -141,16 +143,17 @@ def name_trunk(params: Mapping[str, Any], stats: Mapping[str, Any], channels: in
   """{torchvision's name: array in PyTorch's layout} of the trunk, as `export_trunk` writes it."""
   weights = {name_in_torch(at): to_torch(leaf) for tree in (params, stats)
              for at, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-  weights[STEM] = np.repeat(weights[STEM] / channels, channels, axis=1)
+  stem = next(name for name in STEMS if name in weights)
+  weights[stem] = np.repeat(weights[stem] / channels, channels, axis=1)
   return weights
 
 
 @functools.cache
 def trunk_shapes(name: str) -> Trees:
   """(params, stats) of trunk `name` as shapes; computes nothing."""
-  if name not in LAYERS:
-    raise ValueError(f'unknown trunk {name!r}: choose one of {", ".join(LAYERS)}')
-  trunk = nnx.eval_shape(lambda: ResNet(name, rngs=nnx.Rngs(0)))
+  if name not in TRUNKS:
+    raise ValueError(f'unknown trunk {name!r}: choose one of {", ".join(TRUNKS)}')
+  trunk = nnx.eval_shape(lambda: make_trunk(name, rngs=nnx.Rngs(0)))
   return nnx.to_pure_dict(nnx.state(trunk, nnx.Param)), nnx.to_pure_dict(nnx.state(trunk, nnx.BatchStat))
 
 

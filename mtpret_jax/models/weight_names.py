@@ -1,6 +1,6 @@
-"""Finds a ResNet among the parameters of a file, and gives its parameters torchvision's names.
+"""Finds a trunk among the parameters of a file, and gives its parameters torchvision's names.
 
-Others save a ResNet below a prefix (`module.encoder_q.`, `backbone.`, `state_dict.model.`), inside `nn.Sequential`,
+Others save a trunk below a prefix (`module.encoder_q.`, `backbone.`, `state_dict.model.`), inside `nn.Sequential`,
 whose parameters have numbers for names (RadImageNet, lightly, fastai), with its stem apart, or compiled.
 """
 
@@ -11,9 +11,13 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 
 from mtpret_jax.config.errors import show
-from mtpret_jax.models.torchvision_names import HEAD_PREFIXES, TRUNK_PREFIX, rename_old
+from mtpret_jax.models.torchvision_names import DENSE, HEAD_PREFIXES, TRUNK_PREFIX, rename_old
 
 LANDMARK = 'layer1.0.conv1.weight'  # every ResNet has it; what precedes it in a name is the encoder's prefix
+DENSE_LANDMARK = 'denseblock1.denselayer1.conv1.weight'  # every DenseNet has it
+# A layer's modules are called norm1 or conv2 in torchvision, norm.1 in its published weights, layers.norm1 in MONAI.
+DENSE_LAYER = re.compile(r'(denselayer\d+)\.(?:layers\.)?(norm|conv)\.?([12])\.')
+DENSE_MODULES = re.compile(r'(conv0|norm0|norm5|denseblock\d|transition\d)\.')
 # nn.Sequential(*resnet.children()): 2 is the ReLU, 3 the max-pooling, 8 the mean.
 SEQUENTIAL = {'0': 'conv1', '1': 'bn1', '4': 'layer1', '5': 'layer2', '6': 'layer3', '7': 'layer4', '9': 'fc'}
 SEQUENTIAL_LANDMARK = LANDMARK.replace('layer1', '4')
@@ -22,7 +26,8 @@ WRAPPERS = re.compile(r'_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_m
 # Prefixes of an encoder that follows or teaches another one. MoCo and BYOL evaluate the trained one; DINO the teacher.
 FOLLOWERS = re.compile(r'encoder_k|momentum|(^|[._])(key|target|student)')
 # First modules of what sits on top of a trunk.
-HEADS = re.compile(r'(fc|heads?|classif|proj|pred|prototype|mlp|neck|linear|logit|last_l|queue|criterion|loss|aux)\w*')
+HEADS = re.compile(r'(fc|heads?|class|op_threshs|proj|pred|prototype|mlp|neck|linear|logit|last_l|queue|criterion|'
+                   r'loss|aux)\w*')
 SHOWN = 6  # names in a message
 PICK = ('python -c "import sys, safetensors.numpy as s; from mtpret_jax.models.weight_files import read; w = '
         'read(sys.argv[1]); s.save_file({n: w[n] for n in w if n.startswith(sys.argv[3])}, sys.argv[2])" '
@@ -35,16 +40,17 @@ def select_encoder(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   Raises:
     ValueError: the file has no encoder, or several of which none is the one to take.
   """
-  plain = {WRAPPERS.sub('', name): value for name, value in weights.items()}
+  plain = {unwrap(name): value for name, value in weights.items()}
   prefixes = find_prefixes(plain)
   if not prefixes:
     raise ValueError(f'the file has no encoder, because no parameter name ends in {LANDMARK} (or, inside '
-                     f'nn.Sequential, in {SEQUENTIAL_LANDMARK}), only {list_names(plain) or "nothing"}: give the state '
-                     f'dict of a torchvision ResNet')
+                     f'nn.Sequential, in {SEQUENTIAL_LANDMARK}; of a DenseNet, in {DENSE_LANDMARK}), only '
+                     f'{list_names(plain) or "nothing"}: give the state dict of a torchvision ResNet or DenseNet-121')
   prefix, *others = choose_prefixes(prefixes)
   if others:
-    raise ValueError(f'the file has {len(prefixes)} encoders (names that end in {LANDMARK}, with the prefixes '
-                     f"{show(prefixes)}): keep only one, or give one the prefix 'encoder_q.'; to keep one, type {PICK}")
+    raise ValueError(f'the file has {len(prefixes)} encoders (names that end in {LANDMARK} or {DENSE_LANDMARK}, with '
+                     f"the prefixes {show(prefixes)}): keep only one, or give one the prefix 'encoder_q.'; to keep "
+                     f'one, type {PICK}')
   parameters = take(plain, prefix, prefixes)
   if len(prefixes) > 1:
     logging.info('took the encoder with the prefix %s, of %s', show(prefix), show(prefixes))
@@ -57,7 +63,7 @@ def select_encoder(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def select_head(weights: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
   """The parameters of the head of torchvision's model for this kind of task, on the encoder that `select_encoder`
   takes; {} if the file has no such head."""
-  plain = {WRAPPERS.sub('', name): value for name, value in weights.items()}
+  plain = {unwrap(name): value for name, value in weights.items()}
   prefix, *others = choose_prefixes(find_prefixes(plain))
   if others or not prefix.endswith(TRUNK_PREFIX[kind]):
     return {}
@@ -67,10 +73,16 @@ def select_head(weights: Mapping[str, np.ndarray], kind: str) -> dict[str, np.nd
           if name.startswith(HEAD_PREFIXES[kind]) and not name.endswith('num_batches_tracked')}
 
 
+def unwrap(name: str) -> str:
+  """The name without what PyTorch's wrappers add, and with torchvision's names in the layers of a DenseNet."""
+  return DENSE_LAYER.sub(r'\1.\2\3.', WRAPPERS.sub('', name))
+
+
 def find_prefixes(names: Collection[str]) -> list[str]:
-  """What precedes the names of each ResNet. Numbers count only in a file without torchvision's names, because any
+  """What precedes the names of each trunk. Numbers count only in a file without torchvision's names, because any
   network may have a module 4."""
   named = [name.removesuffix(LANDMARK) for name in names if name.endswith(LANDMARK)]
+  named += [name.removesuffix(DENSE_LANDMARK).removesuffix(DENSE) for name in names if name.endswith(DENSE_LANDMARK)]
   numbered = [name.removesuffix(SEQUENTIAL_LANDMARK) for name in names
               if f'.{name}'.endswith(f'.{SEQUENTIAL_LANDMARK}')]
   return named or [prefix for prefix in numbered if {f'{prefix}0.weight', f'{prefix}1.running_mean'} <= set(names)]
@@ -95,6 +107,8 @@ def take(weights: Mapping[str, np.ndarray], prefix: str, prefixes: list[str]) ->
   if SEQUENTIAL_LANDMARK in bare:
     return {f'{SEQUENTIAL.get(module, module)}.{rest}': value for name, value in bare.items()
             for module, _, rest in [name.partition('.')]}
+  if DENSE_LANDMARK in bare:  # only the module `features` of a DenseNet was saved
+    return {f'{DENSE}{name}' if DENSE_MODULES.match(name) else name: value for name, value in bare.items()}
   return {rename_stem(name): value for name, value in bare.items()}
 
 

@@ -38,7 +38,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.augment import views
 from mtpret_jax.data.shuffle_bn import shuffle_keys, unshuffle_keys
 from mtpret_jax.models.heads import Projector
-from mtpret_jax.models.resnet import ResNet
+from mtpret_jax.models.trunk import make_trunk
 from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Weights
 from mtpret_jax.objectives.modules import split_graphs, split_weights, take_stats
 from mtpret_jax.runtime.sharding import replicate
@@ -76,7 +76,7 @@ def make_encoder(config: ConfigDict) -> tuple[Callable[[jax.Array], tuple[Params
   """
   def build(rng: jax.Array) -> dict[str, nnx.Module]:
     rngs = nnx.Rngs(rng)
-    trunk = ResNet(config.trunk, rngs=rngs)
+    trunk = make_trunk(config.trunk, rngs=rngs)
     return {'trunk': trunk, 'projector': Projector(trunk.channels, config.moco.dim, rngs=rngs)}
 
   graphs = split_graphs(build)  # query and key encoder share them

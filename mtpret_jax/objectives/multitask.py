@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.augment import labelled
 from mtpret_jax.data.task_schedule import JOINT
-from mtpret_jax.models.resnet import ResNet
+from mtpret_jax.models.trunk import make_trunk
 from mtpret_jax.objectives import Batch, Carry, Measures, Objective, Params, Weights, apply_no_pull
 from mtpret_jax.objectives.modules import Graphs, split_graphs, split_weights, take_stats
 from mtpret_jax.tasks.task import TaskModel
@@ -66,7 +66,7 @@ def make_multitask(config: ConfigDict, tasks: Tasks, begins: np.ndarray) -> Obje
 def build_modules(config: ConfigDict, tasks: Tasks, rng: jax.Array) -> dict[str, Any]:
   """{'trunk': the trunk, task: its head}, with random weights."""
   rngs = nnx.Rngs(rng)
-  trunk = ResNet(config.trunk, rngs=rngs)
+  trunk = make_trunk(config.trunk, rngs=rngs)
   return {TRUNK: trunk} | {name: task.make_head(trunk, rngs) for name, task in tasks.items()}
 
 

@@ -25,8 +25,8 @@ from mtpret_jax.evaluation.predict import compile_predict
 from mtpret_jax.evaluation.test_scores import STATES
 from mtpret_jax.export.trained import Trained, read_run
 from mtpret_jax.models.pool import pool_mean
-from mtpret_jax.models.resnet import LAYERS, ResNet
 from mtpret_jax.models.torchvision_weights import import_trunk
+from mtpret_jax.models.trunk import TRUNKS, make_trunk
 from mtpret_jax.models.weight_files import read as read_weights
 from mtpret_jax.objectives.multitask import TRUNK
 from mtpret_jax.predict.batches import Compute, Prediction, run_batches
@@ -76,7 +76,7 @@ def read_trunk_file(path: pathlib.Path, size: int) -> Trained:
   problem = ''
   try:
     weights = read_weights(path)
-    for name in LAYERS:
+    for name in TRUNKS:
       try:
         params, stats = import_trunk(weights, name)
       except ValueError as error:
@@ -87,7 +87,7 @@ def read_trunk_file(path: pathlib.Path, size: int) -> Trained:
         return Trained(path, config, 'last', 0, {TRUNK: params}, {TRUNK: stats}, {})
   except (OSError, ValueError) as error:
     problem = as_line(error)
-  raise ConfigError(f'{path} does not hold the weights of a ResNet: {problem}')
+  raise ConfigError(f'{path} does not hold the weights of a trunk: {problem}')
 
 
 class Model:
@@ -274,7 +274,7 @@ def describe_network(config: ConfigDict, task: str) -> str:
 
 def compile_embed(config: ConfigDict, size: int, mesh: jax.sharding.Mesh) -> Callable:
   """embed(params, stats, images) -> (B, C): as `evaluation/probe.py` embeds images of stage 1."""
-  graph = nnx.split(nnx.eval_shape(lambda: ResNet(config.trunk, rngs=nnx.Rngs(0))))[0]
+  graph = nnx.split(nnx.eval_shape(lambda: make_trunk(config.trunk, rngs=nnx.Rngs(0))))[0]
 
   @functools.partial(jax.jit, in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
                      out_shardings=replicated(mesh))

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, as_line, show
 from mtpret_jax.models import weight_files, weight_names
-from mtpret_jax.models.resnet import ResNet
 from mtpret_jax.models.torchvision_weights import Trees, import_head, import_trunk, trunk_shapes
+from mtpret_jax.models.trunk import make_trunk
 from mtpret_jax.models.weight_files import FORMATS, check_file
 from mtpret_jax.runtime import checkpoint, weights_file
 from mtpret_jax.tasks.fitted import FittedTask
@@ -131,7 +131,7 @@ def read_head(file: Mapping[str, np.ndarray], name: str, task: FittedTask, confi
 
 def shape_head(task: FittedTask, trunk: str) -> Trees:
   """(params, running statistics) of a task's head as shapes; computes nothing."""
-  head = nnx.eval_shape(lambda: task.make_model().make_head(ResNet(trunk, rngs=nnx.Rngs(0)), nnx.Rngs(0)))
+  head = nnx.eval_shape(lambda: task.make_model().make_head(make_trunk(trunk, rngs=nnx.Rngs(0)), nnx.Rngs(0)))
   return nnx.to_pure_dict(nnx.state(head, nnx.Param)), nnx.to_pure_dict(nnx.state(head, nnx.BatchStat))
 
 

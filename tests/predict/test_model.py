@@ -22,7 +22,7 @@ from mtpret_jax.predict.model import FEW, Model
 from mtpret_jax.runtime.sharding import make_mesh
 from tests.support import drawn_models, small_runs
 
-pytestmark = pytest.mark.usefixtures('quick_compilation', 'one_block')
+pytestmark = pytest.mark.usefixtures('one_block')
 
 BATCH = 8  # a row for each device of the tests
 TASK = drawn_models.TASK
@@ -112,7 +112,7 @@ def test_the_data_of_a_run_is_not_needed(two_tasks_run, tmp_path):
 
 
 @pytest.mark.parametrize('path, reason', [
-  ('absent', 'absent'), ('.', 'config.json'), ('file.safetensors', 'does not hold the weights of a ResNet'),
+  ('absent', 'absent'), ('.', 'config.json'), ('file.safetensors', 'does not hold the weights of a trunk'),
   ([], 'no run given')])
 def test_what_is_no_model_is_named(path, reason, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from tests.reference.names_setting import CLASSES, FIXTURE, MODELS
 
 def build(name):
   """torchvision's `name` with random weights."""
-  options = {} if name.startswith('resnet') else {'weights_backbone': None}
+  options = {} if '_' not in name else {'weights_backbone': None}
   return get_model(name, weights=None, num_classes=CLASSES, **options)
 
 
