@@ -33,7 +33,7 @@ from google.protobuf import json_format
 from tensorflow_datasets.core import shuffle
 
 from tfds_builders import sanity
-from tfds_builders.common import archives, dataset, index, locks, paths, records, writer
+from tfds_builders.common import archives, dataset, index, label_columns, locks, paths, records, writer
 from tfds_builders.common.suggest import suggest
 from tfds_builders.custom import custom
 
@@ -134,6 +134,23 @@ def prepare(
     remove_leftovers(path, holds)
     build_dataset(make_builder, manual, path, tolerated)
   return path
+
+
+def add_labels(path: pathlib.Path) -> bool:
+  """Adds the labels to the index of a dataset that an earlier version prepared, which reads every record once. Returns
+  whether it had none. Waits for another process that prepares the dataset.
+
+  Raises:
+    ValueError: a record is not the one that the index was written for.
+    OSError: the folder cannot be written.
+  """
+  if label_columns.has_labels(path / index.NAME):
+    return False
+  with locks.hold(path.parent / LOCK, f'adds labels to {path}/{index.NAME}'):
+    if not label_columns.has_labels(path / index.NAME):  # else the process that held the lock has added them
+      log.info('%s: adding the labels to %s, which reads every record once', path, index.NAME)
+      index.add_labels(path)
+  return True
 
 
 def remove_leftovers(path: pathlib.Path, is_alone: bool) -> None:
@@ -350,7 +367,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = prepare(name, flags.archives, flags.data_dir, flags.size, flags.overwrite, flags.tolerated,
                    beam if flags.beam else None)
     report = [] if before else sanity.check(path).describe()
-    print(summarise(path), *report, 'already prepared' if before else f'{time.time() - start:.1f} s', sep='\n  ')
+    updated = '; labels added to index.csv' if add_labels(path) else ''
+    print(summarise(path), *report, f'already prepared{updated}' if before else f'{time.time() - start:.1f} s',
+          sep='\n  ')
   return 0
 
 

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import functools
 import hashlib
+import logging
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,16 @@ from typing import Any, Protocol
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from mtpret_jax.data.labelled_records import has_labels
+from tfds_builders.common import label_columns
+
 ENCODED = tfds.decode.SkipDecoding()
 SPLIT_RULES = ('patient', 'paper', 'official')  # defined in the builders' splits.py; records are stored by 'patient'
 SPLITS = ('train', 'validation', 'test')
+SAMPLES = 8  # records of a split that are compared with its index
 WHOLE = 'whole'  # in place of a split rule: every image is a training image
+
+log = logging.getLogger(__name__)
 
 
 class MissingSplit(ValueError):
@@ -24,7 +31,7 @@ class MissingSplit(ValueError):
 
 
 class OutdatedIndex(ValueError):
-  """The dataset was prepared by an earlier version, whose index.csv lacks what is needed now."""
+  """index.csv is of an earlier version and lacks what is needed now, or it is not that of the records."""
 
 
 class Records(Protocol):
@@ -47,6 +54,8 @@ class Source:
     records: record i is a dict of fields, with image and mask still encoded.
     split_rule: one of SPLIT_RULES, or WHOLE.
     read_patients: () -> the patient of each record, read from index.csv when it is called. None for a share of a split.
+    read_labels: () -> the label fields of each record without reading it, see `read_labels`. None, or a
+      function that returns None, where only the records have them.
   """
 
   name: str
@@ -56,9 +65,15 @@ class Source:
   records: Records
   split_rule: str = 'patient'
   read_patients: Callable[[], Sequence[str]] | None = None
+  read_labels: Callable[[], Sequence[Mapping[str, Any]] | None] | None = None
 
   def __len__(self) -> int:
     return len(self.records)
+
+  def find_labels(self) -> Records | Sequence[Mapping[str, Any]]:
+    """What has the label fields of each record: what is read from index.csv, or else the records themselves."""
+    labels = self.read_labels() if self.read_labels else None
+    return self.records if labels is None else labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +134,13 @@ def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split
   elif split_rule == 'patient' and fraction == 1:
     records = open_split(builder, split, images_only)
   else:
-    positions = read_positions(folder, name, split, split_rule, fraction, fraction_seed)
+    rows = read_rows(folder, name, split, split_rule, fraction, fraction_seed)
+    positions = [(row['split'], int(row['position'])) for row in rows]
     records = Subset({part: open_split(builder, part, images_only) for part in SPLITS}, positions)
-  patients = functools.partial(read_patients, folder, name, split, split_rule, whole) if fraction == 1 else None
+  read = functools.partial(read_rows, folder, name, split, split_rule, fraction, fraction_seed, whole)
   return Source(name, split, str(builder.version), dict(builder.info.metadata or {}), records,
-                WHOLE if whole else split_rule, patients)
+                WHOLE if whole else split_rule, functools.partial(read_patients, read) if fraction == 1 else None,
+                functools.partial(read_labels, read, folder, records))
 
 
 def find_folder(name: str, data_dir: str | pathlib.Path, stored_size: str) -> pathlib.Path:
@@ -156,34 +173,75 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str, images_only: bool)
   return builder.as_data_source(split, decoders=undecoded)
 
 
-def read_positions(folder: pathlib.Path, name: str, split: str, split_rule: str, fraction: float,
-                   fraction_seed: int = 0) -> list[tuple[str, int]]:
-  """[(stored split, position)] of the records in `split` by `split_rule`, from the builder's index.csv.
-
-  With a `fraction` below 1, only the records of the patients whose hashes sort first in their stratum; at least one
-  patient of each.
-  """
-  chosen = read_rows(folder, name, split, split_rule)
-  shares = rank_patients(chosen, fraction_seed)
-  return [(row['split'], int(row['position'])) for row in chosen if shares[row['patient']] < fraction]
-
-
 def read_patient_shares(name: str, data_dir: str | pathlib.Path, stored_size: str, split: str, split_rule: str,
                         seed: int = 0) -> dict[str, float]:
   """{patient: the share above which a fraction of the split keeps it}, see `rank_patients`. Raises as `open_source`."""
-  return rank_patients(read_rows(find_folder(name, data_dir, stored_size), name, split, split_rule), seed)
+  return rank_patients(read_split(find_folder(name, data_dir, stored_size), name, split, split_rule), seed)
 
 
-def read_patients(folder: pathlib.Path, name: str, split: str, split_rule: str, whole: bool) -> list[str]:
-  """The patient of each record of `open_source` without a fraction, in the order of the records. Raises MissingSplit
-  and OutdatedIndex."""
-  rows = read_index(folder, name) if whole else read_rows(folder, name, split, split_rule)
+def read_patients(read: Callable[[], Sequence[Mapping[str, str]]]) -> list[str]:
+  """The patient of each record of a source, in the order of the records. `read`: () -> its rows, see `read_rows`."""
+  return [row['patient'] for row in read()]
+
+
+def read_labels(read: Callable[[], Sequence[Mapping[str, str]]], folder: pathlib.Path,
+                records: Records) -> list[dict[str, Any]] | None:
+  """`image_id`, `patient` and the labels of each record of a source, from index.csv; None if an earlier version wrote
+  it without labels. A few records are read and compared: if the folder is mixed from two builds, all differ.
+
+  Args:
+    read: () -> the rows of the records, see `read_rows`.
+    folder: of the prepared version.
+
+  Raises:
+    OutdatedIndex: the index was changed, or is not that of the records.
+  """
+  path = folder / 'index.csv'
+  if not path.exists() or not label_columns.has_labels(path):
+    advise_update(folder)
+    return None
+  remedy = (f'prepare the dataset again with python -m tfds_builders.build {folder.parents[1].name} --archives <folder '
+            f'of downloads> --data_dir {folder.parents[2]} --size {folder.parent.name} --overwrite')
+  rows = read()
+  try:
+    labels = [{'image_id': row['image_id'].encode(), 'patient': row['patient'].encode()} | cells
+              for row, cells in zip(rows, label_columns.read_cells(rows), strict=True)]
+  except ValueError as error:
+    raise OutdatedIndex(f'{path} is not as it was written ({error}): {remedy}') from error
+  if len(rows) != len(records):
+    raise OutdatedIndex(f'{path} lists {len(rows):,} records of a split that has {len(records):,}: {remedy}')
+  for place in {*range(0, len(rows), -(-len(rows) // SAMPLES)), len(rows) - 1}:
+    record = records[place]
+    if record['image_id'] != labels[place]['image_id'] or not has_labels(record, labels[place]):
+      raise OutdatedIndex(f'{path} does not describe the records beside it, such as {rows[place]["image_id"]!r}: '
+                          f'{remedy}')
+  return labels
+
+
+@functools.cache  # once for all splits and tasks
+def advise_update(folder: pathlib.Path) -> None:
+  log.info('%s has no labels in index.csv, so each start reads all records, about a millisecond each. To add them: '
+           'python -m tfds_builders.build %s --archives DIR --data_dir %s --size %s', folder, folder.parents[1].name,
+           folder.parents[2], folder.parent.name)
+
+
+def read_rows(folder: pathlib.Path, name: str, split: str, split_rule: str, fraction: float = 1.0,
+              fraction_seed: int = 0, whole: bool = False) -> list[dict[str, str]]:
+  """The rows of index.csv of the records of `open_source`, in their order.
+
+  With a `fraction` below 1, only the records of the patients whose hashes sort first in their stratum; at least one
+  patient of each. Raises MissingSplit and OutdatedIndex.
+  """
+  rows = read_index(folder, name) if whole else read_split(folder, name, split, split_rule)
+  if fraction < 1 and not whole:
+    shares = rank_patients(rows, fraction_seed)
+    return [row for row in rows if shares[row['patient']] < fraction]
   if whole or split_rule == 'patient':  # in the order in which they are stored
-    rows = sorted(rows, key=lambda row: (SPLITS.index(row['split']), int(row['position'])))
-  return [row['patient'] for row in rows]
+    return sorted(rows, key=lambda row: (SPLITS.index(row['split']), int(row['position'])))
+  return rows
 
 
-def read_rows(folder: pathlib.Path, name: str, split: str, split_rule: str) -> list[dict[str, str]]:
+def read_split(folder: pathlib.Path, name: str, split: str, split_rule: str) -> list[dict[str, str]]:
   """The rows of index.csv in `split` by `split_rule`. Raises MissingSplit and OutdatedIndex."""
   rows, column = read_index(folder, name), 'split' if split_rule == 'patient' else split_rule
   chosen = [row for row in rows if row[column] == split]

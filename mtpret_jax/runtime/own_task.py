@@ -170,10 +170,10 @@ def read_boxes(config: ConfigDict, name: str) -> list[np.ndarray]:
           if splits.get(entry.image_id) == 'train']
 
 
-@functools.lru_cache(maxsize=32)  # a record takes about a millisecond, and a start resolves its config several times
+@functools.lru_cache(maxsize=32)  # a start resolves its config several times
 def read_stored_boxes(name: str, data_dir: str, stored_size: str, split: str) -> list[np.ndarray]:
-  records = open_source(name, data_dir, stored_size, 'train', split).records
-  return [np.reshape(records[place]['objects']['box'], (-1, 4)) for place in range(len(records))]
+  labels = open_source(name, data_dir, stored_size, 'train', split).find_labels()
+  return [np.reshape(labels[place]['objects']['box'], (-1, 4)) for place in range(len(labels))]
 
 
 def fit_anchors(boxes_N4: np.ndarray, view: int) -> tuple[tuple[tuple[float], ...], tuple[float, ...]]:

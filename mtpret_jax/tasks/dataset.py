@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError, show
+from mtpret_jax.data.labelled_records import LabelledRecord
 from mtpret_jax.data.records import decode_image, name_record, read_text
 from mtpret_jax.data.sources import Source, Subset, open_source, read_patient_shares
 from mtpret_jax.tasks import KINDS, find_kind
@@ -29,7 +30,7 @@ def open_tasks(config: ConfigDict, split: str, fraction: float = 1.0) -> dict[st
 def open_task(config: ConfigDict, name: str, split: str, fraction: float = 1.0) -> Source:
   """The records of one split that the task `name` can use. `fraction` keeps a share of the patients.
 
-  The first call in a process reads every record of the split, see `find_usable`.
+  The first call in a process reads index.csv, or every record of the split, see `find_usable`.
 
   Raises:
     ConfigError: no record can be used.
@@ -46,7 +47,7 @@ def open_usable(config: ConfigDict, name: str, split: str, fraction: float = 1.0
   source = open_source(task_config.dataset, config.data.dir, config.data.stored_size, split, config.data.split,
                        fraction=fraction, fraction_seed=seed)
   check_annotation(name, task_config, source.about)
-  # Reading takes minutes for 100,000 images, and a run opens a split several times.
+  # Reading takes seconds for 100,000 images, and a run opens a split several times.
   archive = source.about.get('archive', {}).get('sha256')
   key = (task_config.to_json(), config.data.dir, config.data.stored_size, split, config.data.split, fraction,
          seed, source.version, archive, len(source))
@@ -135,15 +136,18 @@ def check_uncertain(name: str, task_config: ConfigDict, about: About) -> None:
 
 
 def find_usable(name: str, task_config: ConfigDict, source: Source) -> Usable:
-  """The records that the task `name` can use. Reads every record once, which takes about a millisecond each.
+  """The records that the task `name` can use, by the labels in index.csv. An index of an earlier version has none:
+  then every record is read, which takes about a millisecond each.
 
   Raises:
     ConfigError: there is none.
+    OutdatedIndex: see `sources.read_labels`.
   """
   kind = find_kind(task_config.kind)
   places, labels, left_out = [], [], collections.Counter[str]()
+  known = source.read_labels() if source.read_labels else None
   for place in range(len(source)):
-    record = source.records[place]
+    record = source.records[place] if known is None else LabelledRecord(known[place], source.records, place)
     defect = kind.find_defect(source.about, task_config, record, source.split)
     if defect:
       left_out[defect] += 1
@@ -160,6 +164,7 @@ def find_usable(name: str, task_config: ConfigDict, source: Source) -> Usable:
 
 
 def keep_places(source: Source, usable: Usable) -> Source:
+  source = dataclasses.replace(source, read_labels=lambda: usable.labels)
   if not usable.left_out:
     return source
   places = [(source.split, place) for place in usable.places]

@@ -59,7 +59,8 @@ def fit_head(task_config: ConfigDict, source: Any) -> ConfigDict:
   because z-scores divide by it. Without records they are 0 and 1, which is enough to know the shapes."""
   if source is None:
     return ConfigDict({'mean': 0.0, 'deviation': 1.0})
-  values = np.concatenate([source.records[index]['value'] for index in range(len(source))])
+  labels = source.find_labels()
+  values = np.concatenate([labels[index]['value'] for index in range(len(source))])
   # The squares of small values are 0 in float32.
   deviation = float(values.std()) or float(values.std(dtype=np.float64))
   return ConfigDict({'mean': float(values.mean()), 'deviation': deviation if np.ptp(values) else 1.0})

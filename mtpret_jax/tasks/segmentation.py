@@ -17,6 +17,7 @@ from mtpret_jax.evaluation.metrics import segmentation
 from mtpret_jax.tasks.class_weights import BALANCED, balance, read_weights
 from mtpret_jax.tasks.sides import find_mirror
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known, sum_weighted
+from tfds_builders.common import label_columns
 
 with epy.lazy_imports():
   import jax
@@ -50,23 +51,19 @@ def label_shapes(about: About, task_config: ConfigDict) -> dict[str, tuple]:
 
 
 def find_defect(about: About, task_config: ConfigDict, record: Mapping, split: str) -> str:
-  return '' if list_mask_classes(record['mask']) else 'no annotated pixel'
+  return '' if summarise_label(record)['mask_classes'] else 'no annotated pixel'
 
 
-def list_mask_classes(encoded: bytes) -> tuple[int, ...]:
-  """The classes of the annotated pixels of a mask."""
-  return tuple(np.flatnonzero(count_mask_pixels(encoded)).tolist())
+def summarise_label(record: Mapping) -> dict[str, Any]:
+  """`mask_pixels`, the annotated pixels of each class, up to the last class that the mask has; `mask_classes`, those
+  that have any. From index.csv if the record has them from there."""
+  pixels = record['mask_pixels'] if 'mask_pixels' in record else count_mask_pixels(record['mask'])
+  return {'mask_classes': tuple(np.flatnonzero(pixels).tolist()), 'mask_pixels': pixels}
 
 
 @functools.lru_cache(maxsize=1)  # a record's mask is asked for twice in a row, and decoding takes most of the time
 def count_mask_pixels(encoded: bytes) -> np.ndarray:
-  """The annotated pixels of each class, up to the last class that the mask has."""
-  counts = np.bincount(decode_grey(encoded).ravel(), minlength=UNANNOTATED)
-  return np.trim_zeros(counts[:UNANNOTATED], 'b')
-
-
-def summarise_label(record: Mapping) -> dict[str, Any]:
-  return {'mask_classes': list_mask_classes(record['mask']), 'mask_pixels': count_mask_pixels(record['mask'])}
+  return label_columns.count_pixels(decode_grey(encoded))
 
 
 def list_classes(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> dict[str, np.ndarray]:

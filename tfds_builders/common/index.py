@@ -7,19 +7,20 @@
 | paper, official | the record's split by that rule; empty if it is in none |
 | stratum | of the patient, see `splits.stratify`; a fraction of the patients is a fraction of each stratum |
 | sha256 | of the stored bytes, which cover image, mask and labels |
+| labels, in several columns | a start of training decides by them what it can learn from, see `label_columns` |
 """
 import csv
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_builders.common import splits
+from tfds_builders.common import images, label_columns, splits
 
 NAME = 'index.csv'
 COLUMNS = ('split', 'position', 'image_id', 'patient', 'paper', 'official', 'stratum', 'sha256')
@@ -38,18 +39,52 @@ def write(path: pathlib.Path, split_rules: Mapping[str, Mapping[str, str]], stra
     split_rules: {'paper' | 'official': {image_id: split}}.
     strata: {image_id: stratum of its patient}.
   """
+  def find_split(split: str, position: int, image_id: str) -> dict[str, str]:
+    return {rule: split_rules[rule].get(image_id, '') for rule in ('paper', 'official')} | {'stratum': strata[image_id]}
+
+  write_rows(path, find_split)
+
+
+def add_labels(path: pathlib.Path) -> None:
+  """Writes an index of an earlier version again, with label columns. Reads every record.
+
+  Raises:
+    ValueError: a record is not the one that the index was written for; the message has the remedy.
+  """
+  rows = {(row['split'], row['position']): row for row in read(path)}
+  remedy = 'prepare it again with python -m tfds_builders.build --overwrite'
+
+  def find_split(split: str, position: int, image_id: str) -> dict[str, str]:
+    row = rows.get((split, position), {})
+    if row.get('image_id') != image_id:
+      raise ValueError(f'{path} is damaged: {NAME} does not list record {position} of {split}; {remedy}')
+    return {column: row[column] for column in ('paper', 'official', 'stratum', 'sha256')}
+
+  write_rows(path, find_split, remedy)
+
+
+def write_rows(path: pathlib.Path, find_split: Callable[[str, int, str], Mapping[str, str]], remedy: str = '') -> None:
+  """Reads every record and writes its row. `find_split`: (split, position, image_id) -> the row's `paper`, `official`
+  and `stratum`, and if the row is known already its `sha256`, which must be that of the record."""
   builder = tfds.builder_from_directory(path)
+  columns = label_columns.list_columns(builder.info.features)
   partial = path / f'{NAME}.part'
   with open(partial, 'w', newline='', encoding='utf-8') as file:
     table = csv.writer(file)
-    table.writerow(COLUMNS)
+    table.writerow((*COLUMNS, *columns, label_columns.ROW_CHECK))
     for split in splits.FRACTIONS:
       for position, raw in enumerate(scan(builder, split)):
         record = parse(builder, raw)
         image_id = record['image_id'].decode()
-        table.writerow((split, position, image_id, record['patient'].decode(),
-                        *(split_rules[rule].get(image_id, '') for rule in ('paper', 'official')), strata[image_id],
-                        digest(raw)))
+        known = find_split(split, position, image_id)
+        sha256 = digest(raw)
+        if known.get('sha256', sha256) != sha256:
+          raise ValueError(f'{path} is damaged: record {position} of {split}, {image_id}, differs from what was '
+                           f'written; {remedy}')
+        mask = images.decode_stored(record['mask']) if 'mask' in record else None
+        cells = (split, position, image_id, record['patient'].decode(), known['paper'], known['official'],
+                 known['stratum'], sha256, *label_columns.write_cells(record, columns, mask))
+        table.writerow((*cells, label_columns.check_row(dict(zip((*COLUMNS, *columns), cells, strict=True)))))
   partial.rename(path / NAME)
 
 
@@ -62,7 +97,9 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
   """
   try:
     with open(pathlib.Path(path, NAME), newline='', encoding='utf-8') as file:
-      return [{**row, 'position': int(row['position'])} for row in csv.DictReader(file)]
+      rows = [{**row, 'position': int(row['position'])} for row in csv.DictReader(file)]
+    label_columns.check_rows(rows)
+    return rows
   except FileNotFoundError as error:
     raise FileNotFoundError(f'{path} has no {NAME}: prepare it again with python -m tfds_builders.build') from error
   except (ValueError, KeyError, TypeError, csv.Error) as error:
