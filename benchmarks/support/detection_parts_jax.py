@@ -1,7 +1,7 @@
 """The parts of our Faster R-CNN, for `benchmarks/detection_parts.py`."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -49,8 +49,8 @@ class Detector:
 
 
 def list_programs(detector: Detector, classes: int, config: ConfigDict, images_BHW1: np.ndarray, boxes_BM4: np.ndarray,
-                  class_BM: np.ndarray, slots: int) -> Programs:
-  """Every part and the whole, in training and in inference. In training, a part that learns returns its gradient too.
+                  class_BM: np.ndarray, slots: int, modes: Sequence[str] = ('training', 'inference')) -> Programs:
+  """Every part and the whole, in `modes`. In training, a part that learns returns its gradient too.
 
   Boxes are px, rows first; they get `slots` slots an image.
   """
@@ -70,10 +70,12 @@ def list_programs(detector: Detector, classes: int, config: ConfigDict, images_B
     total, count = task.loss(apply(params, batch, training=True), batch)
     return total / count
 
-  programs = {f'{mode}: {name}': program for mode in ('training', 'inference')
-              for name, program in list_parts(detector, config, batch, training=mode == 'training').items()}
-  programs['training: whole'] = jax.jit(jax.value_and_grad(compute_mean_loss)), (detector.params, batch)
-  programs['inference: whole'] = jax.jit(functools.partial(apply, training=False)), (detector.params, batch)
+  whole = {'training': jax.value_and_grad(compute_mean_loss), 'inference': functools.partial(apply, training=False)}
+  programs: Programs = {}
+  for mode in modes:
+    parts = list_parts(detector, config, batch, training=mode == 'training')
+    parts['whole'] = jax.jit(whole[mode]), (detector.params, batch)
+    programs |= {f'{mode}: {name}': program for name, program in parts.items()}
   return programs
 
 

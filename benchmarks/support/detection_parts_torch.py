@@ -9,42 +9,21 @@ import numpy as np
 import torch
 import torchvision
 from ml_collections import ConfigDict
-from torchvision.models.detection import FasterRCNN, faster_rcnn, roi_heads, rpn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection import FasterRCNN, roi_heads, rpn
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import MultiScaleRoIAlign
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from benchmarks.support.torchvision_tasks import make_detector
 
 Parts = dict[str, Callable[[], Any]]
 
 
 def build(trunk: str, classes: int, size: int, config: ConfigDict, draw: Callable) -> FasterRCNN:
-  """torchvision's detector with the numbers of our config and a stem for grey images. `draw(name, shape)` gives each
-  array of its weights."""
-  resnet = torchvision.models.get_model(trunk)
-  resnet.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
-  widths = [resnet.fc.in_features // 2 ** level for level in (3, 2, 1, 0)]
-  layers = {f'layer{index + 1}': str(index) for index in range(4)}
-  anchors = AnchorGenerator(config.anchor_sizes, (config.aspect_ratios,) * len(config.anchor_sizes))
-  model = FasterRCNN(
-    BackboneWithFPN(resnet, layers, widths, config.width, LastLevelMaxPool()), min_size=size, max_size=size,
-    rpn_anchor_generator=anchors, rpn_head=rpn.RPNHead(config.width, anchors.num_anchors_per_location()[0]),
-    rpn_pre_nms_top_n_train=config.rpn_proposals_train[0], rpn_post_nms_top_n_train=config.rpn_proposals_train[1],
-    rpn_pre_nms_top_n_test=config.rpn_proposals_test[0], rpn_post_nms_top_n_test=config.rpn_proposals_test[1],
-    rpn_nms_thresh=config.rpn_nms_iou, rpn_bg_iou_thresh=config.rpn_match_iou[0],
-    rpn_fg_iou_thresh=config.rpn_match_iou[1], rpn_batch_size_per_image=config.rpn_sample[0],
-    rpn_positive_fraction=config.rpn_sample[1] / config.rpn_sample[0],
-    box_roi_pool=MultiScaleRoIAlign(['0', '1', '2', '3'], 7, 2),
-    box_head=faster_rcnn.TwoMLPHead(config.width * 49, config.roi_hidden),
-    box_predictor=faster_rcnn.FastRCNNPredictor(config.roi_hidden, classes + 1), box_score_thresh=config.min_score,
-    box_nms_thresh=config.roi_nms_iou, box_detections_per_img=config.max_detections,
-    box_bg_iou_thresh=config.roi_match_iou[0], box_fg_iou_thresh=config.roi_match_iou[1],
-    box_batch_size_per_image=config.roi_sample[0],
-    box_positive_fraction=config.roi_sample[1] / config.roi_sample[0])
+  """torchvision's detector with anchors and proposals as in `config`. `draw(name, shape)` gives each array of its
+  weights."""
+  model = make_detector(trunk, classes, size, config)
   drawn = {name: torch.tensor(draw(name, tuple(array.shape))) for name, array in model.state_dict().items()
            if array.ndim}
-  model.load_state_dict(drawn, strict=False)
+  model.load_state_dict(drawn, strict=False)  # without counters such as `num_batches_tracked`
   return model.to(memory_format=torch.channels_last)
 
 
@@ -72,12 +51,13 @@ def make_parts(model: FasterRCNN, images_BHW1: np.ndarray, boxes_BM4: np.ndarray
     run(True).backward()
 
   detect = torch.no_grad()(lambda: run(False))
-  parts = {f'training: {name}': part for name, part in list_parts(model, images, targets, training=True).items()}
-  parts |= {f'inference: {name}': part for name, part in list_parts(model, images, targets, training=False).items()}
+  parts: Parts = {}
+  for mode, whole in (('training', train), ('inference', detect)):
+    own = list_parts(model, images, targets, training=mode == 'training') | {'whole': whole}
+    parts |= {f'{mode}: {name}': part for name, part in own.items()}
   found = sum(len(own['boxes']) for own in detect())
-  return parts | {'training: whole': train, 'inference: whole': detect}, (
-    f'torch {torch.__version__}, torchvision {torchvision.__version__} on {device}, {torch.get_num_threads()} '
-    f'thread(s); {found} detections')
+  return parts, (f'torch {torch.__version__}, torchvision {torchvision.__version__} on {device}, '
+                 f'{torch.get_num_threads()} thread(s); {found} detections')
 
 
 def list_parts(model: FasterRCNN, images: ImageList, targets: Sequence[dict], *, training: bool) -> Parts:

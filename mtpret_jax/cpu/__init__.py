@@ -12,13 +12,14 @@ def install(fits: Callable[[int], bool] | None = None) -> None:
   With `fits`, the processor's cores become jax devices: the largest number of them for which `fits(number of devices)`
   is true. That must happen before jax starts its backends.
   """
-  from mtpret_jax.cpu import compiler, conv, devices, malloc  # here, because they import jax
+  from mtpret_jax.cpu import compiler, conv, devices, malloc, roi_align  # here, because they import jax
   from mtpret_jax.runtime import backend
   if fits is not None:
     devices.make_devices(devices.find_most(fits))
   backend.OVERRIDES.update({
     'convolve': conv.convolve_on_devices,
     'convolution_gradients': conv.gradients_on_devices,
+    'align_rois': roi_align.align_on_devices,
     'compiler_options': compiler.choose_options,
     'after_save': malloc.release_free_memory,
   })

@@ -20,8 +20,8 @@ The numbers in `config`:
   roi_nms_iou                 NMS threshold for detections of the same class
   max_detections              per image
 
-Letters: B images, A anchors, L levels, N the best anchors of each level, Q those of all levels, R RoIs, S sampled
-candidates, M annotated boxes, D detections, K classes, J classes and the background, which is the first.
+Letters: B images, A anchors, N the best anchors of a level, Q those of all levels, R RoIs, S sampled candidates, M
+annotated boxes, D detections, K classes, J classes and the background, which is the first.
 """
 
 import functools
@@ -113,28 +113,14 @@ class FasterRCNN(nnx.Module):
       `target_class`, `target_deltas` and `sampled` of `targets.make_targets`.
     """
     maps, anchors_A4, objectness_BA, deltas_BA4 = self.run_rpn(features, image_size, config)
-    # RPN: the anchors that enter the loss, with their outputs and targets. Every anchor is a candidate, also one that
-    # reaches out of the image, as in torchvision. Low-quality matches are allowed, because a small box may overlap no
-    # anchor enough and the RPN would never learn it.
     rng_rpn, rng_roi = (fold_in_rows(stage, len(class_BM)) for stage in jax.random.split(rng))
-    rpn_targets = jax.vmap(functools.partial(
-      make_targets, match_iou=config.rpn_match_iou, sample_size=config.rpn_sample, allow_low_quality=True,
-      weights=RPN_WEIGHTS), (None, None, 0, 0, 0))
-    index_BS, _, rpn = rpn_targets(anchors_A4, jnp.ones(len(anchors_A4), bool), boxes_BM4, class_BM, rng_rpn)
-    rpn['logits'] = jnp.take_along_axis(objectness_BA, index_BS, 1)
-    rpn['deltas'] = jnp.take_along_axis(deltas_BA4, index_BS[..., None], 1)
-
-    # RoI head: the same for proposals. Only sampled proposals are pooled and classified, which costs a quarter of
-    # pooling all (512 of 2,000 with torchvision's numbers).
+    index_BS, rpn = target_anchors(anchors_A4, boxes_BM4, class_BM, rng_rpn, config)
+    rpn |= take_samples(objectness_BA, deltas_BA4, index_BS)
+    # Only sampled proposals are pooled and classified, which costs a quarter of pooling all (512 of 2,000 with
+    # torchvision's numbers).
     rois_BR4, valid_BR = propose(objectness_BA, deltas_BA4, anchors_A4, count_anchors(maps, self.rpn), image_size,
                                  config.rpn_proposals_train, config.rpn_nms_iou)
-    # The annotated boxes join the proposals: an untrained RPN proposes nothing that would match.
-    rois_BR4 = jnp.concatenate([rois_BR4, boxes_BM4], axis=1)
-    valid_BR = jnp.concatenate([valid_BR, class_BM >= 0], axis=1)
-    roi_targets = jax.vmap(functools.partial(
-      make_targets, match_iou=config.roi_match_iou, sample_size=config.roi_sample, allow_low_quality=False,
-      weights=ROI_WEIGHTS))
-    _, rois_BS4, roi = roi_targets(rois_BR4, valid_BR, boxes_BM4, class_BM, rng_roi)
+    rois_BS4, roi = target_rois(rois_BR4, valid_BR, boxes_BM4, class_BM, rng_roi, config)
     roi['logits'], roi['deltas'] = self.run_roi_head(maps, rois_BS4)
     return {'rpn': rpn, 'roi': roi}
 
@@ -169,6 +155,39 @@ def fold_in_rows(rng: jax.Array, rows: int) -> jax.Array:
   return jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(rows))
 
 
+def target_anchors(anchors_A4: jax.Array, boxes_BM4: jax.Array, class_BM: jax.Array, rng_B: jax.Array,
+                   config: ConfigDict) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """(index_BS, targets): the anchors that enter the loss of the RPN, and their targets as of `targets.make_targets`.
+
+  Every anchor is a candidate, also one that reaches out of the image, as in torchvision. Low-quality matches are
+  allowed, because a small box may overlap no anchor enough and the RPN would never learn it.
+  """
+  make = jax.vmap(functools.partial(
+    make_targets, match_iou=config.rpn_match_iou, sample_size=config.rpn_sample, allow_low_quality=True,
+    weights=RPN_WEIGHTS), (None, None, 0, 0, 0))
+  index_BS, _, targets = make(anchors_A4, jnp.ones(len(anchors_A4), bool), boxes_BM4, class_BM, rng_B)
+  return index_BS, targets
+
+
+def take_samples(objectness_BA: jax.Array, deltas_BA4: jax.Array, index_BS: jax.Array) -> dict[str, jax.Array]:
+  """`logits` (B, S) and `deltas` (B, S, 4) of the anchors in the sample."""
+  return {'logits': jnp.take_along_axis(objectness_BA, index_BS, 1),
+          'deltas': jnp.take_along_axis(deltas_BA4, index_BS[..., None], 1)}
+
+
+def target_rois(rois_BR4: jax.Array, valid_BR: jax.Array, boxes_BM4: jax.Array, class_BM: jax.Array, rng_B: jax.Array,
+                config: ConfigDict) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """(rois_BS4, targets): the proposals that enter the loss of the RoI head, and their targets."""
+  # The annotated boxes join the proposals: an untrained RPN proposes nothing that would match.
+  rois_BR4 = jnp.concatenate([rois_BR4, boxes_BM4], axis=1)
+  valid_BR = jnp.concatenate([valid_BR, class_BM >= 0], axis=1)
+  make = jax.vmap(functools.partial(
+    make_targets, match_iou=config.roi_match_iou, sample_size=config.roi_sample, allow_low_quality=False,
+    weights=ROI_WEIGHTS))
+  _, rois_BS4, targets = make(rois_BR4, valid_BR, boxes_BM4, class_BM, rng_B)
+  return rois_BS4, targets
+
+
 def count_anchors(maps: Sequence[jax.Array], rpn: RPNHead) -> list[int]:
   """The number of anchors on each level."""
   per_cell = rpn.cls_logits.bias.shape[0]
@@ -188,35 +207,24 @@ def propose(objectness_BA: jax.Array, deltas_BA4: jax.Array, anchors_A4: jax.Arr
   before_nms, after_nms = limits
   # The RPN learns from its own loss only; torchvision detaches proposals as well.
   objectness_BA, deltas_BA4 = jax.lax.stop_gradient((objectness_BA, deltas_BA4))
-  # The best anchors of each level, padded to the same number of slots, so that one vmapped NMS serves all levels.
-  slots = min(before_nms, max(counts))
-  starts = np.cumsum([0, *counts[:-1]])  # NumPy: the slices below are static
-  scores, indices = [], []
-  for start, count in zip(starts, counts, strict=True):
-    score_BN, index_BN = boxes.top_k(objectness_BA[:, start:start + count], min(before_nms, count))
-    scores.append(pad_slots(score_BN, slots, -jnp.inf))
-    indices.append(pad_slots(index_BN + start, slots, 0))
-  score_BLN, index_BLN = jnp.stack(scores, axis=1), jnp.stack(indices, axis=1)
-
-  # Move only these few thousand anchors, not all hundred thousand.
-  index_BQ = index_BLN.reshape(index_BLN.shape[0], -1)
-  deltas_BQ4 = jnp.take_along_axis(deltas_BA4, index_BQ[..., None], 1)
-  # Clipped before the test of their sides: a box that lies outside of the image is then dropped.
-  boxes_BQ4 = boxes.clip(boxes.decode(deltas_BQ4, anchors_A4[index_BQ], RPN_WEIGHTS), image_size)
-  boxes_BLN4 = boxes_BQ4.reshape(*index_BLN.shape, 4)
-  score_BLN = jnp.where(has_sides(boxes_BLN4, MIN_PROPOSAL_SIDE), score_BLN, -jnp.inf)
-  keep_BLN = jax.vmap(jax.vmap(functools.partial(boxes.nms, threshold=nms_iou)))(boxes_BLN4, score_BLN)
-  # From here on, a score of -inf marks an empty slot; the sort moves empty slots to the end.
-  score_BQ = jnp.where(keep_BLN, score_BLN, -jnp.inf).reshape(index_BQ.shape)
+  nms = jax.vmap(functools.partial(boxes.nms, threshold=nms_iou))
+  scores, candidates = [], []
+  # Level by level, each with its own number of slots: one NMS over all levels would pad the small ones to the largest.
+  for stop, count in zip(np.cumsum(counts), counts, strict=True):
+    level = slice(stop - count, stop)
+    score_BN, index_BN = boxes.top_k(objectness_BA[:, level], min(before_nms, count))
+    deltas_BN4 = jnp.take_along_axis(deltas_BA4[:, level], index_BN[..., None], 1)
+    # Clipped before the test of their sides: a box that lies outside of the image is then dropped.
+    boxes_BN4 = boxes.clip(boxes.decode(deltas_BN4, anchors_A4[level][index_BN], RPN_WEIGHTS), image_size)
+    score_BN = jnp.where(has_sides(boxes_BN4, MIN_PROPOSAL_SIDE), score_BN, -jnp.inf)
+    # From here on, a score of -inf marks an empty slot; the sort below moves empty slots to the end.
+    scores.append(jnp.where(nms(boxes_BN4, score_BN), score_BN, -jnp.inf))
+    candidates.append(boxes_BN4)
+  score_BQ, boxes_BQ4 = jnp.concatenate(scores, axis=1), jnp.concatenate(candidates, axis=1)
   score_BR, index_BR = boxes.top_k(score_BQ, after_nms)
   valid_BR = score_BR > -jnp.inf
   proposals_BR4 = jnp.take_along_axis(boxes_BQ4, index_BR[..., None], 1)
   return jnp.where(valid_BR[..., None], proposals_BR4, 0), valid_BR
-
-
-def pad_slots(values_BN: jax.Array, slots: int, empty: float) -> jax.Array:
-  """(B, slots): the values, then slots that hold `empty`."""
-  return jnp.pad(values_BN, ((0, 0), (0, slots - values_BN.shape[1])), constant_values=empty)
 
 
 def has_sides(boxes_N4: jax.Array, least: float) -> jax.Array:
