@@ -50,6 +50,8 @@ def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int,
     shutil.rmtree(pathlib.Path(workdir, BEST), ignore_errors=True)
     pathlib.Path(workdir, FILE).unlink(missing_ok=True)
   check_best(workdir)
+  scoring = config.copy_and_resolve_references()
+  scoring.resamples = 0  # only the headline is kept, without its interval
 
   def validate(state: TrainState, step: int) -> str:
     if step == start and any(line['step'] == step for line in read(workdir)):
@@ -57,7 +59,7 @@ def make_validate(config: ConfigDict, workdir: str | pathlib.Path, start: int,
     if config.optimiser.ema:
       params, carry = use_average(state.params, state.carry)
       state = dataclasses.replace(state, params=params, carry=carry)
-    scored = predict.score_tasks(config, state, 'validation', predictors)
+    scored = predict.score_tasks(scoring, state, 'validation', predictors)
     headlines = distributed.run_on_first(
       lambda: {name: predict.find_headline(result) for name, (_, result) in scored.items()})
     log.info('validation at step %d: %s', step, ', '.join(
