@@ -34,7 +34,7 @@ def base() -> ConfigDict:
     objective='moco',          # the kind of run; fixed for this file
     workdir='runs/pretrain',   # folder of checkpoints, metrics and results; the same command resumes the run in it
     seed=0,                    # seed of the weights, the order of images and the augmentation
-    trunk='resnet18',          # 'resnet18', 'resnet34' or 'resnet50'; MUSCLE: 18 and 50
+    trunk='resnet18',          # 'resnet18', 'resnet34', 'resnet50' or 'densenet121'; MUSCLE: 18 and 50
     dtype='float32',           # type of activations: 'float32' or 'bfloat16'; weights and losses stay float32
     sharding='replicated',     # 'replicated': every device holds the whole state; 'fsdp': each device holds a part
     # pretraining of the initial trunk: 'scratch', 'imagenet', 'moco', 'md_moco', 'muscle--', 'mtpret',

@@ -183,7 +183,7 @@ def make_fields(stages: ConfigDict, names: Sequence[str], workdir: str, folder: 
     pretrain_once=True,          # True: all seeds share one run of stage 1; False: each seed has its own
     # a share of the labels is left out for a task if it keeps fewer images of a class
     min_images=5,
-    imagenet='',                 # a .safetensors or .pth file of a ResNet with torchvision's names, for 'imagenet'
+    imagenet='',                 # a .safetensors or .pth file of the trunk with torchvision's names, for 'imagenet'
     keep_checkpoints=False,      # True: finished cells keep their checkpoints; pretraining runs always do
     resamples=1000,              # bootstrap resamples of patients and seeds, for differences in score
     images_per_second=dict(      # for the hours of `--dry_run`; 0: measured on the runs that are finished

@@ -7,7 +7,7 @@
     main, cli, stages      the command line; config -> everything the loop needs
     train, step            the loop; the train state, the optimiser and the compiled step
     objectives/            the method: MD-MoCo (stage 1); multitask learning with cross-task memory (stages 2 and 3)
-    models/                ResNet trunk, DeepLab-V3 and Faster R-CNN heads, batch norm over groups
+    models/                ResNet and DenseNet trunks, DeepLab-V3 and Faster R-CNN heads, batch norm over groups
     tasks/                 one file per kind of task: label, head, loss, prediction, scores
     augment/ data/         random views on the device; prepared records -> batches, task schedule, ShuffleBN
     evaluation/ report/    linear probe, validation, test scores; printed tables and pictures

@@ -9,9 +9,10 @@ def shrink() -> None:
   os.environ['JAX_PLATFORMS'] = 'cpu'
   import jax
 
-  from mtpret_jax.models import resnet
+  from mtpret_jax.models import densenet, resnet
   from tfds_builders import build
   resnet.WIDTHS = (8, 16, 24, 32)
   resnet.LAYERS.update(resnet18=(resnet.BasicBlock, (1, 1, 1, 1)), resnet50=(resnet.Bottleneck, (1, 1, 1, 1)))
+  densenet.LAYERS.update(densenet121=(8, (1, 1, 1, 1)))
   build.declared_metadata = functools.cache(build.declared_metadata)
   jax.block_until_ready(jax.numpy.arange(9) * 2)

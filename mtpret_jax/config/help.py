@@ -31,7 +31,7 @@ MAIN_FIELDS = {
   'rounds': 'stage 2: visits to each task',
   'tasks.TASK.steps': 'stages 2 and 3: steps of a visit; likewise .batch, .size, .epochs',
   'data.fraction': 'stages 2 and 3: share of the training patients',
-  'trunk': "'resnet18', 'resnet34' or 'resnet50'",
+  'trunk': "'resnet18', 'resnet34', 'resnet50' or 'densenet121'",
   'optimiser.learning_rate': 'peak learning rate',
   'seed': 'of weights, order and augmentation'}
 FLAGS = {

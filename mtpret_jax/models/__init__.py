@@ -1,6 +1,6 @@
 """The networks, as `flax.nnx` modules: the trunk and the heads on it.
 
-    resnet.py               the trunk: ResNet-18, -34 and -50
+    trunk.py                the trunks by name: resnet.py (ResNet-18, -34 and -50), densenet.py (DenseNet-121)
     heads.py                linear head, MoCo's projector
     deeplab.py              segmentation head: DeepLab-V3
     detection/              detection head: Faster R-CNN

@@ -32,6 +32,9 @@ CASES = {  # what is exported: kind of task, trunk, changes of the head
   'classification': ('classification', 'resnet18', {}),
   'exclusive': ('classification', 'resnet34', {'relation': 'exclusive'}),
   'regression': ('regression', 'resnet50', {}),
+  'DenseNet': ('classification', 'densenet121', {}),
+  'segmentation by a DenseNet': ('segmentation', 'densenet121', {'output_stride': 8}),
+  'detection by a DenseNet': ('detection', 'densenet121', {}),
   'segmentation': ('segmentation', 'resnet18', {'output_stride': 8}),
   'segmentation at stride 16': ('segmentation', 'resnet50', {'output_stride': 16}),
   'segmentation at stride 32': ('segmentation', 'resnet34', {'output_stride': 32}),
@@ -109,13 +112,18 @@ def load_script(folder):
   return module, json.loads((folder / 'torchvision.json').read_text())
 
 
+def test_the_stem_of_a_densenet_may_have_three_channels_too():
+  trunk = make_trained('trunk', 'densenet121', make_leaf=make_zeros).take_trunk(None)
+  assert name_trunk(*trunk, 3)['features.conv0.weight'].shape == (64, 3, 7, 7)
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize('channels', (3, 1))
 @pytest.mark.parametrize('case', CASES)
 def test_torchvision_predicts_what_we_predict(case, channels, tmp_path):
   pytest.importorskip('torchvision')
   kind, trunk, changes = CASES[case]
-  if channels == 1 and case not in ('classification', 'detection'):
+  if channels == 1 and case not in ('classification', 'DenseNet', 'detection'):
     pytest.skip('the stem is the same')
   trained = make_trained(kind, trunk, **changes)
   export.write(trained, TASK, tmp_path, channels)
@@ -147,13 +155,14 @@ def test_torchvision_predicts_what_we_predict(case, channels, tmp_path):
 
 @pytest.mark.reference
 @pytest.mark.parametrize('channels', (1, 3))
-def test_timm_loads_the_trunk_and_gives_its_features(channels, tmp_path):
+@pytest.mark.parametrize('trunk', ('resnet18', 'densenet121'))
+def test_timm_loads_the_trunk_and_gives_its_features(trunk, channels, tmp_path):
   pytest.importorskip('torchvision')
   timm = pytest.importorskip('timm')
-  export.write(make_trained('trunk'), None, tmp_path, channels)
+  export.write(make_trained('trunk', trunk), None, tmp_path, channels)
   script, spec = load_script(tmp_path)
   batch = script.torch.stack([script.read_image(path, spec) for path in write_images(tmp_path)])
-  model = timm.create_model('resnet18', in_chans=channels, num_classes=0,
+  model = timm.create_model(trunk, in_chans=channels, num_classes=0,
                             checkpoint_path=str(tmp_path / 'trunk.safetensors')).eval()
   with script.torch.inference_mode():
     features = model(batch).numpy()

@@ -5,6 +5,7 @@ tests marked `reference` run torchvision itself, with DenseNet-121, and compare 
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mtpret_jax.models import densenet, torchvision_weights
+from mtpret_jax.models import densenet, torchvision_weights, weight_names
+from mtpret_jax.models.detection.fpn import upsample
 from mtpret_jax.models.pool import pool_average
 from mtpret_jax.models.trunk import TRUNKS, make_trunk
 from tests.reference import draw
@@ -73,6 +75,44 @@ def test_the_maps_have_the_channels_that_heads_are_told():
     nnx.eval_shape(lambda: make_trunk(NAME, rngs=nnx.Rngs(0))).widths)
 
 
+def rename(weights, pattern, new):
+  return {re.sub(pattern, new, name): value for name, value in weights.items()}
+
+
+# What others save, given torchvision's state dict `w`.
+SAVED = {
+  "torchvision's published weights": lambda w: rename(w, r'(denselayer\d+\.)(norm|conv)(\d)', r'\1\2.\3'),
+  'torchxrayvision': lambda w: w | {'op_threshs': np.ones(18, np.float32), 'classifier.bias': np.ones(3, np.float32)},
+  'CheXNet': lambda w: rename(w, '^', 'state_dict.module.densenet121.') | {
+    'state_dict.module.densenet121.classifier.0.weight': np.ones((14, 9), np.float32)},
+  'MONAI': lambda w: rename(w, r'(denselayer\d+\.)', r'\1layers.') | {'class_layers.out.bias': np.ones(3, np.float32)},
+  'features alone': lambda w: rename(w, r'^features\.', 'backbone.') | {'fc.bias': np.ones(3, np.float32)}}
+
+
+@pytest.mark.parametrize('library', SAVED)
+def test_a_densenet_is_found_under_the_names_of_other_libraries(library):
+  weights = make_state_dict(NAME)
+  found = weight_names.select_encoder(SAVED[library](weights))
+  assert found.keys() == weights.keys() and all(found[name] is weights[name] for name in weights)
+
+
+def test_export_then_import_changes_no_bit():
+  grey = make_state_dict(NAME, channels=1)
+  params, stats = torchvision_weights.import_trunk(grey, NAME)
+  written = torchvision_weights.name_trunk(params, stats, 1)
+  assert written.keys() == grey.keys()
+  for name, value in written.items():
+    np.testing.assert_array_equal(value, grey[name])
+
+
+def test_weights_of_another_trunk_are_named():
+  with pytest.raises(ValueError, match=f'these are the weights of a {NAME}: set --config.trunk={NAME}'):
+    torchvision_weights.import_trunk(make_state_dict(NAME), 'resnet18')
+  deeper = rename(make_state_dict(NAME), r'denseblock2\.denselayer1', 'denseblock2.denselayer3')
+  with pytest.raises(ValueError, match='its stages have 2-1-1-1 blocks .*densenet121 6-12-24-16'):
+    torchvision_weights.import_trunk(deeper, 'densenet121')
+
+
 @pytest.mark.parametrize('stride', (16, 8))
 def test_a_dilated_trunk_keeps_the_size_of_the_last_maps(stride):
   graph, *_ = nnx.split(nnx.eval_shape(lambda: make_trunk(NAME, rngs=nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
@@ -87,6 +127,14 @@ def test_the_average_pool_drops_an_odd_row_and_keeps_a_single_one():
   images = jnp.arange(15.0).reshape(1, 5, 3, 1)
   np.testing.assert_array_equal(pool_average(images)[0, :, :, 0], [[2], [8]])
   np.testing.assert_array_equal(pool_average(images[:, :1])[0, :, :, 0], [[0.5]])
+
+
+@pytest.mark.parametrize('coarse', (1, 2, 4, 5))
+@pytest.mark.parametrize('rest', (-1, 0, 1))
+def test_the_feature_pyramid_enlarges_a_halved_odd_size_as_torchvision(coarse, rest):
+  fine = 2 * coarse + rest
+  rows = upsample(jnp.arange(coarse).reshape(1, coarse, 1, 1), (fine, 1))[0, :, 0, 0]
+  np.testing.assert_array_equal(rows, np.arange(fine) * coarse // fine)  # interpolate(mode='nearest')
 
 
 def test_the_names_of_trunks_begin_with_the_resnets():

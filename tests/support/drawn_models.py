@@ -8,11 +8,18 @@ from ml_collections import ConfigDict
 
 from configs import common, pretrain, tasks
 from mtpret_jax.export.trained import Trained
-from mtpret_jax.models.torchvision_names import count_dilations, from_torch, name_head, name_in_torch, torch_shape
+from mtpret_jax.models.torchvision_names import (
+  DENSE,
+  count_dilations,
+  from_torch,
+  name_head,
+  name_in_torch,
+  torch_shape,
+)
 from mtpret_jax.objectives.modules import split_weights
 from mtpret_jax.objectives.multitask import TRUNK, build_modules
 from mtpret_jax.tasks.fitted import FittedTask
-from tests.reference import draw
+from tests.reference import densenet_setting, draw
 from tests.support.small_runs import make_finetune
 
 TASK = 'drawn'
@@ -87,7 +94,8 @@ def make_trained(kind, trunk='resnet18', relation='independent', make_leaf=None,
 def draw_leaf(name, leaf):
   """A leaf of ours, drawn by its name in torchvision."""
   scale = next((value for key, value in SCALES.items() if key in name), 1.0)
-  return from_torch(draw.weight(name, torch_shape(leaf.shape)) * scale, name)
+  weight = densenet_setting.weight if name.startswith(DENSE) else draw.weight
+  return from_torch(weight(name, torch_shape(leaf.shape)) * scale, name)
 
 
 def make_zeros(name, leaf):

@@ -32,8 +32,10 @@ class FeaturePyramid(nnx.Module):
 
 
 def upsample(map_BHWC: jax.Array, size: Sequence[int]) -> jax.Array:
-  """Nearest neighbour by a factor of two, cropped to `size` (twice the size of the map, or one less if the finer map
-  has an odd size)."""
+  """Nearest neighbour by a factor of two, as in torchvision. `size` is that of the finer map: twice the size of the
+  map; one less where a ResNet has halved an odd size, one more where a DenseNet has."""
   for axis in (1, 2):
     map_BHWC = jnp.repeat(map_BHWC, 2, axis=axis)
+    if map_BHWC.shape[axis] < size[axis - 1]:
+      map_BHWC = jnp.concatenate([jax.lax.slice_in_dim(map_BHWC, 0, 1, axis=axis), map_BHWC], axis)
   return map_BHWC[:, :size[0], :size[1]]
