@@ -1,7 +1,8 @@
 """Convolutions and their gradients in the formulations that XLA's CPU backend runs fastest.
 
 XLA computes 3 x 3 convolutions directly; Winograd's form (`winograd.py`) needs 2.25 times fewer multiplications. A
-direct convolution of a small map multiplies mostly padding, at a fraction of the speed of a matrix product.
+direct convolution of a small map multiplies mostly padding, at a fraction of the speed of a matrix product. So does one
+whose dilation is large beside the map; with a smaller dilation, `split` makes it a plain convolution of smaller images.
 
 docs/performance.md shows the speed-up of each formulation.
 
@@ -10,6 +11,7 @@ output.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,11 +21,9 @@ from jax.sharding import PartitionSpec as P
 
 from mtpret_jax.cpu import winograd
 
-# `convolve_taps` computes the convolution of maps of at most this many rows. The gradient with respect to the images
-# comes from it where the output has at most this many.
+# `convolve_taps` computes the convolution of maps of at most this many rows times the dilation, and both gradients. The
+# gradient with respect to the images also comes from it where only the output has at most this many.
 SMALL_MAP = 4
-# The gradient with respect to the kernel comes from it too where the output has at most this many rows.
-TINY_MAP = 2
 # With at least this many channels, Winograd's form of the gradient with respect to the kernel is faster.
 MIN_CHANNELS = 128
 
@@ -63,8 +63,10 @@ def find_mesh(images_BHWC: jax.Array) -> AbstractMesh | None:
 
 def convolve(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
   """The convolution of the images on one device, in the fastest formulation for its shape."""
-  if images_BHWC.shape[1] <= SMALL_MAP:
+  if images_BHWC.shape[1] <= SMALL_MAP * dilation:
     return convolve_taps(images_BHWC, kernel_hwCD, stride, dilation)
+  if stride == 1 < dilation:
+    return join(convolve(split(images_BHWC, dilation), kernel_hwCD, 1, 1), images_BHWC.shape, dilation)
   if kernel_hwCD.shape[:2] == (3, 3) and stride == dilation == 1 and winograd.suits(images_BHWC, kernel_hwCD.shape[-1]):
     return winograd.convolve(images_BHWC, kernel_hwCD)
   return convolve_directly(images_BHWC, kernel_hwCD, stride, dilation)
@@ -74,7 +76,14 @@ def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_B
                       dilation: int) -> tuple[jax.Array, jax.Array]:
   """The gradients with respect to the images and to the kernel, on one device."""
   height = gradient_BhwD.shape[1]
-  if kernel_hwCD.shape[:2] != (3, 3) or height <= TINY_MAP or dilation > 1:
+  if images_BHWC.shape[1] <= SMALL_MAP * dilation:
+    pull_back = jax.vjp(lambda images: convolve_taps(images, kernel_hwCD, stride, dilation), images_BHWC)[1]
+    return *pull_back(gradient_BhwD), multiply_taps(images_BHWC, gradient_BhwD, kernel_hwCD.shape[:2], stride, dilation)
+  if stride == 1 < dilation:
+    by_images, by_kernel = compute_gradients(split(images_BHWC, dilation), kernel_hwCD, split(gradient_BhwD, dilation),
+                                             1, 1)
+    return join(by_images, images_BHWC.shape, dilation), by_kernel
+  if kernel_hwCD.shape[:2] != (3, 3) or dilation > 1:
     return jax.vjp(lambda images, kernel: convolve(images, kernel, stride, dilation), images_BHWC, kernel_hwCD)[1](
       gradient_BhwD)
   if stride == 1 and height > SMALL_MAP and winograd.suits(gradient_BhwD, kernel_hwCD.shape[2]):
@@ -90,6 +99,24 @@ def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_B
   return by_images, by_kernel
 
 
+def split(images_BHWC: jax.Array, dilation: int) -> jax.Array:
+  """Every `dilation`-th row and column as an image of its own: (B * dilation ** 2, h, w, C), with zeros at the end
+  where the sides cannot be divided. The dilated convolution of the images is the plain one of these."""
+  batch, height, width, channels = images_BHWC.shape
+  h, w = -(-height // dilation), -(-width // dilation)
+  padding = ((0, 0), (0, h * dilation - height), (0, w * dilation - width), (0, 0))
+  pixels = jnp.pad(images_BHWC, padding).reshape(batch, h, dilation, w, dilation, channels)
+  return pixels.transpose(0, 2, 4, 1, 3, 5).reshape(-1, h, w, channels)
+
+
+def join(images_BhwC: jax.Array, shape: Sequence[int], dilation: int) -> jax.Array:
+  """The inverse of `split`: (B, H, W, C). `shape` begins with (B, H, W)."""
+  batch, height, width = shape[:3]
+  _, h, w, channels = images_BhwC.shape
+  pixels = images_BhwC.reshape(batch, dilation, dilation, h, w, channels).transpose(0, 3, 1, 4, 2, 5)
+  return pixels.reshape(batch, h * dilation, w * dilation, channels)[:, :height, :width]
+
+
 def convolve_directly(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
   """One convolution of XLA."""
   padding = [(dilation * (size // 2),) * 2 for size in kernel_hwCD.shape[:2]]
@@ -100,18 +127,42 @@ def convolve_directly(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: in
 def convolve_taps(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
   """The float32 sum of one matrix product per tap of the kernel, over the pixels that the tap meets outside of the
   padding."""
-  def find_pixels(side: int, results: int, place: int, size: int) -> tuple[slice, tuple[int, int, int]]:
-    """Along one axis: the pixels that the tap at `place` meets, and how many outputs before and after them it does not
-    contribute to."""
-    offset = dilation * (place - size // 2)
-    first, last = max(-(offset // stride), 0), min((side - 1 - offset) // stride, results - 1)
-    return slice(stride * first + offset, stride * last + offset + 1, stride), (first, results - 1 - last, 0)
-
   results = tuple(-(-side // stride) for side in images_BHWC.shape[1:3])  # rows and columns of the output
   total_BhwD: Any = 0.0
   for tap in itertools.product(*map(range, kernel_hwCD.shape[:2])):
-    pixels, padding = zip(*map(find_pixels, images_BHWC.shape[1:3], results, tap, kernel_hwCD.shape[:2]), strict=True)
-    if all(sum(without) < count for without, count in zip(padding, results, strict=True)):
+    pixels, places = find_meeting(images_BHWC.shape[1:3], results, tap, kernel_hwCD.shape[:2], stride, dilation)
+    if all(place.start < place.stop for place in places):
       product = jnp.matmul(images_BHWC[:, *pixels], kernel_hwCD[tap], preferred_element_type=jnp.float32)
+      padding = [(place.start, count - place.stop, 0) for place, count in zip(places, results, strict=True)]
       total_BhwD += jax.lax.pad(product, jnp.float32(0), ((0, 0, 0), *padding, (0, 0, 0)))
   return total_BhwD.astype(images_BHWC.dtype)
+
+
+def multiply_taps(images_BHWC: jax.Array, gradient_BhwD: jax.Array, size: tuple[int, ...], stride: int,
+                  dilation: int) -> jax.Array:
+  """The gradient with respect to the kernel of `size`: one matrix product per tap, over the same pixels as in
+  `convolve_taps`. (h, w, C, D).
+
+  As jax derives it, it is a sum of arrays of the kernel's size, one for each tap and zero elsewhere. In a step, XLA
+  writes each of them and reads them all again in every use of the gradient."""
+  products = []
+  for tap in itertools.product(*map(range, size)):
+    pixels, places = find_meeting(images_BHWC.shape[1:3], gradient_BhwD.shape[1:3], tap, size, stride, dilation)
+    if all(place.start < place.stop for place in places):
+      products.append(winograd.contract(images_BHWC[:, *pixels], gradient_BhwD[:, *places]))
+    else:
+      products.append(jnp.zeros((images_BHWC.shape[3], gradient_BhwD.shape[3]), images_BHWC.dtype))
+  return jnp.stack(products).reshape(*size, *products[0].shape)
+
+
+def find_meeting(sides: Sequence[int], results: Sequence[int], tap: Sequence[int], size: Sequence[int], stride: int,
+                 dilation: int) -> tuple[list[slice], list[slice]]:
+  """(the rows and columns of the image that a tap meets, those of the output that it contributes to); empty if it only
+  meets padding. `sides` and `results` are the rows and columns of the image and of the output."""
+  pixels, places = [], []
+  for side, count, place, taps in zip(sides, results, tap, size, strict=True):
+    offset = dilation * (place - taps // 2)
+    first, last = max(-(offset // stride), 0), min((side - 1 - offset) // stride, count - 1)
+    pixels.append(slice(stride * first + offset, stride * last + offset + 1, stride))
+    places.append(slice(first, max(last + 1, first)))
+  return pixels, places

@@ -18,6 +18,9 @@ CASES = {
   '3 x 3 at stride 2': ((2, 10, 6, 5), (3, 7), 2, 1),
   '3 x 3 at stride 2 of an odd map': ((2, 11, 7, 5), (3, 4), 2, 1),
   '3 x 3 with dilation': ((2, 10, 6, 5), (3, 7), 1, 2),
+  '3 x 3 with dilation of an odd map': ((2, 11, 7, 5), (3, 7), 1, 2),
+  '3 x 3 with a large dilation': ((2, 10, 6, 5), (3, 7), 1, 3),
+  '3 x 3 with dilation by Winograd': ((6, 32, 24, 64), (3, 66), 1, 2),
   '3 x 3 by Winograd': ((12, 32, 24, 64), (3, 66), 1, 1),
   '3 x 3 by Winograd, the kernel gradient too': ((3, 20, 18, 130), (3, 128), 1, 1),
   '3 x 3 by Winograd with more channels than tiles': ((8, 8, 4, 258), (3, 260), 1, 1),
@@ -76,7 +79,7 @@ def test_the_cases_by_winograd_use_it(monkeypatch):
     monkeypatch.setattr(winograd, name, lambda *all, function=function, name=name: calls.append(name) or function(*all))
   for name in CASES:
     run_case.__wrapped__(convolve, name)
-  assert sorted(calls) == ['kernel_gradient'] * 2 + ['run'] * 6
+  assert sorted(calls) == ['kernel_gradient'] * 2 + ['run'] * 8
 
 
 @pytest.mark.parametrize('name', ('3 x 3 by Winograd', 'down to 2 x 2'))
@@ -92,3 +95,13 @@ def test_a_program_for_another_backend_has_the_plain_convolution(name):
 
   assert lower(convolve, 'tpu') == lower(convolve, 'cuda') == lower(convolve_plainly, 'tpu')
   assert lower(convolve, 'cpu') != lower(convolve_plainly, 'tpu')
+
+
+@pytest.mark.parametrize('name', ('3 x 3 of 2 x 2', '3 x 3 of 4 x 4 with dilation', 'down to 2 x 2'))
+def test_the_kernel_gradient_of_a_small_map_is_no_sum_of_padded_taps(name):
+  shape, (size, out), stride, dilation = CASES[name]
+  arguments = [jax.ShapeDtypeStruct(sides, jnp.float32) for sides in (shape, (size, size, shape[-1], out))]
+  grad = jax.jit(jax.grad(lambda *both: convolve(*both, stride, dilation).sum(), 1))
+  text = grad.lower(*arguments).as_text()
+  kernel = f'tensor<{size}x{size}x{shape[-1]}x{out}xf32>'
+  assert not [line for line in text.splitlines() if 'stablehlo.pad' in line and line.endswith(kernel)]
