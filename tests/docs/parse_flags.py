@@ -14,15 +14,31 @@ class Parsed(Exception):
 
 PARSE = argparse.ArgumentParser.parse_args
 PARSE_INTERMIXED = argparse.ArgumentParser.parse_known_intermixed_args
+PARSE_KNOWN = argparse.ArgumentParser.parse_known_args  # of programs that hand other flags on; `PARSE` uses it too
 
 
 def parse_and_stop(self, *arguments, **keywords):
-  PARSE(self, *arguments, **keywords)
+  argparse.ArgumentParser.parse_known_args = PARSE_KNOWN
+  try:
+    PARSE(self, *arguments, **keywords)
+  finally:
+    argparse.ArgumentParser.parse_known_args = parse_known_and_stop
+  raise Parsed
+
+
+def parse_known_and_stop(self, *arguments, **keywords):
+  _, others = PARSE_KNOWN(self, *arguments, **keywords)
+  if unknown := [flag for flag in others if not flag.startswith('--config.')]:
+    self.error(f'unknown flags {unknown}')
   raise Parsed
 
 
 def parse_intermixed_and_stop(self, *arguments, **keywords):
-  _, unknown = PARSE_INTERMIXED(self, *arguments, **keywords)
+  argparse.ArgumentParser.parse_known_args = PARSE_KNOWN
+  try:
+    _, unknown = PARSE_INTERMIXED(self, *arguments, **keywords)
+  finally:
+    argparse.ArgumentParser.parse_known_args = parse_known_and_stop
   if unknown:
     self.error(f'unknown flags {unknown}')
   raise Parsed
@@ -30,6 +46,7 @@ def parse_intermixed_and_stop(self, *arguments, **keywords):
 
 if __name__ == '__main__':
   argparse.ArgumentParser.parse_args = parse_and_stop
+  argparse.ArgumentParser.parse_known_args = parse_known_and_stop
   argparse.ArgumentParser.parse_known_intermixed_args = parse_intermixed_and_stop
   os.execv = os.execve = lambda *arguments: None  # some programs start again with other settings
   for line in sys.stdin:
