@@ -47,7 +47,7 @@ def start(stage: str, processes: int, devices: int, folder: pathlib.Path, log: p
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
-                 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
+                 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
                  'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'}
   children = []
   for process in range(processes):

@@ -103,10 +103,10 @@ def main() -> int:
   parser.add_argument('--folder', help='for the run and samples.csv; a temporary folder by default')
   parser.add_argument('--again', help='samples.csv of an earlier soak, to be judged')
   flags = parser.parse_args()
-  malloc.restart_with_tunables()  # as mtpret_jax.main does
   if flags.again:
     held = judge(np.loadtxt(flags.again, delimiter=','))
   else:
+    malloc.restart_with_tunables()  # as mtpret_jax.main does
     with tempfile.TemporaryDirectory() as temporary:
       folder = pathlib.Path(flags.folder or temporary).absolute()
       folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ worker, so module fixtures are made once, and the longest files start first. The
 through two folders: the programs that XLA has compiled, and the data and runs of `make_once`.
 """
 
-import contextlib
 import fcntl
 import os
 import pathlib
@@ -25,24 +24,27 @@ os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_p
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   COMPILED = tempfile.TemporaryDirectory(prefix='compiled-')  # removed when the process that made it ends
   os.environ['JAX_COMPILATION_CACHE_DIR'] = COMPILED.name
-os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+# LLVM optimises little, and compiles in half the time; XLA's own passes are those of users. Command lines inherit this
+# too. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 python -m pytest` compiles as users do.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 import jax
-import numpy as np
 import pytest
 
 from mtpret_jax import cpu, stages
 from mtpret_jax.models.resnet import LAYERS
-from tests.support import small_runs
+from tests.support import plain_reports, small_runs
 from tfds_builders import build, phantoms
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 cpu.install()  # as mtpret_jax.main does on a CPU
 
 # The files that take longest. They start first, so that the workers end together.
-LONGEST = ('benchmarks/test_hosts.py', 'test_recipe.py', 'runtime/test_sharding.py', 'objectives/test_moco.py',
-           'objectives/test_multitask.py', 'test_train.py', 'benchmarks/test_reliability.py',
-           'runtime/test_distributed.py', 'evaluation/test_test_scores.py')
+LONGEST = ('benchmarks/test_hosts.py', 'objectives/test_moco.py', 'objectives/test_multitask.py', 'test_recipe.py',
+           'table/test_smoke.py', 'runtime/test_sharding.py', 'test_train.py', 'benchmarks/test_reliability.py',
+           'test_papers_recipes.py', 'runtime/test_distributed.py', 'evaluation/test_test_scores.py',
+           'docs/test_commands.py')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -106,30 +108,15 @@ def one_block() -> Iterator[None]:
 
 @pytest.fixture(scope='session', autouse=True)
 def no_pictures() -> Iterator[None]:
-  """Runs put pictures of one pixel into TensorBoard: the real ones would cost every test that trains a second.
-  tests/report/test_views.py draws them."""
-  with pytest.MonkeyPatch.context() as patch:
-    for name in ('draw_picture', 'draw_views'):
-      patch.setattr(stages, name, lambda *_, **__: np.zeros((1, 1, 3), np.uint8))
+  """Runs draw nothing, because that takes half of their time."""
+  with plain_reports.plain():
     yield
-
-
-@contextlib.contextmanager
-def compile_quickly() -> Iterator[None]:
-  """XLA optimises little, and compiles in half the time. For tests that compare runs with runs: both sides must be
-  compiled in the same way. Tests against references and recorded numbers compile as users do."""
-  before = jax.config.read('jax_disable_most_optimizations')  # True in a file that uses `quick_compilation` as well
-  jax.config.update('jax_disable_most_optimizations', True)
-  try:
-    yield
-  finally:
-    jax.config.update('jax_disable_most_optimizations', before)
 
 
 @pytest.fixture(scope='module')
-def quick_compilation() -> Iterator[None]:
-  """`compile_quickly` for a whole file: `pytestmark = pytest.mark.usefixtures('quick_compilation')`."""
-  with compile_quickly():
+def real_reports() -> Iterator[None]:
+  """The runs of a file draw. tests/report uses it for all of its files."""
+  with plain_reports.real():
     yield
 
 
@@ -146,8 +133,7 @@ def two_tasks(prepared, one_block):
 def two_tasks_run(two_tasks, make_once, tmp_path_factory):
   """(workdir, last state) of that run. Each worker has its own copy of the workdir."""
   def make(folder):
-    with compile_quickly():
-      return jax.device_get(stages.train_stage(two_tasks, folder))
+    return jax.device_get(stages.train_stage(two_tasks, folder))
   folder = make_once('two_tasks', make)
   workdir = tmp_path_factory.mktemp('two_tasks') / 'run'
   shutil.copytree(folder, workdir)

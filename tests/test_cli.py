@@ -158,7 +158,8 @@ cli.run()
 
 def test_a_signal_while_xla_compiles_ends_the_run_with_the_code_to_resume(tmp_path):
   """The compiler goes on in its own threads. A normal shutdown of Python would free what they use: exit code -11."""
-  environment = {**os.environ, 'XLA_FLAGS': '', 'JAX_COMPILATION_CACHE_DIR': str(tmp_path)}
+  environment = {**os.environ, 'XLA_FLAGS': '', 'JAX_COMPILATION_CACHE_DIR': str(tmp_path),
+                 'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'}  # compiling must take longer than the signal
   done = subprocess.run([sys.executable, '-c', COMPILE, '--config=configs/pretrain.py:smoke'], cwd=ROOT,
                         env=environment, capture_output=True, text=True, timeout=120)
   assert done.returncode == 75 and 'was compiled' not in done.stdout

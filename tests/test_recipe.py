@@ -10,12 +10,10 @@ from mtpret_jax import stages
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import MissingSplit, open_source
 from mtpret_jax.tasks import dataset
-from tests.support import small_runs
+from tests.support import plain_reports, small_runs
 from tests.support.changed import change
 from tests.support.events import read_tags
 from tests.support.interrupted import stop_at
-
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 STAGES = ('pretrain', 'continual', 'bone_age')
 
@@ -43,7 +41,8 @@ def make_recipe(two_tasks, tmp_path_factory):
 @pytest.fixture(scope='module')
 def undisturbed(make_recipe, tmp_path_factory):
   root = tmp_path_factory.mktemp('undisturbed')
-  stages.run_recipe(make_recipe(root))
+  with plain_reports.real():
+    stages.run_recipe(make_recipe(root))
   return root
 
 
@@ -58,6 +57,14 @@ def test_the_stages_follow_each_other(undisturbed):
   assert read(undisturbed, 'scores.json')['bone_age'] == {'tasks': scores['tasks'], 'notes': []}
   assert [run['workdir'] for run in scores['pretraining']['runs']] == [
     str(undisturbed / name) for name in ('pretrain', 'continual')]
+
+
+@pytest.mark.parametrize('file', [
+  'pretrain/labels.png', 'pretrain/views.png', 'pretrain/neighbours.png', 'continual/rounds.png',
+  'bone_age/examples_bone_age.png', 'bone_age/pictures/bone_age_worst.png', 'report.html',
+  *(f'{stage}/report.html' for stage in STAGES)])
+def test_every_stage_draws_its_pictures_and_its_page(file, undisturbed):
+  assert (undisturbed / file).stat().st_size > 1000
 
 
 @pytest.mark.parametrize('stage, tags', [

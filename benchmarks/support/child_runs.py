@@ -15,10 +15,14 @@ from typing import Any
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
-from mtpret_jax import cli
-from tests.support import small_runs
+import sklearn.linear_model
+import sklearn.neighbors  # noqa: F401
+
+from mtpret_jax import cli, stages  # noqa: F401
+from tests.support import plain_reports, small_runs
 
 small_runs.add_trunk()
+plain_reports.obey_environment()
 
 
 def share_compiled_programs(folder: pathlib.Path) -> None:

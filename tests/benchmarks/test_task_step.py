@@ -31,7 +31,7 @@ def test_boxes_lie_in_the_image_and_the_other_slots_are_empty():
 
 
 @pytest.mark.parametrize('flags', [(), ('--inference',)], ids=['training', 'inference'])
-def test_our_side_works_without_torch(flags, one_block, quick_compilation):
+def test_our_side_works_without_torch(flags, one_block):
   take_steps, description = task_step.make_our_steps(make_options('classification', *flags))
   take_steps(1)
   assert 'MB of temporary memory' in description

@@ -24,9 +24,11 @@ backend.is_cpu, jax.default_backend = lambda: is_cpu, lambda: name
 
 from configs import pretrain
 from mtpret_jax import cli, step
+from mtpret_jax.models import resnet
 from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.runtime.sharding import make_mesh
 config = pretrain.get_config('smoke')
+resnet.LAYERS[config.trunk] = resnet.BasicBlock, (1, 0, 0, 0)  # traced in little time
 cli.set_up_cpu(config, single_process=True)
 mesh, objective, optimiser = make_mesh(), make_moco(config), step.make_optimiser(config.optimiser)
 images = jax.ShapeDtypeStruct((config.batch, config.data.size, config.data.size, 1), 'uint8')
@@ -42,7 +44,7 @@ def run(*command, platform):
                         env={**os.environ, 'XLA_FLAGS': '', 'JAX_PLATFORMS': platform})
 
 
-@pytest.mark.parametrize('platform, imported', [('tpu', False), ('cuda', False), ('cpu', True)])
+@pytest.mark.parametrize('platform, imported', [('tpu', False), ('cpu', True)])
 def test_a_step_for_another_backend_imports_nothing_for_cpus(platform, imported):
   done = run('-c', BUILD_A_STEP, platform=platform)
   assert done.returncode == 0, done.stderr

@@ -27,8 +27,6 @@ from tests.support.changed import change
 from tests.support.interrupted import stop_at
 from tests.support.scored import METRICS
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 DOWN = -1  # lower is better
 
 
@@ -394,7 +392,6 @@ def test_several_tasks_report_their_rounds_and_leave_the_test_splits_alone(two_t
   multitask.finish(config)
   rounds = json.loads((workdir / 'rounds.json').read_text())
   assert [line['step'] for line in rounds['rounds']] == [6, 12] and list(rounds['tasks']) == ['bone_age', 'pneumonia']
-  assert (workdir / 'rounds.png').stat().st_size > 1000
 
 
 @pytest.mark.parametrize('variant', ['embedded', 'smoke'])

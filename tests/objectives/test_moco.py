@@ -118,23 +118,19 @@ def on_one_device(shallow):
 
 @pytest.fixture(scope='module')
 def on_eight_devices(shallow):
-  return take_steps(shallow, devices=8, steps=1)
+  messages = []
+  return *take_steps(shallow, devices=8, steps=1, messages=messages), messages
 
 
-def test_a_step_has_one_all_gather_for_the_keys_and_one_all_reduce_for_the_gradients(shallow):
-  config, mesh = make_config(shallow, LIVELY), make_mesh()
-  objective, optimiser = make_moco(config), make_optimiser(config.optimiser)
-  step = compile_step(objective, optimiser, lambda step: jnp.float32(setting.LEARNING_RATE), 'moco', mesh, seed=0)
-  batch = place_batch(make_batch(0, size=40), mesh)
-  compiled = step.lower(shape_state(objective, optimiser), batch).compile()
-  messages = list_collectives(compiled.as_text())
+def test_a_step_has_one_all_gather_for_the_keys_and_one_all_reduce_for_the_gradients(on_eight_devices):
+  *_, messages = on_eight_devices
   assert sorted(kind for kind, _ in messages) == ['all-gather', 'all-reduce']
   assert dict(messages)['all-gather'] == setting.BATCH * (setting.DIM + 1) * 4, 'embeddings and sources, f32'
 
 
 def test_eight_devices_take_the_same_step_as_one(on_one_device, on_eight_devices):
   (first, after, *_), (measures, *_) = on_one_device
-  (first_8, after_8, *_), (measures_8, *_) = on_eight_devices
+  (first_8, after_8, *_), (measures_8, *_), _ = on_eight_devices
   jax.tree.map(np.testing.assert_array_equal, first, first_8)
   for name, value in measures.items():
     np.testing.assert_allclose(measures_8[name], value, rtol=1e-5, err_msg=name)
@@ -187,8 +183,9 @@ def test_accuracy_within_the_batch_is_not_raised_by_the_age_of_the_keys(age, ove
   encoded = iter([jnp.asarray(shuffle_keys(np.asarray(keys), setting.GROUP, setting.SHUFFLE_GROUPS)), queries])
   carry = {'key_encoder': {}, 'key_stats': {}, 'stats': {}, 'queue': queue,
            'queue_source': jnp.zeros(setting.QUEUE, jnp.int32)}
-  _, (_, measures) = compute_loss(make_config('resnet18', LIVELY), lambda *_: (next(encoded), {}), 'moco', {}, carry,
-                                  make_batch(0, size=40), 0, jax.random.key(0))
+  compute = jax.jit(lambda carry, batch: compute_loss(
+    make_config('resnet18', LIVELY), lambda *_: (next(encoded), {}), 'moco', {}, carry, batch, 0, jax.random.key(0)))
+  _, (_, measures) = compute(carry, make_batch(0, size=40))
   assert measures['accuracy_batch'] == pytest.approx(1 / setting.BATCH), 'one query of the batch is closest to its key'
   assert measures['accuracy'] == over_queue
 

@@ -27,7 +27,6 @@ from tests.support.interrupted import listen, stop_at
 BATCH, SIZE = 16, 16
 BEGINS = np.array([True, False, True, False, True, False])
 ORDER = ['chest', 'chest', 'hand', 'hand', 'chest', 'chest']  # the task of each step
-QUICK = {'xla_backend_optimization_level': 0}  # these tests spend most of their time compiling
 SGD = dict(kind='sgd', momentum=0.9, weight_decay=0.1)
 ABOUT = {'relation': 'independent', 'findings': ['a', 'b', 'c']}
 TASKS = {'chest': find_kind('classification').make_model(ABOUT, None),
@@ -90,7 +89,7 @@ def visits():
 def compute_carry(task, params, carry, step, **changes):
   """The carry after the loss of one step, without a gradient."""
   objective = make_objective(**changes)
-  _, (after, _) = jax.jit(functools.partial(objective.loss, task), compiler_options=QUICK)(
+  _, (after, _) = jax.jit(functools.partial(objective.loss, task))(
     params, carry, draw_batch(task), step, jax.random.key(0))
   return after
 
@@ -102,12 +101,12 @@ def make_gradient(task, **changes):
 
   def compute_loss(params, carry, batch, rng):
     return objective.loss(task, params, carry, batch, 1, rng)
-  return jax.jit(jax.grad(compute_loss, has_aux=True), compiler_options=QUICK)
+  return jax.jit(jax.grad(compute_loss, has_aux=True))
 
 
 def init_away_from_anchor(**changes):
   """(params, carry) with an anchor that differs from the trunk."""
-  params, carry = jax.jit(make_objective(**changes).init, compiler_options=QUICK)(jax.random.key(3))
+  params, carry = jax.jit(make_objective(**changes).init)(jax.random.key(3))
   carry['anchor'] = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(leaf + 1), carry['anchor'])
   return params, carry
 
@@ -165,7 +164,7 @@ def test_the_loss_gradient_plus_the_pull_is_the_gradient_of_the_penalised_loss()
     loss, (after, _) = objective.loss('chest', params, carry, batch, 1, rng)
     squares = jax.tree.map(lambda here, anchor: jnp.square(here - anchor).sum(), params['trunk'], after['anchor'])
     return loss + 0.5 / 2 * sum(jax.tree.leaves(squares))
-  penalised = jax.jit(jax.grad(penalise), compiler_options=QUICK)(params, carry, *args)
+  penalised = jax.jit(jax.grad(penalise))(params, carry, *args)
   free, (after, _) = make_gradient('chest')(params, carry, *args)
   pull = objective.pull(params, after)
   assert list(pull) == ['trunk'], 'no head is pulled'
@@ -266,17 +265,20 @@ def record_compilations(monkeypatch):
 
 @pytest.mark.parametrize('step', [4, 6])
 def test_a_run_interrupted_within_or_after_a_visit_ends_bit_for_bit_the_same(
-    step, two_tasks, two_tasks_run, quick_compilation, tmp_path, monkeypatch):
+    step, two_tasks, two_tasks_run, tmp_path, monkeypatch):
   _, whole = two_tasks_run
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
     stop_at(patch, step)
     stages.train_stage(two_tasks, tmp_path)
+  compiled = record_compilations(monkeypatch)
   again = jax.device_get(stages.train_stage(two_tasks, tmp_path))
   jax.tree.map(np.testing.assert_array_equal, again, whole)
+  assert {task: [step.jitted._cache_size() for step in steps] for task, steps in compiled.items()} == {
+    'bone_age': [1], 'pneumonia': [1]}, 'the step of each task is compiled once in a run'
 
 
 def test_a_signal_while_a_later_task_compiles_saves_the_steps_before(
-    two_tasks, two_tasks_run, quick_compilation, tmp_path, monkeypatch):
+    two_tasks, two_tasks_run, tmp_path, monkeypatch):
   """The compiler is not waited for: it may take minutes, and the machine may be taken away before."""
   class Compiler:
     def lower(self, state, batch):
@@ -296,13 +298,6 @@ def test_a_signal_while_a_later_task_compiles_saves_the_steps_before(
       stages.train_stage(change(two_tasks, save_every=100), tmp_path)
     assert not preemption.SignalState.abandons
   assert len(tasks) == 2 and checkpoint.read_state(tmp_path)[0]['step'] == 3
-
-
-def test_each_tasks_step_is_compiled_once_in_a_run(two_tasks, quick_compilation, tmp_path, monkeypatch):
-  compiled = record_compilations(monkeypatch)
-  stages.train_stage(two_tasks, tmp_path)
-  assert {task: [step.jitted._cache_size() for step in steps] for task, steps in compiled.items()} == {
-    'bone_age': [1], 'pneumonia': [1]}
 
 
 @pytest.mark.parametrize('order, step', [('cyclic_reshuffled', 10), ('joint', 4)])

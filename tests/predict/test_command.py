@@ -15,8 +15,6 @@ from mtpret_jax.predict.model import load
 from mtpret_jax.predict.reading import Unreadable
 from tests.support.scored import ABOUT
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 FOUND = {
   'segmentation': ('mask', {'mask': np.eye(16, dtype=np.int32)}),
   'detection': ('boxes', {'boxes': np.float32([[.25, .5, .75, 1]]), 'class_id': np.int32([1]),

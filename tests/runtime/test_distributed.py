@@ -20,8 +20,6 @@ from tests.support import small_runs
 from tests.support.compare_runs import compare_runs
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 @pytest.fixture(scope='module')
 def pretrain(prepared, one_block, tmp_path_factory):

@@ -27,7 +27,7 @@ def config(prepared, one_block, tmp_path, monkeypatch):
   return config
 
 
-def test_a_new_kind_of_task_trains_validates_scores_and_reports(config, tmp_path):
+def test_a_new_kind_of_task_trains_validates_scores_and_reports(config, real_reports, tmp_path):
   stages.run(config)
   workdir = tmp_path / 'run'
   result = json.loads((workdir / 'scores.json').read_text())['tasks']['tuberculosis']

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import pathlib
 import subprocess
 import sys
@@ -463,8 +462,7 @@ def pretrain(tmp_path, *flags):
   """The command of a small stage 1; its step is one that other tests have compiled."""
   command = [sys.executable, '-m', 'tests.support.small_runs', '--config=tests/support/small_runs.py:pretrain',
              f'--config.data.dir={tmp_path / "data"}', f'--config.workdir={tmp_path / "run"}', *flags]
-  return subprocess.run(command, cwd=ROOT, env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
-                        capture_output=True, text=True)
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_a_run_pretrains_on_a_custom_dataset(tmp_path):
