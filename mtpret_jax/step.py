@@ -136,7 +136,9 @@ def init_state(objective: Objective, optimiser: optax.GradientTransformation, me
   # Inside jit every array gets a buffer of its own. Outside, key encoder and params would share theirs, and the first
   # step could not donate them.
   make = functools.partial(make_state, objective, optimiser)
-  return jax.jit(make, out_shardings=placement or replicated(mesh))(jax.random.key(seed), weights)
+  options = choose_options(mesh.local_devices[0], runs_once=True)
+  return jax.jit(make, out_shardings=placement or replicated(mesh), compiler_options=options)(
+    jax.random.key(seed), weights)
 
 
 # XLA for TPUs sums at most 256 arrays in one all-reduce by default. ResNet-50 has more scales, biases and statistics
@@ -145,12 +147,13 @@ TPU_OPTIONS = {'xla_jf_crs_combiner_threshold_count': 1024}
 
 
 @functools.cache
-def choose_options(device: jax.Device) -> dict[str, str | int]:
-  """The compiler options for `device`, which may be one of a pod that is not attached. Leaves out options that this
-  version of XLA does not know; jaxlib 0.7 lacks some of these."""
+def choose_options(device: jax.Device, runs_once: bool = False) -> dict[str, str | int]:
+  """The compiler options for `device`, which may be one of a pod that is not attached, and for a program that runs in
+  every step or only once. Leaves out options that this version of XLA does not know; jaxlib 0.7 lacks some of these."""
   options = TPU_OPTIONS if device.platform == 'tpu' else {}
   if device.platform == 'cpu':
-    options = backend.find('compiler_options', dict)()
+    choose = backend.find('compiler_options', lambda **_: {})
+    options = choose(runs_once=True) if runs_once else choose()
   return {name: value for name, value in options.items() if is_known({name: value}, device)}
 
 

@@ -114,6 +114,8 @@ def measure(kind: str, classes: int, rows: Mapping[str, np.ndarray], drawn: np.n
     return roc_auc_score(present, rows['score'][drawn].astype(float)) if len(set(present)) > 1 else np.nan
   if kind == 'segmentation':
     return float(np.mean(rows['dice'][drawn]))
+  if not any(map(len, rows['boxes'][drawn])):  # pycocotools reads no empty list
+    return 0.0
   return float(coco.average(coco.evaluate(rows, drawn, classes)[:1]))
 
 
