@@ -7,8 +7,8 @@ from mtpret_jax.cpu import devices
 MEMORY_FIRST: dict[str, str | int] = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
 
 
-# LLVM's optimisation takes most of the time to compile the initial state, which runs once. With level 1 in place of 3 it
-# takes less than half, and random weights differ by rounding at most.
+# LLVM's optimisation takes most of the time to compile the initial state, which runs once. At level 1 that takes less
+# than half the time, and random weights differ by rounding at most.
 QUICK: dict[str, str | int] = {'xla_backend_optimization_level': 1}
 
 
