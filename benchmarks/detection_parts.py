@@ -38,7 +38,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--batch', type=int, default=2, help='images')
   parser.add_argument('--boxes', type=int, default=2, help='annotated boxes in each image')
   parser.add_argument('--slots', type=int, default=16, help='slots for boxes in our batches')
-  parser.add_argument('--parts', default='', help='only the parts whose name contains this, such as "training"')
+  parser.add_argument('--only', choices=('training', 'inference', 'whole'), default='', help='"whole": without parts')
   parser.add_argument('--memory', action='store_true', help='print the memory of our parts as well')
   side_by_side.add_options(parser, steps=1)
   return parser.parse_args(arguments)
@@ -76,18 +76,16 @@ def make_our_parts(options: argparse.Namespace) -> tuple[dict[str, Callable], st
   from benchmarks.support.detection_parts_jax import Detector, list_programs
   config = common.faster_rcnn(options.size)
   programs = list_programs(Detector(options.model, CLASSES, config, draw_weight), CLASSES, config,
-                           *draw_inputs(options), options.slots)
-  parts, found = {}, 0
+                           *draw_inputs(options), options.slots, only=options.only)
+  parts, found = {}, 'no'
   for name, (program, inputs) in programs.items():
-    if options.parts not in name:
-      continue
     compiled: Any = program.lower(*inputs).compile(compiler_options=backend.find('compiler_options', dict)())
     parts[name] = functools.partial(run_and_wait, compiled, inputs)
     if options.memory:
       print(f'    {name}: {compiled.memory_analysis().temp_size_in_bytes / 2 ** 20:.0f} MB of temporaries',
             file=sys.stderr)
     if name == 'inference: whole':
-      found = int((compiled(*inputs)['class_id'] >= 0).sum())
+      found = str((compiled(*inputs)['class_id'] >= 0).sum())
   return parts, f'jax {jax.__version__} on one {jax.devices()[0].platform} device; {found} detections'
 
 
@@ -111,7 +109,8 @@ def make_torch_parts(options: argparse.Namespace) -> tuple[dict[str, Callable], 
     part()
     if torch.cuda.is_available():
       torch.cuda.synchronize()
-  return {name: functools.partial(wait, part) for name, part in parts.items() if options.parts in name}, description
+  return {name: functools.partial(wait, part) for name, part in parts.items()
+          if options.only in name}, description
 
 
 # Both

@@ -1,7 +1,7 @@
 """The parts of our Faster R-CNN, for `benchmarks/detection_parts.py`."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -49,8 +49,9 @@ class Detector:
 
 
 def list_programs(detector: Detector, classes: int, config: ConfigDict, images_BHW1: np.ndarray, boxes_BM4: np.ndarray,
-                  class_BM: np.ndarray, slots: int, modes: Sequence[str] = ('training', 'inference')) -> Programs:
-  """Every part and the whole, in `modes`. In training, a part that learns returns its gradient too.
+                  class_BM: np.ndarray, slots: int, only: str = '') -> Programs:
+  """Every part and the whole, in training and in inference, or only those whose name has the word `only`. In training,
+  a part that learns returns its gradient too.
 
   Boxes are px, rows first; they get `slots` slots an image.
   """
@@ -72,8 +73,8 @@ def list_programs(detector: Detector, classes: int, config: ConfigDict, images_B
 
   whole = {'training': jax.value_and_grad(compute_mean_loss), 'inference': functools.partial(apply, training=False)}
   programs: Programs = {}
-  for mode in modes:
-    parts = list_parts(detector, config, batch, training=mode == 'training')
+  for mode in whole if only in ('', 'whole') else [only]:
+    parts = {} if only == 'whole' else list_parts(detector, config, batch, training=mode == 'training')
     parts['whole'] = jax.jit(whole[mode]), (detector.params, batch)
     programs |= {f'{mode}: {name}': program for name, program in parts.items()}
   return programs

@@ -23,7 +23,7 @@ def make_detector():
 
 def test_the_parts_find_what_the_whole_detector_finds():
   programs = list_programs(make_detector(), detection_parts.CLASSES, CONFIG, *detection_parts.draw_inputs(OPTIONS),
-                           OPTIONS.slots, modes=('inference',))
+                           OPTIONS.slots, only='inference')
   found, whole = ({name: np.asarray(array) for name, array in program(*inputs).items()}
                   for program, inputs in (programs['inference: detections'], programs['inference: whole']))
   np.testing.assert_allclose(found['boxes'] / OPTIONS.size, whole['boxes'], atol=1e-5)
