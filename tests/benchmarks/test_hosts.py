@@ -43,7 +43,8 @@ def test_stage_2_in_two_processes_ends_as_in_one_and_validates_alike(folder):
   assert hosts.check_equal('continual', 2, folder) == ''
 
 
-@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGSTOP])
+# A process that hangs is watched in tests/runtime/test_distributed.py as well.
+@pytest.mark.parametrize('number', [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_process_does_not_wait_for_a_dead_one(number, folder):
   assert hosts.check_death(1, number, folder) == ''
 

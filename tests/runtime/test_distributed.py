@@ -31,7 +31,7 @@ def pretrain(prepared, one_block, tmp_path_factory):
   return config, workdir
 
 
-@pytest.mark.parametrize('devices', [4, 1])
+@pytest.mark.parametrize('devices', [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_of_eight_devices_goes_on_with_fewer_on_the_same_curve(devices, pretrain, tmp_path, monkeypatch):
   config, eight_devices = pretrain
   workdir = tmp_path / 'fewer'

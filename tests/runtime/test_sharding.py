@@ -77,7 +77,7 @@ def test_weights_are_cut_along_their_longest_side_and_the_queue_is_not(cut):
   assert placement.carry['queue'].spec == P()
 
 
-@pytest.mark.parametrize('stage', ['pretrain', 'continual'])
+@pytest.mark.parametrize('stage', ['pretrain', pytest.param('continual', marks=pytest.mark.slow)])
 def test_a_cut_run_that_is_stopped_on_the_way_ends_as_a_whole_one(
     stage, prepared, one_block, tmp_path, monkeypatch):
   """But for the order in which floats are added. Its last checkpoint is read by a run that does not cut."""
