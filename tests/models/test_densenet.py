@@ -138,7 +138,8 @@ def test_the_feature_pyramid_enlarges_a_halved_odd_size_as_torchvision(coarse, r
 
 
 def test_the_names_of_trunks_begin_with_the_resnets():
-  assert list(TRUNKS)[:4] == ['resnet18', 'resnet34', 'resnet50', 'densenet121']
+  ours = [name for name in TRUNKS if name.startswith(('resnet', 'densenet'))]  # tests add small trunks
+  assert ours == ['resnet18', 'resnet34', 'resnet50', 'densenet121']
 
 
 @pytest.mark.reference
