@@ -8,7 +8,8 @@ Timed after warming up:
 
   ours         the compiled step of stage 3 with the heads of `configs/tasks.py` at torchvision's values: takes uint8
                images and labels 1.15 times as large as the view, makes a random view of them, then forward pass, loss,
-               backward pass, norm of the gradient and AdamW. With `--inference`: uint8 images to predictions, as in scoring
+               backward pass, norm of the gradient and AdamW. With `--inference`: uint8 images to predictions, as in
+               scoring
   torchvision  `resnet18/50`, `deeplabv3_resnet50` or `fasterrcnn_resnet50_fpn` (`support/torchvision_tasks.py`), with
                the same loss and fused AdamW. It gets finished views, float32 and standardised
 
