@@ -11,8 +11,8 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
-# Operation -> implementation. 'convolve' and 'convolution_gradients': models/conv.py; 'compiler_options': step.py;
-# 'after_save': runtime/checkpoint.py.
+# Operation -> implementation. 'convolve' and 'convolution_gradients': models/conv.py; 'align_rois':
+# models/detection/roi_align.py; 'compiler_options': step.py; 'after_save': runtime/checkpoint.py.
 OVERRIDES: dict[str, Callable] = {}
 
 GOOGLE = '0x1ae0'               # PCI vendor
