@@ -143,8 +143,22 @@ def test_labels_are_not_added_to_the_index_of_other_records(own_copy):
     (path / index.NAME).write_text((path / index.NAME).read_text().replace(wrong, rows[4]['sha256'], 1))
     with pytest.raises(ValueError, match=f'is damaged: .*{words}.*tfds_builders.build --overwrite'):
       build.add_labels(path)
-    assert not label_columns.has_labels(path / index.NAME)
+    assert not label_columns.has_labels(path / index.NAME) and not list(path.glob('*.part'))
   (path / index.NAME).write_text(whole)
+
+
+def test_two_processes_may_add_labels_at_once_where_there_are_no_locks(own_copy):
+  path = build.locate('lung_masks', own_copy)
+  whole, finished = strip_labels(path), []
+  rows = {(row['split'], row['position']): row for row in index.read(path)}
+
+  def find_split(split, position, image_id):
+    if not finished:
+      finished.append(index.add_labels(path))  # of the other process
+    return rows[split, position]
+
+  index.write_rows(path, find_split)
+  assert (path / index.NAME).read_text() == whole and not list(path.glob('*.part'))
 
 
 @pytest.mark.parametrize('spoil', [

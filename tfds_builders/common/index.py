@@ -13,6 +13,7 @@ import csv
 import hashlib
 import os
 import pathlib
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
@@ -68,24 +69,27 @@ def write_rows(path: pathlib.Path, find_split: Callable[[str, int, str], Mapping
   and `stratum`, and if the row is known already its `sha256`, which must be that of the record."""
   builder = tfds.builder_from_directory(path)
   columns = label_columns.list_columns(builder.info.features)
-  partial = path / f'{NAME}.part'
-  with open(partial, 'w', newline='', encoding='utf-8') as file:
-    table = csv.writer(file)
-    table.writerow((*COLUMNS, *columns, label_columns.ROW_CHECK))
-    for split in splits.FRACTIONS:
-      for position, raw in enumerate(scan(builder, split)):
-        record = parse(builder, raw)
-        image_id = record['image_id'].decode()
-        known = find_split(split, position, image_id)
-        sha256 = digest(raw)
-        if known.get('sha256', sha256) != sha256:
-          raise ValueError(f'{path} is damaged: record {position} of {split}, {image_id}, differs from what was '
-                           f'written; {remedy}')
-        mask = images.decode_stored(record['mask']) if 'mask' in record else None
-        cells = (split, position, image_id, record['patient'].decode(), known['paper'], known['official'],
-                 known['stratum'], sha256, *label_columns.write_cells(record, columns, mask))
-        table.writerow((*cells, label_columns.check_row(dict(zip((*COLUMNS, *columns), cells, strict=True)))))
-  partial.rename(path / NAME)
+  partial = path / f'{NAME}.{uuid.uuid4().hex}.part'  # a name of its own: not every file system has locks
+  try:
+    with open(partial, 'w', newline='', encoding='utf-8') as file:
+      table = csv.writer(file)
+      table.writerow((*COLUMNS, *columns, label_columns.ROW_CHECK))
+      for split in splits.FRACTIONS:
+        for position, raw in enumerate(scan(builder, split)):
+          record = parse(builder, raw)
+          image_id = record['image_id'].decode()
+          known = find_split(split, position, image_id)
+          sha256 = digest(raw)
+          if known.get('sha256', sha256) != sha256:
+            raise ValueError(f'{path} is damaged: record {position} of {split}, {image_id}, differs from what was '
+                             f'written; {remedy}')
+          mask = images.decode_stored(record['mask']) if 'mask' in record else None
+          cells = (split, position, image_id, record['patient'].decode(), known['paper'], known['official'],
+                   known['stratum'], sha256, *label_columns.write_cells(record, columns, mask))
+          table.writerow((*cells, label_columns.check_row(dict(zip((*COLUMNS, *columns), cells, strict=True)))))
+    partial.rename(path / NAME)
+  finally:
+    partial.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
