@@ -22,7 +22,7 @@ ALLOWED = {
   'mtpret_jax.cpu': {'mtpret_jax.runtime.backend'},
   'mtpret_jax.models': {'mtpret_jax.runtime.backend', 'mtpret_jax.config.errors'},
   'mtpret_jax.augment': {'mtpret_jax.models.detection.boxes'},
-  'mtpret_jax.data': {'tfds_builders.common.label_columns'},
+  'mtpret_jax.data': {'tfds_builders.common.build_command', 'tfds_builders.common.label_columns'},
   'mtpret_jax.evaluation.metrics': set(),
   'mtpret_jax.tasks': {'mtpret_jax.models', 'mtpret_jax.data', 'mtpret_jax.evaluation.metrics',
                        'mtpret_jax.config.errors', 'mtpret_jax.config.rules',

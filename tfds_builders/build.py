@@ -14,7 +14,6 @@ import importlib.util
 import logging
 import os
 import pathlib
-import shlex
 import shutil
 import sys
 import tempfile
@@ -33,7 +32,7 @@ from google.protobuf import json_format
 from tensorflow_datasets.core import shuffle
 
 from tfds_builders import sanity
-from tfds_builders.common import archives, dataset, index, label_columns, locks, paths, records, writer
+from tfds_builders.common import archives, build_command, dataset, index, label_columns, locks, paths, records, writer
 from tfds_builders.common.suggest import suggest
 from tfds_builders.custom import custom
 
@@ -223,9 +222,7 @@ def use_beam(
 
 def check_prepared(path: pathlib.Path) -> None:
   """Raises ValueError with the remedy if a file beside the records is damaged, such as by a full disk."""
-  name, size = path.parts[-3:-1]
-  remedy = (f'prepare it again with python -m tfds_builders.build {name} --archives DIR --data_dir '
-            f'{shlex.quote(str(path.parents[2]))} --size {size} --overwrite')
+  remedy = f'prepare it again with {build_command.show(path, overwrite=True)}'
   try:
     splits = tfds.builder_from_directory(path).info.splits
     stored = collections.Counter({split: splits[split].num_examples for split in splits})

@@ -9,7 +9,6 @@ import collections
 import io
 import os
 import pathlib
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +23,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from tfds_builders import build, sanity
-from tfds_builders.common import contact_sheet, dataset, images, index, outputs, splits
+from tfds_builders.common import build_command, contact_sheet, dataset, images, index, outputs, splits
 
 SPLITS = tuple(splits.FRACTIONS)
 TEXTS = ('part', 'view', 'sex')
@@ -196,9 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   path = build.locate(flags.name, flags.data_dir, flags.size)
   if not build.is_prepared(path):
     print(f'{flags.name} is not prepared at size {flags.size} in {flags.data_dir} (no {path}). Prepare it with '
-          f'python -m tfds_builders.build {flags.name} --archives DIR --data_dir {shlex.quote(flags.data_dir)} '
-          f'--size {flags.size}',
-          file=sys.stderr)
+          f'{build_command.show(path)}', file=sys.stderr)
     return 2
   build.check_prepared(path)
   if flags.verify:
@@ -220,7 +217,7 @@ def verify(path: pathlib.Path) -> int:
   if not damage:
     print(f'{path}: every record is intact')
     return 0
-  print(f'{path}: {len(damage)} damaged records; prepare it again with python -m tfds_builders.build --overwrite',
+  print(f'{path}: {len(damage)} damaged records; prepare it again with {build_command.show(path, overwrite=True)}',
         *damage[:MAX_DAMAGE], sep='\n  ', file=sys.stderr)
   return 1
 

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mtpret_jax.data.labelled_records import has_labels
-from tfds_builders.common import label_columns
+from tfds_builders.common import build_command, label_columns
 
 ENCODED = tfds.decode.SkipDecoding()
 SPLIT_RULES = ('patient', 'paper', 'official')  # defined in the builders' splits.py; records are stored by 'patient'
@@ -145,12 +145,12 @@ def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split
 
 def find_folder(name: str, data_dir: str | pathlib.Path, stored_size: str) -> pathlib.Path:
   """The folder of the newest prepared version. Raises FileNotFoundError with the command that prepares the dataset."""
-  folder = find_newest_version(pathlib.Path(data_dir, name, stored_size))
+  versions = pathlib.Path(data_dir, name, stored_size)
+  folder = find_newest_version(versions)
   if folder is None:
     raise FileNotFoundError(
       f'{name} is not prepared under {data_dir} (there is no {name}/{stored_size}/<version>/dataset_info.json): run '
-      f'python -m tfds_builders.build {name} --archives <folder of downloads> --data_dir {data_dir} '
-      f'--size {stored_size}')
+      f'{build_command.show(versions / "<version>")}')
   return folder
 
 
@@ -200,8 +200,7 @@ def read_labels(read: Callable[[], Sequence[Mapping[str, str]]], folder: pathlib
   if not path.exists() or not label_columns.has_labels(path):
     advise_update(folder)
     return None
-  remedy = (f'prepare the dataset again with python -m tfds_builders.build {folder.parents[1].name} --archives <folder '
-            f'of downloads> --data_dir {folder.parents[2]} --size {folder.parent.name} --overwrite')
+  remedy = f'prepare the dataset again with {build_command.show(folder, overwrite=True)}'
   rows = read()
   try:
     labels = [{'image_id': row['image_id'].encode(), 'patient': row['patient'].encode()} | cells
@@ -220,9 +219,8 @@ def read_labels(read: Callable[[], Sequence[Mapping[str, str]]], folder: pathlib
 
 @functools.cache  # once for all splits and tasks
 def advise_update(folder: pathlib.Path) -> None:
-  log.info('%s has no labels in index.csv, so each start reads all records, about a millisecond each. To add them: '
-           'python -m tfds_builders.build %s --archives DIR --data_dir %s --size %s', folder, folder.parents[1].name,
-           folder.parents[2], folder.parent.name)
+  log.info('%s has no labels in index.csv, so each start reads all records, about a millisecond each. To add them: %s',
+           folder, build_command.show(folder))
 
 
 def read_rows(folder: pathlib.Path, name: str, split: str, split_rule: str, fraction: float = 1.0,
@@ -232,7 +230,7 @@ def read_rows(folder: pathlib.Path, name: str, split: str, split_rule: str, frac
   With a `fraction` below 1, only the records of the patients whose hashes sort first in their stratum; at least one
   patient of each. Raises MissingSplit and OutdatedIndex.
   """
-  rows = read_index(folder, name) if whole else read_split(folder, name, split, split_rule)
+  rows = read_index(folder) if whole else read_split(folder, name, split, split_rule)
   if fraction < 1 and not whole:
     shares = rank_patients(rows, fraction_seed)
     return [row for row in rows if shares[row['patient']] < fraction]
@@ -243,7 +241,7 @@ def read_rows(folder: pathlib.Path, name: str, split: str, split_rule: str, frac
 
 def read_split(folder: pathlib.Path, name: str, split: str, split_rule: str) -> list[dict[str, str]]:
   """The rows of index.csv in `split` by `split_rule`. Raises MissingSplit and OutdatedIndex."""
-  rows, column = read_index(folder, name), 'split' if split_rule == 'patient' else split_rule
+  rows, column = read_index(folder), 'split' if split_rule == 'patient' else split_rule
   chosen = [row for row in rows if row[column] == split]
   if not chosen:
     there = sorted({row[column] for row in rows} - {''})
@@ -252,14 +250,13 @@ def read_split(folder: pathlib.Path, name: str, split: str, split_rule: str) -> 
   return chosen
 
 
-def read_index(folder: pathlib.Path, name: str) -> list[dict[str, str]]:
+def read_index(folder: pathlib.Path) -> list[dict[str, str]]:
   """The rows of index.csv. Raises OutdatedIndex if it has no strata; its official splits are outdated then, too."""
   with open(folder / 'index.csv', newline='', encoding='utf-8') as file:
     table = csv.DictReader(file)
     if 'stratum' not in (table.fieldnames or ()):
       raise OutdatedIndex(f'{folder} was prepared by an earlier version, and its index.csv has no column stratum: run '
-                          f'python -m tfds_builders.build {name} --archives <folder of downloads> '
-                          f'--data_dir {folder.parents[2]} --size {folder.parent.name} --overwrite')
+                          f'{build_command.show(folder, overwrite=True)}')
     return list(table)
 
 

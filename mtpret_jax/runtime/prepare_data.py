@@ -180,7 +180,7 @@ def list_shared_patients(config: ConfigDict) -> list[str]:
   for name in dict.fromkeys(names):
     if name in data.get('whole', ()):
       continue
-    rows = read_index(find_folder(name, data.dir, data.stored_size), name)
+    rows = read_index(find_folder(name, data.dir, data.stored_size))
     shared = splits.describe_shared_patients({row['image_id']: row['patient'] for row in rows},
                                              {row['image_id']: row[data.split] for row in rows if row[data.split]})
     if shared:

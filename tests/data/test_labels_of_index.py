@@ -141,7 +141,7 @@ def test_labels_are_not_added_to_the_index_of_other_records(own_copy):
   rows = index.read(path)
   for wrong, words in ((rows[3]['sha256'], 'differs from what was written'), (rows[3]['image_id'], 'does not list')):
     (path / index.NAME).write_text((path / index.NAME).read_text().replace(wrong, rows[4]['sha256'], 1))
-    with pytest.raises(ValueError, match=f'is damaged: .*{words}.*tfds_builders.build --overwrite'):
+    with pytest.raises(ValueError, match=f'is damaged: .*{words}.*tfds_builders.build lung_masks .* --overwrite'):
       build.add_labels(path)
     assert not label_columns.has_labels(path / index.NAME) and not list(path.glob('*.part'))
   (path / index.NAME).write_text(whole)

@@ -21,7 +21,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_builders.common import images, label_columns, splits
+from tfds_builders.common import build_command, images, label_columns, splits
 
 NAME = 'index.csv'
 COLUMNS = ('split', 'position', 'image_id', 'patient', 'paper', 'official', 'stratum', 'sha256')
@@ -53,7 +53,7 @@ def add_labels(path: pathlib.Path) -> None:
     ValueError: a record is not the one that the index was written for; the message has the remedy.
   """
   rows = {(row['split'], row['position']): row for row in read(path)}
-  remedy = 'prepare it again with python -m tfds_builders.build --overwrite'
+  remedy = f'prepare it again with {build_command.show(path, overwrite=True)}'
 
   def find_split(split: str, position: int, image_id: str) -> dict[str, str]:
     row = rows.get((split, position), {})
@@ -105,10 +105,10 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     label_columns.check_rows(rows)
     return rows
   except FileNotFoundError as error:
-    raise FileNotFoundError(f'{path} has no {NAME}: prepare it again with python -m tfds_builders.build') from error
+    raise FileNotFoundError(f'{path} has no {NAME}: prepare it again with {build_command.show(path)}') from error
   except (ValueError, KeyError, TypeError, csv.Error) as error:
-    raise ValueError(f'{path}/{NAME} is not as it was written: prepare it again with python -m tfds_builders.build '
-                     '--overwrite') from error
+    raise ValueError(f'{path}/{NAME} is not as it was written: prepare it again with '
+                     f'{build_command.show(path, overwrite=True)}') from error
 
 
 def scan(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[bytes]:

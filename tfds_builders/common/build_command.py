@@ -1,0 +1,13 @@
+"""The command that prepares a dataset, for messages that tell the user to run it."""
+import os
+import pathlib
+import shlex
+
+
+def show(folder: str | os.PathLike[str], overwrite: bool = False) -> str:
+  """The command that prepares what is in `folder`, <data_dir>/<name>/<size>/<version>. The folder of downloads is not
+  known here: DIR stands for it."""
+  folder = pathlib.Path(folder)
+  words = ['python', '-m', 'tfds_builders.build', folder.parents[1].name, '--archives', 'DIR',
+           '--data_dir', str(folder.parents[2]), '--size', folder.parent.name]
+  return shlex.join([*words, '--overwrite'] if overwrite else words)
