@@ -36,7 +36,7 @@ class LabelledRecord(Mapping[str, Any]):
     return len({**self.records[self.place], **self.known})
 
 
-def has_labels(record: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+def agrees(record: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
   """Whether a record has the labels that are known of it."""
   there = {**record, **record.get('objects', {})}
   if 'mask' in record:

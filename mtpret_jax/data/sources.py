@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mtpret_jax.data.labelled_records import has_labels
+from mtpret_jax.data.labelled_records import agrees
 from tfds_builders.common import build_command, label_columns
 
 ENCODED = tfds.decode.SkipDecoding()
@@ -187,7 +187,8 @@ def read_patients(read: Callable[[], Sequence[Mapping[str, str]]]) -> list[str]:
 def read_labels(read: Callable[[], Sequence[Mapping[str, str]]], folder: pathlib.Path,
                 records: Records) -> list[dict[str, Any]] | None:
   """`image_id`, `patient` and the labels of each record of a source, from index.csv; None if an earlier version wrote
-  it without labels. A few records are read and compared: if the folder is mixed from two builds, all differ.
+  it without labels. A few records are compared with their rows. That finds an index of another order or size, not a
+  few labels that changed.
 
   Args:
     read: () -> the rows of the records, see `read_rows`.
@@ -211,7 +212,7 @@ def read_labels(read: Callable[[], Sequence[Mapping[str, str]]], folder: pathlib
     raise OutdatedIndex(f'{path} lists {len(rows):,} records of a split that has {len(records):,}: {remedy}')
   for place in {*range(0, len(rows), -(-len(rows) // SAMPLES)), len(rows) - 1}:
     record = records[place]
-    if record['image_id'] != labels[place]['image_id'] or not has_labels(record, labels[place]):
+    if record['image_id'] != labels[place]['image_id'] or not agrees(record, labels[place]):
       raise OutdatedIndex(f'{path} does not describe the records beside it, such as {rows[place]["image_id"]!r}: '
                           f'{remedy}')
   return labels
