@@ -1,8 +1,10 @@
 """Convolutions and their gradients in the formulations that XLA's CPU backend runs fastest.
 
-XLA computes 3 x 3 convolutions directly; Winograd's form (`winograd.py`) needs 2.25 times fewer multiplications. A
-direct convolution of a small map multiplies mostly padding, at a fraction of the speed of a matrix product. So does one
-whose dilation is large beside the map; with a smaller dilation, `split` makes it a plain convolution of smaller images.
+XLA computes the gradients of 1 x 1 convolutions as convolutions of transposed maps; matrix products are two to three
+times as fast. It computes 3 x 3 convolutions directly; Winograd's form (`winograd.py`) needs 2.25 times fewer
+multiplications. A direct convolution of a small map multiplies mostly padding, at a fraction of the speed of a matrix
+product. A convolution with a large dilation also multiplies mostly padding. With a smaller dilation, `split_phases`
+turns it into a plain convolution of smaller images.
 
 docs/performance.md shows the speed-up of each formulation.
 
@@ -21,8 +23,9 @@ from jax.sharding import PartitionSpec as P
 
 from mtpret_jax.cpu import winograd
 
-# `convolve_taps` computes the convolution of maps of at most this many rows times the dilation, and both gradients. The
-# gradient with respect to the images also comes from it where only the output has at most this many.
+# `convolve_taps` computes the convolution of maps of at most this many rows times the dilation, and both gradients, as
+# for 1 x 1 kernels. The gradient with respect to the images also comes from it where only the output has at most this
+# many.
 SMALL_MAP = 4
 # With at least this many channels, Winograd's form of the gradient with respect to the kernel is faster.
 MIN_CHANNELS = 128
@@ -63,10 +66,10 @@ def find_mesh(images_BHWC: jax.Array) -> AbstractMesh | None:
 
 def convolve(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilation: int) -> jax.Array:
   """The convolution of the images on one device, in the fastest formulation for its shape."""
-  if images_BHWC.shape[1] <= SMALL_MAP * dilation:
+  if suits_taps(images_BHWC, kernel_hwCD, dilation):
     return convolve_taps(images_BHWC, kernel_hwCD, stride, dilation)
   if stride == 1 < dilation:
-    return join(convolve(split(images_BHWC, dilation), kernel_hwCD, 1, 1), images_BHWC.shape, dilation)
+    return join_phases(convolve(split_phases(images_BHWC, dilation), kernel_hwCD, 1, 1), images_BHWC.shape, dilation)
   if kernel_hwCD.shape[:2] == (3, 3) and stride == dilation == 1 and winograd.suits(images_BHWC, kernel_hwCD.shape[-1]):
     return winograd.convolve(images_BHWC, kernel_hwCD)
   return convolve_directly(images_BHWC, kernel_hwCD, stride, dilation)
@@ -76,13 +79,13 @@ def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_B
                       dilation: int) -> tuple[jax.Array, jax.Array]:
   """The gradients with respect to the images and to the kernel, on one device."""
   height = gradient_BhwD.shape[1]
-  if images_BHWC.shape[1] <= SMALL_MAP * dilation:
+  if suits_taps(images_BHWC, kernel_hwCD, dilation):
     pull_back = jax.vjp(lambda images: convolve_taps(images, kernel_hwCD, stride, dilation), images_BHWC)[1]
     return *pull_back(gradient_BhwD), multiply_taps(images_BHWC, gradient_BhwD, kernel_hwCD.shape[:2], stride, dilation)
   if stride == 1 < dilation:
-    by_images, by_kernel = compute_gradients(split(images_BHWC, dilation), kernel_hwCD, split(gradient_BhwD, dilation),
-                                             1, 1)
-    return join(by_images, images_BHWC.shape, dilation), by_kernel
+    by_images, by_kernel = compute_gradients(split_phases(images_BHWC, dilation), kernel_hwCD,
+                                             split_phases(gradient_BhwD, dilation), 1, 1)
+    return join_phases(by_images, images_BHWC.shape, dilation), by_kernel
   if kernel_hwCD.shape[:2] != (3, 3) or dilation > 1:
     return jax.vjp(lambda images, kernel: convolve(images, kernel, stride, dilation), images_BHWC, kernel_hwCD)[1](
       gradient_BhwD)
@@ -99,7 +102,11 @@ def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_B
   return by_images, by_kernel
 
 
-def split(images_BHWC: jax.Array, dilation: int) -> jax.Array:
+def suits_taps(images_BHWC: jax.Array, kernel_hwCD: jax.Array, dilation: int) -> bool:
+  return kernel_hwCD.shape[:2] == (1, 1) or images_BHWC.shape[1] <= SMALL_MAP * dilation
+
+
+def split_phases(images_BHWC: jax.Array, dilation: int) -> jax.Array:
   """Every `dilation`-th row and column as an image of its own: (B * dilation ** 2, h, w, C), with zeros at the end
   where the sides cannot be divided. The dilated convolution of the images is the plain one of these."""
   batch, height, width, channels = images_BHWC.shape
@@ -109,8 +116,8 @@ def split(images_BHWC: jax.Array, dilation: int) -> jax.Array:
   return pixels.transpose(0, 2, 4, 1, 3, 5).reshape(-1, h, w, channels)
 
 
-def join(images_BhwC: jax.Array, shape: Sequence[int], dilation: int) -> jax.Array:
-  """The inverse of `split`: (B, H, W, C). `shape` begins with (B, H, W)."""
+def join_phases(images_BhwC: jax.Array, shape: Sequence[int], dilation: int) -> jax.Array:
+  """The inverse of `split_phases`: (B, H, W, C). `shape` begins with (B, H, W)."""
   batch, height, width = shape[:3]
   _, h, w, channels = images_BhwC.shape
   pixels = images_BhwC.reshape(batch, dilation, dilation, h, w, channels).transpose(0, 3, 1, 4, 2, 5)
