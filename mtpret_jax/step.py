@@ -150,7 +150,7 @@ TPU_OPTIONS = {'xla_jf_crs_combiner_threshold_count': 1024}
 def choose_options(device: jax.Device, runs_once: bool = False) -> dict[str, str | int]:
   """The compiler options for `device`, which may be one of a pod that is not attached, and for a program that runs in
   every step or only once. Leaves out options that this version of XLA does not know."""
-  options = TPU_OPTIONS if device.platform == 'tpu' and not runs_once else {}  # one that runs once reduces nothing
+  options = TPU_OPTIONS if device.platform == 'tpu' and not runs_once else {}  # the initial state has no all-reduce
   if device.platform == 'cpu':
     choose = backend.find('compiler_options', lambda **_: {})
     options = choose(runs_once=True) if runs_once else choose()

@@ -16,6 +16,7 @@ from mtpret_jax.preflight.hlo import list_collectives
 from mtpret_jax.runtime import backend
 from mtpret_jax.runtime.sharding import make_mesh, place_batch
 from mtpret_jax.step import (
+  TPU_OPTIONS,
   add_pull,
   choose_options,
   compile_step,
@@ -188,6 +189,13 @@ def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_zero():
   assert rate(0) == pytest.approx(0.05) and rate(9) == pytest.approx(0.5) and rate(10) == pytest.approx(0.5)
   assert rate(60) == pytest.approx(0.25) and rate(110) == pytest.approx(0, abs=1e-7)
   assert all(rate(step) > rate(step + 1) for step in range(11, 109))
+
+
+def test_only_programs_that_run_in_every_step_get_the_options_for_tpus(monkeypatch):
+  class Chip:
+    platform = 'tpu'
+  monkeypatch.setattr('mtpret_jax.step.is_known', lambda *_: True)
+  assert choose_options(Chip()) == TPU_OPTIONS and choose_options(Chip(), runs_once=True) == {}
 
 
 def test_an_option_that_this_compiler_does_not_know_is_left_out(monkeypatch):
