@@ -152,6 +152,14 @@ def add_labels(path: pathlib.Path) -> bool:
   return True
 
 
+def try_to_add_labels(path: pathlib.Path) -> str:
+  """`add_labels`; returns what it did as the end of a sentence. Without labels a dataset can be used, too."""
+  try:
+    return '; labels added to index.csv' if add_labels(path) else ''
+  except OSError as error:
+    return f'; labels could not be added to index.csv: {(exits.explain(error) or (0, error))[1]}'
+
+
 def remove_leftovers(path: pathlib.Path, is_alone: bool) -> None:
   """Removes what is at `path`, and what killed builds left beside it. Only a build that is alone can tell whether they
   were killed."""
@@ -364,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = prepare(name, flags.archives, flags.data_dir, flags.size, flags.overwrite, flags.tolerated,
                    beam if flags.beam else None)
     report = [] if before else sanity.check(path).describe()
-    updated = '; labels added to index.csv' if add_labels(path) else ''
+    updated = try_to_add_labels(path)
     print(summarise(path), *report, f'already prepared{updated}' if before else f'{time.time() - start:.1f} s',
           sep='\n  ')
   return 0

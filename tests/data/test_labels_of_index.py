@@ -1,6 +1,7 @@
 """What index.csv says of the labels decides the same as the records do."""
 
 import csv
+import errno
 import shutil
 
 import numpy as np
@@ -133,6 +134,18 @@ def test_an_index_without_labels_is_told_once_and_gets_them_by_the_command(task,
   assert build.main(arguments) == 0 and 'already prepared; labels added to index.csv' in capsys.readouterr().out
   assert (path / index.NAME).read_text() == whole
   assert build.main(arguments) == 0 and 'added' not in capsys.readouterr().out
+
+
+def refuse_to_write(path):
+  raise PermissionError(errno.EACCES, 'Permission denied', f'{path.parent}/{build.LOCK}')
+
+
+def test_the_command_goes_on_where_labels_cannot_be_added(prepared, monkeypatch, capsys):
+  monkeypatch.setattr(build, 'add_labels', refuse_to_write)
+  assert build.main(['lung_masks', 'knee_oa', '--archives', str(prepared), '--data_dir', str(prepared)]) == 0
+  printed = capsys.readouterr().out
+  assert printed.count('already prepared; labels could not be added to index.csv: ') == 2
+  assert printed.count('Permission denied') == 2
 
 
 def test_labels_are_not_added_to_the_index_of_other_records(own_copy):
