@@ -56,6 +56,7 @@ class Source:
     read_patients: () -> the patient of each record, read from index.csv when it is called. None for a share of a split.
     read_labels: () -> the label fields of each record without reading it, see `read_labels`. None, or a
       function that returns None, where only the records have them.
+    folder: of the prepared version; None if there is none, as in tests.
   """
 
   name: str
@@ -66,6 +67,7 @@ class Source:
   split_rule: str = 'patient'
   read_patients: Callable[[], Sequence[str]] | None = None
   read_labels: Callable[[], Sequence[Mapping[str, Any]] | None] | None = None
+  folder: pathlib.Path | None = None
 
   def __len__(self) -> int:
     return len(self.records)
@@ -140,7 +142,7 @@ def open_source(name: str, data_dir: str | pathlib.Path, stored_size: str, split
   read = functools.partial(read_rows, folder, name, split, split_rule, fraction, fraction_seed, whole)
   return Source(name, split, str(builder.version), dict(builder.info.metadata or {}), records,
                 WHOLE if whole else split_rule, functools.partial(read_patients, read) if fraction == 1 else None,
-                functools.partial(read_labels, read, folder, records))
+                functools.partial(read_labels, read, folder, records), folder)
 
 
 def find_folder(name: str, data_dir: str | pathlib.Path, stored_size: str) -> pathlib.Path:
@@ -199,7 +201,6 @@ def read_labels(read: Callable[[], Sequence[Mapping[str, str]]], folder: pathlib
   """
   path = folder / 'index.csv'
   if not path.exists() or not label_columns.has_labels(path):
-    advise_update(folder)
     return None
   remedy = f'prepare the dataset again with {build_command.show(folder, overwrite=True)}'
   rows = read()
@@ -220,7 +221,7 @@ def read_labels(read: Callable[[], Sequence[Mapping[str, str]]], folder: pathlib
 
 @functools.cache  # once for all splits and tasks
 def advise_update(folder: pathlib.Path) -> None:
-  log.info('%s has no labels in index.csv, so each start reads all records, about a millisecond each. To add them: %s',
+  log.info('%s has no labels in index.csv, so all records are read, about a millisecond each. To add labels: %s',
            folder, build_command.show(folder))
 
 

@@ -111,8 +111,10 @@ def build_data(config: ConfigDict) -> None:
     with refuse_archive(name, folder, ['--data_dir', config.data.dir, '--size', config.data.stored_size]):
       path = build.prepare(name, folder, config.data.dir, size=config.data.stored_size)
       if 'tasks' in config:  # the images of stage 1 need no labels
-        with contextlib.suppress(OSError):  # the folder cannot be written: `open_source` reads the records
+        try:
           build.add_labels(path)
+        except OSError as error:  # the folder cannot be written: the records are read instead
+          log.warning('%s: labels are not added to index.csv (%s)', name, error)
     if is_fresh and config.data.archives:  # phantoms are right, also where they are few
       for warning in sanity_rules.warn(sanity.check(path)):
         log.warning('%s: %s', name, warning)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError, show
 from mtpret_jax.data.labelled_records import LabelledRecord
 from mtpret_jax.data.records import decode_image, name_record, read_text
-from mtpret_jax.data.sources import Source, Subset, open_source, read_patient_shares
+from mtpret_jax.data.sources import Source, Subset, advise_update, open_source, read_patient_shares
 from mtpret_jax.tasks import KINDS, find_kind
 from mtpret_jax.tasks.sides import find_unpaired
 from mtpret_jax.tasks.task import About, Row
@@ -146,6 +146,8 @@ def find_usable(name: str, task_config: ConfigDict, source: Source) -> Usable:
   kind = find_kind(task_config.kind)
   places, labels, left_out = [], [], collections.Counter[str]()
   known = source.read_labels() if source.read_labels else None
+  if known is None and source.folder:
+    advise_update(source.folder)
   for place in range(len(source)):
     record = source.records[place] if known is None else LabelledRecord(known[place], source.records, place)
     defect = kind.find_defect(source.about, task_config, record, source.split)

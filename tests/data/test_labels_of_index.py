@@ -10,6 +10,7 @@ import pytest
 from configs import finetune
 from mtpret_jax.data import sources
 from mtpret_jax.data.labelled_records import LabelledRecord
+from mtpret_jax.runtime import own_task, prepare_data
 from mtpret_jax.tasks import dataset, find_kind, imbalance
 from mtpret_jax.tasks.fitted import fit_task
 from tfds_builders import build
@@ -146,6 +147,22 @@ def test_the_command_goes_on_where_labels_cannot_be_added(prepared, monkeypatch,
   printed = capsys.readouterr().out
   assert printed.count('already prepared; labels could not be added to index.csv: ') == 2
   assert printed.count('Permission denied') == 2
+
+
+def test_a_start_adds_the_labels_or_warns_where_it_cannot(own_copy, monkeypatch, caplog):
+  path, config = build.locate('vinbigdata_cxr', own_copy), make_config('findings', own_copy)
+  config.data.update(archives=str(own_copy), datasets=('vinbigdata_cxr',))
+  whole = strip_labels(path)
+  caplog.set_level('INFO')
+  own_task.read_stored_boxes.__wrapped__('vinbigdata_cxr', str(own_copy), '256', 'patient')
+  assert 'no labels in index.csv' not in caplog.text  # the start will add them
+  with monkeypatch.context() as patch:
+    patch.setattr(build, 'add_labels', refuse_to_write)
+    prepare_data.prepare_data(config)
+  assert 'vinbigdata_cxr: labels are not added to index.csv ([Errno 13] Permission denied' in caplog.text
+  assert not label_columns.has_labels(path / index.NAME)
+  prepare_data.prepare_data(config)
+  assert (path / index.NAME).read_text() == whole
 
 
 def test_labels_are_not_added_to_the_index_of_other_records(own_copy):
