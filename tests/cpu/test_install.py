@@ -44,7 +44,8 @@ def run(*command, platform):
                         env={**os.environ, 'XLA_FLAGS': '', 'JAX_PLATFORMS': platform})
 
 
-@pytest.mark.parametrize('platform, imported', [('tpu', False), ('cpu', True)])
+@pytest.mark.parametrize('platform, imported', [
+  ('tpu', False), pytest.param('cuda', False, marks=pytest.mark.slow), ('cpu', True)])
 def test_a_step_for_another_backend_imports_nothing_for_cpus(platform, imported):
   done = run('-c', BUILD_A_STEP, platform=platform)
   assert done.returncode == 0, done.stderr
