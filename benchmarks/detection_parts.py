@@ -146,7 +146,7 @@ def describe(parts: list[str], seconds: dict[str, dict[str, list]], column: int)
     cells = [part, *(f'{1000 * statistics.median(own):.1f}' for own in times.values())]
     if len(sides) > 1:
       ratios = [ours / theirs for ours, theirs in zip(*times.values(), strict=True)]
-      cells.append(f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})')
+      cells.append(side_by_side.describe_ratios(ratios))
     lines.append(f'| {" | ".join(cells)} |')
   return '\n'.join(lines)
 

@@ -171,8 +171,7 @@ def compare(options: argparse.Namespace) -> None:
       pairs = list(zip(seconds[sides[0], part], seconds[side, part], strict=True))
       for column, label in ((1, 'processor time'), (0, 'wall time')):
         ratios = [theirs[column] / ours[column] for ours, theirs in pairs]
-        print(f'{part}, {label}: ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) over '
-              f'{side}')
+        print(f'{part}, {label}: ratio {side_by_side.describe_ratios(ratios)} over {side}')
 
 
 def main() -> None:

@@ -107,8 +107,12 @@ def compare(sides: Sequence[str], command: Sequence[str], options: argparse.Name
     pairs = list(zip(seconds[sides[0]], seconds[side], strict=True))
     wall, processor = ([theirs[column] / ours[column] for ours, theirs in pairs] for column in (0, 1))
     for label, ratios in (('processor time', processor), (name, wall)):
-      print(f'{label}: ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) over '
-            f'{baselines[side]}')
+      print(f'{label}: ratio {describe_ratios(ratios)} over {baselines[side]}')
+
+
+def describe_ratios(ratios: Sequence[float]) -> str:
+  """The median and the range, such as '1.20 (1.15 to 1.31)'."""
+  return f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
 
 
 def start_side(command: Sequence[str], side: str) -> Any:
