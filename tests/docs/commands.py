@@ -83,7 +83,7 @@ def find_program(command):
 
 
 def list_commands():
-  """[(page, command)] of all ```sh blocks: one command each, without comments, prompts and environment variables."""
+  """[(page, command)] of all ```sh blocks: one command each, without comments, environment variables and taskset."""
   return [(page.name, command) for page in PAGES for block in BLOCK.finditer(page.read_text())
           if block['language'] == 'sh' for command in split_commands(block['text'])]
 
@@ -92,7 +92,7 @@ def split_commands(text):
   for line in text.replace('\\\n', ' ').splitlines():
     for command in re.sub(r'(^|\s)# .*', '', line).split('&&'):
       command = ' '.join(command.split()).replace('.venv/bin/python ', 'python ').replace('.venv/bin/pip ', 'pip ')
-      command = re.sub(r'^([A-Z_]+=\S+ )+', '', command)
+      command = re.sub(r'^([A-Z_]+=\S+ )*(taskset -c \S+ )?', '', command)
       if command:
         yield command
 
