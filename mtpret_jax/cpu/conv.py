@@ -103,6 +103,7 @@ def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_B
 
 
 def suits_taps(images_BHWC: jax.Array, kernel_hwCD: jax.Array, dilation: int) -> bool:
+  """Whether `convolve_taps` is the fastest formulation."""
   return kernel_hwCD.shape[:2] == (1, 1) or images_BHWC.shape[1] <= SMALL_MAP * dilation
 
 
