@@ -11,7 +11,7 @@ from typing import Any
 from mtpret_jax.predict import overlays
 from mtpret_jax.predict.outputs import CocoFile, Features, Prediction, Table, Thresholds, find_layout, write_mask
 from mtpret_jax.predict.reading import Reading, Unreadable
-from mtpret_jax.runtime.atomic_io import write_json
+from mtpret_jax.runtime.atomic_io import TEMPORARY, write_json
 from mtpret_jax.tasks.task import About, TaskKind
 
 MARK = 'predict.json'  # says what made the folder, and that it is ours to overwrite
@@ -49,6 +49,8 @@ def clear_folder(out: pathlib.Path) -> None:
   for name in FILES:
     for path in (out / name, out / f'{name}.part'):
       path.unlink(missing_ok=True)
+  for path in out.glob(TEMPORARY):
+    path.unlink(missing_ok=True)
   out.mkdir(parents=True, exist_ok=True)
 
 

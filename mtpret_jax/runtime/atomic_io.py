@@ -4,21 +4,32 @@ import json
 import logging
 import os
 import pathlib
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 log = logging.getLogger(__name__)
 
+TEMPORARY = '.*.part'  # the names of temporary files
+
 
 def write_atomically(path: str | pathlib.Path, content: str | bytes) -> None:
-  """Writes `content` (text as UTF-8) to `path.part`, flushes it to the disk, and renames it to `path`."""
+  """Writes `content` (text as UTF-8) to a temporary file in the same folder, flushes it to the disk, and renames it.
+
+  Several processes may write the same path at once: the last one to rename wins. After an error, the temporary file is
+  removed and `path` is as it was. Only a killed process leaves a temporary file (`TEMPORARY`).
+  """
   path = pathlib.Path(path)
-  part = path.with_name(f'{path.name}.part')
-  with open(part, 'wb') as file:
-    file.write(content.encode() if isinstance(content, str) else content)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(part, path)
+  part = path.with_name(TEMPORARY.replace('*', uuid.uuid4().hex))  # no other writer has this name, and it is short
+  try:
+    with open(part, 'xb') as file:
+      file.write(content.encode() if isinstance(content, str) else content)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(part, path)
+  except BaseException:
+    part.unlink(missing_ok=True)
+    raise
   fsync_folder(path.parent)
 
 
