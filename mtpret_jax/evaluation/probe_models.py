@@ -13,6 +13,9 @@ from ml_collections import ConfigDict
 from threadpoolctl import threadpool_limits
 
 
+EXTREME = 10  # standard deviations; features are clipped there
+
+
 def limit_threads() -> threadpool_limits:
   """A context with one thread for BLAS and OpenMP. Fits this small take eight times as long with two threads."""
   # The limit holds for libraries that are already loaded.
@@ -65,10 +68,14 @@ def predict_value(probe: str, train: Mapping[str, Any], features_NC: np.ndarray,
 
 
 def standardise(reference_NC: np.ndarray, *parts: np.ndarray) -> list[np.ndarray]:
-  """All parts, by the mean and standard deviation of each channel of the reference."""
+  """All parts, by the mean and standard deviation of each channel of the reference, clipped at 10 deviations.
+
+  A channel that is almost always 0 after ReLU may have a deviation of 1e-4 on the training images and reach 0.1 on one
+  other image. Without the clip, that image's value is predicted thousands of units off.
+  """
   from sklearn.preprocessing import StandardScaler
   scaler = StandardScaler().fit(reference_NC)
-  return [scaler.transform(part) for part in parts]
+  return [np.clip(scaler.transform(part), -EXTREME, EXTREME) for part in parts]
 
 
 def normalise_rows(features_NC: np.ndarray) -> np.ndarray:

@@ -124,6 +124,17 @@ def test_the_linear_probe_standardises_by_all_training_images():
   assert score(weights) == probe.make_auroc(train, scaled)(weights)
 
 
+def test_one_image_with_a_channel_that_is_dead_in_training_is_not_predicted_far_off():
+  fitted, scored = rng.normal(size=(200, 6)), rng.normal(size=(50, 6))
+  value = fitted[:, :1] * 10
+  fitted[:, 5] = 1e-4 * (np.arange(200) == 0)  # almost dead in training
+  scored[:, 5] = 0.1 * (np.arange(50) == 0)
+  predicted = probe_models.predict_value('linear', {'value': value}, *probe_models.standardise(fitted, fitted, scored),
+                                         CONFIG.probe)
+  assert np.abs(predicted[0] - scored[0, 0] * 10) < 20
+  assert np.allclose(probe_models.standardise(fitted, scored[1:])[0], standardise(fitted, scored[1:])[1])
+
+
 def test_features_of_all_splits_are_embedded_together_and_returned_apart():
   """`embed` here is the mean of each image, so that rows can be told apart."""
   datasets = {name: {split: {'image': np.arange(first, first + count, dtype=np.uint8)[:, None, None, None]}
