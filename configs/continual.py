@@ -115,7 +115,7 @@ def base() -> ConfigDict:
     operating_point='youden',
     # stage 3, classification: True divides the logits by a temperature that is fitted on validation (docs/scores.md)
     temperature=False,
-    # True: a prediction is the mean of those of the image and its mirror image, at twice the cost; not for detection
+    # True: a prediction is the mean of those of the image and its mirror image, at twice the cost; boxes are fused
     flips=False,
     resamples=200,             # bootstrap resamples of patients, for the 95 % intervals
     save_every=100,            # steps between checkpoints

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     run='runs/finetune/pneumonia',  # workdir of the run to score
     state='',         # 'best' by validation or 'last'; '' means 'best', or 'last' for a run with several tasks
     split='test',     # 'train', 'validation' or 'test'
-    flips='',         # mean over an image and its mirror image: 'on', 'off', or '' as the run has it
+    flips='',         # predictions of an image and its mirror image as one: 'on', 'off', or '' as the run has it
     workdir='',       # folder of the scores and predictions; '' means RUN/SPLIT
     resamples=1000,   # bootstrap resamples of patients, for the 95 % intervals
     data=dict(

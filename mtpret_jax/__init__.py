@@ -36,7 +36,7 @@ def load(path: str | os.PathLike | Sequence[str | os.PathLike], task: str | None
   Args:
     path: the workdir of a run of any stage; a folder of `python -m mtpret_jax.export RUN --to safetensors` or
       `--to stablehlo`; a file with the weights of a torchvision ResNet, which can only embed; or several runs of the
-      same task, whose probabilities or values are averaged.
+      same task, whose predictions are averaged: `predict/ensemble.py`.
     task: which one to predict, for a run that has several.
     state: 'best' by validation, the default for a run with one task; or 'last', the default for the others.
     size: of the images that the network gets, px; only for a file of weights, which does not say it.

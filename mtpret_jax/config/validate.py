@@ -6,20 +6,17 @@ A value that a remedy suggests passes these checks, unless something else in the
 import collections
 import math
 import pathlib
-import re
-import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError, show
-from mtpret_jax.config.paths import check_path, find_read_defect, find_write_defect
-from mtpret_jax.config.renamed import describe_new_name, describe_new_value, new_name
+from mtpret_jax.config.paths import check_path, find_read_defect
+from mtpret_jax.config.renamed import check_renamed
 from mtpret_jax.config.schema import LIMITS, OBJECTIVES, find_mistake
 from mtpret_jax.data.task_schedule import JOINT, count_visit_steps
 from mtpret_jax.tasks import find_kind
-from tfds_builders.common.paths import find_data_defect
 from tfds_builders.common.suggest import suggest
 
 # The most steps of a run of stages 2 and 3, fewer than `schema.STEPS`: its visits and the learning rate of every step
@@ -32,7 +29,7 @@ MAIN_FIELDS = {'moco': 'moco', 'multitask': 'tasks', 'evaluate': 'run', 'recipe'
 def check_objective(config: ConfigDict) -> str:
   """The objective of a config. Raises ConfigError if the config lacks the main field of its objective, or has a field
   of an earlier version."""
-  check_renamed(config)
+  check_renamed(config.to_dict())
   objective = config.get('objective')
   if objective not in MAIN_FIELDS:
     raise ConfigError(f'unknown objective {show(objective)}: choose one of {", ".join(MAIN_FIELDS)}'
@@ -65,26 +62,6 @@ def check_parts(stages: Any) -> None:
   check_stages('a table', ConfigDict({'pretrain': stages.pretrain}), ('moco',))
   check_stages('a table', ConfigDict({'continual': stages.continual}), ('multitask',))
   check_stages('a table', stages.finetune, ('multitask',))
-
-
-def check_renamed(config: ConfigDict) -> None:
-  """Raises ConfigError for a field or value that has another name now, or was removed."""
-  for field, value in walk_fields(config.to_dict()):
-    new = new_name(field)
-    if new == '':
-      raise ConfigError(f'{field} no longer exists: remove it')
-    if new is not None:
-      raise ConfigError(f'{field} is now {describe_new_name(new)}: rename it')
-    if (now := describe_new_value(field, value)) is not None:
-      raise ConfigError(f'{field}={value!r} is now {now}: rename it')
-
-
-def walk_fields(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-  """(dotted field, value) of a config and of all configs in it; a section comes before its fields."""
-  for key, value in fields.items():
-    yield f'{prefix}{key}', value
-    if isinstance(value, Mapping):
-      yield from walk_fields(value, f'{prefix}{key}.')
 
 
 def check_config(config: ConfigDict, *, devices: int, processes: int) -> None:
@@ -176,9 +153,6 @@ def check_options(config: ConfigDict, name: str) -> None:
     if is_set and task_config.kind not in kinds:
       raise ConfigError(f'{prefix}{field} is for {" and ".join(kinds)}, and this task is {task_config.kind}',
                         {f'{prefix}{field}': default})
-  if config.flips and task_config.kind == 'detection':
-    raise ConfigError(f'flips=True is not for detection, and the task {name} is: boxes of two predictions have no mean',
-                      {'flips': False})
   if config.temperature and task_config.kind != 'classification':
     raise ConfigError(f'temperature=True is for classification, and the task {name} is {task_config.kind}',
                       {'temperature': False})
@@ -308,51 +282,5 @@ def check_choice(field: str, value: object, choices: Collection[str]) -> None:
     raise ConfigError(f'unknown {field} {value!r}: choose one of {", ".join(choices)}{suggest(value, choices)}')
 
 
-# that a run writes in its workdir
-FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'probes.jsonl', 'bad_batches.jsonl')
-
-
-def check_workdir(workdir: str | pathlib.Path, checkpoints: bool = True) -> None:
-  """Creates the folder and writes to it once, so that an unwritable one is noticed before hours of work. Also
-  raises ConfigError if one of the run's files exists but is not a regular file, such as a pipe, or if Orbax cannot
-  write `checkpoints` below the folder."""
-  check_path('workdir', str(workdir), find_write_defect if checkpoints else find_data_defect)
-  try:
-    pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
-    tempfile.NamedTemporaryFile(dir=workdir, prefix='.writable-').close()
-  except OSError as error:
-    raise ConfigError(f'cannot write to workdir {str(workdir)!r} ({error.strerror}): choose another with '
-                      f'--config.workdir=<folder>') from error
-  for path in (pathlib.Path(workdir, name) for name in FILES):
-    if (path.exists() or path.is_symlink()) and not path.is_file():
-      raise ConfigError(f'{path} is not a file: remove it, or choose another folder with --config.workdir=<folder>')
-
-
-def check_folder(field: str, folder: str) -> None:
-  """Raises ConfigError if `folder` is not a folder and cannot become one, because a file is in the way, or if the
-  libraries cannot use it."""
-  check_path(field, folder, find_data_defect)
-  place = pathlib.Path(folder).absolute()
-  while not (place.exists() or place.is_symlink()):
-    place = place.parent
-  if not place.is_dir():
-    raise ConfigError(f'{field}={show(folder)} cannot be created, because {place} is not a folder: choose another with '
-                      f'--config.{field}=<folder>')
-
-
 def round_up(value: int, multiple: int) -> int:
   return -(-value // multiple) * multiple
-
-
-def name_stage(name: str, error: Exception, shared: Collection[str] = ()) -> ConfigError:
-  """Turns the error of a stage into one of its recipe: names the stage, and adds `stages.NAME.` to its fields, except
-  those that the recipe has for all stages."""
-  message = add_stage(name, f'stage {name}: {error}')
-  for field in shared:
-    message = message.replace(f'config.stages.{name}.{field}', f'config.{field}')
-  return ConfigError(message)
-
-
-def add_stage(name: str, message: str) -> str:
-  """Adds `stages.NAME.` to the fields in the flags of a message."""
-  return re.sub(r'\bconfig\.(?!json|py)(?=\w)', f'config.stages.{name}.', message)

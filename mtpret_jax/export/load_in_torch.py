@@ -192,9 +192,9 @@ def predict(model: nn.Module, spec: Spec, images: torch.Tensor) -> list[dict[str
   """One dict per image of (B, C, S, S): `score` (T,) in 0-1, `value` (1,), `mask` (S, S) of class numbers,
   `boxes` (M, 4) as y0, x0, y1, x1 in 0-1 with `class_id` (M,) from 0 and `score` (M,), or `features` (D,)."""
   if spec['kind'] == 'detection':
-    side, columns_first = spec['view'], [1, 0, 3, 2]
-    return [{'boxes': (found['boxes'][:, columns_first] / side).numpy(), 'class_id': found['labels'].numpy() - 1,
-             'score': found['scores'].numpy()} for found in model(list(images))]
+    found = detect(model, spec, images)
+    return [fuse([one, unmirror(other, spec)], spec['head']['max_detections']) for one, other in zip(
+      found, detect(model, spec, images.flip(-1)), strict=True)] if spec['flips'] else found
   field, values = compute(model, spec, images)
   if spec['flips']:  # the mean of the image and its mirror image, in which left and right classes change places
     _, mirrored = compute(model, spec, images.flip(-1))
@@ -203,6 +203,45 @@ def predict(model: nn.Module, spec: Spec, images: torch.Tensor) -> list[dict[str
   if field == 'score':
     values = scale(values, spec)
   return [{field: (value.argmax(0) if field == 'mask' else value).numpy()} for value in values]
+
+
+def detect(model: nn.Module, spec: Spec, images: torch.Tensor) -> list[dict[str, np.ndarray]]:
+  """The boxes of each image, best first."""
+  side, columns_first = spec['view'], [1, 0, 3, 2]
+  return [{'boxes': (found['boxes'][:, columns_first] / side).numpy(), 'class_id': found['labels'].numpy() - 1,
+           'score': found['scores'].numpy()} for found in model(list(images))]
+
+
+def unmirror(found: dict[str, np.ndarray], spec: Spec) -> dict[str, np.ndarray]:
+  """Boxes of a mirror image where they are in the image."""
+  y0, x0, y1, x1 = found['boxes'].T
+  class_id = found['class_id'] if spec['mirror'] is None else np.array(spec['mirror'])[found['class_id']]
+  return {'boxes': np.stack([y0, 1 - x1, y1, 1 - x0], 1), 'class_id': class_id, 'score': found['score']}
+
+
+def fuse(views: list[dict[str, np.ndarray]], most: int) -> dict[str, np.ndarray]:
+  """Weighted boxes fusion (Solovyev et al. 2021) of the boxes of several views: at most `most`, best first."""
+  boxes, class_id, score = (np.concatenate([view[field] for view in views]) for field in ('boxes', 'class_id', 'score'))
+  clusters: list[list[int]] = []
+
+  def mean(cluster: list[int]) -> np.ndarray:
+    return np.average(boxes[cluster], axis=0, weights=score[cluster])
+  for place in np.argsort(-score, kind='stable').tolist():
+    ious = [iou(mean(cluster), boxes[place]) if class_id[cluster[0]] == class_id[place] else 0 for cluster in clusters]
+    if ious and max(ious) > 0.55:
+      clusters[int(np.argmax(ious))].append(place)
+    else:
+      clusters.append([place])
+  fused = np.array([score[cluster].mean() * min(len(cluster), len(views)) / len(views) for cluster in clusters])
+  best = np.argsort(-fused, kind='stable')[:most]
+  return {'boxes': np.array([mean(clusters[place]) for place in best]).reshape(-1, 4),
+          'class_id': np.array([class_id[clusters[place][0]] for place in best], int), 'score': fused[best]}
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+  """Intersection over union of two boxes."""
+  overlap = np.prod(np.maximum(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0))
+  return overlap / (np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - overlap)
 
 
 def compute(model: nn.Module, spec: Spec, images: torch.Tensor) -> tuple[str, torch.Tensor]:

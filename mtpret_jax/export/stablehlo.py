@@ -119,12 +119,7 @@ def show_features(model: TaskModel) -> TaskModel:
   """A classification whose predictions also have `logits` and `features`, those of the image as it is."""
   def apply(head: Any, features: list, batch: Mapping, **options: Any) -> Outputs:
     return model.apply(head, features, batch, **options) | {'features': features[-1].astype(jnp.float32)}
-
-  def predict_both(outputs: Outputs, mirrored: Outputs) -> Outputs:
-    assert model.predict_both is not None
-    return model.predict_both(outputs, mirrored) | outputs
-  return dataclasses.replace(model, apply=apply, predict=lambda outputs: model.predict(outputs) | outputs,
-                             predict_both=model.predict_both and predict_both)
+  return dataclasses.replace(model, apply=apply, predict=lambda outputs: model.predict(outputs) | outputs)
 
 
 def scale_score(score_BT: jax.Array, relation: str, temperature: float) -> jax.Array:

@@ -79,7 +79,7 @@ def describe(trained: Trained, task: str | None, channels: int) -> dict[str, Any
     'kind': fitted.kind if fitted else 'trunk', 'trunk': config.trunk, 'channels': channels,
     'weights': MODEL if fitted else TRUNK_FILE, 'stored_longest': SIZES[config.data.stored_size],
     'size': fitted.size if fitted else config.data.size, 'view': fitted.view if fitted else config.augment.size,
-    'flips': bool(config.get('flips', False)) and model is not None and model.predict_both is not None,
+    'flips': bool(config.get('flips', False)) and model is not None and model.merge is not None,
     'mirror': list(model.mirror) if model is not None and model.mirror is not None else None,
     'temperature': trained.read_temperature(task),
     'about': {field: fitted.about[field] for field in ('findings', 'relation', 'value', 'mask', 'box_classes')

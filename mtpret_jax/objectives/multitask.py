@@ -196,10 +196,12 @@ def make_predict(config: ConfigDict, name: str, task: TaskModel) -> Callable[...
       # Without groups, the prediction for an image does not depend on the other images of its batch.
       features = trunk(seen['image'], groups=None, output_stride=task.output_stride)
       return task.apply(head, features, seen, groups=None, rng=None)
-    outputs = compute(batch)
-    if not config.get('flips', False) or task.predict_both is None:
-      return batch, task.predict(outputs)
-    return batch, task.predict_both(outputs, compute({**batch, 'image': batch['image'][:, :, ::-1]}))
+    predictions = task.predict(compute(batch))
+    if config.get('flips', False) and task.merge is not None:
+      mirrored = task.predict(compute({**batch, 'image': batch['image'][:, :, ::-1]}))
+      # What is not merged, such as class activation maps, is that of the image itself.
+      predictions = {**predictions, **task.merge([predictions, task.unmirror(mirrored)])}
+    return batch, task.decide(predictions)
   return predict
 
 

@@ -124,7 +124,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                            'a .txt with a path per line or a .csv with a column "image"')
   parser.add_argument('--run', required=True, action='append',
                       help='workdir of a run, an exported model, or with --embed also a .safetensors file; if you give '
-                           'several, such as several seeds, their scores or values are averaged')
+                           'several, such as several seeds, their scores, values, masks or boxes are averaged')
   parser.add_argument('--task', help='the task to predict, for a run that has several')
   parser.add_argument('--state', choices=('best', 'last'),
                       help='of the run: best by validation (default where there is one) or last')

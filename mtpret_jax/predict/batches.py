@@ -13,24 +13,31 @@ from mtpret_jax.data.records import stretch
 from mtpret_jax.predict.reading import Reading, Unreadable
 
 Prediction = dict[str, np.ndarray]  # one image's arrays
-Compute = Callable[[np.ndarray], Any]  # (B, S, S, 1) uint8 -> arrays on the device with leading axis B
+# {S: (B, S, S, 1) uint8} -> arrays on the device with leading axis B
+Compute = Callable[[Mapping[int, np.ndarray]], Any]
 
 
-def run_batches(readings: Iterable[Reading | Unreadable], batch: int, size: int, compute: Compute,
+def run_batches(readings: Iterable[Reading | Unreadable], batch: int, sizes: Iterable[int], compute: Compute,
                 combine: Callable[[Any], Mapping[str, np.ndarray]]
                 ) -> Iterator[tuple[Reading | Unreadable, Prediction | None]]:
-  """Yields each reading with its row of what `compute` gives for batches of images; the last batch is padded."""
+  """Yields each reading with its row of what `compute` gives for batches of images, of which it gets a square of each
+  of `sizes`; the last batch is padded."""
   pending: tuple[list[Reading | Unreadable], Any] | None = None
   for items in group(readings, batch):
-    images = [stretch(item.image, size) for item in items if isinstance(item, Reading)]
-    padding = [np.zeros((size, size, 1), np.uint8)] * (batch - len(images))
-    outputs = compute(np.stack([*images, *padding])) if images else None
+    images = [item.image for item in items if isinstance(item, Reading)]
+    outputs = compute({size: stack(images, size, batch) for size in sizes}) if images else None
     # The device computes this batch while the results of the last one are used.
     if pending:
       yield from split_rows(*pending, combine)
     pending = items, outputs
   if pending:
     yield from split_rows(*pending, combine)
+
+
+def stack(images: Sequence[np.ndarray], size: int, batch: int) -> np.ndarray:
+  """(B, S, S, 1): the images stretched to a square, padded to a whole batch."""
+  padding = [np.zeros((size, size, 1), np.uint8)] * (batch - len(images))
+  return np.stack([*(stretch(image, size) for image in images), *padding])
 
 
 def group(readings: Iterable[Reading | Unreadable], batch: int) -> Iterator[list[Reading | Unreadable]]:

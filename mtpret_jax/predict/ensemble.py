@@ -1,42 +1,52 @@
-"""Several models of one task, such as several seeds, whose predictions are averaged."""
+"""Several models of one task, such as several seeds, whose predictions become one."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.config.errors import ConfigError, show
 from mtpret_jax.export.trained import Trained
+from mtpret_jax.tasks.task import TaskModel, keep
 
-AVERAGED = {'classification': 'score', 'regression': 'value'}  # what is averaged, by kind of task
+
+def keep_undecided(model: TaskModel) -> TaskModel:
+  """A model of an ensemble: it predicts what `merge` takes, such as logits in place of a mask."""
+  return dataclasses.replace(model, decide=keep)
 
 
-def average(kind: str, outputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  """The mean of what the models predict for one batch."""
-  field = AVERAGED[kind]
-  return {field: np.asarray(np.mean([output[field] for output in outputs], axis=0), np.float32)}
+def compile_merge(model: TaskModel) -> Callable[[Sequence[Mapping]], dict[str, np.ndarray]]:
+  """What the models predict for one batch -> the prediction of all."""
+  merge = model.merge
+  assert merge is not None  # `check_ensemble` has seen to it
+  compiled = jax.jit(lambda predictions: model.decide(merge(predictions)))
+  return lambda predictions: jax.device_get(compiled(predictions))
 
 
 def check_ensemble(members: Sequence[Trained], task: str) -> None:
-  """Raises ConfigError for several models whose predictions cannot be averaged."""
+  """Raises ConfigError for several models whose predictions cannot become one."""
   if len(members) == 1:
     return
   first = members[0]
-  if not task or first.tasks[task].kind not in AVERAGED:
-    raise ConfigError(f'several runs are averaged for {" and ".join(AVERAGED)} only: load one run, or name the task of '
-                      f'runs that have several')
+  if not task:
+    raise ConfigError(f'{first.run} has no task or several, and an ensemble predicts one: name the task of runs of '
+                      f'stage 2 or 3')
   for member in members[1:]:
     if task not in member.tasks:
       raise ConfigError(f'{member.run} has no task {task!r}, which {first.run} has: load runs of one task')
-    one, other = describe_scale(first, task), describe_scale(member, task)
+    one, other = describe_labels(first, task), describe_labels(member, task)
     if differing := [name for name in one if one[name] != other[name]]:
       name = differing[0]
-      raise ConfigError(f'{first.run} and {member.run} cannot be averaged, because {name} is {one[name]} in one and '
-                        f'{other[name]} in the other')
+      raise ConfigError(f'{first.run} and {member.run} cannot be averaged, because {name} is {show(one[name])} in one '
+                        f'and {show(other[name])} in the other')
+  if first.tasks[task].make_model().merge is None:
+    raise ConfigError(f'predictions of {task}, a task of the kind {first.tasks[task].kind}, have no mean: load one run')
 
 
-def describe_scale(member: Trained, task: str) -> dict[str, Any]:
-  """What must be equal in models that see the same pixels and whose predictions are averaged."""
+def describe_labels(member: Trained, task: str) -> dict[str, Any]:
+  """What must be equal in models whose predictions become one."""
   fitted = member.tasks[task]
-  return {'kind': fitted.kind, 'findings': fitted.about.get('findings'), 'relation': fitted.about.get('relation'),
-          'value': fitted.about.get('value'), 'size': fitted.size, 'stored_size': member.config.data.stored_size}
+  labels = {field: fitted.about.get(field) for field in ('findings', 'relation', 'value', 'mask', 'box_classes')}
+  return {'kind': fitted.kind, **labels, 'stored_size': member.config.data.stored_size}

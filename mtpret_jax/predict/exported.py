@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError, as_line
 from mtpret_jax.export.stablehlo import FILE, SPEC, WEIGHTS
 from mtpret_jax.export.trained import Trained
-from mtpret_jax.predict.batches import Compute
 from mtpret_jax.predict.model import EMBED_BATCH, Model
 from mtpret_jax.runtime.sharding import make_mesh
 from mtpret_jax.tasks.fitted import FittedTask
@@ -76,7 +75,7 @@ class ExportedModel(Model):
     return [(predict, None, None)]
 
   @functools.cached_property
-  def compute_features(self) -> Compute:
+  def compute_features(self) -> Callable[[np.ndarray], jax.Array]:
     def embed(images_BSS1: np.ndarray) -> jax.Array:
       outputs = self.call(images_BSS1)
       if 'embedding' not in outputs and 'features' not in outputs:

@@ -29,8 +29,8 @@ from mtpret_jax.models.torchvision_weights import import_trunk
 from mtpret_jax.models.trunk import TRUNKS, make_trunk
 from mtpret_jax.models.weight_files import read as read_weights
 from mtpret_jax.objectives.multitask import TRUNK
-from mtpret_jax.predict.batches import Compute, Prediction, run_batches
-from mtpret_jax.predict.ensemble import average, check_ensemble
+from mtpret_jax.predict.batches import Prediction, run_batches
+from mtpret_jax.predict.ensemble import check_ensemble, compile_merge, keep_undecided
 from mtpret_jax.predict.outputs import find_positive
 from mtpret_jax.predict.reading import CHANNELS, Reading, Unreadable, is_dataset, read_images
 from mtpret_jax.runtime import backend
@@ -188,7 +188,8 @@ class Model:
               batch: int | None = None) -> Iterator[tuple[Reading | Unreadable, Prediction | None]]:
     """Yields each reading with its prediction, in order; None for an unreadable image. Memory does not grow with the
     number of images. `reading.read_images` reads with `stored_size` of this model."""
-    yield from run_batches(readings, self.round_batch(batch or self.batch), self.fitted.size, self.compute_predictions,
+    sizes = {self.fitted.size, *(member.tasks[self.task].size for member in self.members)}
+    yield from run_batches(readings, self.round_batch(batch or self.batch), sizes, self.compute_predictions,
                            self.combine)
 
   def iterate_features(self, readings: Iterable[Reading | Unreadable],
@@ -200,7 +201,8 @@ class Model:
       size = self.members[0].config.data.size
     if len(self.members) > 1:
       raise ConfigError('the features of several runs have no common axes: load one run to embed')
-    found = run_batches(readings, self.round_batch(batch or self.batch), size, self.compute_features,
+    found = run_batches(readings, self.round_batch(batch or self.batch), [size],
+                        lambda images: self.compute_features(images[size]),
                         lambda outputs: {'features': np.asarray(outputs, np.float32)})
     yield from ((reading, None if row is None else row['features']) for reading, row in found)
 
@@ -223,17 +225,22 @@ class Model:
     """The next batch that the devices can share evenly."""
     return -(-batch // self.mesh.size) * self.mesh.size
 
-  def compute_predictions(self, images_BSS1: np.ndarray) -> list[Mapping[str, jax.Array]]:
-    """What each member predicts."""
-    batch = place_batch({'image': images_BSS1}, self.mesh)
-    return [predict(params, stats, batch)[1] for predict, params, stats in self.predictors]
+  def compute_predictions(self, images: Mapping[int, np.ndarray]) -> list[Mapping[str, jax.Array]]:
+    """What each member predicts for images of its size."""
+    batches = {size: place_batch({'image': images_BSS1}, self.mesh) for size, images_BSS1 in images.items()}
+    return [predict(params, stats, batches[member.tasks[self.task].size])[1]
+            for member, (predict, params, stats) in zip(self.members, self.predictors, strict=True)]
 
   def combine(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
-    """The predictions of the members for one batch as one: at their temperatures, and averaged."""
+    """The predictions of the members for one batch, at their temperatures, as one."""
     if self.kind == 'classification':
       outputs = [{**output, 'score': apply_temperature(self.about, output['score'], point.get('temperature', 1.0))}
                  for output, point in zip(outputs, self.points, strict=True)]
-    return outputs[0] if len(outputs) == 1 else average(self.kind, outputs)
+    return outputs[0] if len(outputs) == 1 else self.merge(outputs)
+
+  @functools.cached_property
+  def merge(self) -> Callable[[Sequence[Mapping]], Mapping[str, np.ndarray]]:
+    return compile_merge(self.fitted.make_model())
 
   @functools.cached_property
   def predictors(self) -> list[tuple[Callable, Any, Any]]:
@@ -244,13 +251,16 @@ class Model:
       # Seeds of one run differ in their weights only, and share what is compiled.
       key = str(member.tasks[self.task].as_json()) + describe_network(member.config, self.task)
       if key not in compiled:
-        compiled[key] = compile_predict(member.config, self.task, member.tasks[self.task].make_model(), self.mesh)
+        model = member.tasks[self.task].make_model()
+        compiled[key] = compile_predict(member.config, self.task, model if len(self.members) == 1 else keep_undecided(
+          model), self.mesh)
       params = {part: member.params[part] for part in (TRUNK, self.task)}
       found.append((compiled[key], *jax.device_put((params, dict(member.stats)), replicated(self.mesh))))
     return found
 
   @functools.cached_property
-  def compute_features(self) -> Compute:
+  def compute_features(self) -> Callable[[np.ndarray], jax.Array]:
+    """(B, S, S, 1) uint8 -> (B, C)."""
     member = self.members[0]
     trunk = jax.device_put(member.take_trunk(self.task or None), replicated(self.mesh))
     view = self.fitted.view if self.task else member.config.augment.size

@@ -20,8 +20,8 @@ from mtpret_jax.data.records import name_record, read_text
 from mtpret_jax.evaluation.metrics import classification
 from mtpret_jax.tasks import focal_losses
 from mtpret_jax.tasks.class_weights import BALANCED, balance, read_weights, weigh_positives
-from mtpret_jax.tasks.sides import find_mirror
-from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
+from mtpret_jax.tasks.sides import exchange, find_mirror
+from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, average, find_rows, sum_known
 
 with epy.lazy_imports():
   import jax
@@ -153,19 +153,15 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
     score_BT = (jax.nn.softmax if exclusive else jax.nn.sigmoid)(outputs['logits'])
     return {'score': score_BT, 'activation': outputs['activation']}
 
-  def predict_both(outputs: Mapping, mirrored: Mapping) -> dict:
-    mirrored_BT = predict(mirrored)['score']
-    mirrored_BT = mirrored_BT if mirror is None else mirrored_BT[:, np.array(mirror)]
-    return {'score': (predict(outputs)['score'] + mirrored_BT) / 2, 'activation': outputs['activation']}
-
   return TaskModel(
     make_head=lambda trunk, rngs: heads.LinearHead(trunk.channels, len(about['findings']), rngs=rngs),
     output_stride=32,
     apply=apply,
     loss=exclusive_loss if exclusive else independent_loss,
     predict=predict,
-    predict_both=predict_both,
-    mirror=mirror)
+    mirror=mirror,
+    merge=functools.partial(average, 'score'),
+    unmirror=lambda predictions: {'score': exchange(predictions['score'], mirror)})
 
 
 def independent_loss(outputs: Mapping, batch: Mapping) -> tuple['jax.Array', 'jax.Array']:

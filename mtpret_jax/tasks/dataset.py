@@ -113,14 +113,11 @@ def check_flip(name: str, task_config: ConfigDict, about: About) -> None:
 
 
 def check_flips(config: ConfigDict, name: str, about: About, off: object = False) -> None:
-  """Raises ConfigError if predictions of the task `name` are means over flips although they have no mean, or the mirror
-  image has other labels. `off` is what the advice sets `flips` to."""
+  """Raises ConfigError if predictions of the task `name` are means over flips although the mirror image has other
+  labels. `off` is what the advice sets `flips` to."""
   task_config = config.tasks[name]
   if not config.get('flips', False):
     return
-  if task_config.kind == 'detection':
-    raise ConfigError(f'flips is not for detection, and the task {name} is: boxes of two predictions have no mean',
-                      {'flips': off})
   if sided := list_sided_names(task_config, about):
     raise ConfigError(f'flips: {", ".join(map(show, sided[:MAX_LISTED]))} of {task_config.dataset} names one side of '
                       f'the body, and no label names the other side, so the mirror image has other labels',

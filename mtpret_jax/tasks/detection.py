@@ -28,7 +28,7 @@ with epy.lazy_imports():
   import jax.numpy as jnp
   import optax
 
-  from mtpret_jax.models.detection import faster_rcnn
+  from mtpret_jax.models.detection import faster_rcnn, fusion
 
 # When images that were examined and have no box are used: only in validation and test, or in training too.
 NEGATIVES = ('never', 'evaluation', 'always')
@@ -120,6 +120,7 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
   """Faster R-CNN for `about['box_classes']`; `config` is `task_config.head`. The loss works in training only,
   since anchors and proposals are sampled at random."""
   assert config is not None
+  mirror = find_mirror(about['box_classes'])
 
   def apply(head: Any, features: list, batch: Mapping, *, groups: int | None, rng: Any) -> dict:
     size = batch['image'].shape[1:3]
@@ -135,7 +136,18 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
     apply=apply,
     loss=lambda outputs, batch: compute_loss(outputs, find_rows(batch)),
     predict=lambda outputs: outputs,
-    mirror=find_mirror(about['box_classes']))
+    mirror=mirror,
+    merge=fusion.fuse,
+    unmirror=functools.partial(unmirror, mirror))
+
+
+def unmirror(mirror: tuple[int, ...] | None, predictions: Mapping) -> dict:
+  """Boxes of mirrored images where they are in the images."""
+  y0, x0, y1, x1 = (predictions['boxes'][..., corner] for corner in range(4))
+  class_BM = predictions['class_id']
+  if mirror is not None:
+    class_BM = jnp.where(class_BM >= 0, jnp.asarray(mirror, jnp.int32)[class_BM], -1)
+  return {'boxes': jnp.stack([y0, 1 - x1, y1, 1 - x0], -1), 'class_id': class_BM, 'score': predictions['score']}
 
 
 def compute_loss(outputs: Mapping, rows_B: 'jax.Array') -> tuple['jax.Array', 'jax.Array']:

@@ -3,6 +3,7 @@
 Letters: B images, N rows of a table.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.data.records import name_record
 from mtpret_jax.evaluation.metrics import regression
-from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known
+from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, average, find_rows, sum_known
 
 with epy.lazy_imports():
   import jax
@@ -84,7 +85,7 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
     apply=lambda head, features, batch, *, groups, rng: {'z_score': head(features)},
     loss=loss,
     predict=predict,
-    predict_both=lambda outputs, mirrored: {'value': (predict(outputs)['value'] + predict(mirrored)['value']) / 2})
+    merge=functools.partial(average, 'value'))
 
 
 # Scores

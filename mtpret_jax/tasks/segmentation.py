@@ -12,10 +12,10 @@ from etils import epy
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.rules import choice, number, row, whole
-from mtpret_jax.data.records import UNANNOTATED, decode_grey, decode_mask, name_record
+from mtpret_jax.data.records import decode_grey, decode_mask, name_record
 from mtpret_jax.evaluation.metrics import segmentation
 from mtpret_jax.tasks.class_weights import BALANCED, balance, read_weights
-from mtpret_jax.tasks.sides import find_mirror
+from mtpret_jax.tasks.sides import exchange, find_mirror
 from mtpret_jax.tasks.task import About, Row, TaskKind, TaskModel, find_rows, sum_known, sum_weighted
 from tfds_builders.common import label_columns
 
@@ -35,7 +35,7 @@ SMOOTH = 1e-5  # pixels added above and below in the soft Dice, as nnU-Net does 
 def read_label(about: About, task_config: ConfigDict, record: Mapping) -> Row:
   """`mask` (S, S) int8, or int16 for more than 128 classes: the class of each pixel, -1 where it is not annotated."""
   mask = decode_mask(record['mask'], task_config.size)
-  annotated = mask != UNANNOTATED
+  annotated = mask != label_columns.UNANNOTATED
   if (mask[annotated] >= len(about['mask'])).any():
     raise ValueError(f'{name_record(record)}: the mask has values {np.unique(mask).tolist()}, but the classes are '
                      f'{about["mask"]}')
@@ -97,15 +97,21 @@ def make_model(about: About, config: ConfigDict | None) -> TaskModel:
 
   mirror = find_mirror(about['mask'])
 
-  def predict_both(outputs: Mapping, mirrored: Mapping) -> dict:
-    back_BHWT = jax.nn.softmax(mirrored['logits'])[:, :, ::-1]
-    back_BHWT = back_BHWT if mirror is None else back_BHWT[..., np.array(mirror)]
-    return {'mask': (jax.nn.softmax(outputs['logits']) + back_BHWT).argmax(-1).astype(jnp.int32)}
-
   return TaskModel(make_head, config.output_stride, apply, functools.partial(compute_loss, config.dice),
-                   predict=lambda outputs: {'mask': outputs['logits'].argmax(-1).astype(jnp.int32)},
+                   predict=lambda outputs: outputs,
                    mirror=mirror,
-                   predict_both=predict_both)
+                   merge=average_pixels,
+                   unmirror=lambda predictions: {'logits': exchange(predictions['logits'][:, :, ::-1], mirror)},
+                   decide=lambda predictions: {'mask': predictions['logits'].argmax(-1).astype(jnp.int32)})
+
+
+def average_pixels(predictions: Sequence[Mapping]) -> dict:
+  """The mean of the probabilities of each pixel, as logits. Smaller maps are enlarged to the size of the largest."""
+  probability_VBHWT = [jax.nn.softmax(each['logits']) for each in predictions]
+  largest = max(each.shape[1:3] for each in probability_VBHWT)
+  resized = [each if each.shape[1:3] == largest else jax.image.resize(
+    each, (len(each), *largest, each.shape[3]), 'bilinear') for each in probability_VBHWT]
+  return {'logits': jnp.log(sum(resized) / len(resized))}
 
 
 def make_loss(about: About, task_config: ConfigDict, labels: Sequence[Mapping]) -> Callable:

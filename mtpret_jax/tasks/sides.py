@@ -6,6 +6,9 @@ side has no label of its own, a flip would make the label wrong.
 
 import re
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 # Words of the left side -> words of the right side. They must be whole words: 'lung_l' and 'LungL' name a side, 'cleft'
 # and the vertebra 'L4' do not.
@@ -40,6 +43,11 @@ def find_mirror(names: Sequence[str]) -> tuple[int, ...] | None:
   """For each class, the place of the class that it becomes in a mirrored image; None if no class changes."""
   mirror, _ = pair_sides(names)
   return None if mirror == tuple(range(len(names))) else mirror
+
+
+def exchange(scores: Any, mirror: tuple[int, ...] | None) -> Any:
+  """Scores of mirrored images, whose last axis is classes, with the classes that the images themselves show."""
+  return scores if mirror is None else scores[..., np.array(mirror)]
 
 
 def find_unpaired(names: Sequence[str]) -> list[str]:

@@ -27,6 +27,10 @@ About = Mapping[str, Any]  # a dataset's metadata: findings, relation, value, ma
 Row = dict[str, np.ndarray]  # one image of a batch, field by field, without the batch axis
 
 
+def keep(predictions: Mapping) -> Mapping:
+  return predictions
+
+
 @dataclasses.dataclass(frozen=True)
 class TaskModel:
   """Head, loss and prediction. Functions of arrays; only the head has weights.
@@ -40,10 +44,12 @@ class TaskModel:
     loss: (outputs, batch) -> (sum, count), float32 scalars. Unknown, unannotated and padded entries are in neither, so
       sums and counts of several batches can be added.
     predict: outputs of inference -> predictions, a dict of arrays.
-    predict_both: (outputs, outputs of the mirrored images) -> predictions that are the mean of both; None for a kind
-      that does not offer it.
     mirror: the class that each finding, mask class or box class becomes in a mirrored image (`sides.find_mirror`);
       None if none changes.
+    merge: predictions of several models or views -> one, such as their mean; None for a kind that does not offer it.
+    unmirror: predictions for mirrored images -> predictions for the images.
+    decide: predictions -> what is kept of them, such as the likeliest class of each pixel. `merge` and `unmirror` are
+      for what comes before.
   """
 
   make_head: Callable
@@ -52,7 +58,9 @@ class TaskModel:
   loss: Callable
   predict: Callable
   mirror: tuple[int, ...] | None = None
-  predict_both: Callable | None = None
+  merge: Callable[[Sequence[Mapping]], dict] | None = None
+  unmirror: Callable[[Mapping], Mapping] = keep
+  decide: Callable[[Mapping], Mapping] = keep
 
 
 def select_all(about: About, task_config: ConfigDict) -> About:
@@ -150,6 +158,11 @@ class TaskKind:
 def find_rows(batch: Mapping) -> 'jax.Array':
   """(B,) bool: the images that are not padding. Only batches of evaluation have padding."""
   return batch['valid'] if 'valid' in batch else jnp.ones(len(batch['image']), bool)
+
+
+def average(field: str, predictions: Sequence[Mapping]) -> dict:
+  """The mean of one field."""
+  return {field: sum(each[field] for each in predictions) / len(predictions)}
 
 
 def sum_weighted(losses: 'jax.Array', weights: 'jax.Array', is_known: 'jax.Array') -> tuple['jax.Array', 'jax.Array']:

@@ -42,6 +42,8 @@ CASES = {  # what is exported: kind of task, trunk, changes of the head
   'mirrored findings': ('classification', 'resnet18', {'flips': True}),
   'mirrored sides': ('segmentation', 'resnet18', {
     'flips': True, 'about': {'mask': ['background', 'left lung', 'right lung']}}),
+  'mirrored boxes': ('detection', 'resnet18', {
+    'flips': True, 'about': {'box_classes': ['left hip', 'nail', 'right hip']}}),
   'detection by torchvision\'s head': ('detection', 'resnet50', {'stock': True})}
 SIDES = ((300, 200), (40, 61), (110, 110))  # of images: stored smaller, enlarged, a square
 

@@ -182,16 +182,29 @@ def test_a_flipped_mask_is_mirrored_back():
   model = find_kind('segmentation').make_model(about, head)
   logits = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
   seen_in_the_mirror = 3 * logits[:, :, ::-1][..., [0, 2, 1]]  # as a network that sees the same would say, more surely
-  np.testing.assert_array_equal(
-    model.predict_both({'logits': logits}, {'logits': seen_in_the_mirror})['mask'], logits.argmax(-1))
+  np.testing.assert_array_equal(predict_both(model, {'logits': logits}, {'logits': seen_in_the_mirror})['mask'],
+                                logits.argmax(-1))
   other = np.roll(logits, 1, axis=-1) * 5
   np.testing.assert_array_equal(
-    model.predict_both({'logits': logits}, {'logits': other})['mask'],
+    predict_both(model, {'logits': logits}, {'logits': other})['mask'],
     (jax.nn.softmax(logits) + jax.nn.softmax(other)[:, :, ::-1][..., np.array([0, 2, 1])]).argmax(-1))
+
+
+def predict_both(model, outputs, mirrored):
+  return model.decide(model.merge([model.predict(outputs), model.unmirror(model.predict(mirrored))]))
 
 
 def test_a_flipped_value_is_the_mean():
   model = find_kind('regression').make_model({}, ConfigDict(dict(mean=100.0, deviation=10.0)))
-  both = model.predict_both({'z_score': np.float32([[1.0]])}, {'z_score': np.float32([[3.0]])})
-  assert both['value'].tolist() == [[120]] and find_kind('detection').make_model(
-    {'box_classes': ['mass']}, common.faster_rcnn(96)).predict_both is None
+  assert predict_both(model, {'z_score': np.float32([[1.0]])}, {'z_score': np.float32([[3.0]])})['value'] == 120
+
+
+def test_boxes_of_the_mirror_image_are_flipped_back_and_fused_with_their_side_exchanged():
+  model = find_kind('detection').make_model({'box_classes': ['left hip', 'right hip', 'nail']}, common.faster_rcnn(96))
+  plain = {'boxes': np.float32([[[.1, .6, .5, .9], [0, 0, 0, 0]]]), 'class_id': np.int32([[0, -1]]),
+           'score': np.float32([[.75, 0]])}
+  mirrored = {'boxes': np.float32([[[.1, .1, .5, .4], [.5, 0, .75, .25]]]), 'class_id': np.int32([[1, 2]]),
+              'score': np.float32([[.25, .5]])}
+  both = predict_both(model, plain, mirrored)
+  np.testing.assert_allclose(both['boxes'], [[[.1, .6, .5, .9], [.5, .75, .75, 1]]], rtol=1e-6)
+  assert both['class_id'].tolist() == [[0, 2]] and both['score'].tolist() == [[.5, .25]]

@@ -1,10 +1,12 @@
 """A loaded model predicts what evaluation gives for the same images, whatever it is loaded from."""
 
+import copy
 import dataclasses
 import json
 import shutil
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from mtpret_jax.evaluation.metrics.temperature import apply_temperature
 from mtpret_jax.export import stablehlo
 from mtpret_jax.models.torchvision_weights import export_trunk
 from mtpret_jax.objectives.multitask import TRUNK
-from mtpret_jax.predict import reading
+from mtpret_jax.predict import batches, reading
 from mtpret_jax.predict.model import FEW, Model
 from mtpret_jax.runtime.sharding import make_mesh
 from tests.support import drawn_models, small_runs
@@ -230,11 +232,43 @@ def test_an_ensemble_gives_the_mean(kind, field):
     Model([one, other]).embed(NOISE)
 
 
+def test_an_ensemble_of_detectors_fuses_their_boxes():
+  trained = draw('detection', make_leaf=drawn_models.make_zeros)
+  box, empty = [0.1, 0.1, 0.5, 0.5], [0, 0, 0, 0]
+  found = Model([trained, trained, trained]).combine([
+    {'boxes': np.float32([[box, empty]]), 'class_id': np.int32([[1, -1]]), 'score': np.float32([[score, 0]])}
+    for score in (0.9, 0.6, 0.3)])
+  np.testing.assert_allclose(found['boxes'], [[box, empty]])
+  np.testing.assert_allclose(found['score'], [[0.6, 0]], rtol=1e-6)
+  assert found['class_id'].tolist() == [[1, -1]]
+
+
+def test_an_ensemble_of_segmenters_gives_the_likeliest_class_by_the_mean_probability():
+  """Here of two that see images of different sizes; the mask has the size of the larger ones."""
+  one, other = draw('segmentation'), draw('segmentation')
+  other = dataclasses.replace(other, config=copy.deepcopy(other.config), tasks={TASK: dataclasses.replace(
+    other.tasks[TASK], size=90, view=80)})
+  other.config.tasks[TASK].augment.size = 80
+  model = Model([one, other])
+  found = model.predict(NOISE)['mask']
+  readings = [reading.read_image(image, model.stored_size) for image in NOISE]
+  small, large = jax.device_get(model.compute_predictions({size: batches.stack(
+    [each.image for each in readings], size, FEW) for size in (drawn_models.SIZE, 90)}))
+  small, large = (jax.nn.softmax(each['logits'][:5]) for each in (small, large))
+  assert (small.shape, large.shape) == ((5, 64, 64, 3), (5, 80, 80, 3))
+  mean = (jax.image.resize(small, large.shape, 'bilinear') + large) / 2
+  assert found.dtype == np.int32 and (found != mean.argmax(-1)).mean() < 1e-3 and np.ptp(found)
+
+
 def test_only_what_can_be_averaged_is():
-  with pytest.raises(ConfigError, match='averaged for classification and regression only'):
-    Model([draw('segmentation')] * 2)
-  with pytest.raises(ConfigError, match='because relation is independent in one and exclusive in the other'):
-    Model([draw('classification'), draw('classification', relation='exclusive')])
+  for members, said in (
+      ([draw('classification'), draw('classification', relation='exclusive')],
+       "because relation is 'independent' in one and 'exclusive' in the other"),
+      ([draw('segmentation'), draw('regression')], "kind is 'segmentation' in one and 'regression' in the other"),
+      ([draw('segmentation'), draw('segmentation', about={'mask': ['background', 'lung']})], 'because mask is'),
+      ([draw('trunk')] * 2, 'has no task or several')):
+    with pytest.raises(ConfigError, match=said):
+      Model(members)
 
 
 def test_pixels_of_a_reading_are_those_of_the_record(files):

@@ -81,7 +81,7 @@ def test_findings_that_the_task_does_not_ask_for_do_not_count():
 @pytest.mark.parametrize('kind, about, said', [
   ('classification', {'findings': ['left effusion', 'cast']}, "'left effusion' of clinic names one side"),
   ('segmentation', {'mask': ['background', 'left lung']}, "'left lung' of clinic names one side"),
-  ('detection', {'box_classes': ['hip']}, 'boxes of two predictions have no mean')])
+  ('detection', {'box_classes': ['hip_l']}, "'hip_l' of clinic names one side")])
 def test_means_over_flips_are_refused_where_they_would_be_wrong(kind, about, said):
   config = ConfigDict(dict(flips=True, tasks=dict(clinic=dict(kind=kind, dataset='clinic', findings=()))))
   with pytest.raises(ConfigError, match=f'{said}.*try --config.flips=off'):
