@@ -36,6 +36,7 @@ def make_parser(description: str, steps: int = 3) -> argparse.ArgumentParser:
   parser.add_argument('--torch_compile', action='store_true', help='PyTorch compiles its encoders')
   parser.add_argument('--layout', choices=('channels_last', 'contiguous'), default='channels_last', help="PyTorch's")
   side_by_side.add_options(parser, steps)
+  side_by_side.add_profile(parser)
   return parser
 
 

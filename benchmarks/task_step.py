@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument('--layout', choices=('channels_last', 'contiguous'), default='channels_last', help="PyTorch's")
   parser.add_argument('--threads', type=int, default=0, help="PyTorch's threads; 0: its own choice")
   side_by_side.add_options(parser)
+  side_by_side.add_profile(parser)
   return parser
 
 

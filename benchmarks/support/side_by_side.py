@@ -32,6 +32,11 @@ def add_options(parser: argparse.ArgumentParser, steps: int = 3) -> None:
   parser.add_argument('--side', help=argparse.SUPPRESS)
 
 
+def add_profile(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--profile', action='store_true',
+                      help='print what a step of each side spends its time on (CPU), instead of comparing them')
+
+
 def run(sides: Mapping[str, Callable[[argparse.Namespace], tuple[TakeSteps, str]]], module: str,
         options: argparse.Namespace, title: str, name: str, baselines: Mapping[str, str],
         flags: Sequence[str] = ()) -> None:
@@ -45,8 +50,12 @@ def run(sides: Mapping[str, Callable[[argparse.Namespace], tuple[TakeSteps, str]
     baselines: {side: what it is called there}, for all sides but the first.
     flags: for the sides, after the flags of this command line.
   """
-  if options.side:
+  if options.side and vars(options).get('profile'):
+    serve_profile(options.side, sides[options.side], options)
+  elif options.side:
     serve(*sides[options.side](options), options.steps)
+  elif vars(options).get('profile'):
+    print_profiles(list(sides), (module, *sys.argv[1:], *flags), title)
   else:
     compare(list(sides), (module, *sys.argv[1:], *flags), options, title, name, baselines)
 
@@ -57,9 +66,33 @@ def serve(take_steps: TakeSteps, description: str, steps: int) -> None:
   print(json.dumps(description), flush=True)
   for _ in sys.stdin:
     reset_peak_memory()
+    take_steps(1)  # takes the memory from the kernel again, as a step in the middle of a run need not
     began, processor = time.perf_counter(), read_processor_time()
     take_steps(steps)
     print(json.dumps([time.perf_counter() - began, read_processor_time() - processor, read_peak_memory()]), flush=True)
+
+
+def serve_profile(side: str, make: Callable[[argparse.Namespace], tuple[TakeSteps, str]],
+                  options: argparse.Namespace) -> None:
+  from benchmarks.support import operation_times
+  with operation_times.name_operations() if side == 'ours' else contextlib.nullcontext():
+    take_steps, description = make(options)
+    take_steps(2)
+  print(json.dumps(description), flush=True)
+  sys.stdin.readline()
+  print(json.dumps(operation_times.measure(side, take_steps)), flush=True)
+
+
+def print_profiles(sides: Sequence[str], command: Sequence[str], title: str) -> None:
+  print(f'{title}; one step, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} over the last minute')
+  for side in sides:
+    process = start_side(command, side)
+    times = measure(process)
+    process.communicate()
+    total = sum(times.values())
+    print(f'{side:>11}: {total:.0f} ms')
+    for kind, milliseconds in times.items():
+      print(f'{milliseconds:11.0f} ms {milliseconds / total:4.0%}  {kind}')
 
 
 def reset_peak_memory() -> None:
@@ -131,8 +164,8 @@ def read_answer(process: Any) -> Any:
   return json.loads(line)
 
 
-def measure(process: Any) -> list[float]:
-  """[wall seconds, processor seconds, peak MB] of one measurement."""
+def measure(process: Any) -> Any:
+  """[wall seconds, processor seconds, peak MB] of one measurement, or {kind: milliseconds} of a profile."""
   process.stdin.write('go\n')
   process.stdin.flush()
   return read_answer(process)

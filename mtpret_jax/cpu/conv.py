@@ -27,6 +27,8 @@ from mtpret_jax.cpu import winograd
 # for 1 x 1 kernels. The gradient with respect to the images also comes from it where only the output has at most this
 # many.
 SMALL_MAP = 4
+# The same for maps with an odd number of rows, without dilation: Winograd's form needs an even number.
+SMALL_ODD_MAP = 7
 # With at least this many channels, Winograd's form of the gradient with respect to the kernel is faster.
 MIN_CHANNELS = 128
 
@@ -78,7 +80,6 @@ def convolve(images_BHWC: jax.Array, kernel_hwCD: jax.Array, stride: int, dilati
 def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_BhwD: jax.Array, stride: int,
                       dilation: int) -> tuple[jax.Array, jax.Array]:
   """The gradients with respect to the images and to the kernel, on one device."""
-  height = gradient_BhwD.shape[1]
   if suits_taps(images_BHWC, kernel_hwCD, dilation):
     pull_back = jax.vjp(lambda images: convolve_taps(images, kernel_hwCD, stride, dilation), images_BHWC)[1]
     return *pull_back(gradient_BhwD), multiply_taps(images_BHWC, gradient_BhwD, kernel_hwCD.shape[:2], stride, dilation)
@@ -89,10 +90,11 @@ def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_B
   if kernel_hwCD.shape[:2] != (3, 3) or dilation > 1:
     return jax.vjp(lambda images, kernel: convolve(images, kernel, stride, dilation), images_BHWC, kernel_hwCD)[1](
       gradient_BhwD)
-  if stride == 1 and height > SMALL_MAP and winograd.suits(gradient_BhwD, kernel_hwCD.shape[2]):
+  small = is_small(gradient_BhwD)
+  if stride == 1 and not small and winograd.suits(gradient_BhwD, kernel_hwCD.shape[2]):
     by_images = winograd.images_gradient(gradient_BhwD, kernel_hwCD)
   else:
-    way = convolve_taps if height <= SMALL_MAP else convolve_directly
+    way = convolve_taps if small else convolve_directly
     by_images = jax.vjp(lambda images: way(images, kernel_hwCD, stride, 1), images_BHWC)[1](gradient_BhwD)[0]
   if stride == 1 and min(kernel_hwCD.shape[2:]) >= MIN_CHANNELS and winograd.suits(images_BHWC, kernel_hwCD.shape[3]):
     by_kernel = winograd.kernel_gradient(images_BHWC, gradient_BhwD)
@@ -104,7 +106,13 @@ def compute_gradients(images_BHWC: jax.Array, kernel_hwCD: jax.Array, gradient_B
 
 def suits_taps(images_BHWC: jax.Array, kernel_hwCD: jax.Array, dilation: int) -> bool:
   """Whether `convolve_taps` is the fastest formulation."""
-  return kernel_hwCD.shape[:2] == (1, 1) or images_BHWC.shape[1] <= SMALL_MAP * dilation
+  return kernel_hwCD.shape[:2] == (1, 1) or is_small(images_BHWC, dilation)
+
+
+def is_small(maps_BHWC: jax.Array, dilation: int = 1) -> bool:
+  """Whether one matrix product per tap is faster than any other formulation of a convolution of these maps."""
+  rows = maps_BHWC.shape[1]
+  return rows <= SMALL_MAP * dilation or (dilation == 1 and rows <= SMALL_ODD_MAP and rows % 2 == 1)
 
 
 def split_phases(images_BHWC: jax.Array, dilation: int) -> jax.Array:

@@ -27,6 +27,8 @@ CASES = {
   'down to 2 x 2': ((3, 4, 4, 5), (3, 7), 2, 1),
   '3 x 3 of 2 x 2': ((4, 2, 2, 5), (3, 7), 1, 1),
   '3 x 3 of 4 x 3': ((4, 4, 3, 5), (3, 7), 1, 1),
+  '3 x 3 of 7 x 5': ((2, 7, 5, 4), (3, 6), 1, 1),
+  'down to 5 x 3': ((2, 10, 6, 4), (3, 6), 2, 1),
   'down to 4 x 2': ((2, 8, 4, 5), (3, 7), 2, 1),
   'down to 2 x 2, odd': ((2, 3, 3, 5), (3, 7), 2, 1),
   '7 x 7 of 2 x 1': ((4, 2, 1, 5), (7, 7), 1, 1),
@@ -97,7 +99,7 @@ def test_a_program_for_another_backend_has_the_plain_convolution(name):
   assert lower(convolve, 'cpu') != lower(convolve_plainly, 'tpu')
 
 
-@pytest.mark.parametrize('name', ('3 x 3 of 2 x 2', '3 x 3 of 4 x 4 with dilation', 'down to 2 x 2'))
+@pytest.mark.parametrize('name', ('3 x 3 of 2 x 2', '3 x 3 of 7 x 5', '3 x 3 of 4 x 4 with dilation', 'down to 2 x 2'))
 def test_the_kernel_gradient_of_a_small_map_is_no_sum_of_padded_taps(name):
   shape, (size, out), stride, dilation = CASES[name]
   arguments = [jax.ShapeDtypeStruct(sides, jnp.float32) for sides in (shape, (size, size, shape[-1], out))]
