@@ -17,17 +17,9 @@ import jax
 from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
-from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.config.validate import (
-  check_config,
-  check_devices,
-  check_fields,
-  check_folder,
-  check_length,
-  check_objective,
-  check_workdir,
-  name_stage,
-)
+from mtpret_jax.config.errors import ConfigError, name_stage
+from mtpret_jax.config.paths import check_folder, check_workdir
+from mtpret_jax.config.validate import check_config, check_devices, check_fields, check_length, check_objective
 from mtpret_jax.data import pipeline, task_schedule
 from mtpret_jax.data.fingerprint import flatten
 from mtpret_jax.data.sources import open_source

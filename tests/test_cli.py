@@ -108,7 +108,7 @@ def test_a_signal_during_a_write_to_stderr_ends_the_start_at_once():
   program = '''
 import signal, sys
 from mtpret_jax import main
-signal.signal(signal.SIGTERM, main.stop_at_once)
+signal.signal(signal.SIGTERM, main.stop)
 print('.' * 10 ** 6, file=sys.stderr)
 '''
   with subprocess.Popen([sys.executable, '-c', program], cwd=ROOT, env={**os.environ, 'PYTHONUNBUFFERED': ''},

@@ -22,7 +22,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from tfds_builders.common import exits
+from tfds_builders.common import exits, plain_text
 
 if __name__ == '__main__':
   exits.stop_on_interrupt()
@@ -200,7 +200,7 @@ def check_file_names(name: str, root: pathlib.Path) -> None:
   for file in archives.list_files(load(name).ARCHIVE if name in NAMES else custom.make_archive(name), root):
     if not file.isascii():
       raise ValueError(f'the locale has the encoding {encoding}, which cannot express the file name '
-                       f'{archives.escape(file)!r:.200} in {root}: set PYTHONUTF8=1')
+                       f'{plain_text.escape(file)!r:.200} in {root}: set PYTHONUTF8=1')
 
 
 def read_tables(name: str, archives_dir: str | os.PathLike[str]) -> tfds.core.GeneratorBasedBuilder:
@@ -235,7 +235,7 @@ def check_prepared(path: pathlib.Path) -> None:
     splits = tfds.builder_from_directory(path).info.splits
     stored = collections.Counter({split: splits[split].num_examples for split in splits})
   except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
-    raise ValueError(f'{path} is damaged ({archives.escape(str(error))[:200]}): {remedy}') from error
+    raise ValueError(f'{path} is damaged ({plain_text.escape(str(error))[:200]}): {remedy}') from error
   listed = collections.Counter(row['split'] for row in index.read(path))
   if stored != listed:
     raise ValueError(f'{path} is damaged: {stored.total():,} records are stored, but {index.NAME} lists '

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from tfds_builders import build, sanity
-from tfds_builders.common import build_command, contact_sheet, dataset, images, index, outputs, splits
+from tfds_builders.common import build_command, contact_sheet, dataset, images, index, label_columns, outputs, splits
 
 SPLITS = tuple(splits.FRACTIONS)
 TEXTS = ('part', 'view', 'sex')
@@ -87,7 +87,7 @@ def list_labels(record: dict[str, Any], metadata: Mapping[str, Any]) -> list[str
     mask = images.decode_stored(record['mask']).ravel()
     rows |= {f'mask of {name}': None
              for value, name in enumerate(metadata['mask']) if value and (mask == value).any()}
-    if (mask == dataset.UNANNOTATED).any():
+    if (mask == label_columns.UNANNOTATED).any():
       rows['mask with unannotated pixels'] = None
   return list(rows)
 

@@ -30,7 +30,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from tfds_builders import build
-from tfds_builders.common import dataset, fingerprints, images, index, outputs, records, splits
+from tfds_builders.common import build_command, dataset, fingerprints, images, index, outputs, records, splits
 
 # {archive: {archive that it took images from: which images}}, from their descriptions. Some have no builder here.
 # TBX11K's imgs/extra holds images of Shenzhen and Montgomery, but its builder leaves that folder out.
@@ -241,13 +241,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                       help='size the datasets were prepared at (default: %(default)s)')
   parser.add_argument('--pairs', metavar='FILE', help='CSV file to write all pairs to')
   flags = parser.parse_args(arguments)
-  absent = [name for name in flags.names if not build.is_prepared(build.locate(name, flags.data_dir, flags.size))]
-  if absent:
-    print(f'not prepared at size {flags.size} in {flags.data_dir}: {", ".join(absent)}. Prepare them with '
-          'python -m tfds_builders.build', file=sys.stderr)
-    return 2
-  for name in flags.names:
-    build.check_prepared(build.locate(name, flags.data_dir, flags.size))
+  folders = {name: build.locate(name, flags.data_dir, flags.size) for name in flags.names}
+  if absent := [name for name, folder in folders.items() if not build.is_prepared(folder)]:
+    print(*(f'{name} is not prepared at size {flags.size} in {flags.data_dir}: run {build_command.show(folders[name])}'
+            for name in absent), sep='\n', file=sys.stderr)
+    return exits.REFUSED
+  for folder in folders.values():
+    build.check_prepared(folder)
   if flags.pairs:
     outputs.check_output(flags.pairs, '--pairs')
   prints = [load_fingerprints(name, flags.data_dir, flags.size) for name in dict.fromkeys(flags.names)]

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from tfds_builders import sanity_rules
-from tfds_builders.common import alignment, dataset, fingerprints, images, index, polarity, published, splits
+from tfds_builders.common import alignment, fingerprints, images, index, label_columns, polarity, published, splits
 
 SPLITS = tuple(splits.FRACTIONS)
 # Images whose pixels are checked, at most, by size. At 256 and 512 px an image takes 1 ms; an original may take 0.3 s.
@@ -86,10 +86,10 @@ class Report:
   def measure_mask(self, mask: np.ndarray, thumbnail: np.ndarray) -> dict[str, Any]:
     """Coverage of each class and of the border; nothing for a mask without an annotated pixel."""
     counts = np.bincount(mask.ravel(), minlength=256)
-    annotated = mask.size - int(counts[dataset.UNANNOTATED])
+    annotated = mask.size - int(counts[label_columns.UNANNOTATED])
     if not annotated:
       return {}
-    foreground = (mask > 0) & (mask < dataset.UNANNOTATED)
+    foreground = (mask > 0) & (mask < label_columns.UNANNOTATED)
     if annotated == mask.size and len(self.edges) < MAX_ALIGNED:
       edges = alignment.mask_edges(foreground)
       if edges is not None:

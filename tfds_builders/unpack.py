@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
-from tfds_builders.common import archives, exits, paths
+from tfds_builders.common import archives, exits, paths, plain_text
 
 SUFFIX = re.compile(r'\.(?:zip|tar|tar\.gz|tgz)$', re.IGNORECASE)
 RATIO = 100  # allowed ratio of unpacked to packed size; images reach 3, tables and reports 20
@@ -82,7 +82,7 @@ def unpack(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> path
     if isinstance(error, OSError) and error.errno is not None:
       error.filename = error.filename or str(partial)  # a full disk names no file
       raise
-    raise Refused(f'{path}: damaged or in an unsupported format: {archives.escape(str(error))[:300]}') from error
+    raise Refused(f'{path}: damaged or in an unsupported format: {plain_text.escape(str(error))[:300]}') from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)
   return target

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tfds_builders.common import archives, dataset, images
+from tfds_builders.common import archives, dataset, images, label_columns, plain_text
 from tfds_builders.common.records import TooManyRejects
 
 SEXES = ('F', 'M', '')
@@ -32,7 +32,8 @@ def judge_error(error: Exception, name: str, root: pathlib.Path, files: Sequence
   """A declared error is one line that names the dataset or the file."""
   demand(isinstance(error, (ValueError, OSError)), f'undeclared {type(error).__name__}: {error}'[:300])
   text = str(error)
-  demand(not archives.GARBLED.search(text) and len(text) < LINE, f'not one line: {type(error).__name__} {text[:300]!r}')
+  demand(not plain_text.GARBLED.search(text) and len(text) < LINE,
+         f'not one line: {type(error).__name__} {text[:300]!r}')
   named = isinstance(error, (archives.ArchiveMissing, TooManyRejects)) and name in text
   named |= str(root) in text or any(file in text for file in files)
   demand(named, f'names no file: {type(error).__name__} {text}')
@@ -40,7 +41,7 @@ def judge_error(error: Exception, name: str, root: pathlib.Path, files: Sequence
 
 def judge_line(text: str) -> None:
   """A message is one printable line."""
-  demand(text.strip() and not archives.GARBLED.search(text) and len(text) < LINE, f'not one line: {text[:300]!r}')
+  demand(text.strip() and not plain_text.GARBLED.search(text) and len(text) < LINE, f'not one line: {text[:300]!r}')
 
 
 def judge_record(image_id: str, record: Mapping[str, Any], name: str, metadata: Mapping[str, Any]) -> None:
@@ -49,7 +50,7 @@ def judge_record(image_id: str, record: Mapping[str, Any], name: str, metadata: 
   source, _, patient = record['patient'].partition(':')
   demand(source == record['source'] == name and patient.strip(), f'patient {record["patient"]!r}')
   for field in ('image_id', 'patient', 'study', 'part', 'view', 'sex'):
-    demand(isinstance(record[field], str) and not archives.GARBLED.search(record[field]) and len(record[field]) < 300,
+    demand(isinstance(record[field], str) and not plain_text.GARBLED.search(record[field]) and len(record[field]) < 300,
            f'{field} {record[field]!r:.99}')
   demand(record['sex'] in SEXES, f'sex {record["sex"]!r}')
   demand(math.isnan(record['age']) or 0 <= record['age'] <= OLDEST, f'age {record["age"]}')
@@ -67,7 +68,7 @@ def judge_record(image_id: str, record: Mapping[str, Any], name: str, metadata: 
   if metadata['mask']:
     mask = judge_image(record['mask'], 'mask')
     demand(mask.shape == shape, f'mask of {mask.shape}, image of {shape}')
-    strange = set(np.unique(mask).tolist()) - {*range(len(metadata['mask'])), dataset.UNANNOTATED}
+    strange = set(np.unique(mask).tolist()) - {*range(len(metadata['mask'])), label_columns.UNANNOTATED}
     demand(not strange, f'mask with {strange}')
   for one in record.get('objects', ()):
     box = one['box']
@@ -87,7 +88,7 @@ def judge_rejects(rejects: Sequence[Any], folder: pathlib.Path) -> None:
   """Each reject names an image and a reason, and all of them are in rejects.csv."""
   for reject in rejects:
     demand(reject.image_id or reject.path, f'reject of nothing: {reject}'[:300])
-    line = reject.reason and not archives.GARBLED.search(reject.reason) and len(reject.reason) <= dataset.MAX_TEXT
+    line = reject.reason and not plain_text.GARBLED.search(reject.reason) and len(reject.reason) <= dataset.MAX_TEXT
     demand(line, f'reason {reject.reason!r:.300}')
   with open(folder / 'rejects.csv', newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))

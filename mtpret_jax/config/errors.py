@@ -1,6 +1,7 @@
 """Errors that the user can correct, and how messages show values."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 MAX_LINE = 500  # characters
@@ -36,3 +37,17 @@ def show(value: object) -> str:
   """The `repr` of a value on one line, shortened if it is long."""
   words = ' '.join(repr(value).split())
   return words if len(words) <= MAX_VALUE else f'{words[:MAX_VALUE]}...'
+
+
+def name_stage(name: str, error: Exception, shared: Collection[str] = ()) -> ConfigError:
+  """Turns the error of a stage into one of its recipe: names the stage, and adds `stages.NAME.` to its fields, except
+  those that the recipe has for all stages."""
+  message = add_stage(name, f'stage {name}: {error}')
+  for field in shared:
+    message = message.replace(f'config.stages.{name}.{field}', f'config.{field}')
+  return ConfigError(message)
+
+
+def add_stage(name: str, message: str) -> str:
+  """Adds `stages.NAME.` to the fields in the flags of a message."""
+  return re.sub(r'\bconfig\.(?!json|py)(?=\w)', f'config.stages.{name}.', message)

@@ -1,14 +1,16 @@
-"""Which folders Orbax and TensorStore can write checkpoints to, and read them from.
+"""Checks the folders of a run: which ones Orbax and TensorStore can write checkpoints to and read them from, and
+whether they can be written at all.
 
 `python -m benchmarks.paths` tries each character with the versions that are installed.
 """
 
 import os
+import pathlib
 import re
 from collections.abc import Callable
 
 from mtpret_jax.config.errors import ConfigError, show
-from tfds_builders.common.paths import advise, find_data_defect, locate, make_absolute
+from tfds_builders.common.paths import advise, check_writable, find_data_defect, locate, make_absolute
 
 # What the absolute path of a folder of checkpoints must not have -> why.
 UNREADABLE = {
@@ -17,6 +19,8 @@ UNREADABLE = {
 # Orbax looks up its files by a pattern. With these it finds none, and the arrays are lost, or another folder's.
 UNWRITABLE = UNREADABLE | dict.fromkeys((
   r'\*', r'\?', r'\[(?=!?+\]?+[^/\]]*\])'), 'Orbax reads it as a pattern')  # [ only where a ] closes it
+# that a run writes in its workdir
+FILES = ('run.lock', 'metrics.jsonl', 'validation.jsonl', 'probes.jsonl', 'bad_batches.jsonl')
 
 
 def find_read_defect(folder: str) -> str:
@@ -51,3 +55,31 @@ def check_path(field: str, folder: str, find_defect: Callable[[str], str]) -> No
   """Raises ConfigError if the libraries cannot use the folder of a field. An empty field names none."""
   if folder and (defect := find_defect(folder)):
     raise ConfigError(f'{field}={show(folder)} {defect}, with --config.{field}=<folder>')
+
+
+def check_workdir(workdir: str | pathlib.Path, checkpoints: bool = True) -> None:
+  """Creates the folder and writes to it once, so that an unwritable one is noticed before hours of work. Also
+  raises ConfigError if one of the run's files exists but is not a regular file, such as a pipe, or if Orbax cannot
+  write `checkpoints` below the folder."""
+  check_path('workdir', str(workdir), find_write_defect if checkpoints else find_data_defect)
+  try:
+    pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+    check_writable(workdir)
+  except OSError as error:
+    raise ConfigError(f'cannot write to workdir {str(workdir)!r} ({error.strerror}): choose another with '
+                      f'--config.workdir=<folder>') from error
+  for path in (pathlib.Path(workdir, name) for name in FILES):
+    if (path.exists() or path.is_symlink()) and not path.is_file():
+      raise ConfigError(f'{path} is not a file: remove it, or choose another folder with --config.workdir=<folder>')
+
+
+def check_folder(field: str, folder: str) -> None:
+  """Raises ConfigError if `folder` is not a folder and cannot become one, because a file is in the way, or if the
+  libraries cannot use it."""
+  check_path(field, folder, find_data_defect)
+  place = pathlib.Path(folder).absolute()
+  while not (place.exists() or place.is_symlink()):
+    place = place.parent
+  if not place.is_dir():
+    raise ConfigError(f'{field}={show(folder)} cannot be created, because {place} is not a folder: choose another with '
+                      f'--config.{field}=<folder>')

@@ -4,6 +4,10 @@ Imports nothing slow, so that the command line can report them at once.
 """
 
 import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mtpret_jax.config.errors import ConfigError
 
 # Old field -> new field; None if it was removed. `*` stands for the name of a task.
 RENAMED = {
@@ -80,3 +84,23 @@ def new_name(field: str) -> str | None:
         return ''
       return stage + new.replace('*', match.groupdict().get('task', '')) + field[len(stage) + match.end():]
   return None
+
+
+def check_renamed(config: Mapping[str, Any]) -> None:
+  """Raises ConfigError for a field or value that has another name now, or was removed. Configs may be nested."""
+  for field, value in walk_fields(config):
+    new = new_name(field)
+    if new == '':
+      raise ConfigError(f'{field} no longer exists: remove it')
+    if new is not None:
+      raise ConfigError(f'{field} is now {describe_new_name(new)}: rename it')
+    if (now := describe_new_value(field, value)) is not None:
+      raise ConfigError(f'{field}={value!r} is now {now}: rename it')
+
+
+def walk_fields(fields: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """(dotted field, value) of a config and of all configs in it; a section comes before its fields."""
+  for key, value in fields.items():
+    yield f'{prefix}{key}', value
+    if isinstance(value, Mapping):
+      yield from walk_fields(value, f'{prefix}{key}.')

@@ -1,8 +1,8 @@
-"""Sources, mixed and shuffled -> a stream of (task, batch) that can start at any step.
+"""Sources -> a stream of (task, batch) that can start at any step.
 
-Everything is a random-access `grain.MapDataset`: each source is shuffled and repeated, the sources are mixed, records
-are decoded and batched, and finally each process takes its share of the batches. So the batch of step n is a function
-of n. A run needs to remember only its step, and it resumes on any number of processes.
+Everything is a random-access `grain.MapDataset`: each source is shuffled and repeated, the sources are mixed
+(`sampling.py`), records are decoded and batched, and finally each process takes its share of the batches. So the batch
+of step n is a function of n. A run needs to remember only its step, and it resumes on any number of processes.
 
 A batch of stage 1 has `query` and `key` (B, size, size, 1) uint8, `source` (B,) int32, and for positives of the same
 patient `patient` (B,) int32; see `make_moco_batches`.
@@ -22,44 +22,14 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.data import workers
 from mtpret_jax.data.records import decode_image, read_text
+from mtpret_jax.data.sampling import Groups, Indices, mix_sources, shuffle_task
 from mtpret_jax.data.shuffle_bn import shuffle_keys
 from mtpret_jax.data.sources import Records, Source
 from mtpret_jax.data.task_schedule import JOINT, Plan
+from tfds_builders.common import build_command
 
 Batch = dict[str, np.ndarray]
 Reader = Callable[[Mapping[str, Any]], Batch]  # record -> one row of a batch
-
-def weigh_sources(sources: Sequence[Source], weights: str) -> list[float]:
-  """The sampling weight of each source.
-
-  `weights`: 'by_images' in proportion to the number of images, 'balanced' all equal, or numbers such as '2,1,1'.
-  """
-  if weights == 'by_images':
-    return [len(source) for source in sources]
-  if weights == 'balanced':
-    return [1] * len(sources)
-  return [float(number) for number in weights.split(',')]
-
-
-def mix_sources(sources: Sequence[Source], weights: str, seed: int) -> grain.MapDataset:
-  """An endless, shuffled dataset of (index of the source, record).
-
-  No image is repeated until all others of its source have been drawn.
-  """
-  # A seed for each source: with one for all, sources of the same length would be shuffled alike.
-  parts = [shuffle_source(source.records, seed + index).map(functools.partial(add_index, index))
-           for index, source in enumerate(sources)]
-  return grain.MapDataset.mix(parts, weigh_sources(sources, weights))
-
-
-def shuffle_source(records: Any, seed: int) -> grain.MapDataset:
-  """The records without end, in a new random order each epoch."""
-  # In this order: shuffling what is already repeated could draw one image twice before it draws another once.
-  return grain.MapDataset.source(records).seed(seed).shuffle().repeat()
-
-
-def add_index(index: int, record: Any) -> tuple[int, Any]:
-  return index, record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +79,9 @@ def group_by_patient(sources: Sequence[Source], names: Collection[str]) -> list[
         raise ValueError(f'the patients of {source.name} are not known')
       patients = np.unique(source.read_patients(), return_inverse=True)[1]
     if len(patients) != len(source):
+      folder = source.folder or f'DATA_DIR/{source.name}/SIZE/{source.version}'
       raise ValueError(f'index.csv of {source.name} has {len(patients):,} images, and its split has {len(source):,}: '
-                       f'prepare the dataset again (python -m tfds_builders.build, with --overwrite)')
+                       f'prepare the dataset again with {build_command.show(folder, overwrite=True)}')
     begins = np.concatenate([[0], np.cumsum(np.bincount(patients))])
     groups.append(PatientRecords(first, patients, np.argsort(patients, kind='stable'), begins))
     first += len(begins) - 1
@@ -198,33 +169,6 @@ class VisitBatches:
                    for field, rows in batches[number].items()}
 
 
-Groups = Sequence[np.ndarray]  # record numbers of a source, by class
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-  """Some of the records of a source, in an order of their own."""
-
-  records: Any
-  places: np.ndarray
-
-  def __len__(self) -> int:
-    return len(self.places)
-
-  def __getitem__(self, index: int) -> Any:
-    return self.records[int(self.places[index])]
-
-
-def shuffle_task(records: Any, groups: Groups, seed: int) -> grain.MapDataset:
-  """The records of a task without end. With groups, each group is shuffled and repeated by itself, and the groups take
-  turns, so that the images of a small one are drawn more often; no record is repeated until all others of its group
-  have been drawn."""
-  if not groups:
-    return shuffle_source(records, seed)
-  return grain.MapDataset.mix([shuffle_source(Chosen(records, places), seed + index)
-                               for index, places in enumerate(groups)])
-
-
 def make_visit_batches(plan: Plan, sources: Mapping[str, Source], readers: Mapping[str, Reader], config: ConfigDict, *,
                        groups: Mapping[str, Groups] = MappingProxyType({}), process: int = 0,
                        processes: int = 1) -> grain.MapDataset:
@@ -265,19 +209,6 @@ def name_visit_images(plan: Plan, sources: Mapping[str, Source], config: ConfigD
       order = shuffle_task(Indices(len(source)), groups.get(task, ()), config.seed + index)
       names += [name_image(source, order[row]) for row in range(number * rows, (number + 1) * rows)]
   return names
-
-
-@dataclasses.dataclass(frozen=True)
-class Indices:
-  """Stands for a source with `count` records: record i is i."""
-
-  count: int
-
-  def __len__(self) -> int:
-    return self.count
-
-  def __getitem__(self, index: int) -> Any:
-    return index
 
 
 def name_image(source: Source, index: int) -> tuple[str, str]:

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from mtpret_jax.data import plain_png
+from tfds_builders.common import build_command
 
 cv2.setNumThreads(0)  # records are decoded in many threads already
-UNANNOTATED = 255  # in masks as builders write them; -1 in batches
 
 
 def decode_image(encoded: bytes, size: int) -> np.ndarray:
@@ -44,8 +44,9 @@ def decode_grey(encoded: bytes) -> np.ndarray:
   if pixels is None:
     pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
   if pixels is None:
-    raise ValueError('a stored image cannot be decoded, so the prepared dataset is damaged: build it again with '
-                     'python -m tfds_builders.build NAME --overwrite')
+    command = build_command.show('DATA_DIR/NAME/SIZE/VERSION', overwrite=True)
+    raise ValueError(f'a stored image cannot be decoded, so the prepared dataset is damaged: prepare it again with '
+                     f'{command}')
   return pixels
 
 

@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, show
-from mtpret_jax.config.paths import check_path, find_read_defect
+from mtpret_jax.config.paths import check_path, check_workdir, find_read_defect
 from mtpret_jax.config.schema import MULTITASK, find_mistake
-from mtpret_jax.config.validate import check_choice, check_workdir
+from mtpret_jax.config.validate import check_choice
 from mtpret_jax.data.sources import SPLITS
 from mtpret_jax.evaluation import metrics, operating_points, predict, scorable, validation
 from mtpret_jax.evaluation.cases import choose_cases

@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from tfds_builders.common import archives
+from tfds_builders.common import archives, plain_text, tables
 from tfds_builders.common.suggest import find_near
 from tfds_builders.custom.file_names import name_images
 
@@ -126,18 +126,18 @@ def read_list(path: pathlib.Path) -> list[pathlib.Path]:
 def read_names(path: pathlib.Path) -> list[str]:
   """The paths in a list, as written but with forward slashes."""
   if path.suffix.lower() == '.txt':
-    cells = [line.strip().strip(archives.INVISIBLE) for line in archives.read_text(path).splitlines()]
+    cells = [line.strip().strip(tables.INVISIBLE) for line in plain_text.read_text(path).splitlines()]
   else:
-    table = archives.load_table(path, (COLUMN,))
+    table = tables.load_table(path, (COLUMN,))
     header = [name.lower() for name in table.header]
     if COLUMN in header:
       column = table.header[header.index(COLUMN)]
       cells = [row[column] for _, row in table.rows]
     elif len(header) == 1:  # a list without a header
-      cells = [row[0] for row in archives.read_rows(path)]
+      cells = [row[0] for row in tables.read_rows(path)]
     else:
       raise ValueError(f'{path} has no column {COLUMN!r} that names the images: it has {", ".join(table.header)}')
-  return [cell.strip().replace('\\', '/') for cell in cells if not archives.is_missing(cell)]
+  return [cell.strip().replace('\\', '/') for cell in cells if not tables.is_missing(cell)]
 
 
 def suggest_file(path: pathlib.Path) -> str:

@@ -5,7 +5,7 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-from tfds_builders.common.archives import escape
+from tfds_builders.common.plain_text import escape
 
 LISTED = 5  # unreadable images that are named; the table has all of them
 

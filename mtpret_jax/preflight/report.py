@@ -13,8 +13,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.config.validate import add_stage, check_config, name_stage
+from mtpret_jax.config.errors import ConfigError, add_stage, name_stage
+from mtpret_jax.config.validate import check_config
 from mtpret_jax.data.task_schedule import JOINT
 from mtpret_jax.preflight import hlo
 from mtpret_jax.preflight.topology import Pod, find_pod

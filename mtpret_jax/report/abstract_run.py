@@ -28,6 +28,7 @@ from mtpret_jax.step import (
 from mtpret_jax.tasks import find_kind
 from mtpret_jax.tasks.task import About, TaskModel
 from tfds_builders import build
+from tfds_builders.common import build_command
 
 BatchShapes = dict[str, jax.ShapeDtypeStruct]  # field -> shape and dtype, of the batch on all devices together
 
@@ -75,8 +76,8 @@ def describe_dataset(config: ConfigDict, name: str) -> About:
   """
   path = build.locate(name, config.data.dir, config.data.stored_size)
   if name not in build.NAMES and not build.is_prepared(path) and not image_counts.has_archive(name, config):
-    raise ConfigError(f'the labels of {name!r} are not known before it is prepared: run python -m '
-                      f'tfds_builders.build {name} --archives <folder> --data_dir {config.data.dir} first')
+    raise ConfigError(f'the labels of {name!r} are not known before it is prepared: run {build_command.show(path)} '
+                      f'first')
   return own_task.describe_dataset(name, config.data)
 
 

@@ -5,9 +5,10 @@ import logging
 import os
 import pathlib
 import platform
-import tempfile
 
 import jax
+
+from tfds_builders.common import paths
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def find_obstacle(folder: str) -> str:
     return ''
   try:
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    tempfile.NamedTemporaryFile(dir=folder, prefix='.writable-').close()
+    paths.check_writable(folder)
   except OSError as error:
     return f'{folder} cannot be written ({error.strerror})'
   return ''

@@ -28,7 +28,7 @@ from mtpret_jax.tasks.dataset import (
   open_task,
 )
 from tfds_builders import build
-from tfds_builders.common import dataset, images, index
+from tfds_builders.common import dataset, images, index, label_columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,7 @@ def read_tables(name: str, data: ConfigDict) -> tfds.core.GeneratorBasedBuilder:
 # Of a large archive the tables take seconds, and the stages of a recipe read the same ones.
 @functools.lru_cache(maxsize=32)
 def keep_tables(name: str, archives_dir: str, data_dir: str, size: str) -> tfds.core.GeneratorBasedBuilder:
-  with refuse_archive(name, archives_dir, ['--data_dir', data_dir, '--size', size]):
+  with refuse_archive(name, archives_dir, data_dir, size):
     return build.read_tables(name, archives_dir)
 
 
@@ -185,4 +185,4 @@ def make_labels(entry: dataset.Entry, box_classes: Sequence[str]) -> dict[str, A
           'objects': {'class_id': [box_classes.index(class_name) for class_name, *_ in entry.objects]}}
 
 
-ANNOTATED, NOT_ANNOTATED = (images.encode(np.full((1, 1), value, np.uint8)) for value in (0, dataset.UNANNOTATED))
+ANNOTATED, NOT_ANNOTATED = (images.encode(np.full((1, 1), value, np.uint8)) for value in (0, label_columns.UNANNOTATED))

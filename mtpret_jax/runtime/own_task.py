@@ -101,7 +101,7 @@ def describe_dataset(name: str, data: ConfigDict) -> About:
   if build.is_prepared(path):
     return dict(build.read_metadata(path))
   prepare_data.check_dataset_name(name, data.archives)
-  with prepare_data.refuse_archive(name, data.archives, ['--data_dir', data.dir, '--size', data.stored_size]):
+  with prepare_data.refuse_archive(name, data.archives, data.dir, data.stored_size):
     return custom.describe(pathlib.Path(data.archives).expanduser() / name)
 
 

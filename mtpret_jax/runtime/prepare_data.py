@@ -4,7 +4,6 @@ import contextlib
 import logging
 import pathlib
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 import jax
@@ -16,7 +15,7 @@ from mtpret_jax.data.sources import SPLITS, MissingSplit, OutdatedIndex, find_fo
 from mtpret_jax.runtime import distributed
 from mtpret_jax.tasks.dataset import check_annotation, check_split
 from tfds_builders import build, sanity, sanity_rules
-from tfds_builders.common import splits
+from tfds_builders.common import build_command, splits
 from tfds_builders.common.archives import ArchiveMissing, is_junk
 from tfds_builders.common.exits import explain
 from tfds_builders.common.paths import find_archives_defect
@@ -108,7 +107,7 @@ def build_data(config: ConfigDict) -> None:
   check_archives(config.data.datasets, folder, config.data.dir, config.data.stored_size)
   for name in config.data.datasets:
     is_fresh = not build.is_prepared(build.locate(name, config.data.dir, config.data.stored_size))
-    with refuse_archive(name, folder, ['--data_dir', config.data.dir, '--size', config.data.stored_size]):
+    with refuse_archive(name, folder, config.data.dir, config.data.stored_size):
       path = build.prepare(name, folder, config.data.dir, size=config.data.stored_size)
       if 'tasks' in config:  # the images of stage 1 need no labels
         try:
@@ -121,25 +120,24 @@ def build_data(config: ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def refuse_archive(name: str, archives: str | pathlib.Path, folders: Sequence[str]) -> Iterator[None]:
+def refuse_archive(name: str, archives: str | pathlib.Path, data_dir: str, stored_size: str) -> Iterator[None]:
   """Turns what a builder raises about the user's files, such as a table that is not text, into ConfigError. Errors of
-  the operating system, such as a full disk, pass: they may not come back. `folders`: the flags that say where the
-  dataset is prepared, if it is."""
+  the operating system, such as a full disk, pass: they may not come back."""
   try:
     yield
   except (ValueError, OSError) as error:
     if isinstance(error, ConfigError) or isinstance(error, OSError) and error.errno is not None:
       raise
     message = (explain(error) or (0, str(error)))[1]
-    raise ConfigError(name_build_command(message, name, archives, folders)) from error
+    command = build_command.show(pathlib.Path(data_dir, name, stored_size, 'version'), archives=archives)
+    raise ConfigError(name_build_command(message, command)) from error
 
 
-def name_build_command(message: str, name: str, archives: str | pathlib.Path, folders: Sequence[str] = ()) -> str:
+def name_build_command(message: str, command: str) -> str:
   """A builder's message with remedies that exist here: its command in front of flags that only it has, and the config
   fields in place of folders."""
   if 'tfds_builders.build' in message:
     return message
-  command = shlex.join(['python', '-m', 'tfds_builders.build', name, '--archives', str(archives), *folders])
   message = re.sub(r'(?<![\w.-])--(data_dir|archives)\b', lambda match: FIELDS[match[1]], message)
   return re.sub(r'(?<![\w.-])--(?=overwrite\b|tolerated\b)', lambda _: f'{command} --', message)
 

@@ -18,7 +18,7 @@ from benchmarks.fuzz import judge, readings
 from tests.support import dicoms
 from tests.support.archives import edit, read_all, read_rejects, write_clinic, write_nih
 from tfds_builders import build, unpack
-from tfds_builders.common import archives, boxes, coco_boxes, dicom, images, nlm_tuberculosis, voc
+from tfds_builders.common import boxes, coco_boxes, dicom, images, nlm_tuberculosis, plain_text, voc
 from tfds_builders.common.records import TooManyRejects
 
 GREY = np.arange(300 * 40, dtype=np.uint8).reshape(300, 40)  # large enough that its bytes may be copied
@@ -293,7 +293,7 @@ def test_a_jpeg_within_a_dicom_file_that_is_damaged_is_unreadable_or_an_image(tm
     try:
       assert images.read(tmp_path / 'b.dcm').shape == (40, 60)
     except images.Unreadable as error:
-      assert not archives.GARBLED.search(str(error))
+      assert not plain_text.GARBLED.search(str(error))
 
 
 def test_the_reason_why_a_dicom_file_is_unreadable_is_one_line(tmp_path):
@@ -301,7 +301,7 @@ def test_the_reason_why_a_dicom_file_is_unreadable_is_one_line(tmp_path):
   path.write_bytes(path.read_bytes().replace(b'1.2.840.10008.1.2.1', b'1.2.840.10008.\n\x01.1'))
   with pytest.raises(images.Unreadable, match=r'not supported: 1\.2\.840\.10008\.\\n') as caught:
     images.read(path)
-  assert not archives.GARBLED.search(str(caught.value))
+  assert not plain_text.GARBLED.search(str(caught.value))
 
 
 # Custom datasets
@@ -337,7 +337,7 @@ def test_odd_files_beside_a_custom_table_are_reported_in_one_line(name, old, new
   edit(root / name, old, new)
   with pytest.raises(ValueError, match=words) as caught:
     build.prepare('clinic', tmp_path, tmp_path / 'data')
-  assert not archives.GARBLED.search(str(caught.value))
+  assert not plain_text.GARBLED.search(str(caught.value))
 
 
 # Packed archives
@@ -381,7 +381,7 @@ def test_a_zip_whose_table_is_damaged_is_refused(place, value, words, tmp_path):
   path.write_bytes(raw)
   with pytest.raises(unpack.Refused, match=words) as caught:
     unpack.unpack(path, tmp_path / 'archives')
-  assert str(path) in str(caught.value) and not archives.GARBLED.search(str(caught.value))
+  assert str(path) in str(caught.value) and not plain_text.GARBLED.search(str(caught.value))
 
 
 def test_a_disk_that_is_full_while_unpacking_is_named(tmp_path, monkeypatch):
@@ -404,4 +404,4 @@ def test_damage_in_a_zip_is_reported_in_one_line(tmp_path):
   path.write_bytes(raw)
   with pytest.raises(unpack.Refused, match='damaged') as caught:
     unpack.unpack(path, tmp_path / 'archives')
-  assert not archives.GARBLED.search(str(caught.value))
+  assert not plain_text.GARBLED.search(str(caught.value))

@@ -10,8 +10,8 @@ import pytest
 from configs import pretrain
 from configs.evaluate import get_config as get_evaluation
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.config.paths import find_read_defect, find_write_defect
-from mtpret_jax.config.validate import check_config, check_folder, check_workdir
+from mtpret_jax.config.paths import check_folder, check_workdir, find_read_defect, find_write_defect
+from mtpret_jax.config.validate import check_config
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.evaluation import test_scores
 from mtpret_jax.runtime import checkpoint

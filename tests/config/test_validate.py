@@ -7,9 +7,10 @@ import pytest
 
 from configs import continual, finetune, mtpret, pretrain
 from configs.pretrain import VARIANTS, get_config
-from mtpret_jax.config import renamed, validate
+from mtpret_jax.config import paths, renamed, validate
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.config.validate import check_config, check_workdir
+from mtpret_jax.config.paths import check_workdir
+from mtpret_jax.config.validate import check_config
 from mtpret_jax.evaluation import training_probe, validation
 from mtpret_jax.runtime import logging, loss_guard, workdir_lock
 from mtpret_jax.runtime.initial_weights import read_initial_weights
@@ -124,7 +125,7 @@ def test_something_else_in_place_of_a_file_in_a_workdir_is_refused(name, make, t
 
 
 def test_the_files_that_are_checked_are_all_that_a_run_writes():
-  assert set(validate.FILES) == {workdir_lock.FILE, logging.METRICS, validation.FILE, training_probe.FILE,
+  assert set(paths.FILES) == {workdir_lock.FILE, logging.METRICS, validation.FILE, training_probe.FILE,
                                  loss_guard.FILE}
 
 
@@ -241,6 +242,6 @@ def test_negatives_of_an_earlier_stage_1_are_refused_with_the_fields_to_write(ol
 
 def test_every_new_name_is_a_field():
   fields = {field for module in (pretrain, continual)
-            for field, _ in validate.walk_fields(module.get_config().to_dict())}
+            for field, _ in renamed.walk_fields(module.get_config().to_dict())}
   for new in filter(None, renamed.RENAMED.values()):
     assert any(re.fullmatch(re.escape(new).replace(r'\*', '[^.]+'), field) for field in fields), new

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtpret_jax.data.pipeline import Indices, shuffle_source, shuffle_task
+from mtpret_jax.data.sampling import Indices, shuffle_source, shuffle_task
 
 GROUPS = [np.arange(3, 60), np.array([0, 1]), np.array([2])]
 

@@ -127,7 +127,8 @@ def test_only_the_named_datasets_have_keys_of_other_images(sources):
 
 def test_an_index_that_does_not_fit_the_records_is_refused(sources):
   broken = dataclasses.replace(sources[1], read_patients=lambda: ['p0'] * 11)
-  with pytest.raises(ValueError, match='index.csv of small has 11 images, and its split has 12'):
+  with pytest.raises(ValueError, match='index.csv of small has 11 images, and its split has 12: .*'
+                     'tfds_builders.build small --archives DIR --data_dir DATA_DIR --size SIZE --overwrite'):
     pipeline.make_moco_batches([broken], make_config(positives=('small',)))
 
 
@@ -220,7 +221,7 @@ def test_images_are_squashed_to_a_square_and_keep_their_mean():
 
 
 def test_a_damaged_record_says_what_to_do():
-  with pytest.raises(ValueError, match='build it again'):
+  with pytest.raises(ValueError, match='prepare it again with python -m tfds_builders.build NAME --archives'):
     decode_image(b'not an image', 10)
 
 

@@ -63,7 +63,7 @@ def test_truncated_bytes_are_not_read():
   whole = encoded.index(b'IEND') + 4
   for length in range(whole):
     assert plain_png.read(encoded[:length]) is None
-  with pytest.raises(ValueError, match='cannot be decoded'):
+  with pytest.raises(ValueError, match='cannot be decoded.*--archives DIR --data_dir DATA_DIR --size SIZE --overwrite'):
     decode_grey(encoded[:50])
 
 

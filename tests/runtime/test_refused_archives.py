@@ -13,12 +13,12 @@ from tests.support.archives import write_clinic
 from tfds_builders import build
 from tfds_builders.common.records import TooManyRejects
 
-FOLDERS = ['--data_dir', 'my data', '--size', '256']
+FOLDERS = ('archives', 'my data', '256')
 COMMAND = "python -m tfds_builders.build clinic --archives archives --data_dir 'my data' --size 256"
 
 
 def refuse(error):
-  with pytest.raises(ConfigError) as refused, refuse_archive('clinic', 'archives', FOLDERS):
+  with pytest.raises(ConfigError) as refused, refuse_archive('clinic', *FOLDERS):
     raise error
   return str(refused.value)
 
@@ -38,7 +38,7 @@ def test_a_mistake_in_an_archive_is_one_of_the_config_with_a_remedy_that_this_co
 
 @pytest.mark.parametrize('error', [TypeError('a bug'), OSError(errno.ENOSPC, 'No space left on device')])
 def test_bugs_and_full_disks_are_no_mistakes(error):
-  with pytest.raises(type(error)) as raised, refuse_archive('clinic', 'archives', FOLDERS):
+  with pytest.raises(type(error)) as raised, refuse_archive('clinic', *FOLDERS):
     raise error
   assert raised.value is error
 

@@ -12,6 +12,7 @@ from mtpret_jax.data import records
 from mtpret_jax.data.sources import Source, open_source
 from mtpret_jax.tasks.dataset import read_row
 from tests.support.usable import keep_usable
+from tfds_builders.common import label_columns
 
 SIZE = 64
 ABOUT = {'findings': ['nodule', 'mass'], 'relation': 'independent', 'mask': ['background', 'lung', 'heart'],
@@ -69,7 +70,7 @@ def test_masks_are_squashed_as_torchvision_does(shape):
 
 def test_no_class_appears_and_what_is_not_annotated_stays_so():
   mask = np.zeros((90, 110), np.uint8)
-  mask[:, 55:], mask[60:] = 2, records.UNANNOTATED
+  mask[:, 55:], mask[60:] = 2, label_columns.UNANNOTATED
   row = read('segmentation', mask=encode(mask))['mask']
   assert set(np.unique(row)) == {-1, 0, 2}
   assert (row[44:] == -1).all() and (row[:42] >= 0).all()
@@ -159,8 +160,8 @@ def keep(task, about, *fields):
 
 
 def test_records_without_a_usable_label_are_left_out_and_counted():
-  unmarked, half = np.full((8, 8), records.UNANNOTATED, np.uint8), np.zeros((8, 8), np.uint8)
-  half[:4] = records.UNANNOTATED
+  unmarked, half = np.full((8, 8), label_columns.UNANNOTATED, np.uint8), np.zeros((8, 8), np.uint8)
+  half[:4] = label_columns.UNANNOTATED
   kept, left_out, source = keep('segmentation', ABOUT, {'mask': encode(unmarked)}, {'mask': encode(half)},
                                 {'mask': encode(unmarked)}, {'mask': encode(half)})
   assert kept == [source.records[1], source.records[3]] and left_out == {'no annotated pixel': 2}
@@ -189,7 +190,7 @@ def test_a_source_without_a_usable_label_is_refused():
 def test_no_class_of_a_mask_wraps_around(classes, dtype):
   about = {'mask': [str(index) for index in range(classes)]}
   mask = np.full((SIZE, SIZE), classes - 1, np.uint8)
-  mask[:4] = records.UNANNOTATED
+  mask[:4] = label_columns.UNANNOTATED
   row = read_row(about, configure('segmentation'), make_record(mask=encode(mask)))['mask']
   assert row.dtype == dtype and set(np.unique(row)) == {-1, classes - 1}
 

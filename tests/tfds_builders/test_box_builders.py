@@ -20,7 +20,7 @@ from tests.support.paths import XRAYS
 from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, phantoms
 from tfds_builders.common import archives as downloads
-from tfds_builders.common import boxes, coco_boxes, dataset, dicom, images, index, records, splits
+from tfds_builders.common import boxes, coco_boxes, dicom, images, index, label_columns, records, splits
 from tfds_builders.phantoms.archives import covid19_radiography, frac_atlas, tbx11k, vinbigdata_cxr
 from tfds_builders.phantoms.exposure import bounding_box
 from tfds_builders.phantoms.layout import save_dicom
@@ -372,7 +372,7 @@ def test_classes_and_lungs_are_those_drawn(prepared):
     mask, lungs = record['mask'][..., 0], radiograph.masks['lung_left'] | radiograph.masks['lung_right']
     assert mask.shape == lungs.shape
     if radiograph.patient == covid19_radiography.UNMASKED:
-      assert (mask == dataset.UNANNOTATED).all()
+      assert (mask == label_columns.UNANNOTATED).all()
       continue
     assert set(np.unique(mask)) == {0, 1}
     overlap = ((mask == 1) & lungs).sum() / ((mask == 1) | lungs).sum()
@@ -399,7 +399,7 @@ def test_both_releases_of_the_covid_archive_are_read(tmp_path):
   assert len(records) == 80 and read_rejects(new) == {
     ('COVID-99', 'mask without image'), ('', 'not an image of this archive')}
   np.testing.assert_array_equal(records['COVID-3']['mask'][..., 0], np.kron(mask > 0, np.ones((2, 2))))
-  assert (records['Viral Pneumonia-3']['mask'] == dataset.UNANNOTATED).all()
+  assert (records['Viral Pneumonia-3']['mask'] == label_columns.UNANNOTATED).all()
   old = read_all(build.prepare('covid19_radiography', tmp_path / 'old', tmp_path / 'data_old'))
   assert len(old) == 120 and old['NORMAL (7)']['present'].tolist() == [0, 0, 1, 0]
 

@@ -25,7 +25,7 @@ from tests.support.archives import (
 from tests.support.paths import ROOT, XRAYS
 from tfds_builders import build
 from tfds_builders.common import archives as downloads
-from tfds_builders.common import dataset, index, records
+from tfds_builders.common import index, label_columns, records
 from tfds_builders.phantoms.archives import frac_atlas
 
 # {archive: {finding of the phantom: findings of the record}}, where the names differ.
@@ -94,7 +94,7 @@ def test_masks_are_those_drawn(prepared):
   for record, radiograph in match_truth('panoramic_dental', read_all(build.locate('panoramic_dental', prepared))):
     mask, drawn = record['mask'][..., 0], radiograph.masks['mandible']
     if record['image_id'] in ('22', '110'):  # torn in the archive
-      assert set(np.unique(mask)) <= {1, dataset.UNANNOTATED} and drawn[mask == 1].all()
+      assert set(np.unique(mask)) <= {1, label_columns.UNANNOTATED} and drawn[mask == 1].all()
       continue
     assert set(np.unique(mask)) == {0, 1}
     stored = mask == 1
@@ -180,7 +180,7 @@ def test_masks_are_resized_to_their_stored_image(tmp_path):
   records = read_all(build.prepare('panoramic_dental', tmp_path, tmp_path / 'data'))
   expected = np.zeros((128, 256, 1), np.uint8)
   expected[64:96, 128:192] = 1
-  for number, background in (('5', 0), ('22', dataset.UNANNOTATED)):  # 22 lost parts of its drawing
+  for number, background in (('5', 0), ('22', label_columns.UNANNOTATED)):  # 22 lost parts of its drawing
     assert records[number]['image'].shape == (128, 256, 1)
     np.testing.assert_array_equal(records[number]['mask'], np.where(expected, 1, background))
 
@@ -273,6 +273,9 @@ def test_a_bone_age_table_that_pandas_saved_again_gives_the_same_entries(tmp_pat
     (tmp_path / 'boneage-training-dataset.csv').write_text(text)
     found.append(module.read_archive(tmp_path, files))
   assert found[0] == found[1] and len(found[0][0]) == 9 and not found[0][1]
+  edit(tmp_path / 'boneage-training-dataset.csv', ';100.0;', ';100.05;')
+  reject, = module.read_archive(tmp_path, files)[1]
+  assert reject.reason.startswith("missing bone age or sex: '100.05'"), 'a part of a month is no whole number'
 
 
 def test_of_two_versions_of_a_table_of_nih_one_is_read_and_the_other_is_told(tmp_path, caplog):

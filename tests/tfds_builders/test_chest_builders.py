@@ -14,7 +14,7 @@ from tests.support.archives import match_truth, read_all, read_rejects
 from tests.support.paths import XRAYS
 from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, phantoms
-from tfds_builders.common import dataset, nlm_tuberculosis
+from tfds_builders.common import label_columns, nlm_tuberculosis
 
 NLM = ('shenzhen_cxr', 'montgomery_cxr', 'lung_masks')
 
@@ -47,7 +47,7 @@ def test_lungs_are_those_drawn_and_images_without_a_mask_are_not_annotated(name,
   for record, radiograph in match_truth(name, read_all(path)):
     mask = record['mask'][..., 0]
     if without and radiograph.patient % without[1] == without[0]:
-      assert (mask == dataset.UNANNOTATED).all()
+      assert (mask == label_columns.UNANNOTATED).all()
       undrawn += 1
     else:
       np.testing.assert_array_equal(mask, radiograph.masks['lung_left'] | radiograph.masks['lung_right'])
@@ -123,7 +123,7 @@ def test_montgomery_merges_both_lungs_and_rejects_a_single_one(tmp_path):
   expected[6:30, 10:26] = True  # every second row and column of the other lung, doubled
   mask = records['MCUCXR_0002_1']['mask'][..., 0]
   np.testing.assert_array_equal(mask, expected)
-  assert (records['MCUCXR_0001_0']['mask'] == dataset.UNANNOTATED).all()
+  assert (records['MCUCXR_0001_0']['mask'] == label_columns.UNANNOTATED).all()
 
 
 def test_lung_masks_skips_copies_and_the_paper_rule_uses_only_images_with_a_mask(archives, prepared):

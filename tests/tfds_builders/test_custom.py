@@ -17,7 +17,7 @@ from tests.support.archives import edit, list_objects, read_all, read_rejects, w
 from tests.support.paths import ROOT
 from tfds_builders import build, inspect
 from tfds_builders.common import archives as downloads
-from tfds_builders.common import coco_boxes, dataset
+from tfds_builders.common import coco_boxes, label_columns, plain_text
 from tfds_builders.custom import box_file, custom
 
 
@@ -96,7 +96,7 @@ def test_masks_and_boxes_are_read(tmp_path):
   assert about['mask'] == ['background', 'foreground'] and about['box_classes'] == ['break']
   assert about['negative_images'] == ['a/12', 'a/5']  # a/6 has a box that is rejected, a/4 is not listed
   np.testing.assert_array_equal(records['a/3']['mask'][..., 0], mask > 0)
-  assert (records['a/4']['mask'] == dataset.UNANNOTATED).all() and records['a/4']['mask'].shape == (20, 30, 1)
+  assert (records['a/4']['mask'] == label_columns.UNANNOTATED).all() and records['a/4']['mask'].shape == (20, 30, 1)
   (kind, box), = list_objects(records['a/3'])
   assert kind == 0 and list_objects(records['a/4']) == []
   np.testing.assert_allclose(box, [5 / 20, 10 / 30, 15 / 20, 20 / 30], rtol=1e-6)
@@ -110,14 +110,14 @@ def test_masks_of_several_classes_hold_class_indices(tmp_path):
   (root / 'classes.txt').write_text('background\nulna\nradius\n')
   for i in range(30):
     mask = np.full((20, 30), i % 3, np.uint8)
-    mask[0] = dataset.UNANNOTATED
+    mask[0] = label_columns.UNANNOTATED
     PIL.Image.fromarray(mask + 3 * np.uint8(i == 8)).save(root / f'masks/a/{i}.png')
   path = build.prepare('clinic', tmp_path, tmp_path / 'data')
   assert build.read_metadata(path)['mask'] == ['background', 'ulna', 'radius']
   assert read_rejects(path) == {('a/8', 'mask with unknown class')}
   records = read_all(path)
   for i in set(range(30)) - {8}:
-    assert np.unique(records[f'a/{i}']['mask']).tolist() == [i % 3, dataset.UNANNOTATED]
+    assert np.unique(records[f'a/{i}']['mask']).tolist() == [i % 3, label_columns.UNANNOTATED]
 
 
 def test_images_without_any_label_are_enough_for_stage_1(tmp_path):
@@ -248,7 +248,7 @@ def test_a_table_that_cannot_be_read_for_certain_is_refused_with_its_line(text, 
   root = write_table(tmp_path, text, ['1.png', '2.png', '3.png'])
   with pytest.raises(ValueError, match=complaint) as caught:
     read(root)
-  assert str(root / 'labels.csv') in str(caught.value) and not downloads.GARBLED.search(str(caught.value))
+  assert str(root / 'labels.csv') in str(caught.value) and not plain_text.GARBLED.search(str(caught.value))
 
 
 def test_an_image_or_patient_that_pandas_wrote_as_missing_is_a_reject(tmp_path):

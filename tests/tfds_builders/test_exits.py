@@ -11,7 +11,7 @@ import pytest
 from tests.support.archives import write_clinic
 from tests.support.paths import ROOT
 from tfds_builders import build, inspect, leakage, unpack
-from tfds_builders.common import archives, exits
+from tfds_builders.common import exits, plain_text
 from tfds_builders.phantoms import __main__ as phantoms
 
 UMLAUT = 'Knöchelbruch'
@@ -45,7 +45,7 @@ def system_error(number, *paths):
 def test_an_error_that_a_user_can_do_something_about_has_a_line_and_a_code(error, code, line):
   explained = exits.explain(error)
   assert explained[0] == code and line in explained[1]
-  assert not archives.GARBLED.search(explained[1].replace('\n', '')) and '\ud800' not in explained[1]
+  assert not plain_text.GARBLED.search(explained[1].replace('\n', '')) and '\ud800' not in explained[1]
 
 
 @pytest.mark.parametrize('error', [TypeError('x'), KeyError('x'), AssertionError(), RuntimeError('x')])

@@ -167,7 +167,8 @@ def test_the_fingerprint_of_a_record_is_that_of_the_rendered_image(prepared):
 def test_a_dataset_that_is_not_prepared_is_an_error_of_one_line(tmp_path, capsys):
   assert leakage.main(['mura', '--data_dir', str(tmp_path)]) == 2
   error = capsys.readouterr().err.strip()
-  assert 'mura' in error and '\n' not in error
+  assert error.endswith(f'run python -m tfds_builders.build mura --archives DIR --data_dir {tmp_path} --size 256')
+  assert '\n' not in error
 
 
 # Known overlaps between archives

@@ -9,7 +9,7 @@ import pytest
 from tests.support import pictures
 from tests.support.archives import read_all, write_clinic
 from tfds_builders import build
-from tfds_builders.common import dataset, images, masks, nlm_tuberculosis, records
+from tfds_builders.common import dataset, images, label_columns, masks, nlm_tuberculosis, records
 
 SHAPE = np.zeros((20, 30), np.uint8)
 SHAPE[5:15, 10:20] = 1
@@ -51,7 +51,8 @@ def test_a_mask_of_another_aspect_is_rejected_with_both_sizes(tmp_path):
 
 
 def test_a_dataset_whose_masks_are_all_empty_is_an_error_and_leaves_nothing_behind(tmp_path, capsys):
-  root = write_masks(tmp_path, lambda i: pictures.make_png(np.full((20, 30), dataset.UNANNOTATED * (i % 2), np.uint8)))
+  empty = [pictures.make_png(np.full((20, 30), value, np.uint8)) for value in (0, label_columns.UNANNOTATED)]
+  root = write_masks(tmp_path, lambda i: empty[i % 2])
   (root / 'classes.txt').write_text('background\nulna\nradius\n')
   assert build.main(['clinic', '--archives', str(tmp_path), '--data_dir', str(tmp_path / 'data')]) != 0
   line, = capsys.readouterr().err.strip().splitlines()

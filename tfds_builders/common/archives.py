@@ -1,15 +1,11 @@
-"""Downloaded archives on disk: finds them, lists their files, reads their tables and fingerprints them."""
-import codecs
+"""Downloaded archives on disk: finds them, lists their files and fingerprints them."""
 import collections
-import csv
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
 import re
 import stat
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -23,22 +19,6 @@ JUNK = ('__macosx', 'icon\r', 'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', '
         'recycler', 'system volume information', 'picasa.ini', '@eadir', '#recycle', '@recycle', '@recently-snapshot',
         'lost+found', 'network trash folder', 'temporary items')
 JUNK_FORMS = re.compile(r'\.|~\$|.*(~|\.tmp|:?zone\.identifier|:encryptable)$', re.IGNORECASE)
-
-# What pandas, R and spreadsheets write for an empty cell, in lower case.
-MISSING = ('', 'nan', '-nan', 'na', '<na>', 'n/a', '#n/a', '#na', '#n/a n/a', 'none', 'null', 'nat', '-1.#ind',
-           '1.#ind', '-1.#qnan', '1.#qnan')
-FLAGS = {'1': True, '1.0': True, 'true': True, '0': False, '0.0': False, 'false': False}
-DELIMITERS = (',', ';', '\t', '|')
-DIRECTIVE = re.compile('"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel states the delimiter
-INVISIBLE = '\ufeff\u200b\u200e\u200f'  # byte order mark, zero-width space and directions: left by copy and paste
-ENCODINGS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'), (codecs.BOM_UTF32_BE, 'utf-32'),
-             (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))  # UTF-32's mark begins as UTF-16's does
-NO_TEXT = ((b'PK\3\4', 'an Excel workbook or ZIP file'), (b'\xd0\xcf\x11\xe0', 'an old Excel workbook'),
-           (b'\x1f\x8b', 'a gzip file'), (b'%PDF', 'a PDF file'))
-
-# Control characters, line ends, and the surrogates by which Python represents undecodable bytes in file names.
-GARBLED = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
-
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
@@ -119,16 +99,6 @@ def is_junk(name: str) -> bool:
   return name.lower() in JUNK or JUNK_FORMS.match(name) is not None
 
 
-def normalise(text: str) -> str:
-  """The text in Unicode's composed form (NFC). macOS decomposes the names of files: 'ö' is then two characters."""
-  return unicodedata.normalize('NFC', text)
-
-
-def is_missing(cell: str) -> bool:
-  """Whether a cell is empty or what programs write for an empty one, such as 'nan' or '<NA>'."""
-  return cell.strip().lower() in MISSING
-
-
 def list_files(archive: Archive, root: pathlib.Path) -> dict[str, int]:
   """All files of an archive. Links are followed, since images often lie on another disk.
 
@@ -188,146 +158,3 @@ def fingerprint(root: pathlib.Path, files: dict[str, int]) -> dict[str, Any]:
     if path.endswith(TABLES):
       sha.update((root / path).read_bytes())
   return {'sha256': sha.hexdigest(), 'files': len(files)}
-
-
-def escape(text: str) -> str:
-  """The text on one line, with control characters and undecodable bytes escaped."""
-  return GARBLED.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
-
-
-def read_flag(cell: str) -> bool | None:
-  """A cell that is 1 or 0, as whole number, float or truth value; None for anything else."""
-  return FLAGS.get(cell.strip().lower())
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """A CSV file with a header.
-
-  Attributes:
-    path: of the file.
-    header: names of the columns, without blanks around them and in Unicode's composed form.
-    rows: [(number of its first line, counted from 1 as editors do, {column: cell}), ...] without empty rows.
-    ragged: [reason, ...] of the rows that were left out. A row with another number of cells than the header is left
-      out, since its cells cannot be matched to columns; empty cells at its end do not count.
-    delimiter: one of DELIMITERS.
-  """
-  path: pathlib.Path
-  header: tuple[str, ...]
-  rows: list[tuple[int, dict[str, str]]]
-  ragged: list[str]
-  delimiter: str
-
-
-def read_table(path: pathlib.Path, columns: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
-  """Reads a CSV file with a header.
-
-  Args:
-    path: of the file.
-    columns: names that the header must have.
-
-  Returns:
-    [{column: cell}, ...] and [reason, ...] of the rows that were left out, see `Table`.
-
-  Raises:
-    ValueError: not a CSV file, or a required column is missing or repeated.
-  """
-  table = load_table(path, columns)
-  absent = [name for name in columns if table.header.count(name) != 1]
-  if absent:
-    raise ValueError(f'{path} must have each of these columns once: {absent}. Its header is {list(table.header)}. '
-                     'Is it the table as downloaded?'[:1000])
-  return [row for _, row in table.rows], table.ragged
-
-
-def load_table(path: pathlib.Path, columns: Sequence[str] = ()) -> Table:
-  """Reads a CSV file whose header may be anything; `columns` are expected there and decide between delimiters.
-
-  Raises:
-    ValueError: not a CSV file.
-  """
-  text = read_text(path)
-  delimiter = find_delimiter(text, columns)
-  numbered = list(number_rows(path, text, delimiter))
-  header = [clean_name(cell) for cell in numbered[0][1]] if numbered else []
-  while header and not header[-1] and not any(cell.strip() for _, row in numbered for cell in row[len(header) - 1:]):
-    header.pop()  # spreadsheets write empty columns at the end
-  rows, ragged = [], []
-  for line, row in numbered[1:]:
-    if not any(cell.strip() for cell in row[len(header):]):
-      row = row[:len(header)]
-    if len(row) == len(header):
-      rows.append((line, dict(zip(header, row, strict=True))))
-    else:
-      ragged.append(f'row unlike its header: line {line} has {len(row)} cells, not {len(header)}')
-  return Table(path, tuple(header), rows, ragged, delimiter)
-
-
-def clean_name(cell: str) -> str:
-  """A column name without blanks and invisible characters around it, in Unicode's composed form."""
-  return normalise(cell.strip().strip(INVISIBLE).strip())
-
-
-def read_rows(path: pathlib.Path) -> list[list[str]]:
-  """All rows of a CSV file but the empty ones, also a header, as lists of cells; raises ValueError."""
-  text = read_text(path)
-  return [row for _, row in number_rows(path, text, find_delimiter(text, ()))]
-
-
-def find_delimiter(text: str, columns: Sequence[str]) -> str:
-  """The character that separates the cells of a CSV file.
-
-  European spreadsheets write semicolons, copying from a spreadsheet gives tabs. Of several that are in the first line,
-  the one that separates most of the expected `columns` counts, then the first of DELIMITERS.
-  """
-  first = next((line for line in text.splitlines() if line.strip()), '')
-  directive = DIRECTIVE.fullmatch(first.strip(' '))
-  if directive and directive[1] in DELIMITERS:
-    return directive[1]
-  wanted = {name.lower() for name in columns}
-
-  def count(delimiter: str) -> int:
-    return len(wanted & {clean_name(cell).lower() for cell in first.replace('"', '').split(delimiter)})
-  return max([mark for mark in DELIMITERS if mark in first] or DELIMITERS, key=count)
-
-
-def number_rows(path: pathlib.Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-  """Yields (number of its first line, cells) of the rows of a CSV text but the empty ones. Lines count from 1."""
-  table = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter)
-  before = 0
-  try:
-    for row in table:
-      line, before = before + 1, table.line_num
-      stated = line == 1 and DIRECTIVE.fullmatch(delimiter.join(row).strip(' '))
-      if any(cell.strip() for cell in row) and not stated:
-        yield line, row
-  except csv.Error as error:
-    raise ValueError(f'{path} line {table.line_num} is not a valid CSV row: {error}') from error
-
-
-def read_text(path: pathlib.Path) -> str:
-  """A text file in UTF-8, or in the encoding that its byte order mark states; line ends stay as they are.
-
-  Other encodings cannot be told apart for certain.
-
-  Raises:
-    ValueError: another encoding or no text; the message says what to type.
-    OSError: unreadable.
-  """
-  file_size(path)  # reading a pipe or device might never end
-  raw = path.read_bytes()
-  for start, kind in NO_TEXT:
-    if raw.startswith(start):
-      raise ValueError(f'{path} is not UTF-8 text but {kind}: open it and save it as {path.name} in UTF-8 (in Excel: '
-                       'Save As, "CSV UTF-8")')
-  encoding = next((encoding for mark, encoding in ENCODINGS if raw.startswith(mark)), 'utf-8')
-  remedy = ('Save it as UTF-8 (in Excel: Save As, "CSV UTF-8"), or type iconv -f ENCODING -t UTF-8 '
-            f'{path.name} > new{path.suffix}, with WINDOWS-1252 as ENCODING for western Windows')
-  if encoding == 'utf-8' and max(raw[:1000][half::2].count(0) for half in (0, 1)) > len(raw[:1000]) / 4:
-    raise ValueError(f'{path} is not UTF-8 text but UTF-16 without a byte order mark. {remedy}')
-  try:
-    return raw.decode(encoding)
-  except UnicodeDecodeError as error:
-    line = raw[:error.start].count(b'\n') + 1
-    raise ValueError(f'{path} is not {encoding.removesuffix("-sig").upper()} text: {error.reason} at byte '
-                     f'{error.start}, line {line}. {remedy}') from error

@@ -4,10 +4,10 @@ import pathlib
 import shlex
 
 
-def show(folder: str | os.PathLike[str], overwrite: bool = False) -> str:
-  """The command that prepares what is in `folder`, <data_dir>/<name>/<size>/<version>. The folder of downloads is not
-  known here: DIR stands for it."""
+def show(folder: str | os.PathLike[str], overwrite: bool = False, archives: str | os.PathLike[str] = 'DIR') -> str:
+  """The command that prepares what is in `folder`, <data_dir>/<name>/<size>/<version>. DIR stands for the folder of
+  downloads where it is not known."""
   folder = pathlib.Path(folder)
-  words = ['python', '-m', 'tfds_builders.build', folder.parents[1].name, '--archives', 'DIR',
+  words = ['python', '-m', 'tfds_builders.build', folder.parents[1].name, '--archives', str(archives),
            '--data_dir', str(folder.parents[2]), '--size', folder.parent.name]
   return shlex.join([*words, '--overwrite'] if overwrite else words)

@@ -5,12 +5,10 @@ import dataclasses
 import json
 import math
 import pathlib
-import re
 from collections.abc import Sequence
 
-from tfds_builders.common import archives
+from tfds_builders.common import plain_text, tables
 
-WHOLE = re.compile(r'^(-?\d+)\.0+$')  # a whole number as pandas writes it if others of its column are missing
 CROWD = ('1', '1.0', 'true')
 SHOWN = 80  # characters of a JSON value in a message
 
@@ -63,7 +61,7 @@ def load_coco(path: pathlib.Path) -> Coco:
   Raises:
     ValueError: not such a file, or categories that cannot be told apart.
   """
-  text = archives.read_text(path)
+  text = plain_text.read_text(path)
   try:
     tree = json.loads(text)
   except (ValueError, RecursionError) as error:
@@ -76,7 +74,7 @@ def load_coco(path: pathlib.Path) -> Coco:
     items = [] if absent else tree.get(key)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
       raise ValueError(f'{path} is not a COCO file with boxes: {key!r} must be a list of objects. Its keys are '
-                       f'{archives.escape(", ".join(tree))}'[:1000])
+                       f'{plain_text.escape(", ".join(tree))}'[:1000])
   class_names = read_categories(path, tree.get('categories', []))
   file_names, sizes, rejected = read_images(tree['images'])
   annotations = [read_annotation(position, item) for position, item in enumerate(tree['annotations'])]
@@ -98,9 +96,9 @@ def read_categories(path: pathlib.Path, categories: Sequence[dict]) -> dict[str,
       name = str(name)
     if not number:
       raise ValueError(f'{where}needs an "id": a whole number or a text')
-    if not isinstance(name, str) or not name.strip() or archives.GARBLED.search(name):
+    if not isinstance(name, str) or not name.strip() or plain_text.GARBLED.search(name):
       raise ValueError(f'{where}needs a "name": a text of one line')
-    name = archives.normalise(name.strip())
+    name = plain_text.normalise(name.strip())
     if names.setdefault(number, name) != name:
       raise ValueError(f'{where}has the id of {names[number]!r}: every category needs an id of its own')
   return names
@@ -168,7 +166,7 @@ def normalise_id(value: object) -> str:
     value = int(value)
   if isinstance(value, bool) or not isinstance(value, int | str):
     return ''
-  return WHOLE.sub(r'\1', str(value).strip())
+  return tables.drop_point_zero(str(value).strip())
 
 
 def read_number(value: object) -> float:

@@ -7,7 +7,7 @@ import math
 import pathlib
 from collections.abc import Container, Mapping, Sequence
 
-from tfds_builders.common import archives
+from tfds_builders.common import plain_text
 from tfds_builders.common.boxes import Box, place_box
 from tfds_builders.common.coco import Annotation, Coco, describe, load_coco
 
@@ -68,7 +68,7 @@ def place_boxes(
       drawn.rejected.append((name, f'{reason}: {annotation.label}' + (f' of {name}' if name else '')))
   if len(drawn.rejected) > len(coco.rejected) and not any(drawn.boxes.values()):
     raise ValueError(f'{coco.path} is not a COCO file with boxes: none of its {len(coco.annotations)} annotations '
-                     f'gives a box. First: {archives.escape(drawn.rejected[len(coco.rejected)][1])}'[:1000])
+                     f'gives a box. First: {plain_text.escape(drawn.rejected[len(coco.rejected)][1])}'[:1000])
   warn_of_clipped(coco, drawn, real_sizes)
   drawn.scaled.extend(name for name, (width, height) in real_sizes.items()
                       if drawn.boxes[name] and coco.sizes[name] not in (None, (width, height)))
@@ -88,7 +88,7 @@ def warn_of_clipped(coco: Coco, drawn: Drawn, real_sizes: Mapping[str, tuple[int
         clipped.append(f'{annotation.label} of {name}, {describe(list(annotation.bbox))}')
   if clipped:
     log.warning('%s: %d boxes reach out of their image and are clipped (first: %s). bbox must be x, y, width, height, '
-                'with x and y of the upper left corner', coco.path, len(clipped), archives.escape(clipped[0]))
+                'with x and y of the upper left corner', coco.path, len(clipped), plain_text.escape(clipped[0]))
 
 
 def place_annotation(
@@ -146,14 +146,14 @@ def check_format(coco: Coco, real_sizes: Mapping[str, tuple[int, int]]) -> None:
     return
   first = f'first: {cases[0][0].label} of {coco.file_names[cases[0][0].image_id]}, {list(cases[0][1])}'
   if all(max(bbox) <= 1 and min(bbox[2:]) < 1 and min(size) > 16 for _, bbox, size in cases):
-    raise ValueError(archives.escape(
+    raise ValueError(plain_text.escape(
       f'{coco.path} is not a COCO file with boxes: no box has more than one pixel ({first}). Are they fractions of the '
       'image? Write bbox as x, y, width, height in pixels')[:1000])
   corners = all(0 <= x < right <= width + 1 and 0 <= y < bottom <= height + 1
                 for _, (x, y, right, bottom), (width, height) in cases)
   beyond = sum(looks_like_corners(annotation.area, bbox, size) for annotation, bbox, size in cases)
   if corners and beyond >= max(len(cases) / 4, 1):
-    raise ValueError(archives.escape(
+    raise ValueError(plain_text.escape(
       f'{coco.path} is not a COCO file with boxes: {beyond} of {len(cases)} boxes fit as left, top, right, bottom but '
       f'not as x, y, width, height ({first}). Write bbox as x, y, width, height')[:1000])
 

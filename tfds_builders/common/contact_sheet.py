@@ -8,7 +8,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from tfds_builders.common import dataset, images
+from tfds_builders.common import images, label_columns
 
 SIDE = 240  # longer side of a picture, pixels
 LINE = 13  # height of a caption line, pixels
@@ -16,7 +16,7 @@ GAP = 6
 COLUMNS = 6
 COLOURS = ((255, 170, 0), (0, 200, 255), (120, 255, 90), (255, 90, 180), (190, 140, 255), (255, 240, 80),
            (80, 140, 255), (255, 110, 80))  # of class i; repeated if there are more classes
-UNANNOTATED = (110, 110, 160)
+UNANNOTATED_COLOUR = (110, 110, 160)
 TINT = 0.35
 PAPER, INK = (18, 18, 22), (235, 235, 225)
 FONT = PIL.ImageFont.load_default(10)
@@ -76,7 +76,7 @@ def tint(picture_HWC: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
   mixed = picture_HWC.astype(np.float32)
   for value in np.unique(mask_HW):
     if value:
-      class_colour = UNANNOTATED if value == dataset.UNANNOTATED else colour(value - 1)
+      class_colour = UNANNOTATED_COLOUR if value == label_columns.UNANNOTATED else colour(value - 1)
       mixed[mask_HW == value] = (1 - TINT) * mixed[mask_HW == value] + TINT * np.array(class_colour, np.float32)
   return mixed.astype(np.uint8)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, splits
+from tfds_builders.common import plain_text, splits
 
 VERSION = tfds.core.Version('1.1.0')  # 1.1.0: metadata on negatives, other official splits, strata in the index
 SIZES: dict[str, int | None] = {'256': 256, '512': 512, 'original': None}  # config name -> longer side at most, pixels
@@ -19,7 +19,6 @@ CONFIGS = [  # the first is the default
 ]
 UNKNOWN_AGE = math.nan
 MAX_AGE = 120  # years; a larger number is a mistake: NIH's table of 2017 has ages up to 414
-UNANNOTATED = 255  # mask value of pixels that nobody annotated
 MAX_TEXT = 300  # characters of a text field in a record or reject
 
 
@@ -66,7 +65,7 @@ class Reject:
 
   def __post_init__(self) -> None:
     for name, text in dataclasses.asdict(self).items():
-      object.__setattr__(self, name, archives.escape(text)[:MAX_TEXT])
+      object.__setattr__(self, name, plain_text.escape(text)[:MAX_TEXT])
 
 
 # What a builder reads from an archive: entries, rejects, {reason: images left out on purpose}.

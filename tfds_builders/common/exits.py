@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from tfds_builders.common.archives import escape
+from tfds_builders.common.plain_text import escape
 
 # Exit codes. REFUSED: the command or its input must change. FAILED: something went wrong that may be different next
 # time, such as a full disk. INTERRUPTED and CLOSED_PIPE are 128 plus the signal, as shells count.
@@ -158,7 +158,12 @@ def stop_on_interrupt() -> None:
     signal.signal(signal.SIGINT, stop_at_once)
 
 
-def stop_at_once(number: int, frame: FrameType | None) -> None:
-  """A signal handler. It raises no exception, because an import may swallow one."""
-  os.write(2, f'stopped by {signal.Signals(number).name}; run the same command to start again\n'.encode())
-  os._exit(128 + number)
+def stop_at_once(number: int, frame: FrameType | None, program: str = '', remedy: str = 'start again',
+                 code: int | None = None) -> None:
+  """A signal handler that ends the program while there is nothing to save, by default with 128 plus the signal.
+
+  It raises no exception, because an import may swallow one. It does not print, because `print` raises RuntimeError if
+  the signal interrupts another write to sys.stderr.
+  """
+  os.write(2, f'{program}stopped by {signal.Signals(number).name}; run the same command to {remedy}\n'.encode())
+  os._exit(128 + number if code is None else code)

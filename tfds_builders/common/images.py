@@ -12,7 +12,7 @@ import numpy as np
 import PIL.ExifTags
 import PIL.Image
 
-from tfds_builders.common import archives
+from tfds_builders.common import plain_text
 
 MAX_REASON = 300  # characters
 MAX_PIXELS = 100_000_000  # the largest film scans have about 30 million; decoding this many in colour takes 0.9 GB
@@ -47,7 +47,7 @@ class Unreadable(ValueError):
   """The file is not a complete image. The reason may quote the file, so it is escaped to one line and cut."""
 
   def __init__(self, reason: str) -> None:
-    super().__init__(archives.escape(reason)[:MAX_REASON])
+    super().__init__(plain_text.escape(reason)[:MAX_REASON])
 
 
 @dataclasses.dataclass(frozen=True)

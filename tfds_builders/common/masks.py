@@ -3,7 +3,8 @@ import pathlib
 
 import numpy as np
 
-from tfds_builders.common import dataset, images
+from tfds_builders.common import images
+from tfds_builders.common.label_columns import UNANNOTATED
 
 WHITE = 128  # the least value of a black-and-white mask's foreground: smaller ones are class numbers
 LOSSY = ('JPEG', 'MPO', 'WEBP', 'JPEG2000')  # the first two always blur the values around edges, the others may
@@ -14,7 +15,7 @@ def read(path: pathlib.Path, classes: int) -> np.ndarray:
   """Reads a mask.
 
   A mask of two classes may hold 0 and 1, or be black and white, or mark the foreground with a colour or by opacity.
-  Of more than two classes, each pixel is the number of its class. `dataset.UNANNOTATED` is not annotated, except in a
+  Of more than two classes, each pixel is the number of its class. UNANNOTATED is not annotated, except in a
   black-and-white mask.
 
   Args:
@@ -132,7 +133,7 @@ def find_numbers(picture: images.Picture, classes: int) -> np.ndarray:
     used = set(np.unique(greys).tolist())
     equal = (picture.palette == picture.palette[:, :1]).all()
     # A program that reduces the size of a grey file gives it a palette of its greys, which are the numbers then.
-    renumbered = equal and used & {*range(1, classes)} and used <= {*range(classes), dataset.UNANNOTATED}
+    renumbered = equal and used & {*range(1, classes)} and used <= {*range(classes), UNANNOTATED}
     return greys if renumbered else values
   if values.ndim == 2:
     return values // (255 // (2**picture.bits - 1)) if 0 < picture.bits < 8 else values
@@ -152,7 +153,7 @@ def check_classes(values: np.ndarray, classes: int) -> np.ndarray:
   """HW uint8; raises Unreadable if a value is neither a class number nor UNANNOTATED."""
   values = require_whole(values)
   found = np.unique(values)
-  unknown = found[(found < 0) | (found >= classes) & (found != dataset.UNANNOTATED)]
+  unknown = found[(found < 0) | (found >= classes) & (found != UNANNOTATED)]
   if unknown.size:
     remedy = WRITE if classes == 2 else 'write the numbers of the classes'
     raise images.Unreadable(f'mask with unknown class: {unknown[:5].tolist()}, classes are 0 to {classes - 1}; '

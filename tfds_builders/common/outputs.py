@@ -1,9 +1,10 @@
 """Checks a file that a command will write at its end, before the work that comes first."""
 import os
 import pathlib
-import tempfile
 
 import PIL.Image
+
+from tfds_builders.common import paths
 
 
 def check_output(path: str | os.PathLike[str], flag: str) -> None:
@@ -16,7 +17,7 @@ def check_output(path: str | os.PathLike[str], flag: str) -> None:
   if path.exists():
     os.close(os.open(path, os.O_WRONLY))  # raises if it may not be written
   else:
-    tempfile.NamedTemporaryFile(dir=path.parent, prefix='.writable-').close()
+    paths.check_writable(path.parent)
 
 
 def check_picture(path: str | os.PathLike[str], flag: str) -> None:

@@ -4,6 +4,7 @@
 """
 import os
 import pathlib
+import tempfile
 import unicodedata
 from collections.abc import Callable
 
@@ -53,6 +54,12 @@ def check(flag: str, folder: Folder, find_defect: Callable[[Folder], str]) -> No
   """Raises ValueError if the folder of a flag cannot be used."""
   if defect := find_defect(folder):
     raise ValueError(f'{flag}={os.fspath(folder)!r} {defect}')
+
+
+def check_writable(folder: Folder) -> None:
+  """Raises OSError if no file can be created in the folder. Creates one and removes it: permissions do not tell of a
+  read-only mount or a full disk."""
+  tempfile.NamedTemporaryFile(dir=folder, prefix='.writable-').close()
 
 
 def make_absolute(folder: Folder) -> pathlib.Path:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_builders.common import archives, dataset, images, index, splits
+from tfds_builders.common import archives, dataset, images, index, label_columns, plain_text, splits
 
 TOLERATED = 0.05  # fraction of an archive that may be rejected before the build fails
 WORKERS = min(32, os.cpu_count() or 1)  # decoding threads; Pillow, OpenCV and zlib release the GIL
@@ -111,7 +111,7 @@ def drop_garbled(
     texts = [entry.image_id, entry.patient, *(text for text in entry.fields.values() if isinstance(text, str))]
     if not entry.image_id.strip() or not entry.patient.strip():
       garbled.append(reject(entry, root, 'empty image or patient name'))
-    elif any(archives.GARBLED.search(text) or len(text) > dataset.MAX_TEXT for text in texts):
+    elif any(plain_text.GARBLED.search(text) or len(text) > dataset.MAX_TEXT for text in texts):
       garbled.append(reject(entry, root, 'text with control characters or too long'))
     else:
       good.append(entry)
@@ -192,7 +192,7 @@ def make_record(
       'source': source, 'part': '', 'view': '', 'sex': '', 'age': dataset.UNKNOWN_AGE, **entry.fields,
     }
     if has_mask:
-      mask = entry.mask() if entry.mask else np.full(shape, dataset.UNANNOTATED, np.uint8)
+      mask = entry.mask() if entry.mask else np.full(shape, label_columns.UNANNOTATED, np.uint8)
       record['mask'] = images.encode(images.fit_mask(mask, shape, entry.mask_stretch))
   except images.Unreadable as error:
     return error
@@ -225,7 +225,7 @@ def check_masks(builder: tfds.core.GeneratorBasedBuilder, path: pathlib.Path) ->
   for split in splits.FRACTIONS:
     for raw in index.scan(written, split):
       mask = images.decode_stored(index.parse(written, raw)['mask'])
-      if ((mask > 0) & (mask != dataset.UNANNOTATED)).any():
+      if ((mask > 0) & (mask != label_columns.UNANNOTATED)).any():
         return
   shutil.rmtree(path)
   raise EmptyMasks(f'{builder.name}: all of its {len(masked)} masks are empty, such as that of {masked[0]}: every '

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Collection, Sequence
 from concurrent import futures
 
-from tfds_builders.common import archives, boxes, coco_boxes, dataset, images, records
+from tfds_builders.common import boxes, coco_boxes, dataset, images, plain_text, records
 from tfds_builders.common.coco import Coco, load_coco
 from tfds_builders.custom.file_names import match_names, stem
 from tfds_builders.custom.labels import TABLE, InvalidDataset
@@ -58,7 +58,7 @@ def read_boxes(root: pathlib.Path, pictures: Collection[str], box_classes: Seque
     name = drawn.scaled[0]
     width, height = coco.sizes[name] or (0, 0)
     log.warning('%s: %d images have more or fewer pixels than boxes.json states (first: %s, stated %g x %g, is %d x '
-                '%d). Their boxes are scaled', coco.path, len(drawn.scaled), archives.escape(name), width, height,
+                '%d). Their boxes are scaled', coco.path, len(drawn.scaled), plain_text.escape(name), width, height,
                 *real_sizes[name])
   objects: dict[str, list[boxes.Box]] = collections.defaultdict(list)
   for name in drawn.boxes.keys() & picture_of.keys():
@@ -88,5 +88,5 @@ def check_boxes(root: pathlib.Path, entries: Sequence[dataset.Entry], drawn: Box
   if entries and drawn.annotations and not any(entry.objects for entry in entries):
     raise InvalidDataset(
       f'{root / "boxes.json"} has {drawn.annotations} annotations, but none gives a box of an image in {TABLE}. Its '
-      f'file_name must be the path below images/, such as {archives.escape(entries[0].image_id)} with its ending'
+      f'file_name must be the path below images/, such as {plain_text.escape(entries[0].image_id)} with its ending'
       f'{"; first reject: " + drawn.rejects[0].reason if drawn.rejects else ""}'[:1000])

@@ -11,11 +11,11 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
-from tfds_builders.common import archives, dataset
+from tfds_builders.common import dataset, plain_text, tables
 from tfds_builders.custom.labels import InvalidDataset, quote
 
 COLUMN = re.compile(r'(?P<relation>class|grade)(?: \((?P<title>.+)\))?', re.IGNORECASE)
-WHOLE = re.compile(r'\d{1,2}(?:\.0)?')
+WHOLE = re.compile(r'\d{1,2}')
 MAX_CLASSES = 100
 RELATIONS = {'class': 'exclusive', 'grade': 'ordinal'}
 
@@ -42,7 +42,7 @@ class Classes:
     return dataclasses.replace(entry, fields=entry.fields | label, stratum=name, paper_group=name)
 
 
-def read_classes(table: archives.Table) -> Classes | None:
+def read_classes(table: tables.Table) -> Classes | None:
   """The classes of a table, None if it has no such column.
 
   Raises:
@@ -56,7 +56,7 @@ def read_classes(table: archives.Table) -> Classes | None:
   column = columns[0]
   match = COLUMN.fullmatch(column)
   assert match is not None
-  cells = {row[column]: line for line, row in reversed(table.rows) if not archives.is_missing(row[column])}
+  cells = {row[column]: line for line, row in reversed(table.rows) if not tables.is_missing(row[column])}
   if match['relation'].lower() == 'class':
     place = place_names(table, column, sorted(cells))
   elif '<' in (match['title'] or ''):
@@ -66,10 +66,10 @@ def read_classes(table: archives.Table) -> Classes | None:
   return Classes(column, RELATIONS[match['relation'].lower()], place, tuple(place))
 
 
-def place_names(table: archives.Table, column: str, names: Sequence[str]) -> dict[str, int]:
+def place_names(table: tables.Table, column: str, names: Sequence[str]) -> dict[str, int]:
   """{cell: its place} of the names of classes."""
-  alike = collections.Counter(archives.normalise(name).casefold() for name in names)
-  twice = [name for name in names if alike[archives.normalise(name).casefold()] > 1]
+  alike = collections.Counter(plain_text.normalise(name).casefold() for name in names)
+  twice = [name for name in names if alike[plain_text.normalise(name).casefold()] > 1]
   if twice:
     raise InvalidDataset(f'{table.path}: {column} has {" and ".join(map(quote, twice[:2]))}, which differ in case '
                          f'only: write a class always alike')
@@ -78,7 +78,7 @@ def place_names(table: archives.Table, column: str, names: Sequence[str]) -> dic
   return {name: place for place, name in enumerate(names)}
 
 
-def place_steps(table: archives.Table, column: str, title: str, cells: Mapping[str, int]) -> dict[str, int]:
+def place_steps(table: tables.Table, column: str, title: str, cells: Mapping[str, int]) -> dict[str, int]:
   """{cell: its place} of grades whose names and order the header says."""
   names = [name.strip() for name in title.split('<')]
   if len(set(names)) < len(names) or not all(names):
@@ -90,11 +90,11 @@ def place_steps(table: archives.Table, column: str, title: str, cells: Mapping[s
   return {name: place for place, name in enumerate(names)}
 
 
-def place_numbers(table: archives.Table, column: str, title: str,
+def place_numbers(table: tables.Table, column: str, title: str,
                   cells: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
   """({cell: its place}, names) of grades that are numbers. Grades between them that no image has count too."""
   for cell, line in cells.items():
-    if not WHOLE.fullmatch(cell):
+    if not WHOLE.fullmatch(tables.drop_point_zero(cell)):
       raise InvalidDataset(f'{table.path} line {line}: {column} is {quote(cell)}: write a whole number from 0 to 99, '
                            f'or nothing if unknown; for names write the column as grade (none < mild < severe)')
   numbers = {cell: int(float(cell)) for cell in cells}

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, dataset, masks, records
+from tfds_builders.common import archives, dataset, label_columns, masks, plain_text, records, tables
 from tfds_builders.custom.box_file import Boxes, check_boxes, load_boxes, read_boxes
 from tfds_builders.custom.classes import COLUMN, read_classes
 from tfds_builders.custom.file_names import clean_path, match_masks, match_names, name_images, stem
@@ -43,7 +43,7 @@ class UnknownDataset(archives.ArchiveMissing):
     there = f'. Save {" or ".join(others[:3])}, which is there, as {TABLE} (CSV UTF-8)' if others else ''
     FileNotFoundError.__init__(
       self, f'unknown dataset {name!r}: no builder has this name, and your own dataset would need {root / TABLE} '
-      f'(names have small letters, digits and _; see {README}){archives.escape(there)}')
+      f'(names have small letters, digits and _; see {README}){plain_text.escape(there)}')
 
 
 def make_archive(name: str) -> archives.Archive:
@@ -140,10 +140,10 @@ def read_schema(
   repeated = [column for column, count in collections.Counter(columns).items() if count > 1 or not column]
   if repeated:
     raise InvalidDataset(f'{root / TABLE}: every column needs a name of its own, see {repeated}')
-  garbled = [column for column in columns if archives.GARBLED.search(column)]
+  garbled = [column for column in columns if plain_text.GARBLED.search(column)]
   if garbled:
     raise InvalidDataset(
-      f'{root / TABLE} has control characters in the column name {archives.escape(garbled[0])[:100]!r}: remove them')
+      f'{root / TABLE} has control characters in the column name {plain_text.escape(garbled[0])[:100]!r}: remove them')
   for needed, meaning in (
       ('image', 'the path below images/'),
       ('patient', 'all images of a patient must be in one split; with one image per patient, repeat the image')):
@@ -169,9 +169,9 @@ def read_class_names(root: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ..
   if (root / 'masks').is_dir():
     classes = ('background', 'foreground')
     if (root / 'classes.txt').exists():
-      lines = archives.read_text(root / 'classes.txt').splitlines()
+      lines = plain_text.read_text(root / 'classes.txt').splitlines()
       classes = tuple(line.strip() for line in lines if line.strip())
-    if not 2 <= len(classes) < dataset.UNANNOTATED:
+    if not 2 <= len(classes) < label_columns.UNANNOTATED:
       raise InvalidDataset(f'{root / "classes.txt"} names {len(classes)} classes; name 2 to 254, background first')
   if (root / 'boxes.json').exists():
     box_classes = tuple(dict.fromkeys(load_boxes(root).class_names.values()))
@@ -198,7 +198,7 @@ def warn_of_others(root: pathlib.Path) -> None:
   others = [path.name for path in list_others(root)]
   if others:
     shown = ', '.join(others[:5]) + (f' and {len(others) - 5} more' if len(others) > 5 else '')
-    log.warning('%s: not read: %s. Read are %s', archives.escape(str(root)), archives.escape(shown),
+    log.warning('%s: not read: %s. Read are %s', plain_text.escape(str(root)), plain_text.escape(shown),
                 ', '.join(make_archive(root.name).files))
 
 
@@ -240,10 +240,10 @@ def read_contents(
   for line, row in table.rows:
     name = picture_of.get(row['image'])
     if name is None:
-      missing = archives.is_missing(row['image'])
+      missing = tables.is_missing(row['image'])
       rejects.append(dataset.Reject('' if missing else stem(clean_path(row['image'])),
                                     TABLE if missing else clean_path(row['image']), f'row without image: line {line}'))
-    elif archives.is_missing(row['patient']):
+    elif tables.is_missing(row['patient']):
       rejects.append(dataset.Reject(ids[name], f'images/{name}', f'row without patient: line {line}'))
     else:
       cells = {column: cell for column, cell in row.items() if not COLUMN.fullmatch(column)}

@@ -6,7 +6,7 @@ import re
 import urllib.parse
 from collections.abc import Collection, Iterable
 
-from tfds_builders.common import archives, dataset
+from tfds_builders.common import dataset, plain_text, tables
 
 ENDING = re.compile(r'(?<=[^/])\.(?!\d+$)[^./]*$')
 
@@ -24,9 +24,9 @@ def match_names(names: Iterable[str], pictures: Collection[str]) -> dict[str, st
   Returns:
     {name: path below images/} of the names that mean an image.
   """
-  cleaned = {name: clean_path(name) for name in names if not archives.is_missing(name)}
+  cleaned = {name: clean_path(name) for name in names if not tables.is_missing(name)}
   finders = [{picture: [picture] for picture in pictures}]
-  for spell in (archives.normalise, lambda path: archives.normalise(path).casefold()):
+  for spell in (plain_text.normalise, lambda path: plain_text.normalise(path).casefold()):
     groups = collections.defaultdict(list)
     for picture in pictures:
       groups[spell(picture)].append(picture)
@@ -34,7 +34,7 @@ def match_names(names: Iterable[str], pictures: Collection[str]) -> dict[str, st
 
   def find(path: str) -> str | None:
     for spelling in (path, urllib.parse.unquote(path)):
-      keys = spelling, archives.normalise(spelling), archives.normalise(spelling).casefold()
+      keys = spelling, plain_text.normalise(spelling), plain_text.normalise(spelling).casefold()
       for key, groups in zip(keys, finders, strict=True):
         if len(groups.get(key, ())) == 1:
           return groups[key][0]
@@ -63,9 +63,9 @@ def clean_path(name: str) -> str:
 def name_images(names: Iterable[str]) -> dict[str, str]:
   """{path below images/: image_id}. The id is the path without its ending, or with it if another image differs from it
   in the ending only."""
-  stems = {name: stem(archives.normalise(name)) for name in names}
+  stems = {name: stem(plain_text.normalise(name)) for name in names}
   counts = collections.Counter(stems.values())
-  return {name: short if counts[short] == 1 else archives.normalise(name) for name, short in stems.items()}
+  return {name: short if counts[short] == 1 else plain_text.normalise(name) for name, short in stems.items()}
 
 
 def match_masks(paths: Iterable[str], ids: Collection[str]) -> tuple[dict[str, str], list[dataset.Reject]]:
@@ -76,12 +76,12 @@ def match_masks(paths: Iterable[str], ids: Collection[str]) -> tuple[dict[str, s
   """
   owners = collections.defaultdict(list)
   for name in ids:
-    owners[stem(archives.normalise(name))].append(name)
-  whole = {archives.normalise(name): name for name in ids}
+    owners[stem(plain_text.normalise(name))].append(name)
+  whole = {plain_text.normalise(name): name for name in ids}
   found: dict[str, str] = {}
   rejects = []
   for path in sorted(paths, key=lambda path: (not path.lower().endswith('.png'), path)):
-    short = stem(archives.normalise(path.removeprefix('masks/')))
+    short = stem(plain_text.normalise(path.removeprefix('masks/')))
     names = [whole[short]] if short in whole else owners.get(short, [])
     if len(names) != 1:
       reason = f'mask of several images: {", ".join(names)}. Append .png to their names' if names else None

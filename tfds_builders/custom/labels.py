@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfds_builders.common import archives, dataset
+from tfds_builders.common import dataset, plain_text, tables
 from tfds_builders.custom import file_names
 
 TABLE = 'labels.csv'
@@ -16,12 +16,11 @@ TEXTS = ('study', 'part', 'view')
 COLUMNS = ('image', 'patient', *TEXTS, 'sex', 'age', 'split')  # also 'value (unit)'; any other column is a finding
 VALUE = re.compile(r'value(?: \((?P<unit>.+)\))?', re.IGNORECASE)
 UNNAMED = re.compile(r'(?:Unnamed: \d+)?')  # how pandas writes and reads a column without a name
-WHOLE = re.compile(r'(\d+)\.0')  # a whole number as pandas writes it if others of its column are missing
 SHORTENED = re.compile(r'\d(?:[.,]\d+)?E\+\d+', re.IGNORECASE)  # a long number as a spreadsheet shows it
 DECIMAL_COMMA = re.compile(r'[+-]?\d+,\d+')
 THOUSANDS = re.compile(r'[+-]?\d{1,3},\d{3}')  # may be a number with a decimal comma, or one of thousands
 UNCERTAIN = ('-1', '-1.0')  # as in CheXpert's tables
-LABELS = {**archives.FLAGS, **dict.fromkeys(UNCERTAIN)}
+LABELS = {**tables.FLAGS, **dict.fromkeys(UNCERTAIN)}
 LINE_BREAK = re.compile(r'\s*[\r\n]+\s*')
 MAX_VALUE = 10**9  # the square must fit into float32
 SHOWN = 80  # characters of a wrong cell in a message
@@ -36,7 +35,7 @@ class InvalidDataset(ValueError):
   """A mistake in labels.csv, classes.txt or boxes.json that the user can correct; the message says where."""
 
 
-def load_labels(root: pathlib.Path) -> archives.Table:
+def load_labels(root: pathlib.Path) -> tables.Table:
   """The table, with known columns in lower case, clean cells, and decimal points.
 
   Case and blanks in the names of known columns do not count. A column without a name is left out if it is empty or
@@ -46,9 +45,9 @@ def load_labels(root: pathlib.Path) -> archives.Table:
     InvalidDataset: a column has decimal commas and points, or an id of a patient was shortened.
     ValueError: not a CSV file.
   """
-  table = archives.load_table(root / TABLE, ('image', 'patient'))
+  table = tables.load_table(root / TABLE, ('image', 'patient'))
   columns = {name: name.lower() if name.lower() in COLUMNS else name for name in table.header}
-  rows = [(line, {columns[name]: cell.strip().strip(archives.INVISIBLE).strip() for name, cell in row.items()})
+  rows = [(line, {columns[name]: cell.strip().strip(tables.INVISIBLE).strip() for name, cell in row.items()})
           for line, row in table.rows]
   unused = {name for name in table.header if UNNAMED.fullmatch(name) and table.header.count(name) == 1
             and numbers_rows([row[name] for _, row in rows])}
@@ -65,11 +64,11 @@ def load_labels(root: pathlib.Path) -> archives.Table:
 
 def numbers_rows(cells: Sequence[str]) -> bool:
   """Whether a column is empty or counts 0, 1, 2, ... or 1, 2, 3, ..."""
-  return all(map(archives.is_missing, cells)) or any(
+  return all(map(tables.is_missing, cells)) or any(
     list(cells) == [str(i + start) for i in range(len(cells))] for start in (0, 1))
 
 
-def replace_commas(rows: Sequence[tuple[int, dict[str, str]]], column: str, table: archives.Table) -> None:
+def replace_commas(rows: Sequence[tuple[int, dict[str, str]]], column: str, table: tables.Table) -> None:
   """Turns the decimal commas of a column into points, in place. Only semicolons tell that 1,500 is not 1500."""
   commas = [line for line, row in rows if DECIMAL_COMMA.fullmatch(row[column])]
   if not commas or table.delimiter != ';' and any(THOUSANDS.fullmatch(row[column]) for _, row in rows):
@@ -87,17 +86,16 @@ def merge_patients(patients: Sequence[str]) -> dict[str, str]:
   Warns of ids that differ in case or leading zeros only. They may be one patient, whose images must not be in two
   splits.
   """
-  cells = {cell: archives.normalise(cell) for cell in dict.fromkeys(patients)}
+  cells = {cell: plain_text.normalise(cell) for cell in dict.fromkeys(patients)}
   all_ids = set(cells.values())
-  merged = {cell: WHOLE.sub(r'\1', name) if WHOLE.fullmatch(name) and WHOLE.sub(r'\1', name) in all_ids else name
-            for cell, name in cells.items()}
+  merged = {cell: whole if (whole := tables.drop_point_zero(name)) in all_ids else name for cell, name in cells.items()}
   similar: dict[str, list[str]] = collections.defaultdict(list)
   for name in dict.fromkeys(merged.values()):
     similar[re.sub(r'^0+(?=\d)', '', name.casefold())].append(name)
   pairs = [' and '.join(map(repr, names[:3])) for names in similar.values() if len(names) > 1]
   if pairs:
     log.warning('%s: patients %s count as different. If they are the same, write them alike: all images of a patient '
-                'belong into one split', TABLE, archives.escape('; '.join(pairs[:3])))
+                'belong into one split', TABLE, plain_text.escape('; '.join(pairs[:3])))
   return merged
 
 
@@ -105,7 +103,7 @@ def list_findings(columns: Iterable[str]) -> list[str]:
   return [column for column in columns if column not in COLUMNS and not VALUE.fullmatch(column)]
 
 
-def marks_uncertain(table: archives.Table) -> bool:
+def marks_uncertain(table: tables.Table) -> bool:
   """Whether any label of the table is uncertain. Only then records say which."""
   findings = list_findings(table.header)
   return any(row[finding] in UNCERTAIN for _, row in table.rows for finding in findings)
@@ -128,10 +126,10 @@ def read_row(row: Mapping[str, str], name: str, path: pathlib.Path, where: str,
   labels = {column: look_up(LABELS, cell, f'{where}: {column}', '1, 0, or nothing if unknown')
             for column in list_findings(row) for cell in [row[column]]}
   fields: dict[str, Any] = {column: LINE_BREAK.sub(' ', row[column]) for column in TEXTS
-                            if not archives.is_missing(row.get(column, ''))}
+                            if not tables.is_missing(row.get(column, ''))}
   fields['sex'] = look_up(SEXES, row.get('sex', ''), f'{where}: sex', 'F, M or nothing') or ''
   age = row.get('age', '')
-  fields['age'] = dataset.UNKNOWN_AGE if archives.is_missing(age) else read_number(
+  fields['age'] = dataset.UNKNOWN_AGE if tables.is_missing(age) else read_number(
     age, f'{where}: age', 0, dataset.MAX_AGE)
   if labels:
     fields['present'] = [float(bool(label)) for label in labels.values()]
@@ -150,7 +148,7 @@ def read_row(row: Mapping[str, str], name: str, path: pathlib.Path, where: str,
 
 def look_up(table: Mapping[str, Any], cell: str, where: str, choices: str) -> Any:
   """What a cell stands for, None if it is missing."""
-  if archives.is_missing(cell):
+  if tables.is_missing(cell):
     return None
   if cell.lower() not in table:
     raise InvalidDataset(f'{where} is {quote(cell)}: write {choices}')

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, coco_boxes, dataset, records
+from tfds_builders.common import archives, boxes, coco_boxes, dataset, records, tables
 
 TABLE = 'dataset.csv'
 COCO = 'Annotations/COCO JSON/COCO_fracture_masks.json'
@@ -77,7 +77,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
 
 def read_rows(path: pathlib.Path) -> tuple[dict[str, dict[str, str]], list[dataset.Reject]]:
   """{file name: row of the table} and rejects; of several rows of an image the first counts."""
-  table, ragged = archives.read_table(path, ('image_id', 'fractured', 'mixed', *PARTS, *VIEWS))
+  table, ragged = tables.read_table(path, ('image_id', 'fractured', 'mixed', *PARTS, *VIEWS))
   rows: dict[str, dict[str, str]] = {}
   rejects = [dataset.Reject('', TABLE, reason) for reason in ragged]
   for row in table:
@@ -89,14 +89,14 @@ def read_rows(path: pathlib.Path) -> tuple[dict[str, dict[str, str]], list[datas
 def find_contradiction(folder: str, row: Mapping[str, str], objects: Sequence[boxes.Box]) -> str:
   """Why the label of an image cannot be trusted; '' if folder, table and boxes agree."""
   fractured = folder.lower() == 'fractured'
-  if archives.read_flag(row['fractured']) is not fractured:
+  if tables.read_flag(row['fractured']) is not fractured:
     return f'folder and table disagree: in {folder}, but fractured is {row["fractured"]!r}'
   return 'box on an image without a fracture' if objects and not fractured else ''
 
 
 def make_entry(path: pathlib.Path, row: Mapping[str, str], objects: Sequence[boxes.Box]) -> dataset.Entry:
   """One image. Its boxes were drawn on the image as displayed, upright, which is how `images.read` gives it."""
-  shown = {column for column, cell in row.items() if archives.read_flag(cell)}
+  shown = {column for column, cell in row.items() if tables.read_flag(cell)}
   label = 'fractured' if 'fractured' in shown else 'not fractured'
   parts = [part for part in PARTS if part in shown]
   part = 'mixed' if 'mixed' in shown or len(parts) > 1 else ''.join(parts)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, dataset, records
+from tfds_builders.common import archives, dataset, records, tables
 
 PATH = re.compile(r'(?P<folder>train|valid)/XR_(?P<part>[A-Z]+)/(?P<patient>patient\d+)/'
                   r'study\d+_(?P<label>positive|negative)/[^/]+\.png')
@@ -45,7 +45,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
   """Entries, rejects and counts of what is left out. Paths give all labels; the CSV files list what should exist."""
   entries, rejects = [], []
   lists = [path for path in files if path.endswith('.csv')]
-  in_tables = {row[0].split('/', 1)[-1] for table in lists for row in archives.read_rows(root / table)}
+  in_tables = {row[0].split('/', 1)[-1] for table in lists for row in tables.read_rows(root / table)}
   for path in [path for path in files if path not in lists]:
     match = PATH.fullmatch(path)
     if not match:

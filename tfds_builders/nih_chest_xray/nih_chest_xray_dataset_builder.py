@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, dataset, records
+from tfds_builders.common import archives, boxes, dataset, plain_text, records, tables
 
 FINDINGS = ('Atelectasis', 'Cardiomegaly', 'Effusion', 'Infiltration', 'Mass', 'Nodule', 'Pneumonia', 'Pneumothorax',
             'Consolidation', 'Edema', 'Emphysema', 'Fibrosis', 'Pleural_Thickening', 'Hernia')
@@ -63,7 +63,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
   table = choose_table(files, 'Data_Entry_2017')
   if not table:
     raise ValueError(f'{root}/Data_Entry_2017*.csv is a folder, not the table: download the table again')
-  rows, ragged = archives.read_table(root / table, (
+  rows, ragged = tables.read_table(root / table, (
     'Image Index', 'Finding Labels', 'Patient ID', 'Patient Age', 'Patient Gender', 'View Position'))
   boxes_of, bad_boxes = read_boxes(root, files, {row['Image Index'] for row in rows})
   rejects += bad_boxes + [dataset.Reject('', table, reason) for reason in ragged]
@@ -84,7 +84,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
   strata = {patient: next((name for name in RAREST if name in labels), 'No Finding')
             for patient, labels in findings_of.items()}
   official = {name: OFFICIAL[path] for path in OFFICIAL if path in files
-              for name in archives.read_text(root / path).split()}
+              for name in plain_text.read_text(root / path).split()}
   entries = [
     dataset.Entry(
       image_id=name[:-4], patient=row['Patient ID'], path=root / images[name], stratum=strata[row['Patient ID']],
@@ -124,7 +124,7 @@ def read_boxes(
   found: dict[str, list[boxes.Box]] = collections.defaultdict(list)
   rejects = []
   if table := choose_table(files, 'BBox_List_2017'):
-    for name, class_name, *numbers in map(pad_row, archives.read_rows(root / table)[1:]):
+    for name, class_name, *numbers in map(pad_row, tables.read_rows(root / table)[1:]):
       class_name = {'Infiltrate': 'Infiltration'}.get(class_name, class_name)
       x, y, width, height = map(read_number, numbers[:4])
       box, reason = boxes.place_box(class_name, x, y, x + width, y + height, FRAME, FRAME)
@@ -141,7 +141,7 @@ def read_boxes(
 
 def read_age(text: str) -> float:
   """Years from '58', '058Y' or '006M'; NaN if unreadable or above dataset.MAX_AGE."""
-  match = re.fullmatch(r'(\d{1,5})(?:\.0+)?([YMD]?)', text.strip())
+  match = re.fullmatch(r'(\d{1,5})([YMD]?)', tables.drop_point_zero(text.strip()))
   years = int(match[1]) / {'': 1, 'Y': 1, 'M': 12, 'D': 365.25}[match[2]] if match else dataset.UNKNOWN_AGE
   return years if years <= dataset.MAX_AGE else dataset.UNKNOWN_AGE
 

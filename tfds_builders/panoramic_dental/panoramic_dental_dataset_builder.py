@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, dataset, images, records
+from tfds_builders.common import archives, dataset, images, label_columns, records
 
 CLASSES = ('background', 'mandible')
 INCOMPLETE = ('22', '110')  # segmentations that lost parts; pixels outside what is left count as not annotated
@@ -60,5 +60,5 @@ def read_mandible(path: pathlib.Path, incomplete: bool = False) -> np.ndarray:
   A segmentation file is the image with everything but the mandible blanked to one grey value.
   """
   segmentation = images.read(path)
-  background = np.uint8(dataset.UNANNOTATED if incomplete else 0)
+  background = np.uint8(label_columns.UNANNOTATED if incomplete else 0)
   return np.where(segmentation != segmentation[0, 0], np.uint8(1), background)

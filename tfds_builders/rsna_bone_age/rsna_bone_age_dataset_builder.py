@@ -6,11 +6,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, dataset, records
+from tfds_builders.common import archives, dataset, records, tables
 
 TABLE = 'boneage-training-dataset.csv'
 SEXES = {True: 'M', False: 'F'}  # of the column `male`
-WHOLE = re.compile(r'(\d+)\.0')  # a number of a column of whole numbers that a program saved again
 BIN = 24  # months; splits are stratified by sex and bin of bone age
 
 ARCHIVE = archives.Archive(
@@ -45,11 +44,11 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
   pngs = [path for path in files if path.endswith('.png')]
   pictures = {stem(path): path for path in pngs if path.startswith('boneage-training-dataset/')}
   test_images = [path for path in pngs if path.startswith('boneage-test-dataset')]
-  rows, ragged = archives.read_table(root / TABLE, ('id', 'boneage', 'male'))
+  rows, ragged = tables.read_table(root / TABLE, ('id', 'boneage', 'male'))
   entries, rejects = [], [dataset.Reject('', TABLE, reason) for reason in ragged]
   for row in rows:
-    name, months = read_name(row), WHOLE.sub(r'\1', row['boneage'].strip())
-    male = archives.read_flag(row['male'])
+    name, months = read_name(row), tables.drop_point_zero(row['boneage'].strip())
+    male = tables.read_flag(row['male'])
     sex = None if male is None else SEXES[male]
     if name not in pictures:
       rejects.append(dataset.Reject(name, TABLE, 'row without image'))
@@ -67,7 +66,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
 
 def read_name(row: Mapping[str, str]) -> str:
   """File name of a row's image without its suffix."""
-  return WHOLE.sub(r'\1', row['id'].strip())
+  return tables.drop_point_zero(row['id'].strip())
 
 
 def stem(path: str) -> str:

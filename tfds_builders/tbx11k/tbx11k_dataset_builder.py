@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, coco_boxes, dataset, records, voc
+from tfds_builders.common import archives, boxes, coco_boxes, dataset, plain_text, records, voc
 
 BOX_CLASSES = ('ActiveTuberculosis', 'ObsoletePulmonaryTuberculosis')
 FINDINGS = ('tuberculosis', 'active', 'latent', 'other disease')
@@ -81,7 +81,7 @@ def read_official(root: pathlib.Path, files: Mapping[str, int]) -> dict[str, str
   """{file_name: 'train' | 'test'} from the archive's lists. Its own test labels are hidden, so `val` is the test."""
   lists = {f'lists/{TABLES[0]}.txt': 'train', f'lists/{TABLES[1]}.txt': 'test'}
   return {name: split for path, split in lists.items() if path in files
-          for name in archives.read_text(root / path).split()}
+          for name in plain_text.read_text(root / path).split()}
 
 
 def read_tables(
@@ -106,7 +106,7 @@ def read_lists(
   if not sheets:
     raise ValueError(f'{root} has neither annotations/json/{TABLES[0]}.json nor annotations/xml/*.xml: no boxes')
   lists = [path for path in files if path in [f'lists/{name}.txt' for name in TABLES]]
-  names = dict.fromkeys(line for path in lists for line in archives.read_text(root / path).split())
+  names = dict.fromkeys(line for path in lists for line in plain_text.read_text(root / path).split())
   found: dict[str, list[boxes.Box] | None] = {}
   rejects = []
   for name in names or pictures:

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, dataset, dicom, images, records
+from tfds_builders.common import archives, boxes, dataset, dicom, images, records, tables
 
 FINDINGS = ('Aortic enlargement', 'Atelectasis', 'Calcification', 'Cardiomegaly', 'Consolidation', 'ILD',
             'Infiltration', 'Lung Opacity', 'Nodule/Mass', 'Other lesion', 'Pleural effusion', 'Pleural thickening',
@@ -99,9 +99,9 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
 
 def find_tables(root: pathlib.Path, files: Mapping[str, int]) -> Mapping[str, tuple[str, str]]:
   """{folder of images: (table of boxes, table of labels)}; Kaggle's one table has both. Raises ValueError."""
-  for tables in (PHYSIONET, KAGGLE):
-    if all(path in files for pair in tables.values() for path in pair if path):
-      return tables
+  for layout in (PHYSIONET, KAGGLE):
+    if all(path in files for pair in layout.values() for path in pair if path):
+      return layout
   raise ValueError(f'{root} has neither train.csv (Kaggle) nor all of '
                    f'{", ".join(path for pair in PHYSIONET.values() for path in pair)} (PhysioNet)')
 
@@ -117,17 +117,17 @@ def read_tables(
   reports: dict[str, dict[str, set[str]]] = collections.defaultdict(lambda: collections.defaultdict(set))
   rows: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
   needed = (*COLUMNS, READER) if annotations in KAGGLE['train'] else COLUMNS
-  table, ragged = archives.read_table(root / annotations, needed)
+  table, ragged = tables.read_table(root / annotations, needed)
   rejects = [dataset.Reject('', annotations, reason) for reason in ragged]
   for row in table:
     rows[row['image_id']].append({READER: CONSENSUS, **row})
     if not labels:
       reports[row['image_id']][row[READER]].add(row['class_name'])
   if labels:
-    table, ragged = archives.read_table(root / labels, ('image_id', *FINDINGS))
+    table, ragged = tables.read_table(root / labels, ('image_id', *FINDINGS))
     rejects += [dataset.Reject('', labels, reason) for reason in ragged]
     for row in table:
-      flags = {finding: archives.read_flag(row[finding]) for finding in FINDINGS}
+      flags = {finding: tables.read_flag(row[finding]) for finding in FINDINGS}
       odd = [f'{finding} is {row[finding]!r}' for finding, flag in flags.items() if flag is None]
       if odd:
         rejects.append(dataset.Reject(row['image_id'], labels, f'label that is neither 0 nor 1: {odd[0]}'))
