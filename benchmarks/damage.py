@@ -101,6 +101,12 @@ def copy_other_step(rng: random.Random, folder: pathlib.Path) -> None:
   shutil.copytree(other_step(folder), folder)
 
 
+def delete_files(rng: random.Random, folder: pathlib.Path) -> None:
+  for path in folder.rglob('*'):
+    if path.is_file():
+      path.unlink()
+
+
 # Name -> function (rng, folder of the checkpoint).
 DAMAGES: dict[str, Callable[[random.Random, pathlib.Path], Any]] = {
   'flipped bit': lambda rng, folder: flip(rng, pick_filled(rng, folder)),
@@ -108,7 +114,7 @@ DAMAGES: dict[str, Callable[[random.Random, pathlib.Path], Any]] = {
   'truncation': lambda rng, folder: truncate(rng, pick_filled(rng, folder)),
   'zeros or garbage': lambda rng, folder: overwrite(rng, pick_filled(rng, folder)),
   'file deleted': lambda rng, folder: pick(rng, folder).unlink(),
-  'all files deleted': lambda rng, folder: [path.unlink() for path in folder.rglob('*') if path.is_file()],
+  'all files deleted': delete_files,
   'additional file': lambda rng, folder: (rng.choice([folder, folder / 'state']) / 'late').write_bytes(b''),
   'save interrupted': interrupt_save,
   'files swapped': swap_files,

@@ -77,7 +77,8 @@ def make_our_parts(options: argparse.Namespace) -> tuple[dict[str, Callable], st
   config = common.faster_rcnn(options.size)
   programs = list_programs(Detector(options.model, CLASSES, config, draw_weight), CLASSES, config,
                            *draw_inputs(options), options.slots, only=options.only)
-  parts, found = {}, 'no'
+  parts: dict[str, Callable] = {}
+  found = 'no'
   for name, (program, inputs) in programs.items():
     compiled: Any = program.lower(*inputs).compile(compiler_options=backend.find('compiler_options', dict)())
     parts[name] = functools.partial(run_and_wait, compiled, inputs)

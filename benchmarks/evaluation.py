@@ -24,7 +24,7 @@ from mtpret_jax.evaluation.metrics import bootstrap_interval, score
 from mtpret_jax.evaluation.metrics.matching import list_detections, list_ground_truth, run_cocoeval
 from mtpret_jax.tasks import KINDS
 
-ABOUT = {
+ABOUT: dict[str, dict[str, Any]] = {
   'classification': {'findings': [f'finding {at}' for at in range(14)], 'relation': 'independent'},
   'regression': {'value': {'name': 'bone age', 'unit': 'months'}},
   'segmentation': {'mask': ['background', 'lung']},

@@ -87,7 +87,7 @@ def measure(config: ConfigDict) -> dict[str, float]:
   ends = [line['step'] for line in lines]
   visits = [visit for visits in rounds.summarise_memory(
     read_json_lines(pathlib.Path(config.workdir, METRICS)), ends).values() for visit in visits]
-  row = {name: float(np.mean([visit[name] for visit in visits])) for name in ('drift', 'pull_ratio')}
+  row: dict[str, Any] = {name: float(np.mean([visit[name] for visit in visits])) for name in ('drift', 'pull_ratio')}
   changes = rounds.compute_forgetting(lines, list(config.tasks), config.order)
   for name in config.tasks:
     scores = [line['tasks'][name]['value'] for line in lines]

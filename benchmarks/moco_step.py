@@ -59,6 +59,7 @@ def image_size(options: argparse.Namespace) -> int:
 def make_our_training(config: ConfigDict) -> tuple[Callable[[dict], dict], str]:
   """(train, description). train(batch) dispatches a step and returns its measures without waiting for them."""
   import jax
+  import jax.numpy as jnp
 
   from mtpret_jax.objectives.moco import make_moco
   from mtpret_jax.runtime import backend
@@ -71,7 +72,7 @@ def make_our_training(config: ConfigDict) -> tuple[Callable[[dict], dict], str]:
     cpu.install(lambda count: config.augment.size >= MIN_VIEW_ON_CORES and groups % count == 0)
   mesh, objective, optimiser = make_mesh(), make_moco(config), make_optimiser(config.optimiser)
   state = init_state(objective, optimiser, mesh, config.seed)
-  step = compile_step(objective, optimiser, lambda step: LEARNING_RATE, 'moco', mesh, seed=config.seed)
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(LEARNING_RATE), 'moco', mesh, seed=config.seed)
 
   def train(batch):
     nonlocal state

@@ -34,8 +34,10 @@ def measure(variant: str, images: int, name: str) -> dict[str, float]:
   """The line of one pod."""
   pod = find_pod(name)
   cost = compute_cost(make_config(variant, images, len(pod.devices)), 'moco', pod)
+  if cost is None:
+    raise SystemExit(f'the step does not fit into the memory of a chip of {name}: choose fewer --images')
   gathered = sum(size for kind, size in cost.collectives if kind == 'all-gather') / 1e6
-  return {'chips': len(pod.devices), 'TFLOP': cost.flops / 1e12, 'accessed, GB': cost.bytes_accessed / 1e9,
+  return {'chips': len(pod.devices), 'TFLOP': cost.flops / 1e12, 'accessed, GB': (cost.bytes_accessed or 0) / 1e9,
           'HBM traffic, GB': cost.hbm_bytes / 1e9, 'memory, GB': cost.peak_memory / 1e9,
           'messages': len(cost.collectives), 'summed, MB': sum(size for _, size in cost.collectives) / 1e6 - gathered,
           'gathered, MB': gathered, 'compiled in, s': cost.compile_seconds}

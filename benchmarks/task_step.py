@@ -130,9 +130,11 @@ def make_our_steps(options: argparse.Namespace) -> tuple[side_by_side.TakeSteps,
 def prepare_training(config: ConfigDict, model: Any, objective: Any, optimiser: Any, state: Any, mesh: Any,
                      batch: Any) -> tuple[Any, Any]:
   """(take(batch) -> measures, the compiler's analysis of the memory)."""
+  import jax.numpy as jnp
+
   from mtpret_jax.runtime.loss_guard import make_guard
   from mtpret_jax.step import compile_step
-  step = compile_step(objective, optimiser, lambda step: LEARNING_RATE, NAME, mesh, seed=config.seed,
+  step = compile_step(objective, optimiser, lambda step: jnp.float32(LEARNING_RATE), NAME, mesh, seed=config.seed,
                       guard=make_guard(config), clip=config.optimiser.clip)
   compiled = step.lower(state, batch).compile()
 
@@ -151,7 +153,8 @@ def prepare_inference(config: ConfigDict, model: Any, objective: Any, optimiser:
   if config.tasks[NAME].kind == 'detection':
     predictor = params[NAME]['roi_head']['cls_score']
     predictor['bias'] = predictor['bias'].at[0].add(BACKGROUND_BIAS)
-  compiled = compile_predict(config, NAME, model, mesh).lower(params, stats, batch).compile()
+  program: Any = compile_predict(config, NAME, model, mesh)
+  compiled = program.lower(params, stats, batch).compile()
   return lambda batch: compiled(params, stats, batch), compiled.memory_analysis()
 
 

@@ -36,7 +36,8 @@ class Detector:
               if part.key == 'trunk' else torchvision_names.name_head('detection', tuple(rest)))
       return jnp.asarray(torchvision_names.from_torch(draw(name, torchvision_names.torch_shape(leaf.shape)), name))
 
-    split = {part: nnx.split(module, nnx.Param, nnx.BatchStat) for part, module in nnx.eval_shape(make).items()}
+    split: dict[str, Any] = {part: nnx.split(module, nnx.Param, nnx.BatchStat)
+                             for part, module in nnx.eval_shape(make).items()}
     self.graphs = {part: graph for part, (graph, _, _) in split.items()}
     self.params, self.stats = (jax.tree.map_with_path(draw_leaf, {
       part: nnx.to_pure_dict(halves[index]) for part, halves in split.items()}) for index in (1, 2))
@@ -56,7 +57,7 @@ def list_programs(detector: Detector, classes: int, config: ConfigDict, images_B
   Boxes are px, rows first; they get `slots` slots an image.
   """
   empty = (0, 0), (0, slots - boxes_BM4.shape[1])
-  scale = np.float32([*images_BHW1.shape[1:3]] * 2)
+  scale = np.array([*images_BHW1.shape[1:3]] * 2, np.float32)
   batch = jax.tree.map(jnp.asarray, {
     'image': images_BHW1, 'valid': np.ones(len(class_BM), bool), 'boxes': np.pad(boxes_BM4 / scale, (*empty, (0, 0))),
     'class_id': np.pad(class_BM, empty, constant_values=-1)})
@@ -71,7 +72,8 @@ def list_programs(detector: Detector, classes: int, config: ConfigDict, images_B
     total, count = task.loss(apply(params, batch, training=True), batch)
     return total / count
 
-  whole = {'training': jax.value_and_grad(compute_mean_loss), 'inference': functools.partial(apply, training=False)}
+  whole: dict[str, Callable] = {'training': jax.value_and_grad(compute_mean_loss),
+                                'inference': functools.partial(apply, training=False)}
   programs: Programs = {}
   for mode in whole if only in ('', 'whole') else [only]:
     parts = {} if only == 'whole' else list_parts(detector, config, batch, training=mode == 'training')
@@ -109,8 +111,8 @@ def list_parts(detector: Detector, config: ConfigDict, batch: Mapping, *, traini
     rngs = faster_rcnn.fold_in_rows(jax.random.key(0), len(class_BM))
     index_BS, rpn = run('RPN targets', lambda boxes, classes, rngs: faster_rcnn.target_anchors(
       anchors(), boxes, classes, rngs, config), (), (boxes_BM4, class_BM, rngs))
-    rois_BR4, roi = run('RoI targets', lambda *arrays: faster_rcnn.target_rois(*arrays, config), (),
-                        (rois_BR4, valid_BR, boxes_BM4, class_BM, rngs))
+    rois_BR4, roi = run('RoI targets', lambda rois, valid, boxes, classes, rngs: faster_rcnn.target_rois(
+      rois, valid, boxes, classes, rngs, config), (), (rois_BR4, valid_BR, boxes_BM4, class_BM, rngs))
   aligned = run('RoI align', lambda maps, rois_BR4: roi_align(maps[:-1], rois_BR4, faster_rcnn.CELLS), (maps,),
                 (rois_BR4,))
   logits, deltas = run('RoI head', lambda params, aligned: detector.make_head(params).roi_head(aligned),

@@ -12,6 +12,7 @@ import contextlib
 import pathlib
 import re
 import tempfile
+import unittest.mock as mock
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -55,11 +56,9 @@ def name_operations() -> Iterator[None]:
     with jax.named_scope(NORM):
       return normalise(self, *arguments, **named)
 
-  conv.run_on_backend, norm.BatchNorm.__call__ = run_named, normalise_named
-  try:
+  with (mock.patch.object(conv, 'run_on_backend', run_named),
+        mock.patch.object(norm.BatchNorm, '__call__', normalise_named)):
     yield
-  finally:
-    conv.run_on_backend, norm.BatchNorm.__call__ = run, normalise
 
 
 def measure(side: str, take_steps: TakeSteps) -> dict[str, float]:
@@ -77,7 +76,7 @@ def measure_ours(take_steps: TakeSteps) -> dict[str, float]:
     trace = jax.profiler.ProfileData.from_file(str(path))
   operations = {module.name: list_operations(module.to_string())
                 for program in jax.devices()[0].client.live_executables() for module in program.hlo_modules()}
-  times: dict[str, float] = collections.Counter()
+  times: dict[str, float] = collections.defaultdict(float)
   for line in (line for plane in trace.planes for line in plane.lines):
     named = ((event, dict(event.stats)) for event in line.events)
     events = [(event.start_ns, event.duration_ns, find_kind(about['hlo_op'], operations[about['hlo_module']]))
@@ -123,7 +122,7 @@ def measure_torch(take_steps: TakeSteps) -> dict[str, float]:
   import torch
   with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
     take_steps(1)
-  times: dict[str, float] = collections.Counter()
+  times: dict[str, float] = collections.defaultdict(float)
   for operator in profile.key_averages():
     kind = next((kind for kind, words in TORCH_KINDS.items() if any(word in operator.key for word in words)), 'other')
     times[kind] += operator.self_cpu_time_total / 1e3
