@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+EPSILON = 1e-5  # PyTorch's
+
 
 class BatchNorm(nnx.Module):
   """Batch norm (Ioffe and Szegedy 2015) with f32 statistics; the running variance is unbiased as in PyTorch.
@@ -21,7 +23,7 @@ class BatchNorm(nnx.Module):
   groups. `momentum` is the weight of the new value, as in PyTorch (0.1 there too).
   """
 
-  def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+  def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = EPSILON) -> None:
     self.scale = nnx.Param(jnp.ones(channels))
     self.bias = nnx.Param(jnp.zeros(channels))
     self.mean = nnx.BatchStat(jnp.zeros(channels))

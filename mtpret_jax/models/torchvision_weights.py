@@ -8,6 +8,7 @@ three kernels. Arrays in and out are NumPy's.
 """
 
 import functools
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ import safetensors.numpy
 from flax import nnx
 
 from mtpret_jax.config.errors import show
+from mtpret_jax.models.norm import EPSILON
 from mtpret_jax.models.torchvision_names import (
   LAST_LAYERS,
   OTHER_HEADS,
@@ -32,7 +34,9 @@ from mtpret_jax.models.torchvision_names import (
 )
 from mtpret_jax.models.trunk import TRUNKS, make_trunk
 from mtpret_jax.models.weight_files import Path, read
-from mtpret_jax.models.weight_names import select_encoder
+from mtpret_jax.models.weight_names import has_no_epsilon, select_encoder
+
+log = logging.getLogger(__name__)
 
 STEMS = ('conv1.weight', 'features.conv0.weight')  # of a ResNet, of a DenseNet
 Trees = tuple[dict[str, Any], dict[str, Any]]  # (params, stats): nested dicts of arrays
@@ -42,12 +46,16 @@ def import_trunk(source: Path | Mapping[str, np.ndarray], name: str) -> Trees:
   """Trunk `name` from a safetensors file or a dict of arrays: (params, stats), nested dicts of f32 arrays.
 
   The names may be those of other libraries, see `weight_names.py`. A three-channel stem is summed over its channels.
-  Heads such as `fc.*` are left out.
+  Heads such as `fc.*` are left out. Batch norms without an epsilon get ours, with scales that make up for it.
 
   Raises:
     ValueError: a parameter is missing, unexpected, of the wrong shape or not finite; the message names the first one.
   """
-  weights = select_encoder(source if isinstance(source, Mapping) else read(source))
+  file = source if isinstance(source, Mapping) else read(source)
+  weights = select_encoder(file)
+  if has_no_epsilon(file):
+    log.info('scales of batch norms converted, because torchvision sets their epsilon to 0 in detectors for COCO')
+    weights |= scale_for_epsilon(weights)
   for stem in set(STEMS) & set(weights):
     if weights[stem].ndim == 4 and weights[stem].shape[1] == 3:
       exact = np.promote_types(weights[stem].dtype, np.float32)  # half precision would round the sum
@@ -63,6 +71,19 @@ def import_trunk(source: Path | Mapping[str, np.ndarray], name: str) -> Trees:
   def take(path: tuple, _: Any) -> np.ndarray:
     return from_torch(to_finite(name_in_torch(path), weights[name_in_torch(path)]))
   return jax.tree.map_with_path(take, params), jax.tree.map_with_path(take, stats)
+
+
+def scale_for_epsilon(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Scales with which (x - mean) / sqrt(var + EPSILON) gives what the scales of the file give with (x - mean) /
+  sqrt(var). The variance itself cannot make up for it: var - EPSILON may be negative."""
+  scales = {}
+  for name, values in weights.items():
+    scale = name.replace('running_var', 'weight')
+    if name.endswith('running_var') and scale in weights and weights[scale].shape == values.shape:
+      var = np.asarray(values, np.float64)
+      ratio = np.divide(var + EPSILON, var, out=np.ones_like(var), where=var > 0)
+      scales[scale] = np.asarray(weights[scale], np.float64) * np.sqrt(ratio)
+  return scales
 
 
 def import_head(weights: Mapping[str, np.ndarray], kind: str, params: Tree, stats: Tree) -> tuple[Trees, list[str]]:

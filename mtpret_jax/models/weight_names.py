@@ -21,6 +21,7 @@ DENSE_MODULES = re.compile(r'(conv0|norm0|norm5|denseblock\d|transition\d)\.')
 # nn.Sequential(*resnet.children()): 2 is the ReLU, 3 the max-pooling, 8 the mean.
 SEQUENTIAL = {'0': 'conv1', '1': 'bn1', '4': 'layer1', '5': 'layer2', '6': 'layer3', '7': 'layer4', '9': 'fc'}
 SEQUENTIAL_LANDMARK = LANDMARK.replace('layer1', '4')
+COCO_SCORES = 'roi_heads.box_predictor.cls_score.bias'
 STEMS = ('layer0.', 'stem.')  # modules that some put the stem into, as conv1 and bn1 or as 0 and 1
 WRAPPERS = re.compile(r'_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.')
 # Prefixes of an encoder that follows or teaches another one. MoCo and BYOL evaluate the trained one; DINO the teacher.
@@ -71,6 +72,14 @@ def select_head(weights: Mapping[str, np.ndarray], kind: str) -> dict[str, np.nd
   own = {rename_old(name.removeprefix(root)): value for name, value in plain.items() if name.startswith(root)}
   return {name: value for name, value in own.items()
           if name.startswith(HEAD_PREFIXES[kind]) and not name.endswith('num_batches_tracked')}
+
+
+def has_no_epsilon(weights: Mapping[str, np.ndarray]) -> bool:
+  """Whether the batch norms of a file divide by the root of the variance alone. torchvision sets their epsilon to 0 in
+  its detectors for COCO, which have 91 classes and frozen batch norms, without a counter of batches."""
+  plain = {unwrap(name): value for name, value in weights.items()}
+  scores = next((value for name, value in plain.items() if name.endswith(COCO_SCORES)), np.zeros(0))
+  return np.shape(scores) == (91,) and not any(name.endswith('num_batches_tracked') for name in plain)
 
 
 def unwrap(name: str) -> str:

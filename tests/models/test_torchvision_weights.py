@@ -9,8 +9,10 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import nnx
 
 from mtpret_jax.models import torchvision_weights, weight_files, weight_names
+from mtpret_jax.models.trunk import make_trunk
 from tests.reference import draw
 from tests.support.drawn import make_state_dict
 
@@ -222,6 +224,62 @@ def test_missing_and_spare_parameters_are_named(state_dict):
     torchvision_weights.import_trunk(short, 'resnet18')
   with pytest.raises(ValueError, match=r'layer9\.x of shape \(3,\) does not belong to the trunk'):
     torchvision_weights.import_trunk(state_dict | {'layer9.x': np.zeros(3, np.float32)}, 'resnet18')
+
+
+def make_detector(classes, counters):
+  """The state dict of a detector, whose variances are small."""
+  trunk = make_state_dict('resnet18')
+  trunk |= {name: value * np.float32(1e-5) for name, value in trunk.items() if name.endswith('running_var')}
+  rest = {'bn1.num_batches_tracked': np.int64(7)} if counters else {}
+  return {f'backbone.body.{name}': value for name, value in (trunk | rest).items()} | {
+    'roi_heads.box_predictor.cls_score.bias': np.zeros(classes, np.float32)}
+
+
+def test_scales_of_a_detector_for_coco_make_up_for_its_lack_of_an_epsilon(caplog):
+  file = make_detector(91, counters=False)
+  file['backbone.body.bn1.running_var'][0] = 0
+  with caplog.at_level('INFO'):
+    params, stats = torchvision_weights.import_trunk(file, 'resnet18')
+  assert 'scales of batch norms converted' in caplog.text
+  var, scale = (file[f'backbone.body.layer1.0.bn2.{name}'] for name in ('running_var', 'weight'))
+  ours, running = params['stages'][0][0]['norm2'], stats['stages'][0][0]['norm2']
+  np.testing.assert_allclose(ours['scale'] / np.sqrt(running['var'] + 1e-5), scale / np.sqrt(var), rtol=1e-5)
+  np.testing.assert_array_equal(running['var'], var)
+  assert np.abs(ours['scale'] / scale - 1).min() > 0.1
+  assert params['norm1']['scale'][0] == file['backbone.body.bn1.weight'][0], 'no variance, no conversion'
+
+
+@pytest.mark.parametrize('classes, counters', [(5, False), (91, True)])
+def test_scales_of_other_detectors_stay(classes, counters):
+  file = make_detector(classes, counters)
+  params, _ = torchvision_weights.import_trunk(file, 'resnet18')
+  np.testing.assert_array_equal(params['stages'][0][0]['norm2']['scale'], file['backbone.body.layer1.0.bn2.weight'])
+
+
+@pytest.mark.reference
+def test_the_trunk_of_torchvisions_detector_for_coco_gives_its_features():
+  """Built as `fasterrcnn_resnet50_fpn(weights=COCO_V1)` builds it, with drawn weights and small variances."""
+  torch, torchvision = pytest.importorskip('torch'), pytest.importorskip('torchvision')
+  from torchvision.models.detection import _utils, backbone_utils, faster_rcnn
+  backbone = backbone_utils.resnet_fpn_backbone(backbone_name='resnet18', weights=None,
+                                                norm_layer=torchvision.ops.FrozenBatchNorm2d)
+  model = faster_rcnn.FasterRCNN(backbone, 91).eval()
+  drawn = {name: torch.tensor(value) for name, value in make_detector(91, counters=False).items()
+           if name in model.state_dict()}
+  model.load_state_dict(drawn, strict=False)
+  _utils.overwrite_eps(model, 0.0)
+  params, stats = torchvision_weights.import_trunk(
+    {name: value.numpy() for name, value in model.state_dict().items()}, 'resnet18')
+  grey = draw.normal('grey', (2, 64, 64, 1))
+  with torch.no_grad():
+    theirs = model.backbone.body(torch.tensor(grey.transpose(0, 3, 1, 2)).expand(-1, 3, -1, -1))
+  graph = nnx.split(nnx.eval_shape(lambda: make_trunk('resnet18', rngs=nnx.Rngs(0))))[0]
+  ours = jax.jit(lambda: nnx.merge(graph, params, stats)(grey, groups=None))()
+  for level, features in zip('0123', ours, strict=True):
+    expected = theirs[level].numpy().transpose(0, 2, 3, 1)
+    worst = np.abs(features - expected).max() / np.abs(expected).max()
+    print(f'level {level}: features differ by {worst:.1e} of the largest')
+    assert worst < 1e-4
 
 
 @pytest.mark.reference
