@@ -6,11 +6,8 @@
 TensorFlow is not needed.
 """
 import argparse
-import collections
-import contextlib
 import functools
 import importlib
-import importlib.util
 import logging
 import os
 import pathlib
@@ -19,20 +16,28 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Sequence
+from typing import Any
 
-from tfds_builders.common import exits, plain_text
+from tfds_builders.common import exits
 
 if __name__ == '__main__':
   exits.stop_on_interrupt()
 
 import tensorflow_datasets as tfds
-from google.protobuf import json_format
-from tensorflow_datasets.core import shuffle
 
 from tfds_builders import sanity
-from tfds_builders.common import archives, build_command, dataset, index, label_columns, locks, paths, records, writer
+from tfds_builders.common import (
+  archives,
+  dataset,
+  index,
+  label_columns,
+  locks,
+  paths,
+  records,
+  tfds_patches,
+  writer,
+)
 from tfds_builders.common.suggest import suggest
 from tfds_builders.custom import custom
 
@@ -54,6 +59,11 @@ def load(name: str) -> types.ModuleType:
   if name not in NAMES:
     raise ValueError(f'unknown dataset {name!r}: choose one of {", ".join(NAMES)}{suggest(name, NAMES)}')
   return importlib.import_module(f'tfds_builders.{name}.{name}_dataset_builder')
+
+
+def find_archive(name: str) -> archives.Archive:
+  """What a dataset's archive looks like on disk."""
+  return load(name).ARCHIVE if name in NAMES else custom.make_archive(name)
 
 
 def find_root(name: str, archives_dir: str | os.PathLike[str]) -> pathlib.Path:
@@ -119,7 +129,7 @@ def prepare(
   """
   path = locate(name, data_dir, size)
   if is_prepared(path) and not overwrite:
-    check_prepared(path)
+    index.check_prepared(path)
     check_archive(name, archives_dir, path)
     return path
   make_builder = find_builder(name, archives_dir)  # before anything is deleted
@@ -179,7 +189,7 @@ def build_dataset(make_builder: type[tfds.core.GeneratorBasedBuilder], manual: t
   builder.tolerated = tolerated
   builder._example_writer = functools.partial(writer.SortedWriter, builder.info.file_format)
   # TFDS needs a download folder even if nothing is downloaded; a temporary one keeps data_dir clean.
-  with silence_tfds(), spill_without_tensorflow(), tempfile.TemporaryDirectory() as downloads:
+  with tfds_patches.silence(), tfds_patches.spill_without_tensorflow(), tempfile.TemporaryDirectory() as downloads:
     builder.download_and_prepare(download_dir=downloads, download_config=manual)
   records.check_masks(builder, path)
   index.write(path, builder.split_rules, builder.strata)
@@ -188,19 +198,8 @@ def build_dataset(make_builder: type[tfds.core.GeneratorBasedBuilder], manual: t
 def find_builder(name: str, archives_dir: str | os.PathLike[str]) -> type[tfds.core.GeneratorBasedBuilder]:
   """The TFDS builder class of a dataset, also of a custom one. Raises archives.ArchiveMissing."""
   root = find_root(name, archives_dir)
-  check_file_names(name, root)
+  archives.check_file_names(find_archive(name), root)
   return load(name).Builder if name in NAMES else custom.make_builder(name, root)
-
-
-def check_file_names(name: str, root: pathlib.Path) -> None:
-  """Raises ValueError if the locale cannot express file names of the archive, which would then match no table."""
-  encoding = sys.getfilesystemencoding()
-  if encoding == 'utf-8':
-    return
-  for file in archives.list_files(load(name).ARCHIVE if name in NAMES else custom.make_archive(name), root):
-    if not file.isascii():
-      raise ValueError(f'the locale has the encoding {encoding}, which cannot express the file name '
-                       f'{plain_text.escape(file)!r:.200} in {root}: set PYTHONUTF8=1')
 
 
 def read_tables(name: str, archives_dir: str | os.PathLike[str]) -> tfds.core.GeneratorBasedBuilder:
@@ -228,27 +227,13 @@ def use_beam(
   return beam.use_workers(builder_class), pipeline_options.PipelineOptions(options)
 
 
-def check_prepared(path: pathlib.Path) -> None:
-  """Raises ValueError with the remedy if a file beside the records is damaged, such as by a full disk."""
-  remedy = f'prepare it again with {build_command.show(path, overwrite=True)}'
-  try:
-    splits = tfds.builder_from_directory(path).info.splits
-    stored = collections.Counter({split: splits[split].num_examples for split in splits})
-  except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
-    raise ValueError(f'{path} is damaged ({plain_text.escape(str(error))[:200]}): {remedy}') from error
-  listed = collections.Counter(row['split'] for row in index.read(path))
-  if stored != listed:
-    raise ValueError(f'{path} is damaged: {stored.total():,} records are stored, but {index.NAME} lists '
-                     f'{listed.total():,}; {remedy}')
-
-
 def check_archive(name: str, archives_dir: str | os.PathLike[str], path: pathlib.Path) -> None:
   """Raises ArchiveChanged if `path` was prepared from another archive; a deleted archive is fine."""
   try:
     root = find_root(name, archives_dir)
   except archives.ArchiveMissing:
     return
-  archive = load(name).ARCHIVE if name in NAMES else custom.make_archive(name)
+  archive = find_archive(name)
   now = archives.fingerprint(root, archives.list_files(archive, root))
   then = read_metadata(path)['archive']
   if now != then:
@@ -266,74 +251,6 @@ def declared_metadata(name: str) -> dict[str, Any]:
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
   """Metadata of a prepared dataset."""
   return tfds.builder_from_directory(path).info.metadata
-
-
-@contextlib.contextmanager
-def silence_tfds() -> Iterator[None]:
-  """Turns off TFDS's output and progress bars. Warnings, errors and our own progress bar stay."""
-  tfds.disable_progress_bar()
-  try:
-    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
-      yield
-  finally:
-    tfds.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def spill_without_tensorflow() -> Iterator[None]:
-  """Lets TFDS sort a split of more than 1 GB without TensorFlow.
-
-  TFDS sorts records by hash in memory, and above 1 GB in bucket files. For these it uses tf.io.gfile, even if the
-  records are array_record (4.9.10, core/shuffle.py). This replaces the three calls by ordinary files.
-  """
-  if importlib.util.find_spec('tensorflow'):
-    yield
-    return
-  gfile = types.SimpleNamespace(GFile=open_bucket, exists=os.path.exists, remove=os.remove)
-  lazy = shuffle.tf
-  shuffle.tf = types.SimpleNamespace(
-    io=types.SimpleNamespace(gfile=gfile), errors=types.SimpleNamespace(ResourceExhaustedError=MemoryError))
-  try:
-    yield
-  finally:
-    shuffle.tf = lazy
-
-
-def open_bucket(path: str, mode: str) -> 'Bucket | IO[Any]':
-  return Bucket(path) if mode == 'wb' else open(path, mode)
-
-
-class Bucket:
-  """A file that is open only during a write: TFDS keeps 1000 of them, and the usual limit is 1024 open files."""
-
-  def __init__(self, path: str) -> None:
-    self.path = path
-
-  def write(self, data: bytes) -> None:
-    with open(self.path, 'ab') as file:
-      file.write(data)
-
-  def flush(self) -> None:
-    pass
-
-  def close(self) -> None:
-    pass
-
-
-def summarise(path: str | os.PathLike[str]) -> str:
-  """A few lines on a prepared dataset: images per split, size, rejects, images left out."""
-  info = tfds.builder_from_directory(path).info
-  counts = ', '.join(f'{name} {split.num_examples:,}' for name, split in info.splits.items())
-  lines = [f'{path}: {counts} images, {info.dataset_size / 2**20:,.1f} MiB']
-  lines += [f'  {line}' for line in list_missing_images(info.metadata)]
-  return '\n'.join(lines)
-
-
-def list_missing_images(metadata: Mapping[str, Any]) -> list[str]:
-  """How many images of the archive were rejected or left out and why, as printed lines."""
-  return [f'{title}: {count:,} {reason}'
-          for title, table in (('rejected (see rejects.csv)', 'rejects'), ('left out', 'left_out'))
-          for reason, count in metadata[table].items()]
 
 
 @exits.command
@@ -373,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                    beam if flags.beam else None)
     report = [] if before else sanity.check(path).describe()
     updated = try_to_add_labels(path)
-    print(summarise(path), *report, f'already prepared{updated}' if before else f'{time.time() - start:.1f} s',
+    print(records.summarise(path), *report, f'already prepared{updated}' if before else f'{time.time() - start:.1f} s',
           sep='\n  ')
   return 0
 

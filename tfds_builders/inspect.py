@@ -23,7 +23,17 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from tfds_builders import build, sanity
-from tfds_builders.common import build_command, contact_sheet, dataset, images, index, label_columns, outputs, splits
+from tfds_builders.common import (
+  build_command,
+  contact_sheet,
+  dataset,
+  images,
+  index,
+  label_columns,
+  outputs,
+  records,
+  splits,
+)
 
 SPLITS = tuple(splits.FRACTIONS)
 TEXTS = ('part', 'view', 'sex')
@@ -166,7 +176,7 @@ def describe(path: str | os.PathLike[str], stats: Survey) -> list[str]:
       counts = stats.texts[field].most_common()
       rest = f' and {len(counts) - MAX_VALUES} more' if len(counts) > MAX_VALUES else ''
       lines.append(f'{field}: {", ".join(f"{value} {count:,}" for value, count in counts[:MAX_VALUES])}{rest}')
-  return [*lines, *build.list_missing_images(info.metadata), *stats.report.describe()]
+  return [*lines, *records.list_missing_images(info.metadata), *stats.report.describe()]
 
 
 def list_rows(table: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
@@ -197,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'{flags.name} is not prepared at size {flags.size} in {flags.data_dir} (no {path}). Prepare it with '
           f'{build_command.show(path)}', file=sys.stderr)
     return 2
-  build.check_prepared(path)
+  index.check_prepared(path)
   if flags.verify:
     return verify(path)
   if flags.sheet:

@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in absent), sep='\n', file=sys.stderr)
     return exits.REFUSED
   for folder in folders.values():
-    build.check_prepared(folder)
+    index.check_prepared(folder)
   if flags.pairs:
     outputs.check_output(flags.pairs, '--pairs')
   prints = [load_fingerprints(name, flags.data_dir, flags.size) for name in dict.fromkeys(flags.names)]

@@ -13,7 +13,7 @@ from pydicom import encaps, uid
 
 from benchmarks.fuzz import judge, pictures, raw, values
 from benchmarks.fuzz.values import Report, Run
-from tfds_builders.common import dicom, images
+from tfds_builders.common import decoded, dicom, image_files, images
 
 HEIGHT, WIDTH = 40, 60  # px
 WAYS = ('raw 8', 'raw 16', 'signed', 'rle', 'jpeg', 'jpeg 2000', 'colour', 'tables')
@@ -27,7 +27,7 @@ def make(folder: pathlib.Path) -> Run:
   pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # as another library may have set it
   whole = {way: write(way) for way in WAYS}
   for data in whole.values():
-    images.to_grey(images.decode(data))
+    decoded.to_grey(image_files.decode(data))
   return lambda rng, case, report: run(rng, case, report, whole)
 
 
@@ -140,12 +140,12 @@ def judge_read(read: Callable, path: pathlib.Path) -> str:
   """Accepted outcomes: an image that has a size, or `Unreadable` with a reason of one line."""
   try:
     result = read(path)
-  except images.Unreadable as error:
+  except decoded.Unreadable as error:
     judge.judge_line(str(error))
     return 'refused'
   if read is images.read:
     judge.demand(result.dtype == np.uint8 and result.ndim == 2 and result.size, f'{result.dtype} of {result.shape}')
-    judge.demand(result.size <= images.MAX_PIXELS, f'{result.shape} pixels')
+    judge.demand(result.size <= decoded.MAX_PIXELS, f'{result.shape} pixels')
   else:
     judge.demand(len(result) == 2 and min(result) > 0, f'a size of {result}')
   return 'whole'

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tfds_builders.common import archives, dataset, images, label_columns, plain_text
+from tfds_builders.common import archives, dataset, decoded, image_files, label_columns, plain_text
 from tfds_builders.common.records import TooManyRejects
 
 SEXES = ('F', 'M', '')
@@ -80,7 +80,7 @@ def judge_image(raw: bytes, field: str) -> np.ndarray:
   """Decodes a stored PNG to HW uint8. Pillow and OpenCV must agree on it, because either may read it later."""
   image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
   demand(image is not None and image.ndim == 2 and image.dtype == np.uint8, f'{field} is not a grey image of 8 bits')
-  demand(np.array_equal(image, images.to_grey(images.decode(raw))), f'{field} differs between Pillow and OpenCV')
+  demand(np.array_equal(image, decoded.to_grey(image_files.decode(raw))), f'{field} differs between Pillow and OpenCV')
   return image
 
 

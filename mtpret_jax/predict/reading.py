@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from mtpret_jax.data.records import decode_grey
-from tfds_builders.common import images
+from tfds_builders.common import decoded, image_files, images
 from tfds_builders.common.dataset import SIZES
-from tfds_builders.common.images import Unreadable
+from tfds_builders.common.decoded import Unreadable
 
 THREADS = min(32, os.cpu_count() or 1)  # Pillow, OpenCV and zlib release the GIL
 PREFETCH = 4 * THREADS  # images read before they are asked for; limits memory
@@ -58,11 +58,11 @@ def read_image(source: Any, stored_size: str) -> Reading:
     Unreadable: it is no image, or a kind of image that the builders reject too. The reason fits in one line.
   """
   if isinstance(source, str | os.PathLike):
-    raw = images.read_bytes(pathlib.Path(source))
-    return store(images.decode(raw), stored_size, os.fspath(source), raw)
+    raw = image_files.read_bytes(pathlib.Path(source))
+    return store(image_files.decode(raw), stored_size, os.fspath(source), raw)
   if is_dataset(source):
     from tfds_builders.common import dicom  # slow to import
-    picture = images.Picture(dicom.decode_dataset(source), 'DICOM')
+    picture = decoded.Picture(dicom.decode_dataset(source), 'DICOM')
     return store(picture, stored_size, str(source.get('SOPInstanceUID', '')))
   if hasattr(source, '__array__') and not hasattr(source, 'getexif'):
     array = np.asarray(source)
@@ -76,10 +76,10 @@ def is_dataset(source: Any) -> bool:
   return 'pydicom' in sys.modules and isinstance(source, sys.modules['pydicom'].Dataset)
 
 
-def store(picture: images.Picture, stored_size: str, name: str, raw: bytes = b'',
+def store(picture: decoded.Picture, stored_size: str, name: str, raw: bytes = b'',
           array: np.ndarray | None = None) -> Reading:
   """What a builder would store of a decoded image. `raw` are the bytes of its file."""
-  full = images.to_grey(picture)
+  full = decoded.to_grey(picture)
   grey = images.downscale(full, SIZES[stored_size])
   keeps_jpeg = stored_size == 'original' and images.is_stored_jpeg(picture, grey)
   pixels = decode_grey(raw) if keeps_jpeg else grey  # a record of a JPEG file keeps its bytes
@@ -87,7 +87,7 @@ def store(picture: images.Picture, stored_size: str, name: str, raw: bytes = b''
   return Reading(pixels, height, width, name, find_doubt(pixels, array))
 
 
-def read_array(array: np.ndarray) -> images.Picture:
+def read_array(array: np.ndarray) -> decoded.Picture:
   """An array of pixels as the file with the same pixels: larger is brighter.
 
   uint8 is taken as it is, like a file of 8 bits; uint16 and int16 are rescaled between their 0.5th and 99.5th
@@ -103,10 +103,10 @@ def read_array(array: np.ndarray) -> images.Picture:
     raise Unreadable(f'an array of shape {array.shape} is no image: {AXES}')
   if not array.size:
     raise Unreadable(f'an array of shape {array.shape} has no pixels')
-  images.check_size(array.shape[1], array.shape[0])
+  decoded.check_size(array.shape[1], array.shape[0])
   if array.dtype.kind == 'f':
     array = round_unit(array)
-  return images.Picture(array[..., 0] if array.shape[2:] == (1,) else array, 'array', 8 * array.itemsize)
+  return decoded.Picture(array[..., 0] if array.shape[2:] == (1,) else array, 'array', 8 * array.itemsize)
 
 
 def round_unit(array: np.ndarray) -> np.ndarray:

@@ -11,7 +11,9 @@ from mtpret_jax.runtime import image_counts
 from mtpret_jax.runtime.prepare_data import refuse_archive
 from tests.support.archives import write_clinic
 from tfds_builders import build
+from tfds_builders.common import archives
 from tfds_builders.common.records import TooManyRejects
+from tfds_builders.custom import custom
 
 FOLDERS = ('archives', 'my data', '256')
 COMMAND = "python -m tfds_builders.build clinic --archives archives --data_dir 'my data' --size 256"
@@ -70,7 +72,7 @@ def test_options_that_the_labels_do_not_allow_are_refused_by_a_dry_run_as_well(f
 def test_file_names_that_the_locale_cannot_express_are_refused_with_the_remedy(tmp_path, monkeypatch):
   root = write_clinic(tmp_path, patients=3)
   monkeypatch.setattr('sys.getfilesystemencoding', lambda: 'ascii')
-  build.check_file_names('clinic', root)
+  archives.check_file_names(custom.make_archive('clinic'), root)
   (root / 'images/Röntgen.png').touch()
   with pytest.raises(ValueError, match='encoding ascii.*PYTHONUTF8=1'):
-    build.check_file_names('clinic', root)
+    archives.check_file_names(custom.make_archive('clinic'), root)

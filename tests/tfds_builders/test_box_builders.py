@@ -20,7 +20,7 @@ from tests.support.paths import XRAYS
 from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, phantoms
 from tfds_builders.common import archives as downloads
-from tfds_builders.common import boxes, coco_boxes, dicom, images, index, label_columns, records, splits
+from tfds_builders.common import boxes, coco_boxes, decoded, dicom, images, index, label_columns, records, splits
 from tfds_builders.phantoms.archives import covid19_radiography, frac_atlas, tbx11k, vinbigdata_cxr
 from tfds_builders.phantoms.exposure import bounding_box
 from tfds_builders.phantoms.layout import save_dicom
@@ -552,7 +552,7 @@ def test_the_size_is_read_from_the_header_alone(tmp_path):
   assert dicom.read_size(path) == (30, 60)
   for broken in (b'', b'no DICOM', (tmp_path / 'deflated.dicom').read_bytes()):
     path.write_bytes(broken)
-    with pytest.raises(images.Unreadable, match='DICOM'):
+    with pytest.raises(decoded.Unreadable, match='DICOM'):
       dicom.read_size(path)
 
 

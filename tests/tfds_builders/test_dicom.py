@@ -10,7 +10,7 @@ from pydicom import pixels, uid
 
 from tests.support import dicoms, pictures
 from tests.support.paths import XRAYS
-from tfds_builders.common import dicom, images
+from tfds_builders.common import decoded, dicom, images
 
 REAL = XRAYS / 'dicom_cr'
 
@@ -25,7 +25,7 @@ def rise(grey):
 
 def test_12_bits_are_scaled_between_percentiles(tmp_path):
   stored = dicoms.ramp()
-  np.testing.assert_array_equal(read(dicoms.make(stored), tmp_path), images.scale(stored))
+  np.testing.assert_array_equal(read(dicoms.make(stored), tmp_path), decoded.scale(stored))
 
 
 def test_monochrome1_is_inverted(tmp_path):
@@ -68,7 +68,7 @@ def test_a_voi_table_goes_before_a_window(kind, tmp_path):
 def test_a_window_that_saturates_nearly_everything_is_ignored(centre, width, tmp_path):
   stored = dicoms.ramp()
   grey = read(dicoms.make(stored, WindowCenter=centre, WindowWidth=width), tmp_path)
-  np.testing.assert_array_equal(grey, images.scale(stored))
+  np.testing.assert_array_equal(grey, decoded.scale(stored))
 
 
 def test_8_bits_without_a_window_stay_as_they_are(tmp_path):
@@ -82,7 +82,7 @@ def test_padding_is_black_and_does_not_influence_the_scale(tmp_path):
   padded[:, 40:] = -32000
   grey = read(dicoms.make(padded, 16, kind='MONOCHROME1', PixelPaddingValue=-32000), tmp_path)
   assert (grey[:, 40:] == 0).all()
-  np.testing.assert_array_equal(grey[:, :40], 255 - images.scale(stored[:, :40]))
+  np.testing.assert_array_equal(grey[:, :40], 255 - decoded.scale(stored[:, :40]))
 
 
 def test_bits_above_bits_stored_are_ignored(tmp_path):
@@ -127,7 +127,7 @@ def test_a_wrong_high_bit_of_compressed_pixels_does_no_harm(how, tmp_path):
   path = dicoms.compress(dicoms.make(dicoms.ramp()), how, tmp_path / 'image.dcm')
   header = pydicom.dcmread(path)
   header.HighBit = 15
-  np.testing.assert_array_equal(read(header, tmp_path), images.scale(dicoms.ramp()))
+  np.testing.assert_array_equal(read(header, tmp_path), decoded.scale(dicoms.ramp()))
 
 
 @pytest.mark.parametrize('how, bits', [
@@ -163,14 +163,14 @@ def test_a_truncated_file_is_unreadable(how, share, tmp_path):
   header, path = dicoms.make(noise), tmp_path / 'image.dcm'
   dicoms.save(header, path) if how == 'raw' else dicoms.compress(header, how, path)
   path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
-  with pytest.raises(images.Unreadable):
+  with pytest.raises(decoded.Unreadable):
     images.read(path)
 
 
 def test_an_image_too_large_is_refused_before_its_pixels_are_decoded(tmp_path, monkeypatch):
-  monkeypatch.setattr(images, 'MAX_PIXELS', 40 * 60 - 1)
+  monkeypatch.setattr(decoded, 'MAX_PIXELS', 40 * 60 - 1)
   monkeypatch.setattr(pydicom.Dataset, 'pixel_array', property(lambda _: pytest.fail('decoded')))
-  with pytest.raises(images.Unreadable, match='too large: 60 x 40'):
+  with pytest.raises(decoded.Unreadable, match='too large: 60 x 40'):
     read(dicoms.make(dicoms.ramp()), tmp_path)
 
 
@@ -180,7 +180,7 @@ def test_a_stream_of_another_size_than_the_header_says_is_refused_before_it_is_d
   header = pydicom.dcmread(path)
   header.Rows, header.Columns = 5, 7
   monkeypatch.setattr(pydicom.Dataset, 'pixel_array', property(lambda _: pytest.fail('decoded')))
-  with pytest.raises(images.Unreadable, match='7 x 5 in the header, 60 x 40'):
+  with pytest.raises(decoded.Unreadable, match='7 x 5 in the header, 60 x 40'):
     read(header, tmp_path)
 
 
@@ -188,21 +188,21 @@ def test_a_stream_of_another_size_than_the_header_says_is_refused_before_it_is_d
   (dict(NumberOfFrames=2), 'several frames: 2'), (dict(PhotometricInterpretation='PALETTE COLOR'), 'PALETTE COLOR'),
   (dict(Rows=400), 'unreadable DICOM'), (dict(BitsAllocated=13), 'unreadable DICOM')])
 def test_unsupported_dicom_files_are_unreadable(elements, reason, tmp_path):
-  with pytest.raises(images.Unreadable, match=reason):
+  with pytest.raises(decoded.Unreadable, match=reason):
     read(dicoms.make(dicoms.ramp(), **elements), tmp_path)
 
 
 def test_a_file_without_pixels_is_unreadable(tmp_path):
   header = dicoms.make(dicoms.ramp())
   del header.PixelData
-  with pytest.raises(images.Unreadable):
+  with pytest.raises(decoded.Unreadable):
     read(header, tmp_path)
 
 
 def test_a_deflated_file_is_refused_and_not_inflated(tmp_path):
   header = dicoms.make(dicoms.ramp())
   header.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
-  with pytest.raises(images.Unreadable, match='Deflated'):
+  with pytest.raises(decoded.Unreadable, match='Deflated'):
     read(header, tmp_path)
 
 
@@ -217,5 +217,5 @@ def test_real_files_decode_equally_with_every_compression():
     np.testing.assert_array_equal(grey[name], grey['RG3_RLE'])
   assert np.abs(grey['RG3_J2KI'].astype(int) - grey['RG3_RLE']).mean() < 1  # lossy
   assert grey['RG1_J2KI'][900:1100, 900:1000].mean() > grey['RG1_J2KI'][300:500, 1200:1400].mean()  # spine and lung
-  with pytest.raises(images.Unreadable):  # 12 bits in lossy JPEG, which no decoder here reads
+  with pytest.raises(decoded.Unreadable):  # 12 bits in lossy JPEG, which no decoder here reads
     images.read(REAL / 'RG3_JPLY.dcm')

@@ -7,7 +7,7 @@ import PIL.ImageOps
 import pytest
 
 from tests.support import pictures
-from tfds_builders.common import images
+from tfds_builders.common import decoded, image_files, images
 
 RNG = np.random.default_rng(0)
 GREY = (np.add.outer(np.arange(90), np.arange(120)) + RNG.integers(0, 9, (90, 120))).astype(np.uint8)
@@ -25,20 +25,20 @@ def save(folder, image, kind='PNG', **options):
 def test_a_truncated_file_is_unreadable(tmp_path, kind, share):
   path = save(tmp_path, GREY, kind)
   path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
-  with pytest.raises(images.Unreadable):
+  with pytest.raises(decoded.Unreadable):
     images.read(path)
 
 
 def test_a_file_that_is_not_an_image_is_unreadable(tmp_path):
   (tmp_path / 'x.png').write_bytes(b'<html>please log in</html>')
   for path in (tmp_path / 'x.png', tmp_path / 'absent.png'):
-    with pytest.raises(images.Unreadable):
+    with pytest.raises(decoded.Unreadable):
       images.read(path)
 
 
 def test_an_image_too_large_is_refused_by_its_header(tmp_path, monkeypatch):
-  monkeypatch.setattr(images, 'MAX_PIXELS', 90 * 120 - 1)
-  with pytest.raises(images.Unreadable, match='too large: 120 x 90'):
+  monkeypatch.setattr(decoded, 'MAX_PIXELS', 90 * 120 - 1)
+  with pytest.raises(decoded.Unreadable, match='too large: 120 x 90'):
     images.read(save(tmp_path, GREY))
 
 
@@ -59,17 +59,17 @@ def test_every_orientation_is_read_upright_with_its_size(orientation, tmp_path):
     'jpeg': (pictures.encode(GREY, 'JPEG', quality=100, exif=exif), upright),
     'png': (pictures.encode(GREY, exif=exif), upright),
     'png, eXIf after pixels': (pictures.make_png(GREY, None, chunk), upright),
-    'png of 16 bits': (pictures.make_png(deep, None, chunk), images.scale(pictures.turn_upright(deep, orientation))),
-    'rgb of 16 bits': (pictures.make_png(colour * np.uint16(257), None, chunk), images.scale(upright)),
+    'png of 16 bits': (pictures.make_png(deep, None, chunk), decoded.scale(pictures.turn_upright(deep, orientation))),
+    'rgb of 16 bits': (pictures.make_png(colour * np.uint16(257), None, chunk), decoded.scale(upright)),
     'webp': (pictures.encode(colour, 'WEBP', lossless=True, exif=exif), upright),
     **{f'tiff {deflate} {order}': (pictures.make_tiff(GREY, order=order, deflate=deflate, **tag), upright)
        for deflate in (False, True) for order in '<>'},
-    'tiff of 16 bits': (pictures.make_tiff(deep, **tag), images.scale(pictures.turn_upright(deep, orientation)))}
+    'tiff of 16 bits': (pictures.make_tiff(deep, **tag), decoded.scale(pictures.turn_upright(deep, orientation)))}
   for name, (raw, expected) in files.items():
     path = tmp_path / name
     path.write_bytes(raw)
     found = images.read(path)
-    assert images.read_size(path) == found.shape == expected.shape, name
+    assert image_files.read_size(path) == found.shape == expected.shape, name
     np.testing.assert_allclose(found, expected.astype(int), atol=2 if name == 'jpeg' else 1, err_msg=name)
   shown = PIL.ImageOps.exif_transpose(PIL.Image.open(tmp_path / 'jpeg'))
   np.testing.assert_array_equal(images.read(tmp_path / 'jpeg'), np.asarray(shown))
@@ -86,25 +86,25 @@ def test_a_turned_image_is_stored_upright_without_its_orientation(tmp_path):
 def test_damaged_exif_is_ignored(tmp_path):
   path = tmp_path / 'image.jpeg'
   path.write_bytes(pictures.encode(GREY, 'JPEG', exif=b'Exif\0\0II*\0\xff\xff\xff\xffnot a directory'))
-  assert images.read(path).shape == images.read_size(path) == GREY.shape
+  assert images.read(path).shape == image_files.read_size(path) == GREY.shape
 
 
 def test_the_page_that_is_no_copy_is_read_wherever_it_lies(tmp_path):
   small, deep = GREY[::3, ::3], GREY.astype(np.uint16) * 100
   path = tmp_path / 'image.tiff'
-  for full, expected in ((GREY, GREY), (deep, images.scale(deep))):
+  for full, expected in ((GREY, GREY), (deep, decoded.scale(deep))):
     path.write_bytes(pictures.make_tiff(small.astype(full.dtype), pages=[(full, {})], t254=1))
     np.testing.assert_array_equal(images.read(path), expected)
   path.write_bytes(pictures.make_tiff(GREY, pages=[(GREY, {}), (small, {'t254': 1})]))
-  with pytest.raises(images.Unreadable, match='several pages: 2'):
+  with pytest.raises(decoded.Unreadable, match='several pages: 2'):
     images.read(path)
 
 
 def test_a_large_tiff_is_refused_by_its_header_whoever_decodes_it(tmp_path, monkeypatch):
-  monkeypatch.setattr(images, 'MAX_PIXELS', 90 * 120 - 1)
+  monkeypatch.setattr(decoded, 'MAX_PIXELS', 90 * 120 - 1)
   for dtype in (np.uint8, np.uint16):
     (tmp_path / 'image.tiff').write_bytes(pictures.make_tiff(GREY.astype(dtype)))
-    with pytest.raises(images.Unreadable, match='too large: 120 x 90'):
+    with pytest.raises(decoded.Unreadable, match='too large: 120 x 90'):
       images.read(tmp_path / 'image.tiff')
 
 
@@ -114,7 +114,7 @@ def test_a_truncated_tiff_of_16_bits_is_unreadable(deflate, share, tmp_path):
   """Its directory comes after its pixels, so a file with a whole directory loses pixels."""
   raw = pictures.make_tiff(np.random.default_rng(0).integers(0, 65535, (90, 120), np.uint16), deflate=deflate)
   (tmp_path / 'image.tiff').write_bytes(raw[:int(len(raw) * share)])
-  with pytest.raises(images.Unreadable):
+  with pytest.raises(decoded.Unreadable):
     images.read(tmp_path / 'image.tiff')
 
 
@@ -176,12 +176,12 @@ def test_a_mask_of_another_aspect_than_its_image_is_rejected(mask, shape, fits):
   if fits:
     assert images.fit_mask(mask, shape, 0.02).shape == shape
   else:
-    with pytest.raises(images.Unreadable, match='mask of another shape than its image: .* pixels, the image has'):
+    with pytest.raises(decoded.Unreadable, match='mask of another shape than its image: .* pixels, the image has'):
       images.fit_mask(mask, shape, 0.02)
 
 
 def test_a_png_with_a_wrong_checksum_is_called_damaged():
   raw = bytearray(cv2.imencode('.png', np.arange(64, dtype=np.uint8).reshape(8, 8))[1].tobytes())
   raw[raw.index(b'IDAT') + 8] ^= 1
-  with pytest.raises(images.Unreadable, match='unreadable image: the PNG is damaged or incomplete .checksum of IDAT.$'):
-    images.check_png(bytes(raw))
+  with pytest.raises(decoded.Unreadable, match='the PNG is damaged or incomplete .checksum of IDAT.$'):
+    image_files.check_png(bytes(raw))

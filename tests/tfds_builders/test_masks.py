@@ -9,7 +9,7 @@ import pytest
 from tests.support import pictures
 from tests.support.archives import read_all, write_clinic
 from tfds_builders import build
-from tfds_builders.common import dataset, images, label_columns, masks, nlm_tuberculosis, records
+from tfds_builders.common import dataset, decoded, images, label_columns, masks, nlm_tuberculosis, records
 
 SHAPE = np.zeros((20, 30), np.uint8)
 SHAPE[5:15, 10:20] = 1
@@ -104,5 +104,5 @@ def test_lung_masks_of_squashed_images_are_read_and_turned_ones_are_not(tmp_path
   (np.dstack([SHAPE + 1, SHAPE]), 3, r'3 classes with transparency \(mode LA\)')])
 def test_a_rejected_mask_says_what_to_write(mask, classes, reason, tmp_path):
   (tmp_path / 'a.png').write_bytes(pictures.make_png(mask))
-  with pytest.raises(images.Unreadable, match=reason):
+  with pytest.raises(decoded.Unreadable, match=reason):
     masks.read(tmp_path / 'a.png', classes)

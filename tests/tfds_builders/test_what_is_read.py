@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import dicoms, pictures
 from tests.support.paths import ROOT
-from tfds_builders.common import images, masks
+from tfds_builders.common import decoded, images, masks
 
 REJECTED = None
 H, W = 12, 20
@@ -47,11 +47,11 @@ def luma(colours):
 
 
 def scaled(values):
-  return images.scale(np.asarray(values, np.float64))
+  return decoded.scale(np.asarray(values, np.float64))
 
 
 def scaled_luma(colours):
-  return images.scale(colours.astype(np.float32) @ np.array(images.LUMA, np.float32))
+  return decoded.scale(colours.astype(np.float32) @ np.array(decoded.LUMA, np.float32))
 
 
 def upright(values, orientation=TURNED):
@@ -320,7 +320,7 @@ def test_a_cell_of_the_table_is_true(title, column, tmp_path):
     path = tmp_path / f'{number}.png'  # the ending does not count
     path.write_bytes(raw)
     if expected is REJECTED:
-      with pytest.raises(images.Unreadable):
+      with pytest.raises(decoded.Unreadable):
         COLUMNS[column](path)
     else:
       found = COLUMNS[column](path)

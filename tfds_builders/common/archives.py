@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -116,6 +117,17 @@ def list_files(archive: Archive, root: pathlib.Path) -> dict[str, int]:
       for path in list_below(top) if top.is_dir() else [top]:
         files[path.relative_to(root).as_posix()] = file_size(path)
   return dict(sorted(files.items()))
+
+
+def check_file_names(archive: Archive, root: pathlib.Path) -> None:
+  """Raises ValueError if the locale cannot express file names of the archive, which would then match no table."""
+  encoding = sys.getfilesystemencoding()
+  if encoding == 'utf-8':
+    return
+  for file in list_files(archive, root):
+    if not file.isascii():
+      raise ValueError(f'the locale has the encoding {encoding}, which cannot express the file name '
+                       f'{file!a:.200} in {root}: set PYTHONUTF8=1')
 
 
 def list_below(top: pathlib.Path) -> Iterator[pathlib.Path]:

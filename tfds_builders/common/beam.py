@@ -14,7 +14,7 @@ from typing import Any
 import apache_beam as beam
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import dataset, images, records
+from tfds_builders.common import dataset, decoded, records
 
 PART = 256  # entries per work item
 REJECTS = 'rejects'
@@ -73,7 +73,7 @@ def make_part(path: str, root: pathlib.Path, make: Callable[[dataset.Entry], Any
   """Yields (image_id, record) of the entries in a file; unreadable ones go to the output REJECTS."""
   for entry in pickle.loads(pathlib.Path(path).read_bytes()):
     record = make(entry)
-    if isinstance(record, images.Unreadable):
+    if isinstance(record, decoded.Unreadable):
       reject = records.reject(entry, root, str(record))
       yield beam.pvalue.TaggedOutput(REJECTS, dataclasses.astuple(reject))
     else:

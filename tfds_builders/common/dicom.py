@@ -1,4 +1,4 @@
-"""Reads DICOM files as one grey channel of 8 bits, bone bright. Errors are `images.Unreadable`, as for other files.
+"""Reads DICOM files as one grey channel of 8 bits, bone bright. Errors are `decoded.Unreadable`, as for other files.
 
 Imported only when a DICOM file is met: importing pydicom takes 0.2 s, and most archives have none.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 from pydicom import encaps, pixels, uid
 
-from tfds_builders.common import images
+from tfds_builders.common import decoded
 
 RAW = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless)
 JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
@@ -42,33 +42,33 @@ def decode(raw: bytes) -> np.ndarray:
     HW uint8.
 
   Raises:
-    images.Unreadable: not DICOM, no pixels, several frames, an unsupported transfer syntax, damaged, a compressed
-      stream whose size differs from the header's, or more than images.MAX_PIXELS pixels. The last two are checked
+    decoded.Unreadable: not DICOM, no pixels, several frames, an unsupported transfer syntax, damaged, a compressed
+      stream whose size differs from the header's, or more than decoded.MAX_PIXELS pixels. The last two are checked
       before anything is decoded.
   """
   with explain_errors():
     return to_grey(*decode_stored(raw))
 
 
-def decode_mask(raw: bytes) -> images.Picture:
-  """The stored values of a DICOM file as a mask: no rescale, window or palette is applied. Raises images.Unreadable."""
+def decode_mask(raw: bytes) -> decoded.Picture:
+  """The stored values of a DICOM file as a mask: no rescale, window or palette is applied. Raises Unreadable."""
   with explain_errors():
     header, stored = decode_stored(raw)
     if stored.ndim == 2 and header.PhotometricInterpretation not in ('MONOCHROME2', 'PALETTE COLOR'):
-      raise images.Unreadable(f'DICOM mask not supported: {header.PhotometricInterpretation}')
-    return images.Picture(stored, 'DICOM')
+      raise decoded.Unreadable(f'DICOM mask not supported: {header.PhotometricInterpretation}')
+    return decoded.Picture(stored, 'DICOM')
 
 
 @contextlib.contextmanager
 def explain_errors() -> Iterator[None]:
-  """Turns the errors of pydicom and its decoders into images.Unreadable."""
+  """Turns the errors of pydicom and its decoders into decoded.Unreadable."""
   try:
     yield
-  except (images.Unreadable, MemoryError):
+  except (decoded.Unreadable, MemoryError):
     raise
   except Exception as error:  # AttributeError, ValueError, struct.error, ...
     reason = ' '.join(f'unreadable DICOM: {type(error).__name__} {error}'.split())
-    raise images.Unreadable(reason[:200]) from error
+    raise decoded.Unreadable(reason[:200]) from error
 
 
 def decode_dataset(header: pydicom.Dataset) -> np.ndarray:
@@ -76,7 +76,7 @@ def decode_dataset(header: pydicom.Dataset) -> np.ndarray:
   with explain_errors():
     syntax = getattr(getattr(header, 'file_meta', None), 'TransferSyntaxUID', None)
     if syntax is None:
-      raise images.Unreadable('DICOM data set without file_meta.TransferSyntaxUID: how its pixels are stored is not '
+      raise decoded.Unreadable('DICOM data set without file_meta.TransferSyntaxUID: how its pixels are stored is not '
                               'known')
     check_syntax(syntax)
     return to_grey(*decode_pixels(copy.copy(header), syntax))
@@ -95,10 +95,10 @@ def decode_pixels(header: pydicom.Dataset, syntax: uid.UID) -> tuple[pydicom.Dat
   header.pixel_array_options(decoding_plugin='pillow' if syntax in PILLOW else '', correct_unused_bits=False)
   words = header.pixel_array
   if words.shape[:2] != header_size(header):  # several frames although the header says one
-    raise images.Unreadable(f'DICOM holds more than its header says: {words.shape}')
+    raise decoded.Unreadable(f'DICOM holds more than its header says: {words.shape}')
   photometric = header.PhotometricInterpretation
   if words.ndim == 3 and (photometric not in COLOURS or words.shape[2] != 3):
-    raise images.Unreadable(f'DICOM of {words.shape[2]} samples not supported: {photometric}')
+    raise decoded.Unreadable(f'DICOM of {words.shape[2]} samples not supported: {photometric}')
   return header, extract_bits(header, words) if words.dtype.kind in 'iu' else words
 
 
@@ -122,23 +122,23 @@ def extract_bits(header: pydicom.Dataset, words: np.ndarray) -> np.ndarray:
 
 
 def read_size(path: pathlib.Path) -> tuple[int, int]:
-  """(height, width) from the header of a DICOM file, without reading its pixels. Raises images.Unreadable."""
+  """(height, width) from the header of a DICOM file, without reading its pixels. Raises decoded.Unreadable."""
   try:
     with open(path, 'rb') as file:
       check_syntax(read_syntax(file.read(HEADER_BYTES)))
       file.seek(0)
       header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=['Rows', 'Columns'])
     return header_size(header)
-  except images.Unreadable:
+  except decoded.Unreadable:
     raise
   except Exception as error:
-    raise images.Unreadable(f'unreadable DICOM: {type(error).__name__}') from error
+    raise decoded.Unreadable(f'unreadable DICOM: {type(error).__name__}') from error
 
 
 def check_syntax(syntax: uid.UID) -> None:
   """Raises Unreadable for an unsupported transfer syntax, such as the deflated one, which can inflate without limit."""
   if syntax not in (*RAW, *JPEG, *JPEG2000):
-    raise images.Unreadable(f'DICOM transfer syntax not supported: {syntax.name}')
+    raise decoded.Unreadable(f'DICOM transfer syntax not supported: {syntax.name}')
 
 
 def read_syntax(raw: bytes) -> uid.UID:
@@ -160,17 +160,17 @@ def header_size(header: pydicom.Dataset) -> tuple[int, int]:
 def check_size(header: pydicom.Dataset, syntax: uid.UID) -> None:
   """Raises Unreadable for too many pixels, several frames, or a stream whose size differs from the header's."""
   (height, width), frames = header_size(header), int(header.get('NumberOfFrames') or 1)
-  if height * width > images.MAX_PIXELS:
-    raise images.Unreadable(f'image too large: {width} x {height} pixels, at most {images.MAX_PIXELS}')
+  if height * width > decoded.MAX_PIXELS:
+    raise decoded.Unreadable(f'image too large: {width} x {height} pixels, at most {decoded.MAX_PIXELS}')
   if frames != 1:
-    raise images.Unreadable(f'DICOM with several frames: {frames}')
+    raise decoded.Unreadable(f'DICOM with several frames: {frames}')
   if syntax in RAW:
     return
   check_depth(header)
   stream = encaps.get_frame(header.PixelData, 0, number_of_frames=1)
   size = (find_jpeg2000_size if syntax in JPEG2000 else find_jpeg_size)(stream)
   if size != (height, width):
-    raise images.Unreadable(
+    raise decoded.Unreadable(
       f'DICOM sizes differ: {width} x {height} in the header, {size[1]} x {size[0]} in its JPEG')
 
 
@@ -178,7 +178,7 @@ def check_depth(header: pydicom.Dataset) -> None:
   """Raises Unreadable for bit depths on which GDCM aborts the process instead of raising an error."""
   allocated, stored, samples = (int(header[name].value) for name in ('BitsAllocated', 'BitsStored', 'SamplesPerPixel'))
   if allocated not in (8, 16) or not 1 <= stored <= allocated or samples not in (1, 3):
-    raise images.Unreadable(f'compressed DICOM of {samples} samples of {stored} bits in {allocated}')
+    raise decoded.Unreadable(f'compressed DICOM of {samples} samples of {stored} bits in {allocated}')
 
 
 def find_jpeg_size(stream: bytes) -> tuple[int, int]:
@@ -206,9 +206,9 @@ def to_grey(header: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
   if photometric == 'PALETTE COLOR' and 'RedPaletteColorLookupTableData' in header:
     stored = apply_palette(header, stored)
   if stored.ndim == 3:
-    return images.to_grey(images.Picture(stored, 'DICOM'))
+    return decoded.to_grey(decoded.Picture(stored, 'DICOM'))
   if photometric not in ('MONOCHROME1', 'MONOCHROME2'):
-    raise images.Unreadable(f'DICOM photometric interpretation not supported: {photometric}')
+    raise decoded.Unreadable(f'DICOM photometric interpretation not supported: {photometric}')
   inside = find_unpadded(header, stored)
   values = apply_modality(header, stored)
   fraction = apply_window(header, values, inside)
@@ -218,7 +218,7 @@ def to_grey(header: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
     grey = np.rint(stored * (255 / (2**header.BitsStored - 1))).astype(np.uint8)
     grey = 255 - grey if read_slope(header) < 0 else grey
   else:
-    grey = images.scale(values, None if inside is None else values[inside])
+    grey = decoded.scale(values, None if inside is None else values[inside])
   grey = 255 - grey if photometric == 'MONOCHROME1' else grey
   return grey if inside is None else np.where(inside, grey, 0).astype(np.uint8)
 

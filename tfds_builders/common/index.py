@@ -9,6 +9,7 @@
 | sha256 | of the stored bytes, which cover image, mask and labels |
 | labels, in several columns | a start of training decides by them what it can learn from, see `label_columns` |
 """
+import collections
 import csv
 import hashlib
 import os
@@ -20,8 +21,9 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 import tqdm
+from google.protobuf import json_format
 
-from tfds_builders.common import build_command, images, label_columns, splits
+from tfds_builders.common import build_command, images, label_columns, plain_text, splits
 
 NAME = 'index.csv'
 COLUMNS = ('split', 'position', 'image_id', 'patient', 'paper', 'official', 'stratum', 'sha256')
@@ -155,3 +157,17 @@ def find_damage(path: str | os.PathLike[str]) -> list[str]:
       if reason:
         damage.append(f'{row["split"]} {row["position"]} {row["image_id"]}: {reason}')
   return damage
+
+
+def check_prepared(path: pathlib.Path) -> None:
+  """Raises ValueError with the remedy if a file beside the records is damaged, such as by a full disk."""
+  remedy = f'prepare it again with {build_command.show(path, overwrite=True)}'
+  try:
+    about = tfds.builder_from_directory(path).info.splits
+    stored = collections.Counter({split: about[split].num_examples for split in about})
+  except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
+    raise ValueError(f'{path} is damaged ({plain_text.escape(str(error))[:200]}): {remedy}') from error
+  listed = collections.Counter(row['split'] for row in read(path))
+  if stored != listed:
+    raise ValueError(f'{path} is damaged: {stored.total():,} records are stored, but {NAME} lists '
+                     f'{listed.total():,}; {remedy}')

@@ -3,7 +3,7 @@ import pathlib
 
 import numpy as np
 
-from tfds_builders.common import images
+from tfds_builders.common import decoded, image_files
 from tfds_builders.common.label_columns import UNANNOTATED
 
 WHITE = 128  # the least value of a black-and-white mask's foreground: smaller ones are class numbers
@@ -26,15 +26,15 @@ def read(path: pathlib.Path, classes: int) -> np.ndarray:
     HW uint8 of class numbers, upright.
 
   Raises:
-    images.Unreadable: not an image, or values that are no class numbers.
+    decoded.Unreadable: not an image, or values that are no class numbers.
   """
   picture = decode(path)
   if classes == 2:
     return separate(picture)
   if picture.file_format in LOSSY[:2]:
-    raise images.Unreadable(f'mask of {classes} classes in lossy {picture.file_format}: write PNG')
+    raise decoded.Unreadable(f'mask of {classes} classes in lossy {picture.file_format}: write PNG')
   if picture.white_is_zero:
-    raise images.Unreadable(f'mask of {classes} classes in which 0 is white: write PNG')
+    raise decoded.Unreadable(f'mask of {classes} classes in which 0 is white: write PNG')
   return check_classes(find_numbers(picture, classes), classes)
 
 
@@ -45,16 +45,16 @@ def read_foreground(path: pathlib.Path) -> np.ndarray:
   return (flatten(values) > 0).astype(np.uint8)
 
 
-def decode(path: pathlib.Path) -> images.Picture:
+def decode(path: pathlib.Path) -> decoded.Picture:
   """A decoded mask, with stored values also of a DICOM file."""
-  raw = images.read_bytes(path)
+  raw = image_files.read_bytes(path)
   if raw[128:132] == b'DICM':
     from tfds_builders.common import dicom
     return dicom.decode_mask(raw)
-  return images.decode(raw)
+  return image_files.decode(raw)
 
 
-def separate(picture: images.Picture) -> np.ndarray:
+def separate(picture: decoded.Picture) -> np.ndarray:
   """A mask of two classes to HW uint8: 0, 1, and UNANNOTATED."""
   if picture.palette is not None:
     return separate_palette(picture.values, picture.palette)
@@ -62,12 +62,12 @@ def separate(picture: images.Picture) -> np.ndarray:
   if picture.file_format in LOSSY and not set(np.unique(values).tolist()) <= {0, 1, 255}:
     brightest = values.max(2) if values.ndim == 3 else values
     if 0 < brightest.max() < WHITE:
-      raise images.Unreadable(f'mask in lossy {picture.file_format} without white; {WRITE}')
+      raise decoded.Unreadable(f'mask in lossy {picture.file_format} without white; {WRITE}')
     return mark(brightest >= WHITE, bool(np.ptp(brightest)))
   values = flatten(values)
   found = np.unique(values)
   if picture.white_is_zero and not set(found.tolist()) <= {0, 2 ** max(picture.bits, 8) - 1}:
-    raise images.Unreadable(f'mask in which 0 is white, with other values than black and white; {WRITE}')
+    raise decoded.Unreadable(f'mask in which 0 is white, with other values than black and white; {WRITE}')
   if 0 < picture.bits < 8 and found[-1] == 255 // (2**picture.bits - 1):
     return (values > 0).astype(np.uint8)  # 0 and 1, spread to 8 bits
   return separate_greys(values)
@@ -79,7 +79,7 @@ def separate_greys(values: np.ndarray) -> np.ndarray:
   if 1 in found:
     return check_classes(values, 2)
   if found[0] < 0 or 0 < found[-1] < WHITE:
-    raise images.Unreadable(f'mask with unknown class: {found[found != 0][:5].tolist()}, classes are 0 to 1; {WRITE}, '
+    raise decoded.Unreadable(f'mask with unknown class: {found[found != 0][:5].tolist()}, classes are 0 to 1; {WRITE}, '
                             'or name the classes in classes.txt')
   return mark(values > 0, len(found) > 1)
 
@@ -90,20 +90,20 @@ def separate_palette(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
   colours = palette[used]
   if used[-1] <= 1:
     if palette[0].min() == 255 and not palette[1].any():
-      raise images.Unreadable('mask with a palette in which 0 is white and 1 is black, so what is foreground is not '
+      raise decoded.Unreadable('mask with a palette in which 0 is white and 1 is black, so what is foreground is not '
                               f'known; {WRITE}, without a palette')
     return indices
   if (colours == colours[:, :1]).all() and colours.any():  # greys in any order, as programs store them to save bytes
     return separate_greys(palette[indices][..., 0])
   if 1 not in used and len(set(used.tolist()) - {0}) > 1:
-    raise images.Unreadable(f'mask with unknown class: {used[used > 0][:5].tolist()} in its palette; {WRITE}')
+    raise decoded.Unreadable(f'mask with unknown class: {used[used > 0][:5].tolist()} in its palette; {WRITE}')
   return check_classes(indices, 2) if 1 in used else (indices > 0).astype(np.uint8)
 
 
 def mark(foreground: np.ndarray, varies: bool) -> np.ndarray:
   """HW uint8, 1 in the foreground. Raises Unreadable if all is foreground although the values vary."""
   if varies and foreground.all():
-    raise images.Unreadable(f'mask without a black background; {WRITE}')
+    raise decoded.Unreadable(f'mask without a black background; {WRITE}')
   return foreground.astype(np.uint8)
 
 
@@ -125,7 +125,7 @@ def apply_alpha(values: np.ndarray) -> np.ndarray:
   return np.where(alpha > 0, colour if np.ptp(colour, axis=(0, 1)).any() else 255, 0)
 
 
-def find_numbers(picture: images.Picture, classes: int) -> np.ndarray:
+def find_numbers(picture: decoded.Picture, classes: int) -> np.ndarray:
   """HW class numbers of a mask of more than two classes, not checked yet."""
   values = picture.values
   if picture.palette is not None:
@@ -139,12 +139,12 @@ def find_numbers(picture: images.Picture, classes: int) -> np.ndarray:
     return values // (255 // (2**picture.bits - 1)) if 0 < picture.bits < 8 else values
   grey = values[..., 0]
   if values.shape[2] > 2 and not (values[..., :3] == values[..., :1]).all():
-    raise images.Unreadable(f'mask of {classes} classes in colour (mode {"RGBA"[:values.shape[2]]}): '
+    raise decoded.Unreadable(f'mask of {classes} classes in colour (mode {"RGBA"[:values.shape[2]]}): '
                             'write one channel of class numbers')
   alpha = values[..., -1]
   if values.shape[2] != 3 and np.ptp(alpha) and (grey[alpha == 0].any() or not np.ptp(grey)):
     mode = 'LA' if values.shape[2] == 2 else 'RGBA'
-    raise images.Unreadable(f'mask of {classes} classes with transparency (mode {mode}): write one channel of class '
+    raise decoded.Unreadable(f'mask of {classes} classes with transparency (mode {mode}): write one channel of class '
                             'numbers')
   return grey
 
@@ -156,7 +156,7 @@ def check_classes(values: np.ndarray, classes: int) -> np.ndarray:
   unknown = found[(found < 0) | (found >= classes) & (found != UNANNOTATED)]
   if unknown.size:
     remedy = WRITE if classes == 2 else 'write the numbers of the classes'
-    raise images.Unreadable(f'mask with unknown class: {unknown[:5].tolist()}, classes are 0 to {classes - 1}; '
+    raise decoded.Unreadable(f'mask with unknown class: {unknown[:5].tolist()}, classes are 0 to {classes - 1}; '
                             f'{remedy}, or name the classes in classes.txt')
   return values.astype(np.uint8)
 
@@ -164,5 +164,5 @@ def check_classes(values: np.ndarray, classes: int) -> np.ndarray:
 def require_whole(values: np.ndarray) -> np.ndarray:
   """Floating-point numbers as they are, if all are whole; raises Unreadable."""
   if values.dtype.kind == 'f' and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
-    raise images.Unreadable('mask with fractions, which are no class numbers')
+    raise decoded.Unreadable('mask with fractions, which are no class numbers')
   return values

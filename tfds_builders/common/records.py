@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_builders.common import archives, dataset, images, index, label_columns, plain_text, splits
+from tfds_builders.common import archives, dataset, decoded, images, index, label_columns, plain_text, splits
 
 TOLERATED = 0.05  # fraction of an archive that may be rejected before the build fails
 WORKERS = min(32, os.cpu_count() or 1)  # decoding threads; Pillow, OpenCV and zlib release the GIL
@@ -147,7 +147,7 @@ def generate_records(
         tqdm.tqdm(total=len(entries), desc=title, unit=' images', disable=None, leave=False) as bar):
     for entry, record in map_with_prefetch(pool, make, entries):
       bar.update()
-      if isinstance(record, images.Unreadable):
+      if isinstance(record, decoded.Unreadable):
         builder.rejects.append(reject(entry, root, str(record)))
         check_rejects(builder)
         unreadable += 1
@@ -160,7 +160,7 @@ def generate_records(
 
 
 def record_maker(
-    builder: tfds.core.GeneratorBasedBuilder) -> Callable[[dataset.Entry], dict[str, Any] | images.Unreadable]:
+    builder: tfds.core.GeneratorBasedBuilder) -> Callable[[dataset.Entry], dict[str, Any] | decoded.Unreadable]:
   """make_record for one builder, with only the entry left to pass. It pickles, so other processes can run it."""
   features = builder.info.features
   return functools.partial(make_record, source=builder.name, size=builder.builder_config.name,
@@ -183,7 +183,7 @@ def map_with_prefetch(
 
 def make_record(
     entry: dataset.Entry, source: str, size: str, has_mask: bool,
-    has_boxes: bool) -> dict[str, Any] | images.Unreadable:
+    has_boxes: bool) -> dict[str, Any] | decoded.Unreadable:
   """The record of one entry, as `dataset.dataset_info` describes it. Returns, not raises, Unreadable."""
   try:
     image, shape = images.read_stored(entry.path, dataset.SIZES[size], keep_jpeg=size == 'original')
@@ -194,7 +194,7 @@ def make_record(
     if has_mask:
       mask = entry.mask() if entry.mask else np.full(shape, label_columns.UNANNOTATED, np.uint8)
       record['mask'] = images.encode(images.fit_mask(mask, shape, entry.mask_stretch))
-  except images.Unreadable as error:
+  except decoded.Unreadable as error:
     return error
   if record['study']:
     record['study'] = f'{source}:{record["study"]}'
@@ -258,3 +258,19 @@ def write_rejects(builder: tfds.core.GeneratorBasedBuilder) -> None:
     table = csv.writer(file)
     table.writerow(['image_id', 'path', 'reason'])
     table.writerows(sorted(dataclasses.astuple(reject) for reject in builder.rejects))
+
+
+def summarise(path: str | os.PathLike[str]) -> str:
+  """A few lines on a prepared dataset: images per split, size, rejects, images left out."""
+  info = tfds.builder_from_directory(path).info
+  counts = ', '.join(f'{name} {split.num_examples:,}' for name, split in info.splits.items())
+  lines = [f'{path}: {counts} images, {info.dataset_size / 2**20:,.1f} MiB']
+  lines += [f'  {line}' for line in list_missing_images(info.metadata)]
+  return '\n'.join(lines)
+
+
+def list_missing_images(metadata: Mapping[str, Any]) -> list[str]:
+  """How many images of the archive were rejected or left out and why, as printed lines."""
+  return [f'{title}: {count:,} {reason}'
+          for title, table in (('rejected (see rejects.csv)', 'rejects'), ('left out', 'left_out'))
+          for reason, count in metadata[table].items()]

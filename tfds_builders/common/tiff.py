@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import TiffImagePlugin
 
-from tfds_builders.common import images
+from tfds_builders.common import decoded
 
 SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIFF, with offsets of 64 bits
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANES, COLOURS, FORMAT = (
@@ -35,13 +35,13 @@ def choose_page(raw: bytes) -> tuple[bytes, Tags]:
   """The page that is the picture: (the file with this page first, its tags). Reduced copies do not count.
 
   Raises:
-    images.Unreadable: several pages could be meant, or none is one.
+    decoded.Unreadable: several pages could be meant, or none is one.
   """
   pages = read_pages(raw)
   full = {offset: tags for offset, tags in pages.items()
           if not tags.get(SUBFILE, 0) & REDUCED and tags.get(OLD_SUBFILE) != OLD_REDUCED} or pages
   if len(full) != 1:
-    raise images.Unreadable(f'TIFF of several pages: {len(full)}' if full else 'unreadable image: TIFF without a page')
+    raise decoded.Unreadable(f'TIFF of several pages: {len(full)}' if full else 'unreadable image: TIFF without a page')
   (offset, tags), = full.items()
   order = '<' if raw.startswith(b'II') else '>'
   if b'+' in raw[2:4]:
@@ -75,7 +75,7 @@ def read_pages(raw: bytes) -> dict[int, Tags]:
 def check_polarity(tags: Tags) -> None:
   """Raises Unreadable if the file does not say what 0 means. Pillow would take it for white in 8 bits only."""
   if PHOTOMETRIC not in tags and tags.get(COMPRESSION) != OLD_JPEG:
-    raise images.Unreadable('TIFF without PhotometricInterpretation: whether 0 is white is not known')
+    raise decoded.Unreadable('TIFF without PhotometricInterpretation: whether 0 is white is not known')
 
 
 def is_white_zero(tags: Tags) -> bool:
@@ -109,7 +109,7 @@ def decode(raw: bytes, tags: Tags) -> np.ndarray:
   """Samples of a file that `needs_opencv`: HW or HWC, upright, 0 is black; C is 3 (RGB) or 4 (and alpha).
 
   Raises:
-    images.Unreadable: an unsupported combination of samples and bits.
+    decoded.Unreadable: an unsupported combination of samples and bits.
   """
   samples, bits, kind = find_depth(tags)
   width, height = tags[WIDTH], tags[HEIGHT]
@@ -121,7 +121,7 @@ def decode(raw: bytes, tags: Tags) -> np.ndarray:
       or values.shape[:2] not in ((height, width), (width, height))
       or values.shape[2:] != ((samples,) if samples > 1 else ())):
     kinds = {'u': 'unsigned', 'i': 'signed', 'f': 'floating-point'}
-    raise images.Unreadable(f'TIFF not supported: {samples} samples of {bits} bits, {kinds.get(kind, "mixed")}')
+    raise decoded.Unreadable(f'TIFF not supported: {samples} samples of {bits} bits, {kinds.get(kind, "mixed")}')
   if 8 < bits < 16:
     values >>= 16 - bits  # OpenCV spreads them to 16
   if samples > 1:

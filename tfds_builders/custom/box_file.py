@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Collection, Sequence
 from concurrent import futures
 
-from tfds_builders.common import boxes, coco_boxes, dataset, images, plain_text, records
+from tfds_builders.common import boxes, coco_boxes, dataset, decoded, image_files, plain_text, records
 from tfds_builders.common.coco import Coco, load_coco
 from tfds_builders.custom.file_names import match_names, stem
 from tfds_builders.custom.labels import TABLE, InvalidDataset
@@ -77,8 +77,8 @@ def read_boxes(root: pathlib.Path, pictures: Collection[str], box_classes: Seque
 def read_size(path: pathlib.Path) -> tuple[int, int] | None:
   """(width, height) of an image as displayed; None if it is unreadable: it is rejected when its pixels are read."""
   try:
-    height, width = images.read_size(path)
-  except images.Unreadable:
+    height, width = image_files.read_size(path)
+  except decoded.Unreadable:
     return None
   return width, height
 

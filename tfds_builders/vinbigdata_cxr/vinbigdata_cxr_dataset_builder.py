@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import archives, boxes, dataset, dicom, images, records, tables
+from tfds_builders.common import archives, boxes, dataset, decoded, dicom, records, tables
 
 FINDINGS = ('Aortic enlargement', 'Atelectasis', 'Calcification', 'Cardiomegaly', 'Consolidation', 'ILD',
             'Infiltration', 'Lung Opacity', 'Nodule/Mass', 'Other lesion', 'Pleural effusion', 'Pleural thickening',
@@ -92,7 +92,7 @@ def read_archive(root: pathlib.Path, files: Mapping[str, int]) -> dataset.Conten
         entry, bad = make_entry(name, root / own[name], reports[name], kept, annotations)
         entries.append(dataclasses.replace(entry, official_split=folder if tables is PHYSIONET else ''))
         rejects += bad
-      except images.Unreadable as error:
+      except decoded.Unreadable as error:
         rejects.append(dataset.Reject(name, own[name], str(error)))
   return entries, rejects, dict(left_out)
 
@@ -141,7 +141,7 @@ def read_tables(
 def make_entry(
     name: str, path: pathlib.Path, reports: Mapping[str, set[str]], rows: Sequence[dict[str, str]],
     table: str) -> tuple[dataset.Entry, list[dataset.Reject]]:
-  """One image with its readers' reports and its rows of the table of boxes. Raises images.Unreadable if there are boxes
+  """One image with its readers' reports and its rows of the table of boxes. Raises Unreadable if there are boxes
   but no image size."""
   readers_of = {finding: {reader for reader, found in reports.items() if finding in found} for finding in FINDINGS}
   drawn, rejects = read_boxes(name, path, [row for row in rows if row['class_name'] != NOTHING], table)
