@@ -18,7 +18,17 @@ from benchmarks.fuzz import judge, readings
 from tests.support import dicoms
 from tests.support.archives import edit, read_all, read_rejects, write_clinic, write_nih
 from tfds_builders import build, unpack
-from tfds_builders.common import boxes, coco_boxes, dicom, images, nlm_tuberculosis, plain_text, voc
+from tfds_builders.common import (
+  boxes,
+  coco_boxes,
+  decoded,
+  dicom,
+  image_files,
+  images,
+  nlm_tuberculosis,
+  plain_text,
+  voc,
+)
 from tfds_builders.common.records import TooManyRejects
 
 GREY = np.arange(300 * 40, dtype=np.uint8).reshape(300, 40)  # large enough that its bytes may be copied
@@ -44,7 +54,7 @@ def test_unusual_datasets_are_read_rightly_or_refused(tmp_path):
 
 def test_a_reader_that_ignores_the_orientation_is_a_fault(tmp_path, monkeypatch):
   monkeypatch.setattr(readings, 'WAYS', {'orientation': readings.orient})
-  monkeypatch.setattr(images, 'UPRIGHT', {})
+  monkeypatch.setattr(image_files, 'UPRIGHT', {})
   with pytest.raises(judge.Fault, match='orientation'):
     for number in range(10):
       read_case(number, tmp_path / str(number), [])
@@ -220,7 +230,7 @@ def test_a_flipped_bit_in_the_pixels_of_a_png_makes_it_unreadable(tmp_path):
   for place in range(60, len(raw) - 20, 97):
     raw[place] ^= 4
     (tmp_path / 'b.png').write_bytes(raw)
-    with pytest.raises(images.Unreadable):
+    with pytest.raises(decoded.Unreadable):
       images.read(tmp_path / 'b.png')
     raw[place] ^= 4
   noted = raw[:-12] + struct.pack('>I', 4) + b'teXta\0bc' + bytes(4) + raw[-12:]  # a comment with a wrong checksum
@@ -237,7 +247,7 @@ def test_bytes_that_opencv_and_pillow_read_differently_are_not_copied(chunk, rea
     (tmp_path / 'a.png').write_bytes(raw[:place] + packed + raw[place:])
     try:
       stored, _ = images.read_stored(tmp_path / 'a.png')
-    except images.Unreadable:
+    except decoded.Unreadable:
       continue
     shown = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(shown, images.read(tmp_path / 'a.png'))
@@ -246,13 +256,13 @@ def test_bytes_that_opencv_and_pillow_read_differently_are_not_copied(chunk, rea
 
 
 def test_formats_that_pillow_hands_to_other_programs_are_not_read(tmp_path):
-  with pytest.raises(images.Unreadable):
+  with pytest.raises(decoded.Unreadable):
     images.read(save(tmp_path / 'a.png', GREY, 'EPS'))
 
 
 def test_pixels_that_are_not_finite_are_unreadable(tmp_path):
   path = save(tmp_path / 'a.png', np.full((9, 9), math.nan, np.float32), 'TIFF')
-  with pytest.raises(images.Unreadable, match='NaN or infinite'):
+  with pytest.raises(decoded.Unreadable, match='NaN or infinite'):
     images.read(path)
 
 
@@ -262,14 +272,14 @@ def test_a_dicom_file_without_sides_gives_its_boxes_no_frame(side, tmp_path):
   setattr(header, side, 0)
   dicoms.save(header, tmp_path / 'a.dcm')
   for read in (dicom.read_size, images.read):
-    with pytest.raises(images.Unreadable):
+    with pytest.raises(decoded.Unreadable):
       read(tmp_path / 'a.dcm')
 
 
 def test_a_dicom_file_with_more_frames_than_it_says_is_unreadable(tmp_path):
   header = dicoms.make(dicoms.ramp())
   header.PixelData = header.PixelData * 3
-  with pytest.raises(images.Unreadable, match='holds more'):
+  with pytest.raises(decoded.Unreadable, match='holds more'):
     images.read(dicoms.save(header, tmp_path / 'a.dcm'))
 
 
@@ -279,7 +289,7 @@ def test_bits_that_would_crash_a_decoder_are_refused_before_it_runs(name, bits, 
   path = dicoms.compress(header, 'jpeg baseline', tmp_path / 'a.dcm')
   setattr(header, name, bits)
   dicoms.save(header, path)
-  with pytest.raises(images.Unreadable, match='compressed DICOM of'):
+  with pytest.raises(decoded.Unreadable, match='compressed DICOM of'):
     images.read(path)
 
 
@@ -292,14 +302,14 @@ def test_a_jpeg_within_a_dicom_file_that_is_damaged_is_unreadable_or_an_image(tm
     (tmp_path / 'b.dcm').write_bytes(raw[:place] + b'\xff\xda' + raw[place + 2:])
     try:
       assert images.read(tmp_path / 'b.dcm').shape == (40, 60)
-    except images.Unreadable as error:
+    except decoded.Unreadable as error:
       assert not plain_text.GARBLED.search(str(error))
 
 
 def test_the_reason_why_a_dicom_file_is_unreadable_is_one_line(tmp_path):
   path = dicoms.save(dicoms.make(dicoms.ramp()), tmp_path / 'a.dcm')
   path.write_bytes(path.read_bytes().replace(b'1.2.840.10008.1.2.1', b'1.2.840.10008.\n\x01.1'))
-  with pytest.raises(images.Unreadable, match=r'not supported: 1\.2\.840\.10008\.\\n') as caught:
+  with pytest.raises(decoded.Unreadable, match=r'not supported: 1\.2\.840\.10008\.\\n') as caught:
     images.read(path)
   assert not plain_text.GARBLED.search(str(caught.value))
 
