@@ -5,7 +5,7 @@ Everything is plain text, which the template escapes, except `Markup`: that is H
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -152,6 +152,26 @@ def bar(value: float | None, interval: Sequence[float] | None, scale: tuple[floa
   style = ';'.join(f'--{name}:{find_place(number, scale):.1f}' for name, number in places.items())
   mark = '' if reference is None else Markup('<i style="--at:{}"></i>').format(f'{find_place(reference, scale):.1f}')
   return Markup('<span class="bar" style="{}" aria-hidden="true">{}</span>').format(style, mark)
+
+
+def bar_of_share(score: Mapping[str, Any]) -> Cell:
+  """The bar of {'value', 'interval'} from 0 to 1; empty for a score with another unit."""
+  ends = [score['value'], *(score['interval'] or ())]
+  drawn = all(end is not None and 0 <= end <= 1 for end in ends)
+  return bar(score['value'], score['interval'], (0, 1)) if drawn else ''
+
+
+def drop_if_empty(table: Table, column: int) -> Table:
+  """The table without a column in which every cell is empty."""
+  if any(row[column] for row in table.rows):
+    return table
+  kept = [other for other in range(len(table.header)) if other != column]
+
+  def move(columns: Sequence[int]) -> list[int]:
+    return [kept.index(each) for each in columns if each != column]
+  return dataclasses.replace(
+    table, header=[table.header[each] for each in kept], rows=[[row[each] for each in kept] for row in table.rows],
+    text_columns=move(table.text_columns), wide_only=move(table.wide_only))
 
 
 def find_place(number: float, scale: tuple[float, float]) -> float:

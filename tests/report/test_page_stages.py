@@ -67,6 +67,17 @@ def test_the_page_of_a_recipe_links_to_those_of_its_stages(tmp_path):
   assert 'stage 2: several tasks' in page.text and 'Seen before.' in page.text and 'phantoms' in page.text
 
 
+def test_the_page_of_a_recipe_has_no_column_of_bars_if_no_score_is_from_0_to_1(tmp_path):
+  recipe = write_recipe(tmp_path)
+  scores = json.loads((recipe / 'scores.json').read_text())
+  assert '95 % interval 0 to 1 images' in read_page(write_page(recipe)).text
+  result = scores['two']['tasks']['two']
+  result.update(headline='MAE (months)', scores={'MAE (months)': {'value': 16.8, 'interval': [14.7, 18.8]}})
+  (recipe / 'scores.json').write_text(json.dumps(scores))
+  page = read_page(write_page(recipe))
+  assert '95 % interval images patients' in page.text and '14.70 to 18.80' in page.text
+
+
 def test_the_page_of_the_table_has_means_differences_and_cells(tmp_path, capsys):
   cells = make_cells(tmp_path / 'table', tasks=('two',), inits=('scratch', 'mtpret'), fractions=(1.0,))
   for cell in cells:

@@ -4,7 +4,19 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mtpret_jax.report.blocks import Block, Headline, Page, Section, Table, Words, bar, explain, find_scale
+from mtpret_jax.report.blocks import (
+  Block,
+  Headline,
+  Page,
+  Section,
+  Table,
+  Words,
+  bar,
+  bar_of_share,
+  drop_if_empty,
+  explain,
+  find_scale,
+)
 from mtpret_jax.report.pages import classification, detection, regression, segmentation
 from mtpret_jax.report.pages.about import make_config_blocks, make_facts, uses_phantoms
 from mtpret_jax.report.pages.guard import attempt, make_sections
@@ -111,12 +123,11 @@ def make_score_table(scores: Mapping[str, Any], caption: str, explained: bool = 
   """A row for each score. Only those between 0 and 1 are drawn, since the others have other units."""
   rows = []
   for name, score in scores.items():
-    ends = [score['value'], *(score['interval'] or ())]
-    drawn = all(end is not None and 0 <= end <= 1 for end in ends)
     rows.append((explain(name, explain_score(name)) if explained else name, format_number(score['value']),
-                 format_range(score['interval']), bar(score['value'], score['interval'], (0, 1)) if drawn else ''))
-  return Table(('score', 'value', '95 % interval', '0 to 1'), rows, caption, text_columns=(0, 3), wide_only=(3,),
-               folded=folded)
+                 format_range(score['interval']), bar_of_share(score)))
+  table = Table(('score', 'value', '95 % interval', '0 to 1'), rows, caption, text_columns=(0, 3), wide_only=(3,),
+                folded=folded)
+  return drop_if_empty(table, 3)
 
 
 def make_subgroups(result: Result) -> Table:
