@@ -16,3 +16,12 @@ def test_a_logarithmic_axis_has_a_few_plain_numbers(values, ticks):
     plot = draw_lines({'moco': Line(range(len(values)), values)}, 'Gradient', 'step', 'norm', log='y')
   texts = re.findall(r'<text[^>]*>([^<]*)</text>', plot.svg)
   assert ticks <= set(texts) and len(texts) < 16 and '$' not in plot.svg
+
+
+@pytest.mark.parametrize('value', [0.5, 0.001, 99_999.0])
+def test_numbers_beside_a_plot_are_not_cut_off(value):
+  with figure.themed():
+    plot = draw_lines({'moco': Line([20], [value])}, 'Learning rate', 'step at the end', 'rate')
+  numbers = re.findall(r'text-anchor: end;[^>]* x="([\d.]+)"[^>]*>([^<]+)<', plot.svg)
+  assert numbers and all(float(end) > 0.58 * 9 * len(number) for end, number in numbers)
+  assert not re.search(r'>(19|20)\.\d<', plot.svg), 'steps are whole numbers'

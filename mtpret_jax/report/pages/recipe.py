@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mtpret_jax.report.blocks import Block, Cell, Page, Table, Words, bar_of_share, drop_if_empty, explain, link
+from mtpret_jax.report.blocks import Block, Cell, Page, Table, Words, bar_of_share, drop_if_empty, link
 from mtpret_jax.report.pages.about import uses_phantoms
 from mtpret_jax.report.pages.guard import make_sections
 from mtpret_jax.report.run_files import (
@@ -52,14 +52,15 @@ def make_score_blocks(collected: Mapping[str, Any]) -> Iterator[Block]:
     notes += [note for note in scores.get('notes') or () if note not in notes]
     for task, result in scores['tasks'].items():
       score, headline = result['scores'][result['headline']], result['headline']
-      rows.append((task, explain(headline, explain_score(headline)), format_number(score['value']),
-                   format_range(score['interval']), bar_of_share(score), f'{result["images"]:,}',
-                   f'{result["patients"]:,}'))
+      rows.append((task, headline, format_number(score['value']), format_range(score['interval']),
+                   bar_of_share(score), f'{result["images"]:,}', f'{result["patients"]:,}'))
   if rows:
     table = Table(('task', 'score', 'value', '95 % interval', '0 to 1', 'images', 'patients'), rows,
                   'Each task was fine-tuned on its own. Intervals are over the patients of its test split.',
                   text_columns=(0, 1, 4), wide_only=(4,))
     yield drop_if_empty(table, 4)  # such as of tasks in months only
+    yield Words([f'{name}: {explain_score(name)}.' for name in dict.fromkeys(str(row[1]) for row in rows)
+                 if explain_score(name)], tone='muted')
   if notes:
     yield Words([f'{note[:1].upper()}{note[1:]}.' for note in notes], tone='warning')
 

@@ -26,6 +26,7 @@ VARIABLES = {INK: '--ink', MUTED: '--muted', GRID: '--line',
              **{colour: f'--series-{number}' for number, colour in enumerate(SERIES)}}
 WIDTH, HEIGHT = 3.3, 2.4  # inches
 LEFT, RIGHT, TOP = 0.56, 0.18, 0.26  # inches, margins
+DIGIT = 0.078  # inches, the width of a digit
 MOST_POINTS = 400  # of a line
 PREFIX = 'PLOT-'  # of the ids in a plot
 STYLE: dict[Any, Any] = {
@@ -53,9 +54,20 @@ def make_axes(xlabel: str, ylabel: str, height: float = HEIGHT, bottom: float = 
   figure = Figure(figsize=(WIDTH, height))
   axes = figure.add_axes((LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, 1 - (bottom + TOP) / height))
   axes.set(xlabel=xlabel)
-  axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=xlabel == 'step'))
+  axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=xlabel.startswith('step')))
   figure.text(0.01, 1 - 0.02 / height, ylabel, va='top', color=MUTED)
   return figure, axes
+
+
+def make_room(figure: 'Figure') -> None:
+  """Moves the left end of all axes to the right if the numbers beside one are too long for the margin."""
+  labels = [label for axes in figure.axes for label in axes.yaxis.get_major_formatter().format_ticks(
+    axes.yaxis.get_majorticklocs().tolist())]
+  needed = (0.1 + DIGIT * max(map(len, labels), default=0)) / WIDTH
+  for axes in figure.axes:
+    box = axes.get_position()
+    if box.x0 < needed:
+      axes.set_position((needed, box.y0, box.x1 - needed, box.height))
 
 
 def set_log_scale(axes: 'Axes', axis: str) -> None:
@@ -82,6 +94,7 @@ def make_key(number: int, text: str) -> Key:
 
 def to_svg(figure: 'Figure', label: str) -> Markup:
   """The figure as SVG to be put into HTML. `label` says what it shows to those who cannot see it."""
+  make_room(figure)
   file = io.StringIO()
   figure.savefig(file, format='svg', metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')))
   text = file.getvalue()
