@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.evaluation import probe
 from mtpret_jax.evaluation.probe_models import limit_threads
 from mtpret_jax.objectives import Trunk
-from mtpret_jax.objectives.moco import explain_key_age
+from mtpret_jax.objectives.key_age import explain_key_age
 from mtpret_jax.runtime import distributed, events
 from mtpret_jax.runtime.atomic_io import read_intact_lines, read_json_lines, write_atomically
 from mtpret_jax.runtime.logging import METRICS

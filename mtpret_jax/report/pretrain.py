@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.evaluation import label_shares, probe
 from mtpret_jax.objectives import Trunk
-from mtpret_jax.objectives.moco import explain_key_age, make_moco
+from mtpret_jax.objectives.key_age import explain_key_age
+from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.report import page
 from mtpret_jax.report.image_grids import draw_neighbours, draw_views
 from mtpret_jax.report.label_shares import count_worse, describe_gain, describe_shares, draw_shares

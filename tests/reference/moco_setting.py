@@ -7,7 +7,7 @@ import numpy as np
 from tests.reference import draw
 
 FIXTURE = pathlib.Path(__file__).with_name('moco.npz')
-TRUNK, STEPS, BATCH, SIZE = 'resnet18', 10, 32, 64
+TRUNK, STEPS, BATCH, SIZE = 'resnet18', 10, 32, 32
 GROUP, SHUFFLE_GROUPS = 4, 4  # images in a batch-norm group; groups that keys are shuffled across
 DIM, QUEUE, TEMPERATURE, MOMENTUM = 16, 64, 0.2, 0.9  # low, so that the key encoder moves visibly in ten steps
 LEARNING_RATE, SGD_MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 0.1  # strong decay, so that it matters
