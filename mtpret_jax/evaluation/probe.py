@@ -95,16 +95,20 @@ def read_split(source: Source, config: ConfigDict, images: int) -> Split:
   return split | {'about': source.about}
 
 
+def make_embed(trunk: str, size: int, dtype: str) -> Callable[[Mapping, Mapping, jax.Array], jax.Array]:
+  """embed(params, stats, images (B, H, W, 1) uint8) -> (B, C): the mean of the trunk's last feature map for whole
+  images, which are resized to `size` px. It is not compiled."""
+  graph = nnx.split(nnx.eval_shape(lambda: make_trunk(trunk, rngs=nnx.Rngs(0))))[0]
+
+  def embed(params: Mapping, stats: Mapping, images: jax.Array) -> jax.Array:
+    return pool_mean(nnx.merge(graph, params, stats)(views.make_plain(images, size, dtype), groups=None)[-1])
+  return embed
+
+
 def make_embedder(config: ConfigDict) -> Embed:
   """embed(params, stats, images) -> (N, C): the trunk's pooled features of N whole images, each (H, W, 1) uint8. With a
   `title`, it shows a progress bar."""
-  graph = nnx.split(nnx.eval_shape(lambda: make_trunk(config.trunk, rngs=nnx.Rngs(0))))[0]
-
-  @jax.jit
-  def embed_chunk(params: Mapping, stats: Mapping, images: jax.Array) -> jax.Array:
-    trunk = nnx.merge(graph, params, stats)
-    plain = views.make_plain(images, config.augment.size, config.dtype)
-    return pool_mean(trunk(plain, groups=None)[-1])
+  embed_chunk = jax.jit(make_embed(config.trunk, config.augment.size, config.dtype))
 
   def embed(params: Mapping, stats: Mapping, images: Sequence[np.ndarray], title: str = '') -> np.ndarray:
     chunks = []

@@ -15,18 +15,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
-from mtpret_jax.augment import views
 from mtpret_jax.config.errors import ConfigError, as_line
 from mtpret_jax.evaluation.metrics.temperature import apply_temperature
 from mtpret_jax.evaluation.predict import compile_predict
+from mtpret_jax.evaluation.probe import make_embed
 from mtpret_jax.evaluation.test_scores import STATES
 from mtpret_jax.export.trained import Trained, read_run
-from mtpret_jax.models.pool import pool_mean
 from mtpret_jax.models.torchvision_weights import import_trunk
-from mtpret_jax.models.trunk import TRUNKS, make_trunk
+from mtpret_jax.models.trunk import TRUNKS
 from mtpret_jax.models.weight_files import read as read_weights
 from mtpret_jax.objectives.multitask import TRUNK
 from mtpret_jax.predict.batches import Prediction, run_batches
@@ -284,16 +282,15 @@ def describe_network(config: ConfigDict, task: str) -> str:
 
 def compile_embed(config: ConfigDict, size: int, mesh: jax.sharding.Mesh) -> Callable:
   """embed(params, stats, images) -> (B, C): as `evaluation/probe.py` embeds images of stage 1."""
-  graph = nnx.split(nnx.eval_shape(lambda: make_trunk(config.trunk, rngs=nnx.Rngs(0))))[0]
+  embed = make_embed(config.trunk, size, config.dtype)
 
   @functools.partial(jax.jit, in_shardings=(replicated(mesh), replicated(mesh), by_batch(mesh)),
                      out_shardings=replicated(mesh))
-  def embed(params: Mapping, stats: Mapping, images_BSS1: jax.Array) -> jax.Array:
+  def embed_batch(params: Mapping, stats: Mapping, images_BSS1: jax.Array) -> jax.Array:
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      plain = views.make_plain(images_BSS1, size, config.dtype)
-      return pool_mean(nnx.merge(graph, params, stats)(plain, groups=None)[-1])
+      return embed(params, stats, images_BSS1)
 
-  return embed
+  return embed_batch
 
 
 def list_images(images: Any) -> list[Any]:

@@ -25,3 +25,10 @@ def test_numbers_beside_a_plot_are_not_cut_off(value):
   numbers = re.findall(r'text-anchor: end;[^>]* x="([\d.]+)"[^>]*>([^<]+)<', plot.svg)
   assert numbers and all(float(end) > 0.58 * 9 * len(number) for end, number in numbers)
   assert not re.search(r'>(19|20)\.\d<', plot.svg), 'steps are whole numbers'
+
+
+def test_the_interval_of_a_single_point_is_seen():
+  with figure.themed():
+    plain, with_interval = (draw_lines({'mtpret': Line([1], [0.7], *ends)}, 'AUC', 'labels', 'AUC').svg
+                            for ends in ((), ([0.6], [0.8])))
+  assert with_interval.count('stroke-opacity: 0.5') == plain.count('stroke-opacity: 0.5') + 1

@@ -46,7 +46,9 @@ def draw_lines(lines: Mapping[str, Line], title: str, xlabel: str, ylabel: str, 
     x, y = figures.thin(line.x, line.y)
     few = markers or len(x) < 12
     axes.plot(x, y, marker='o' if few else None, markersize=3.5, **style)
-    if line.low:
+    if len(line.low) == 1:  # a band of one point is nothing
+      axes.vlines(line.x, line.low, line.high, color=style['color'], alpha=0.5, linewidth=3)
+    elif line.low:
       axes.fill_between(line.x, line.low, line.high, color=style['color'], alpha=0.15, linewidth=0)
     keys.append(figures.make_key(number, name))
   for axis in log:
