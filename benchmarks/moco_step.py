@@ -64,7 +64,7 @@ def make_our_training(config: ConfigDict) -> tuple[Callable[[dict], dict], str]:
   from mtpret_jax.objectives.moco import make_moco
   from mtpret_jax.runtime import backend
   from mtpret_jax.runtime.sharding import make_mesh, place_batch
-  from mtpret_jax.stages import MIN_VIEW_ON_CORES
+  from mtpret_jax.stages.checks import MIN_VIEW_ON_CORES
   from mtpret_jax.step import compile_step, init_state, make_optimiser
   groups = config.batch // config.moco.group
   if backend.is_cpu():

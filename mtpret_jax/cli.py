@@ -70,7 +70,7 @@ def main(_: list[str]) -> None:
   from mtpret_jax import stages
   from mtpret_jax.config.validate import check_objective
   from mtpret_jax.runtime import checkpoint, compilation_cache, distributed, loss_guard, preemption, prepare_data
-  from mtpret_jax.table.run import CellsFailed
+  from mtpret_jax.stages.table.run import CellsFailed
   failures = (loss_guard.Diverged, checkpoint.SaveFailed, CellsFailed)
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries log a lot through absl
   absl_logging.get_absl_handler().setFormatter(LogLine())
@@ -139,13 +139,13 @@ def fix_settings() -> None:
 def set_up_cpu(config: ConfigDict, single_process: bool) -> None:
   """On a CPU, installs the implementations for CPUs and makes cores into jax devices, as many as can split the batches
   into whole batch-norm groups. A distributed run keeps the devices that it has."""
-  from mtpret_jax import stages
   from mtpret_jax.runtime import backend
+  from mtpret_jax.stages import checks
   is_cpu = backend.is_cpu()
   # The second test is for a GPU plugin on a machine without a GPU.
   if is_cpu or find_platform() == 'cpu':
     from mtpret_jax import cpu  # here, because it is not imported on other backends
-    cpu.install(functools.partial(stages.can_use_devices, config) if is_cpu and single_process else None)
+    cpu.install(functools.partial(checks.can_use_devices, config) if is_cpu and single_process else None)
   find_platform()
 
 

@@ -42,7 +42,7 @@ cpu.install()  # as mtpret_jax.main does on a CPU
 
 # The files that take longest. They start first, so that the workers end together.
 LONGEST = ('benchmarks/test_hosts.py', 'objectives/test_moco.py', 'objectives/test_multitask.py', 'test_recipe.py',
-           'table/test_smoke.py', 'runtime/test_sharding.py', 'test_train.py', 'benchmarks/test_reliability.py',
+           'stages/table/test_smoke.py', 'runtime/test_sharding.py', 'test_train.py', 'benchmarks/test_reliability.py',
            'test_papers_recipes.py', 'runtime/test_distributed.py', 'evaluation/test_test_scores.py',
            'docs/test_commands.py')
 

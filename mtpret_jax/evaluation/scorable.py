@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError, as_line, show
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.runtime.model_file import FILE, read_tasks
-from mtpret_jax.tasks import dataset, find_kind
+from mtpret_jax.tasks import dataset, find_kind, split_checks
 
 
 def check_data(config: ConfigDict, run: str, split: str) -> None:
@@ -19,7 +19,7 @@ def check_data(config: ConfigDict, run: str, split: str) -> None:
   """
   check_labels(config, run, split)
   for name in config.tasks:
-    dataset.check_flips(config, name, dataset.open_task(config, name, split).about, off='off')
+    split_checks.check_flips(config, name, dataset.open_task(config, name, split).about, off='off')
 
 
 def check_labels(config: ConfigDict, run: str, split: str) -> None:

@@ -30,7 +30,7 @@ from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.logging import list_versions
 from mtpret_jax.runtime.prepare_data import PHANTOMS, list_shared_patients
 from mtpret_jax.step import TrainState
-from mtpret_jax.tasks import dataset, find_kind
+from mtpret_jax.tasks import dataset, find_kind, split_checks
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, sp
   rare = list[str]()
   for name, (rows, result) in scored.items():
     about = dataset.describe_task(predictors[name, split].source.about, config.tasks[name])
-    rare += dataset.describe_rare(config, name, split, count_images(about, rows))
+    rare += split_checks.describe_rare(config, name, split, count_images(about, rows))
     metrics_of = find_kind(config.tasks[name].kind).metrics
     if metrics_of.thresholds is not None and result['images']:
       result['operating_points'] = operating_points.score_task(metrics_of, about, rows, points.get(name),

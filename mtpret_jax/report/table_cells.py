@@ -14,7 +14,7 @@ from mtpret_jax.evaluation.test_scores import FILE, is_finished
 
 
 class Cell(Protocol):
-  """One fine-tuning run of the table; `mtpret_jax.table.cells.Cell` is one."""
+  """One fine-tuning run of the table; `mtpret_jax.stages.table.cells.Cell` is one."""
 
   @property
   def task(self) -> str: ...

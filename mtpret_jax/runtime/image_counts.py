@@ -17,16 +17,8 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import SPLIT_RULES, SPLITS, MissingSplit, rank_patients
 from mtpret_jax.runtime.prepare_data import refuse_archive
 from mtpret_jax.tasks import find_kind
-from mtpret_jax.tasks.dataset import (
-  check_annotation,
-  check_flip,
-  check_flips,
-  check_labels,
-  check_split,
-  check_uncertain,
-  describe_split,
-  open_task,
-)
+from mtpret_jax.tasks.dataset import check_annotation, describe_split, open_task
+from mtpret_jax.tasks.split_checks import check_flip, check_flips, check_labels, check_split, check_uncertain
 from tfds_builders import build
 from tfds_builders.common import dataset, images, index, label_columns
 

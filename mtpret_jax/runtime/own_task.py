@@ -27,7 +27,7 @@ from mtpret_jax.config.validate import round_up
 from mtpret_jax.data.sources import open_source
 from mtpret_jax.runtime import image_counts, prepare_data
 from mtpret_jax.tasks import KINDS, find_kind
-from mtpret_jax.tasks.dataset import list_sided_names
+from mtpret_jax.tasks.split_checks import list_sided_names
 from mtpret_jax.tasks.task import About
 from tfds_builders import build
 from tfds_builders.custom import custom

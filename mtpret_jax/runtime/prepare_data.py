@@ -13,7 +13,8 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.config.paths import check_path
 from mtpret_jax.data.sources import SPLITS, MissingSplit, OutdatedIndex, find_folder, open_source, read_index
 from mtpret_jax.runtime import distributed
-from mtpret_jax.tasks.dataset import check_annotation, check_split
+from mtpret_jax.tasks.dataset import check_annotation
+from mtpret_jax.tasks.split_checks import check_split
 from tfds_builders import build, sanity, sanity_rules
 from tfds_builders.common import build_command, splits
 from tfds_builders.common.archives import ArchiveMissing, is_junk

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from configs import continual, evaluate, finetune, mtpret, pretrain
 from mtpret_jax.cpu import compiler
 from mtpret_jax.cpu.devices import find_most
-from mtpret_jax.stages import can_use_devices
+from mtpret_jax.stages.checks import can_use_devices
 
 
 def count_devices(config: ConfigDict) -> int:

@@ -11,7 +11,7 @@ from configs import finetune
 from mtpret_jax.data import sources
 from mtpret_jax.data.labelled_records import LabelledRecord
 from mtpret_jax.runtime import own_task, prepare_data
-from mtpret_jax.tasks import dataset, find_kind, imbalance
+from mtpret_jax.tasks import dataset, find_kind, imbalance, split_checks
 from mtpret_jax.tasks.fitted import fit_task
 from tfds_builders import build
 from tfds_builders.common import index, label_columns
@@ -44,11 +44,11 @@ def decide(config, task, monkeypatch, reads):
     for split in ('train', 'validation', 'test'):
       _, usable = dataset.open_usable(config, task, split, config.data.fraction if split == 'train' else 1.0)
       own = config.tasks[task]
-      fitted = dataset.fit_to_split(own, split, usable.labels)
+      fitted = split_checks.fit_to_split(own, split, usable.labels)
       about = dataset.open_task(config, task, split).about
       classes = find_kind(own.kind).list_classes(about, own, usable.labels)
       found[split] = (list(usable.places), list(map(shape_boxes, usable.labels)), dict(usable.left_out), classes,
-                      fitted.to_dict(), dataset.list_doubts(config, task, split, about, usable.labels))
+                      fitted.to_dict(), split_checks.list_doubts(config, task, split, about, usable.labels))
     source = dataset.open_task(config, task, 'train', config.data.fraction)
     found['head'] = fit_task(config, task, source).as_json()
     if find_kind(own.kind).make_loss:

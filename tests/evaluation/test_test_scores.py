@@ -22,7 +22,7 @@ from mtpret_jax.runtime import checkpoint
 from mtpret_jax.runtime.loss_guard import Diverged
 from mtpret_jax.runtime.sharding import make_mesh
 from mtpret_jax.step import TrainState
-from mtpret_jax.tasks import dataset
+from mtpret_jax.tasks import dataset, split_checks
 from tests.support.changed import change
 from tests.support.interrupted import stop_at
 from tests.support.scored import METRICS
@@ -213,7 +213,7 @@ def test_an_evaluation_may_flip_and_then_has_no_operating_points(scored_pneumoni
 
 
 def test_an_evaluation_does_not_flip_labels_of_one_side(scored_pneumonia, tmp_path, monkeypatch):
-  monkeypatch.setattr(dataset, 'list_sided_names', lambda *_: ['left lung'])
+  monkeypatch.setattr(split_checks, 'list_sided_names', lambda *_: ['left lung'])
   asked = get_evaluation()
   asked.update(run=scored_pneumonia[0].workdir, workdir=str(tmp_path), flips='on', resamples=2)
   with pytest.raises(ConfigError, match="'left lung' of kermany_pneumonia names one side.*try --config.flips=off"):

@@ -13,7 +13,7 @@ from mtpret_jax.data.sources import MissingSplit, OutdatedIndex, Source, open_so
 from mtpret_jax.evaluation.image_numbers import count_images
 from mtpret_jax.runtime import prepare_data
 from mtpret_jax.runtime.prepare_data import USER_ERRORS, check_prepared
-from mtpret_jax.tasks import dataset, find_kind
+from mtpret_jax.tasks import dataset, find_kind, split_checks
 from tests.support.archives import write_clinic
 from tfds_builders import build, sanity_rules
 from tfds_builders.common import images
@@ -57,7 +57,7 @@ def use(monkeypatch, relation='independent', findings=('nodule',), **splits):
 
   monkeypatch.setattr(dataset, 'USABLE', {})
   monkeypatch.setattr(dataset, 'open_source', open_splits)
-  monkeypatch.setattr(dataset, 'read_patient_shares', lambda name, *rest: share_of(splits['train']))
+  monkeypatch.setattr(split_checks, 'read_patient_shares', lambda name, *rest: share_of(splits['train']))
   return opened
 
 
@@ -205,7 +205,7 @@ def test_rare_classes_of_test_and_absent_ones_of_validation_are_told(monkeypatch
                              'cyst, so the best state is chosen without it', rare]
   rows = {'truth_class_id': [np.zeros(1, int)] * 5 + [np.ones(1, int)]}
   numbers = count_images({'box_classes': ['mass', 'cyst']}, rows)
-  assert dataset.describe_rare(make_config('detection'), 'task0', 'test', numbers) == [rare]
+  assert split_checks.describe_rare(make_config('detection'), 'task0', 'test', numbers) == [rare]
   assert count_images({'findings': ['mass', 'cyst'], 'relation': 'independent'}, {
     'present': np.eye(2), 'label_mask': np.array([[1, 1], [1, 0]])}) == {
       'mass': 1, 'cyst': 0, 'no mass': 1, 'no cyst': 1}

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.tasks import sides
-from mtpret_jax.tasks.dataset import check_flip, check_flips
+from mtpret_jax.tasks.split_checks import check_flip, check_flips
 from tfds_builders import build
 
 

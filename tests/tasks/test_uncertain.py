@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.data.sources import Source
 from mtpret_jax.tasks import find_kind
-from mtpret_jax.tasks.dataset import check_labels, check_uncertain, find_usable
+from mtpret_jax.tasks.dataset import find_usable
+from mtpret_jax.tasks.split_checks import check_labels, check_uncertain
 
 KIND = find_kind('classification')
 ABOUT = {'findings': ['mass', 'nodule', 'hernia'], 'relation': 'independent', 'uncertain': True}

@@ -1,5 +1,5 @@
 """How the cells run: each once, after what it needs, beside other processes, and past those that fail. Nothing is
-trained here; tests/table/test_smoke.py does that."""
+trained here; tests/stages/table/test_smoke.py does that."""
 
 import contextlib
 import json
@@ -15,8 +15,8 @@ from mtpret_jax.evaluation import test_scores
 from mtpret_jax.runtime import workdir_lock
 from mtpret_jax.runtime.logging import save_config
 from mtpret_jax.runtime.loss_guard import Diverged
-from mtpret_jax.table import run
-from mtpret_jax.table.cells import make_cells, make_pretraining
+from mtpret_jax.stages.table import run
+from mtpret_jax.stages.table.cells import make_cells, make_pretraining
 from tests.support.changed import change
 
 

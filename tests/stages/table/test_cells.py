@@ -10,7 +10,7 @@ from mtpret_jax.config.validate import check_objective
 from mtpret_jax.data.fingerprint import flatten
 from mtpret_jax.runtime import image_counts, prepare_data
 from mtpret_jax.runtime.initial_weights import STAGE_2_INITS, check_init, init_name_of
-from mtpret_jax.table import cells, counts
+from mtpret_jax.stages.table import cells, counts
 from mtpret_jax.tasks.dataset import open_task
 from tests.support.changed import change
 

@@ -26,8 +26,8 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.evaluation import test_scores, validation
 from mtpret_jax.runtime import distributed, loss_guard, preemption, prepare_data, workdir_lock
 from mtpret_jax.runtime.atomic_io import write_atomically
-from mtpret_jax.table import counts
-from mtpret_jax.table.cells import Cell, Labels, copy_stage, make_cells, make_pretraining, resolve
+from mtpret_jax.stages.table import counts
+from mtpret_jax.stages.table.cells import Cell, Labels, copy_stage, make_cells, make_pretraining, resolve
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from mtpret_jax.report.tables import align
 from mtpret_jax.runtime import image_counts, prepare_data
 from mtpret_jax.runtime.atomic_io import read_json_lines
 from mtpret_jax.runtime.logging import METRICS
-from mtpret_jax.table import counts
-from mtpret_jax.table.cells import Cell, Labels, list_stages, make_cells, make_pretraining, resolve
+from mtpret_jax.stages.table import counts
+from mtpret_jax.stages.table.cells import Cell, Labels, list_stages, make_cells, make_pretraining, resolve
 
 STAGES = ('pretrain', 'continual', 'finetune')
 

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from mtpret_jax.evaluation import test_scores
-from mtpret_jax.table.cells import make_cells, make_pretraining
+from mtpret_jax.stages.table.cells import make_cells, make_pretraining
 from tests.support import small_runs
 from tests.support.paths import ROOT
 

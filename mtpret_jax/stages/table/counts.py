@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from mtpret_jax.data.records import read_text
 from mtpret_jax.data.sources import rank_patients, read_patient_shares
 from mtpret_jax.runtime import image_counts
-from mtpret_jax.table.cells import Labels, has_cell, list_inits, list_stages
+from mtpret_jax.stages.table.cells import Labels, has_cell, list_inits, list_stages
 from mtpret_jax.tasks import find_kind
 from mtpret_jax.tasks.dataset import open_usable
 from tfds_builders import build
