@@ -8,6 +8,7 @@ from mtpret_jax.models.detection.fusion import fuse
 from tests.reference import fusion_setting as setting
 
 SLOTS = 16
+fuse_compiled = jax.jit(fuse)
 
 
 def pad(boxes, class_id, score):
@@ -21,7 +22,7 @@ def fuse_all(images):
   """images: [[(boxes, classes, scores) of each detector] of each image] -> [(boxes, classes, scores) of each image]."""
   detectors = [jax.tree.map(lambda *rows: np.stack(rows), *[pad(*found) for found in of_detector])
                for of_detector in zip(*images, strict=True)]
-  found = jax.device_get(jax.jit(fuse)(detectors))
+  found = jax.device_get(fuse_compiled(detectors))
   assert found['score'].shape == (len(images), SLOTS) and found['class_id'].dtype == np.int32
   kept = found['class_id'] >= 0
   assert not found['score'][~kept].any() and not found['boxes'][~kept].any()
