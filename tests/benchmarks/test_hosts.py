@@ -38,9 +38,10 @@ def test_stage_1_in_two_processes_ends_as_in_one_and_only_the_first_reports(fold
   assert 'validation split' not in other and 'step/s' not in other
 
 
-def test_stage_2_in_two_processes_ends_as_in_one_and_validates_alike(folder):
-  run_single_process('continual', folder)
-  assert hosts.check_equal('continual', 2, folder) == ''
+@pytest.mark.parametrize('stage', ['one_task', pytest.param('continual', marks=pytest.mark.slow)])
+def test_stage_2_in_two_processes_ends_as_in_one_and_validates_alike(stage, folder):
+  run_single_process(stage, folder)
+  assert hosts.check_equal(stage, 2, folder) == ''
 
 
 # A process that hangs is watched in tests/runtime/test_distributed.py as well.

@@ -22,7 +22,7 @@ RISE = {'pretrain': 0.03 / 50, 'continual': 1e-3 / 5}
 
 
 def get_config(stage: str) -> ConfigDict:
-  return {'pretrain': make_pretrain, 'continual': make_continual, 'finetune': make_finetune,
+  return {'pretrain': make_pretrain, 'continual': make_continual, 'one_task': make_one_task, 'finetune': make_finetune,
           'table': make_table}[stage]()
 
 
@@ -49,6 +49,13 @@ def make_continual(steps: int = 2) -> ConfigDict:
     task_config.augment = common.labelled_augment(32)
   config.data.datasets = DATASETS
   config.data.phantoms = PHANTOMS
+  return config
+
+
+def make_one_task() -> ConfigDict:
+  """Stage 2, two rounds of two steps on one task, which has half of the programs to compile."""
+  config = make_continual()
+  del config.tasks['pneumonia']
   return config
 
 
