@@ -123,7 +123,7 @@ def check_death(victim: int, number: int, folder: pathlib.Path) -> str:
   workdir = folder / f'{signal.Signals(number).name}_{victim}'
   children = start('pretrain', 2, 2, folder, workdir,
                    [f'--config.workdir={workdir}', f'--stall_timeout={STALL_TIMEOUT}', '--config.steps=100000',
-                    '--config.save_every=1000'])
+                    '--config.save_every=1000', '--config.probe.every=0'])
   try:
     wait_for_steps(workdir, 5, children)
     children[victim].send_signal(number)

@@ -29,7 +29,7 @@ from benchmarks.support import child_runs
 STAGES = ('pretrain', 'continual')
 MOMENTS = ('any time', 'saving', 'any time', 'preparing data')
 KILLS = 4  # in each run, at most
-FIELDS = {'pretrain': {'steps': 16, 'save_every': 2}, 'continual': {'rounds': 4, 'save_every': 2}}
+FIELDS = {'pretrain': {'steps': 16, 'save_every': 2, 'probe.every': 8}, 'continual': {'rounds': 4, 'save_every': 2}}
 
 
 def start(stage: str, workdir: pathlib.Path, data: pathlib.Path, workers: int) -> child_runs.Child:

@@ -57,13 +57,18 @@ def run(config: ConfigDict) -> None:
 
 def run_stage(config: ConfigDict) -> None:
   """Prepares the data of one stage, trains and reports."""
-  distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
-  distributed.check_same(flatten(config.to_dict()) | list_libraries())
-  distributed.check_shared_folder(config.workdir, 'workdir')
+  check_on_all(config)
   with contextlib.ExitStack() as stack:
     distributed.run_on_first(lambda: stack.enter_context(workdir_lock.lock(config.workdir)))
     prepare_data.prepare_data(config)
     train_and_report(config)
+
+
+def check_on_all(config: ConfigDict) -> None:
+  """Checks the config on every process, and that all have the same config, libraries and workdir."""
+  distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
+  distributed.check_same(flatten(config.to_dict()) | list_libraries())
+  distributed.check_shared_folder(config.workdir, 'workdir')
 
 
 def train_and_report(config: ConfigDict) -> None:
@@ -87,9 +92,7 @@ def run_evaluation(config: ConfigDict) -> None:
 
 def run_recipe(config: ConfigDict) -> None:
   """Runs the stages in the order of the config. Stages that finished with the same config are skipped."""
-  distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
-  distributed.check_same(flatten(config.to_dict()) | list_libraries())
-  distributed.check_shared_folder(config.workdir, 'workdir')
+  check_on_all(config)
   with contextlib.ExitStack() as stack:
     # Before any data is prepared: a second process with the same command would delete what this one is writing.
     distributed.run_on_first(lambda: stack.enter_context(workdir_lock.lock(config.workdir)))
@@ -98,9 +101,7 @@ def run_recipe(config: ConfigDict) -> None:
 
 def run_table(config: ConfigDict) -> None:
   """Runs the cells of the papers' table, except those that are finished."""
-  distributed.run_on_all(lambda: check_run(config), prepare_data.USER_ERRORS)
-  distributed.check_same(flatten(config.to_dict()) | list_libraries())
-  distributed.check_shared_folder(config.workdir, 'workdir')
+  check_on_all(config)
   table_run.run(config, train_and_report, report_table.finish)
 
 

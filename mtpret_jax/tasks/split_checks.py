@@ -1,5 +1,4 @@
-"""Whether a task can be trained and scored on a split, and what its scores there will not tell. Checked before anything
-is trained."""
+"""Checks before training whether a task can be trained and scored on a split, and lists doubts about its scores."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -11,8 +11,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from mtpret_jax import stages
 from mtpret_jax.data.sources import MissingSplit, open_source
-from tests.support import dicoms
+from tests.support import dicoms, small_runs
 from tests.support.archives import edit, list_objects, read_all, read_rejects, write_clinic, write_png
 from tests.support.paths import ROOT
 from tfds_builders import build, inspect
@@ -458,22 +459,20 @@ def test_a_changed_table_is_noticed_and_a_deleted_one_is_fine(tmp_path):
   assert build.prepare('clinic', tmp_path, tmp_path / 'data') == path
 
 
-def pretrain(tmp_path, *flags):
-  """The command of a small stage 1; its step is one that other tests have compiled."""
-  command = [sys.executable, '-m', 'tests.support.small_runs', '--config=tests/support/small_runs.py:pretrain',
-             f'--config.data.dir={tmp_path / "data"}', f'--config.workdir={tmp_path / "run"}', *flags]
-  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-def test_a_run_pretrains_on_a_custom_dataset(tmp_path):
+def test_a_run_pretrains_on_a_custom_dataset(tmp_path, one_block, capsys):
   write_clinic(tmp_path, patients=24)
-  done = pretrain(tmp_path, f'--config.data.archives={tmp_path}', "--config.data.datasets=('clinic',)")
-  assert done.returncode == 0, done.stderr
-  assert 'clinic' in done.stdout and (tmp_path / 'run/results.json').exists()
+  config = small_runs.make_pretrain()  # its step is one that other tests have compiled
+  config.data.update(dir=str(tmp_path / 'data'), archives=str(tmp_path), datasets=('clinic',))
+  config.workdir = str(tmp_path / 'run')
+  stages.run(config)
+  assert 'clinic' in capsys.readouterr().out and (tmp_path / 'run/results.json').exists()
 
 
 def test_a_run_on_an_unknown_dataset_is_refused(tmp_path):
-  done = pretrain(tmp_path, "--config.data.datasets=('klinic',)")
+  command = [sys.executable, '-m', 'tests.support.small_runs', '--config=tests/support/small_runs.py:pretrain',
+             f'--config.data.dir={tmp_path / "data"}', f'--config.workdir={tmp_path / "run"}',
+             "--config.data.datasets=('klinic',)"]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 2 and "unknown dataset 'klinic'" in done.stderr and 'Traceback' not in done.stderr
 
 

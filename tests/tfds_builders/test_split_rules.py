@@ -2,10 +2,7 @@
 
 import collections
 import csv
-import os
 import pathlib
-import subprocess
-import sys
 import time
 from concurrent import futures
 
@@ -13,12 +10,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.pretrain import get_config
+from mtpret_jax import stages
 from mtpret_jax.data import pipeline
 from mtpret_jax.data.fingerprint import make_fingerprint
 from mtpret_jax.data.sources import MissingSplit, open_source
-from tests.support import published
+from mtpret_jax.runtime import prepare_data
+from tests.support import published, small_runs
 from tests.support.archives import SPLITS, flip_bit
-from tests.support.paths import ROOT
 from tfds_builders import build, phantoms
 from tfds_builders.common import archives as downloads
 from tfds_builders.common import index, records, splits
@@ -127,13 +125,14 @@ def test_an_empty_split_is_an_error(prepared):
 @pytest.mark.parametrize('rule, complaint', [
   ('image', "unknown data.split 'image': choose one of patient, paper, official"),
   ('official', 'panoramic_dental has no train images')])
-def test_the_rule_of_a_run_is_checked_before_it_trains(rule, complaint, prepared, archives, tmp_path):
-  command = [sys.executable, '-m', 'mtpret_jax.main', '--config=configs/pretrain.py:smoke',
-             f'--config.data.split={rule}', f'--config.data.dir={prepared}', f'--config.data.archives={archives}',
-             f'--config.workdir={tmp_path}',
-             "--config.data.datasets=('panoramic_dental',)"]
-  done = subprocess.run(command, cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, capture_output=True, text=True)
-  assert done.returncode == 2 and complaint in done.stderr and 'Traceback' not in done.stderr
+def test_the_rule_of_a_run_is_checked_before_it_trains(rule, complaint, prepared, archives, tmp_path, one_block,
+                                                       monkeypatch):
+  config = small_runs.make_pretrain()
+  config.data.update(split=rule, dir=str(prepared), archives=str(archives), datasets=('panoramic_dental',))
+  config.workdir = str(tmp_path)
+  monkeypatch.setattr(stages, 'train_stage', None)
+  with pytest.raises(prepare_data.USER_ERRORS, match=complaint):
+    stages.run(config)
 
 
 def test_the_smoke_phantoms_of_mura_have_both_classes_in_each_split(tmp_path):

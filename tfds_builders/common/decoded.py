@@ -1,4 +1,4 @@
-"""What decoding an image file gives, and how it becomes one grey channel of 8 bits."""
+"""A decoded image file, and its samples as one grey channel of 8 bits."""
 import dataclasses
 
 import numpy as np
