@@ -12,7 +12,6 @@ import numpy as np
 from ml_collections import ConfigDict
 from threadpoolctl import threadpool_limits
 
-
 EXTREME = 10  # standard deviations; features are clipped there
 
 
