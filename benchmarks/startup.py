@@ -21,15 +21,18 @@ def time_start(config: str, data_dir: str, more: list[str], folder: str, number:
   """(wall seconds, processor seconds) to the first step."""
   workdir = pathlib.Path(folder, f'run{number}')
   began = time.perf_counter()
-  process = subprocess.Popen(
-    [sys.executable, '-m', 'mtpret_jax.main', f'--config={config}', f'--config.workdir={workdir}',
-     f'--config.data.dir={data_dir}', '--config.log_every=1', *more],
-    env=os.environ | {'JAX_COMPILATION_CACHE_DIR': str(pathlib.Path(folder, 'compiled'))},
-    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  log = pathlib.Path(folder, f'run{number}.log')
+  with log.open('wb') as output:
+    process = subprocess.Popen(
+      [sys.executable, '-m', 'mtpret_jax.main', f'--config={config}', f'--config.workdir={workdir}',
+       f'--config.data.dir={data_dir}', '--config.log_every=1', *more],
+      env=os.environ | {'JAX_COMPILATION_CACHE_DIR': str(pathlib.Path(folder, 'compiled'))},
+      stdout=output, stderr=subprocess.STDOUT)
   metrics = workdir / 'metrics.jsonl'
   while not (metrics.exists() and metrics.stat().st_size):
     if process.poll() is not None:
-      raise SystemExit(f'the run ended with code {process.returncode} before its first step: is {data_dir} prepared?')
+      last = log.read_text(errors='replace').strip().rpartition('\n')[2]
+      raise SystemExit(f'the run ended with code {process.returncode} before its first step; its last line: {last}')
     time.sleep(0.02)
   seconds = time.perf_counter() - began
   process.kill()
