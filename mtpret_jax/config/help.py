@@ -70,21 +70,23 @@ def describe() -> str:
 
 def describe_config(config: ConfigDict) -> str:
   """The screen of `--help` with a config: each field with its value and its meaning."""
-  first, rows = next(iter(config.get('tasks', {})), ''), []
-  kind = config.tasks[first].kind if first else ''
+  sections = config.get('tasks', {})
+  sections = sections if isinstance(sections, ConfigDict) else {}  # a table has the names of its tasks only
+  first, rows = next(iter(sections), ''), []
+  kind = sections[first].kind if first else ''
   functions: list[tuple[Callable, str]] = [*COMMENTS.get(config.get('objective'), ())]
   functions += [(function, 'tasks.*.head.') for own, function in HEADS.items() if own == kind]
   meanings = {prefix + field: text for function, prefix in functions for field, text in read_comments(function).items()}
   meanings['preset'] = MAIN_FIELDS['preset']
   for field, value in flatten(config):
     parts = field.split('.')
-    if parts[0] == 'stages' or parts[0] == 'tasks' and parts[1] != first:
+    if parts[0] == 'stages' or sections and parts[0] == 'tasks' and parts[1] != first:
       continue  # the same fields again
-    general = '.'.join(['tasks', '*', *parts[2:]]) if parts[0] == 'tasks' else field
+    general = '.'.join(['tasks', '*', *parts[2:]]) if sections and parts[0] == 'tasks' else field
     rows.append((f'{field}={value!r}', meanings.get(general, '')))
   lines = ['Fields, with their values. Set one with --config.FIELD=VALUE.', '', *align(rows)]
-  if len(config.get('tasks', {})) > 1:
-    lines += ['', f'The tasks {", ".join(config.tasks)} have the same fields.']
+  if len(sections) > 1:
+    lines += ['', f'The tasks {", ".join(sections)} have the same fields.']
   if 'stages' in config:
     lines += ['', f'Each stage ({", ".join(config.stages)}) has the fields of its own config file: '
               f'--config.stages.{next(iter(config.stages))}.FIELD=VALUE']
