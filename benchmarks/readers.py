@@ -53,7 +53,7 @@ def main() -> None:
     phantom_data.prepare(folder, options.images)
     source = phantom_data.open_prepared(folder)
     turns = [[measure(source, setting, options) for setting in options.settings]
-             for _ in tqdm(range(options.repeats), desc='readers', unit='turn', leave=False)]
+             for _ in tqdm(range(options.repeats), desc='readers', unit='turn', leave=False, disable=None)]
   print(f'{len(os.sched_getaffinity(0))} cores; load {os.getloadavg()[0]:.1f} over the last minute')
   for setting, speeds in zip(options.settings, zip(*turns, strict=True), strict=True):
     threads, workers = setting.split(',')

@@ -55,7 +55,8 @@ def score_average(config: ConfigDict, name: str) -> dict[str, Any]:
   for split in ('train', 'test'):
     source, reader = dataset.open_for_evaluation(config, name, split)
     about = dataset.describe_task(source.about, task_config)
-    records = [source.records[index] for index in tqdm(range(len(source)), f'{name} {split}', leave=False)]
+    places = tqdm(range(len(source)), f'{name} {split}', leave=False, disable=None)
+    records = [source.records[index] for index in places]
     read[split] = [(reader(record), record) for record in records]
   guess = AVERAGES[task_config.kind]([row for row, _ in read['train']], about)
   repeated = {field: np.asarray(value)[None] for field, value in guess.items()}

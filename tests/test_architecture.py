@@ -132,6 +132,18 @@ def test_the_package_has_few_entries():
   assert len(entries) <= 16, sorted(entries)
 
 
+def test_progress_bars_are_silent_in_a_log_file():
+  loud = []
+  for package in (*PACKAGES, 'benchmarks'):
+    for path in sorted((ROOT / package).rglob('*.py')):
+      for call in ast.walk(ast.parse(path.read_text())):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ('tqdm', 'tqdm.tqdm'):
+          value = next((ast.unparse(word.value) for word in call.keywords if word.arg == 'disable'), '')
+          if not value.endswith('None') and value != 'not is_shown()':
+            loud.append(f'{path.relative_to(ROOT)}:{call.lineno}')
+  assert not loud, 'add disable=None, so that tqdm writes only to a terminal'
+
+
 def test_nothing_is_called_utils():
   vague = ('utils', 'util', 'helpers', 'misc')
   assert not [module for module, _ in list_modules(*PACKAGES, *OUTSIDE) if set(vague) & set(module.split('.'))]

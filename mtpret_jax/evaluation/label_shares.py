@@ -34,7 +34,7 @@ def score_shares(datasets: probe.Datasets, features: Mapping[str, probe.Features
   rows = []
   with limit_threads():
     for name, label, metric in tqdm(probe.list_scored(datasets), desc='shares of the labels', unit='dataset',
-                                    leave=False):
+                                    leave=False, disable=None):
       row = {'dataset': name, 'metric': metric, 'labelled': len(list_labelled(datasets[name]['train'])), 'shares': []}
       for fraction, draws in list_draws(datasets[name]['train'], config).items():
         scores = {title: score_draws(label, datasets[name], features[title][name], draws, config.probe)

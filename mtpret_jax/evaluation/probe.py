@@ -197,7 +197,7 @@ def score_features(datasets: Datasets, features: Mapping[str, Features], config:
   """
   rows = []
   with limit_threads():
-    for name, label, metric in tqdm(list_scored(datasets), desc='probing', unit='dataset', leave=False):
+    for name, label, metric in tqdm(list_scored(datasets), desc='probing', unit='dataset', leave=False, disable=None):
       train, validation = datasets[name]['train'], datasets[name]['validation']
       row = {'dataset': name, 'metric': metric, 'train': len(train['image']), 'validation': len(validation['image'])}
       for probe in PROBES:

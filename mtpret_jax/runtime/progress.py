@@ -140,7 +140,8 @@ def announce(reason: str) -> Iterator[None]:
     with tick('', reason, None):
       yield
     return
-  with tqdm(bar_format='{desc}', leave=False, **find_width()) as bar, tick('', reason, bar.set_description_str):
+  with (tqdm(bar_format='{desc}', leave=False, disable=None, **find_width()) as bar,
+        tick('', reason, bar.set_description_str)):
     yield
 
 

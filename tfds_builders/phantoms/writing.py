@@ -113,7 +113,8 @@ def write_new(
   partial.mkdir(parents=True)
   job = functools.partial(render_and_save, name, size, seed, variation, str(partial))
   processes = processes or ((os.cpu_count() or 1) if images > 64 else 1)
-  jobs = tqdm.tqdm(run(job, exposures, processes), total=len(exposures), desc=f'phantoms {name}', unit='image')
+  jobs = tqdm.tqdm(run(job, exposures, processes), total=len(exposures), desc=f'phantoms {name}', unit='image',
+                   disable=None)
   radiographs = list(jobs)
   find_archive(name).write_tables(partial, list(zip(exposures, radiographs, strict=True)))
   readme = README.format(name=name, images=images, size=size, seed=seed, variation=variation)

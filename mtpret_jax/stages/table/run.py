@@ -14,7 +14,6 @@ import logging
 import os
 import pathlib
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -220,8 +219,7 @@ def run_jobs(queue: Queue, train_stage: Callable[[ConfigDict], None]) -> None:
   """Runs what is left until nothing is, and waits for what other processes run."""
   is_waiting, memory = False, 0
   total = sum(job.is_cell for job in queue.jobs.values())
-  with tqdm(total=total, desc='table', unit='cell', dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 30) as bar:
+  with tqdm(total=total, desc='table', unit='cell', dynamic_ncols=True, mininterval=0.5, disable=None) as bar:
     while True:
       with contextlib.ExitStack() as stack:
         name = distributed.run_on_first(functools.partial(queue.take, stack), prepare_data.USER_ERRORS)
