@@ -3,7 +3,7 @@
     pip install torch torchvision safetensors opencv-python-headless
     python load_in_torch.py IMAGE.png [IMAGE.png ...]
 
-Images must have one grey channel of 8 bits, with bone bright. `read_image` prepares them exactly as mtpret_jax's
+Images must have 8 bits, grey or RGB, with bone bright. `read_image` prepares them exactly as mtpret_jax's
 evaluation does; `build` makes the network from torchvision's parts. Research software, not a medical device.
 
 Letters: B images, C channels (1 or 3 equal ones), S side of the square that the network sees, px.
@@ -34,7 +34,7 @@ Spec = dict[str, Any]  # torchvision.json
 
 def main() -> None:
   parser = argparse.ArgumentParser(description='Predicts with the exported model of this folder.')
-  parser.add_argument('images', nargs='+', help='8-bit grey images (PNG, JPEG, TIFF, BMP)')
+  parser.add_argument('images', nargs='+', help='8-bit images, grey or RGB (PNG, JPEG, TIFF, BMP)')
   spec = json.loads((FOLDER / 'torchvision.json').read_text())
   model = load(spec)
   for path in parser.parse_args().images:
@@ -45,12 +45,20 @@ def main() -> None:
 
 
 def read_image(path: str | pathlib.Path, spec: Spec) -> torch.Tensor:
-  """(C, S, S) float32, standardised, of an image file with one grey channel of 8 bits."""
+  """(C, S, S) float32, standardised, of an image file of 8 bits, grey or RGB."""
+  return prepare(read_grey(path), spec)
+
+
+def read_grey(path: str | pathlib.Path) -> np.ndarray:
+  """(H, W) uint8 of an image file. RGB becomes its luma, rounded as Pillow does: equal channels keep their value."""
   pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-  if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 2:
-    raise SystemExit(f'{path} is not an image with one grey channel of 8 bits: convert it first (DICOM, colours and '
-                     f'16 bits need rescaling; python -m mtpret_jax.predict reads them)')
-  return prepare(pixels, spec)
+  if pixels is None or pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,)):
+    raise SystemExit(f'{path} is not a grey or RGB image of 8 bits: convert it first (python -m mtpret_jax.predict '
+                     f'also reads DICOM, 16 bits and alpha channels)')
+  if pixels.ndim == 3:
+    blue, green, red = np.moveaxis(pixels.astype(np.int32), 2, 0)
+    pixels = ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).astype(np.uint8)  # 0.299, 0.587, 0.114
+  return pixels
 
 
 def prepare(pixels: np.ndarray, spec: Spec) -> torch.Tensor:

@@ -4,9 +4,11 @@
 torchvision, timm and the exported script.
 """
 
+import ast
 import dataclasses
 import importlib.util
 import json
+import pathlib
 
 import cv2
 import jax
@@ -20,10 +22,12 @@ from mtpret_jax.evaluation.metrics.temperature import apply_temperature
 from mtpret_jax.export import torchvision as export
 from mtpret_jax.models.torchvision_weights import name_trunk
 from mtpret_jax.objectives.multitask import make_predict
+from mtpret_jax.predict.reading import read_image
 from mtpret_jax.runtime.atomic_io import write_json
 from tests.reference import draw
 from tests.reference.names_setting import CLASSES, FIXTURE, MODELS
 from tests.support.drawn_models import SIZE, TASK, make_trained, make_zeros
+from tests.support.paths import ROOT
 from tfds_builders.common import images
 
 TOLERANCE = 1e-4
@@ -112,6 +116,25 @@ def load_script(folder):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module, json.loads((folder / 'torchvision.json').read_text())
+
+
+def test_the_script_reads_the_grey_values_that_predict_reads(tmp_path):
+  source = (ROOT / 'mtpret_jax/export/load_in_torch.py').read_text()
+  own = next(node for node in ast.parse(source).body if getattr(node, 'name', '') == 'read_grey')
+  names = {'cv2': cv2, 'np': np, 'pathlib': pathlib}
+  exec(ast.unparse(own), names)  # this function alone, because the script imports torch
+  grey, colour = draw.uniform('grey', (40, 30), 0, 255).astype(np.uint8), draw.uniform('colour', (40, 30, 3), 0, 255)
+  cv2.imwrite(str(tmp_path / 'equal.png'), np.stack([grey] * 3, 2))
+  cv2.imwrite(str(tmp_path / 'three.jpg'), np.stack([grey, grey, np.maximum(grey, 3) - 3], 2))  # nearly equal
+  cv2.imwrite(str(tmp_path / 'colour.png'), colour.astype(np.uint8))
+  cv2.imwrite(str(tmp_path / 'one.jpg'), grey)
+  np.testing.assert_array_equal(names['read_grey'](tmp_path / 'equal.png'), grey)
+  for path in sorted(tmp_path.iterdir()):
+    np.testing.assert_array_equal(names['read_grey'](path), read_image(path, 'original').image, path.name)
+  for name, pixels in {'alpha': np.zeros((4, 4, 4), np.uint8), 'deep': np.zeros((4, 4), np.uint16)}.items():
+    cv2.imwrite(str(tmp_path / f'{name}.png'), pixels)
+    with pytest.raises(SystemExit, match='not a grey or RGB image of 8 bits'):
+      names['read_grey'](tmp_path / f'{name}.png')
 
 
 def test_the_stem_of_a_densenet_may_have_three_channels_too():
