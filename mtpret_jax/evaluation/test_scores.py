@@ -64,6 +64,9 @@ def score_best(config: ConfigDict) -> Scored:
   else:  # no validation gave a score, such as an AUC with one class only
     log.warning('%s (docs/scores.md says why it may be): scoring step %d, the last one, on the test split',
                 NEVER_DEFINED, best['step'])
+  validated = sum(map(len, dataset.open_tasks(config, 'validation').values()))
+  if ties := validation.describe_ties(workdir, validated):
+    log.info(ties)
   sources = dataset.open_tasks(config, 'train', config.data.fraction)
   training = {'training_images': {name: len(source) for name, source in sources.items()},
               'steps': max([int(best['step']), *(line['step'] for line in validation.read(workdir))])}

@@ -136,6 +136,19 @@ def explain_early_end(workdir: str | pathlib.Path, step: int, patience: int) -> 
           f'{len(scores) - 1 - best}, patience: {patience})')
 
 
+def describe_ties(workdir: str | pathlib.Path, images: int) -> str:
+  """A sentence if several validations of a run with one task have the best score, else ''. `images`: how many the
+  validation split has."""
+  scores = [score for line in read(workdir) for score in line['tasks'].values()]
+  ranks = [rank_score(score) for score in scores]
+  best = max(ranks, default=UNDEFINED)
+  if best == UNDEFINED or ranks.count(best) < 2:
+    return ''
+  value = scores[ranks.index(best)]['value']
+  return (f'{ranks.count(best)} of {len(ranks)} validations have the best score, {value:.4f}, so the last of them '
+          f'counts (validation images: {images:,})')
+
+
 def rank_score(score: Mapping[str, Any]) -> float:
   """A number that is higher for a better score; an undefined one is the worst."""
   value = score['value']
@@ -143,9 +156,9 @@ def rank_score(score: Mapping[str, Any]) -> float:
 
 
 def is_better(score: float, before: float) -> bool:
-  """Whether a state with the rank `score` replaces the earlier state with the rank `before`. Of equal scores the
-  earlier state is kept. Without any defined score the later state is kept: it has trained for longer."""
-  return score > before or score == before == UNDEFINED
+  """Whether a state with the rank `score` replaces the earlier state with the rank `before`. Of equal scores the later
+  state is kept: with few validation images, a hardly trained state may reach the same score."""
+  return score >= before
 
 
 def check_best(workdir: str | pathlib.Path) -> None:
@@ -160,8 +173,7 @@ def check_best(workdir: str | pathlib.Path) -> None:
 
 
 def save_if_best(workdir: str | pathlib.Path, state: TrainState, step: int, score: float, retries: int) -> None:
-  """Saves the state in `best/` if its score (higher is better) is better than that of the saved one, see
-  `is_better`."""
+  """Saves the state in `best/` if it replaces the saved one, see `is_better`. `score` is higher for a better state."""
   with checkpoint.open_checkpoints(workdir, 1, BEST, retries) as checkpoints:
     before = checkpoint.read_metadata(checkpoints)
     # The first process decides for all: saving needs every process.

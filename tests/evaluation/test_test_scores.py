@@ -330,9 +330,12 @@ def test_patience_counts_validations_since_the_first_best_up_to_a_step(tmp_path)
   ends = {patience: [step for step in range(6) if validation.explain_early_end(tmp_path, step, patience)]
           for patience in range(5)}
   assert ends == {0: [], 1: [3, 4, 5], 2: [4, 5], 3: [5], 4: []}
+  assert validation.describe_ties(tmp_path, 6) == (
+    '2 of 6 validations have the best score, 0.7000, so the last of them counts (validation images: 6)')
   validation.write(tmp_path, 0, {'task': {'headline': 'months', 'value': 9.0, 'sign': DOWN}})
   validation.write(tmp_path, 1, {'task': {'headline': 'months', 'value': 8.0, 'sign': DOWN}})
   assert not validation.explain_early_end(tmp_path, 1, patience=1), 'lower is better'
+  assert not validation.describe_ties(tmp_path, 6)
 
 
 def test_a_run_that_starts_anew_forgets_the_best_of_another(one_task, tmp_path):
@@ -346,9 +349,9 @@ def test_a_run_that_starts_anew_forgets_the_best_of_another(one_task, tmp_path):
 
 
 @pytest.mark.parametrize('scores, best', [
-  ((None, None, None), 6), ((None, 0.5, None), 4), ((0.5, None, None), 2), ((0.5, 0.5, 0.4), 2), ((None, 0.2, 0.3), 6),
+  ((None, None, None), 6), ((None, 0.5, None), 4), ((0.5, None, None), 2), ((0.5, 0.5, 0.4), 4), ((None, 0.2, 0.3), 6),
   ((float('nan'), float('nan'), 0.1), 6), ((float('nan'), None, float('nan')), 6)])
-def test_the_best_state_is_the_first_with_the_best_score_and_the_last_one_if_no_score_is_defined(
+def test_the_best_state_is_the_last_with_the_best_score_and_the_last_one_if_no_score_is_defined(
     scores, best, one_task, tmp_path, monkeypatch):
   values = iter(scores)
   monkeypatch.setattr(validation.predict, 'score_tasks', lambda *args: {'bone_age': (None, None)})
