@@ -28,6 +28,7 @@ from mtpret_jax.predict.reading import Unreadable, read_images
 from mtpret_jax.predict.tally import Tally, count
 from mtpret_jax.runtime.logging import list_versions
 from mtpret_jax.tasks import find_kind
+from tfds_builders.common.dataset import SIZES
 
 FOLDER = 'predictions'  # beside the weights, unless --out names another one
 NOTE = 'Research software, not a medical device: do not use the output for decisions about patients.'
@@ -84,10 +85,11 @@ def load_model(flags: argparse.Namespace) -> Any:
 
 
 def describe(model: Any, flags: argparse.Namespace) -> dict[str, Any]:
-  """What made the result, for `predict.json`."""
+  """What made the result, for `predict.json`. `states` and `steps` have an entry for each of `runs`; `stored_size` is
+  None where images keep their size."""
   made_by = {'runs': [str(pathlib.Path(run).expanduser().absolute()) for run in flags.run], 'task': model.task,
-             'state': model.state, 'step': model.step, 'stored_size': model.stored_size, 'versions': list_versions(),
-             'note': NOTE}
+             'states': [member.chosen for member in model.members], 'steps': [member.step for member in model.members],
+             'stored_size': SIZES[model.stored_size], 'versions': list_versions(), 'note': NOTE}
   if flags.embed:
     return made_by
   annotation = find_kind(model.kind).annotation

@@ -43,7 +43,8 @@ def ask(scans, monkeypatch, capsys):
     def pair(result, readings):
       return ((reading, None if isinstance(reading, Unreadable) else result) for reading in readings)
     model = types.SimpleNamespace(
-      kind=kind, about=ABOUT[name], task='ill', state='best', step=4, stored_size='256', choose_batch=lambda count: 8,
+      kind=kind, about=ABOUT[name], task='ill', stored_size='256', choose_batch=lambda count: 8,
+      members=[types.SimpleNamespace(chosen='best', step=step) for step in (4, 7)],
       thresholds=thresholds, iterate=lambda readings, batch: pair(prediction, readings),
       iterate_features=lambda readings, batch: pair(np.arange(3, dtype=np.float32), readings))
     monkeypatch.setattr(command, 'load_model', lambda flags: model)
@@ -116,7 +117,8 @@ def test_the_folder_says_what_made_it(ask):
   assert made_by['finished'] and (made_by['images'], made_by['unreadable']) == (4, 1)
   assert made_by['runs'] == [str(pathlib.Path('run').absolute())]
   assert made_by['findings'] == ABOUT['independent']['findings']
-  assert (made_by['task'], made_by['state'], made_by['step'], made_by['thresholds']) == ('ill', 'best', 4, {'mass': .1})
+  assert (made_by['task'], made_by['stored_size'], made_by['thresholds']) == ('ill', 256, {'mass': .1})
+  assert (made_by['states'], made_by['steps']) == (['best', 'best'], [4, 7])  # of each member of an ensemble
 
 
 def test_an_earlier_result_is_replaced_on_demand_only_and_whole(ask):
