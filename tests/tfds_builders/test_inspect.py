@@ -10,7 +10,7 @@ import pytest
 from tests.support.archives import SPLITS, flip_bit, match_truth, read_all, write_clinic
 from tests.support.small_runs import PHANTOMS
 from tfds_builders import build, inspect, leakage, phantoms
-from tfds_builders.common import contact_sheet, index
+from tfds_builders.common import contact_sheet, index, records
 
 
 def count_truth(name, prepared, read):
@@ -64,8 +64,9 @@ def test_masks_sizes_split_rules_and_rejects_are_printed(prepared, capsys):
 
 def test_patients_in_two_official_splits_are_reported_by_the_build_and_by_inspect(tmp_path, capsys, caplog):
   write_clinic(tmp_path, row=lambda i: f'a/{i}.png,p{i // 2},,,,{i % 2},0,{"test" if i < 6 and i % 2 else "train"}')
-  build.prepare('clinic', tmp_path, tmp_path / 'data')
-  assert 'clinic: the official split has images of 3 patients in more than one split' in caplog.text
+  path = build.prepare('clinic', tmp_path, tmp_path / 'data')
+  assert 'official' not in caplog.text, 'a run with the split rule `patient` builds, too'
+  assert 'with data.split=official only: 3 patients have images in more than one split (' in records.summarise(path)
   assert 'patients in more than one split by rule official: 3' in run_inspect('clinic', tmp_path / 'data', capsys)
 
 

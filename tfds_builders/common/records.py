@@ -60,10 +60,6 @@ def split_generators(
   check_rejects(builder)
   builder.split_rules, builder.strata = assign_splits(entries), assign_strata(entries)
   patient_of = {entry.image_id: entry.patient for entry in entries}
-  if shared := splits.count_shared_patients(patient_of, builder.split_rules['official']):
-    log.warning('%s: the official split has images of %d patients in more than one split (%s); they stay where the '
-                'archive puts them', builder.name, shared,
-                splits.describe_shared_patients(patient_of, builder.split_rules['official']))
   split_of = builder.split_rules['patient']
   by_split = {split: [entry for entry in entries if split_of[entry.image_id] == split] for split in splits.FRACTIONS}
   empty = [split for split in by_split if not by_split[split]]
@@ -261,12 +257,22 @@ def write_rejects(builder: tfds.core.GeneratorBasedBuilder) -> None:
 
 
 def summarise(path: str | os.PathLike[str]) -> str:
-  """A few lines on a prepared dataset: images per split, size, rejects, images left out."""
+  """A few lines on a prepared dataset: images per split, size, rejects, images left out, patients in two splits."""
   info = tfds.builder_from_directory(path).info
   counts = ', '.join(f'{name} {split.num_examples:,}' for name, split in info.splits.items())
   lines = [f'{path}: {counts} images, {info.dataset_size / 2**20:,.1f} MiB']
-  lines += [f'  {line}' for line in list_missing_images(info.metadata)]
+  lines += [f'  {line}' for line in [*list_missing_images(info.metadata), *list_shared_patients(path)]]
   return '\n'.join(lines)
+
+
+def list_shared_patients(path: str | os.PathLike[str]) -> list[str]:
+  """A line if the official split has patients in more than one split."""
+  rows = [row for row in index.read(path) if row['official']]
+  patient_of, split_of = ({row['image_id']: row[column] for row in rows} for column in ('patient', 'official'))
+  shared = splits.count_shared_patients(patient_of, split_of)
+  return [f'with data.split=official only: {shared:,} patients have images in more than one split '
+          f'({splits.describe_shared_patients(patient_of, split_of)}); they stay where the archive puts them'
+          ] if shared else []
 
 
 def list_missing_images(metadata: Mapping[str, Any]) -> list[str]:
