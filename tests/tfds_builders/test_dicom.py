@@ -192,6 +192,19 @@ def test_unsupported_dicom_files_are_unreadable(elements, reason, tmp_path):
     read(dicoms.make(dicoms.ramp(), **elements), tmp_path)
 
 
+@pytest.mark.parametrize('reason, told', [
+  ('decoder: ' + 'no ' * 80, 'RuntimeError decoder: ' + 'no ' * 79 + 'no'), ('word ' * 90, 'word word ...'),
+  ('x' * 400, 'xxx...')])
+def test_a_long_reason_ends_with_a_whole_word(reason, told, tmp_path, monkeypatch):
+  header = dicoms.make(dicoms.ramp())
+  def fail(_):
+    raise RuntimeError(reason)
+  monkeypatch.setattr(pydicom.Dataset, 'pixel_array', property(fail))
+  with pytest.raises(decoded.Unreadable) as caught:
+    read(header, tmp_path)
+  assert str(caught.value).endswith(told) and len(str(caught.value)) <= decoded.MAX_REASON
+
+
 def test_a_file_without_pixels_is_unreadable(tmp_path):
   header = dicoms.make(dicoms.ramp())
   del header.PixelData

@@ -14,10 +14,10 @@ ROWS = 256  # rows that are rescaled at a time, since float64 takes eight bytes 
 
 
 class Unreadable(ValueError):
-  """The file is not a complete image. The reason may quote the file, so it is escaped to one line and cut."""
+  """The file is not a complete image. The reason may quote the file, so it is escaped to one line and shortened."""
 
   def __init__(self, reason: str) -> None:
-    super().__init__(plain_text.escape(reason)[:MAX_REASON])
+    super().__init__(plain_text.shorten(plain_text.escape(reason), MAX_REASON))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,7 +68,7 @@ def explain_errors() -> Iterator[None]:
     raise
   except Exception as error:  # AttributeError, ValueError, struct.error, ...
     reason = ' '.join(f'unreadable DICOM: {type(error).__name__} {error}'.split())
-    raise decoded.Unreadable(reason[:200]) from error
+    raise decoded.Unreadable(reason) from error
 
 
 def decode_dataset(header: pydicom.Dataset) -> np.ndarray:

@@ -65,7 +65,7 @@ def decode(raw: bytes) -> Picture:
   except (Unreadable, MemoryError):
     raise
   except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, ...
-    raise Unreadable(f'unreadable image: {type(error).__name__} {error}'[:200].split(' <')[0]) from error
+    raise Unreadable(f'unreadable image: {type(error).__name__} {error}'.split(' <')[0]) from error
 
 
 def decode_by_pillow(raw: bytes) -> Picture:
@@ -124,7 +124,7 @@ def read_size(path: pathlib.Path) -> tuple[int, int]:
       image = PIL.Image.open(io.BytesIO(raw), formats=FORMATS)
       (width, height), turn = image.size, read_orientation(image)
   except Exception as error:  # Pillow's plug-ins raise many types
-    raise Unreadable(f'unreadable image: {type(error).__name__} {error}'[:200].split(' <')[0]) from error
+    raise Unreadable(f'unreadable image: {type(error).__name__} {error}'.split(' <')[0]) from error
   return (width, height) if turn in (5, 6, 7, 8) else (height, width)
 
 

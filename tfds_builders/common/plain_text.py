@@ -10,6 +10,7 @@ ENCODINGS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'), (c
              (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))  # UTF-32's mark begins as UTF-16's does
 NO_TEXT = ((b'PK\3\4', 'an Excel workbook or ZIP file'), (b'\xd0\xcf\x11\xe0', 'an old Excel workbook'),
            (b'\x1f\x8b', 'a gzip file'), (b'%PDF', 'a PDF file'))
+LONG_WORD = 40  # characters, such as those of a path
 
 # Control characters, line ends, and the surrogates by which Python represents undecodable bytes in file names.
 GARBLED = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
@@ -18,6 +19,14 @@ GARBLED = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 def escape(text: str) -> str:
   """The text on one line, with control characters and undecodable bytes escaped."""
   return GARBLED.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
+
+
+def shorten(text: str, most: int) -> str:
+  """The text if it has at most `most` characters, else the words that fit and '...'. Only a very long word is cut."""
+  if len(text) <= most:
+    return text
+  start, _, rest = text[:most - 3].rpartition(' ')
+  return f'{start} ...' if len(rest) < LONG_WORD else f'{text[:most - 3]}...'
 
 
 def normalise(text: str) -> str:
