@@ -18,6 +18,7 @@ from mtpret_jax.tasks import KINDS
 TABLE, RECIPE, PRETRAIN, CONTINUAL, SCORES = 'table', 'recipe', 'pretrain', 'continual', 'scores'
 CONFIG, SCORES_FILE, RESULTS, ROUNDS = 'config.json', 'scores.json', 'results.json', 'rounds.json'
 CELLS, OPERATING_POINTS, REPORT = 'cells.csv', 'operating_points.json', 'report.html'
+CELL_FOLDERS = 'cells/*/*/*/*'  # in the workdir of a table: <task>/<init>/<share of the labels>/<seed>
 MOST_MATCHED = 20_000  # images; matching the boxes of more would take a minute
 LARGEST = 200 * 10**6  # bytes of a file that is read
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ArithmeticError)
@@ -138,8 +139,17 @@ def find_kind(run: RunFiles, scores: Mapping[str, Any]) -> str:
     return RECIPE
   if run.has(SCORES_FILE) or run.has(CONFIG):
     return SCORES
+  if has_runs_of_table(run.folder):
+    finished = len(list(run.folder.glob(f'{CELL_FOLDERS}/{SCORES_FILE}')))
+    raise NotARun(f'{run.folder} is the workdir of a table that has no {CELLS} yet (finished cells: {finished}). The '
+                  f'table writes it at its end: wait for it, or run the same table command again if it was stopped')
   raise NotARun(f'{run.folder} is not the workdir of a run: it has none of {CONFIG}, {SCORES_FILE}, {RESULTS}, '
                 f'{ROUNDS} and {CELLS}')
+
+
+def has_runs_of_table(folder: pathlib.Path) -> bool:
+  """Whether the folder holds a cell or a pretraining run of a table."""
+  return any(any(folder.glob(f'{runs}/{CONFIG}')) for runs in (CELL_FOLDERS, 'pretraining/*moco/**'))
 
 
 def list_stages(folder: pathlib.Path) -> list[pathlib.Path]:

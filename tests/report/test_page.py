@@ -189,3 +189,15 @@ def test_the_command_writes_the_page_and_refuses_other_folders(tmp_path, capsys)
     assert command.main([str(tmp_path / folder)]) == 2
     line, = capsys.readouterr().err.splitlines()
     assert folder in line
+
+
+@pytest.mark.parametrize('files, finished', [
+  (['pretraining/moco/mura/0/config.json'], 0),
+  ([f'cells/knee/scratch/1/{seed}/config.json' for seed in (0, 1)] + ['cells/knee/scratch/1/0/scores.json'], 1)])
+def test_a_table_that_has_not_ended_is_no_unknown_folder(files, finished, tmp_path, capsys):
+  for name in files:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text('{}')
+  assert command.main([str(tmp_path)]) == 2
+  line, = capsys.readouterr().err.splitlines()
+  assert f'a table that has no cells.csv yet (finished cells: {finished}). The table writes it at its end' in line

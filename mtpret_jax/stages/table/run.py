@@ -227,6 +227,7 @@ def run_jobs(queue: Queue, train_stage: Callable[[ConfigDict], None]) -> None:
         if name is None:
           return
         if name:
+          bar.set_postfix_str(queue.jobs[name].title)  # the bar counts cells, and stands still during pretraining
           run_job(queue, name, train_stage)
           is_waiting, memory = False, limit_memory(memory)
           continue

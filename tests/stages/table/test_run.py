@@ -2,6 +2,7 @@
 trained here; tests/stages/table/test_smoke.py does that."""
 
 import contextlib
+import io
 import json
 import logging
 import pathlib
@@ -87,6 +88,14 @@ def test_every_run_is_made_once_and_after_those_that_it_needs(config, tmp_path, 
   run.run(change(config, inits=(*config.inits, 'joint')), larger, lambda config, cells: None)
   assert sorted(larger.trained) == [f'{part}/1' for part in (
     'cells/pneumonia/joint/0.5', 'cells/pneumonia/joint/1', 'pretraining/joint/0.5', 'pretraining/joint/1')]
+
+
+def test_the_bar_names_the_run_under_way(config, tmp_path, monkeypatch):
+  shown, make_bar = io.StringIO(), run.tqdm
+  visible = {'file': shown, 'disable': False, 'ncols': 200, 'dynamic_ncols': False}
+  monkeypatch.setattr(run, 'tqdm', lambda **options: make_bar(**options | visible))
+  run_table(config, Training(tmp_path))
+  assert ', pretraining md_moco]' in shown.getvalue() and ', cell 1 of ' in shown.getvalue()
 
 
 def test_cells_of_another_pretraining_are_not_mixed_into_the_table(config, tmp_path):
