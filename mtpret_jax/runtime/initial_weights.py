@@ -104,7 +104,7 @@ def read_initial_weights(config: ConfigDict, tasks: Mapping[str, FittedTask] = M
       weights = {'trunk': import_trunk(file, config.trunk)}
   except (OSError, ValueError, KeyError, TypeError) as error:  # Key- and TypeError: the state is not that of a stage
     raise ConfigError(f'init_from={source!r}: {as_line(error)}') from error
-  log.log(level, 'trunk: %s from %s, %d parameters', config.init, source, count_parameters(weights['trunk']))
+  log.log(level, 'trunk: %s from %s, %s parameters', config.init, source, f'{count_parameters(weights["trunk"]):,}')
   heads = {name: None if file is None else read_head(file, name, task, config, level) for name, task in tasks.items()}
   weights |= {name: head for name, head in heads.items() if head is not None}
   log.log(level, 'everything else is initialised randomly')
@@ -125,7 +125,8 @@ def read_head(file: Mapping[str, np.ndarray], name: str, task: FittedTask, confi
                 as_line(error), name)
     return None
   random = f'; random weights, because its classes or anchors are others: {", ".join(others)}' if others else ''
-  log.log(level, 'head of %s: from %s, %d parameters%s', name, config.init_from, count_parameters(head), random)
+  log.log(level, 'head of %s: from %s, %s parameters%s', name, config.init_from, f'{count_parameters(head):,}',
+          random)
   return head
 
 

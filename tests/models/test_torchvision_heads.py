@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 
 import jax
 import numpy as np
@@ -126,7 +127,9 @@ def test_a_run_starts_from_the_head_of_its_kind(name, make_config, caplog):
   tasks = {'own': TASKS[name], 'other': TASKS['classification']}
   with caplog.at_level(logging.INFO):
     weights = read_initial_weights(make_config(name), tasks)
-  assert list(weights) == ['trunk', 'own'] and 'head of own: from ' in caplog.text
+  assert list(weights) == ['trunk', 'own']
+  assert re.search(r'trunk: imagenet from \S+, [\d,]*,\d{3} parameters', caplog.text)
+  assert re.search(r'head of own: from \S+, [\d,]*,\d{3} parameters', caplog.text)
   assert_trees_equal(weights['own'], draw_head(name))
   assert read_initial_weights(make_config(name)).keys() == {'trunk'}
 
