@@ -161,16 +161,16 @@ def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, sp
   predictors = {} if predictors is None else predictors
   scored = predict.score_tasks(config, state, split, predictors,
                                {name: point['temperature'] for name, point in points.items()})
-  rare = list[str]()
+  images = dict[str, dict[str, int]]()  # {task: {class: how many show it}}
   for name, (rows, result) in scored.items():
     about = dataset.describe_task(predictors[name, split].source.about, config.tasks[name])
-    rare += split_checks.describe_rare(config, name, split, count_images(about, rows))
+    images[name] = count_images(about, rows)
     metrics_of = find_kind(config.tasks[name].kind).metrics
     if metrics_of.thresholds is not None and result['images']:
       result['operating_points'] = operating_points.score_task(metrics_of, about, rows, points.get(name),
                                                                config.resamples)
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'split_rule': config.data.split,
-             'notes': [*notes, *list_shared_patients(config), *rare],
+             'notes': [*notes, *list_shared_patients(config), *split_checks.note_rare(config, split, images)],
              'pretraining': lineage.describe_lineage(config, earlier),
              'step': int(state.step), **training, 'tasks': {name: result for name, (_, result) in scored.items()},
              # what `metrics.read_predictions` needs, so that the scores can be computed again without the dataset

@@ -16,6 +16,7 @@ from mtpret_jax.tasks.task import About
 
 MAX_LISTED = 5  # classes that a message names
 FEW = 5  # images of a class; with fewer, its score says little
+MEAN_NOTE = 'the mean of a bootstrap resample is over the classes that occur in it'
 
 
 def check_split(config: ConfigDict, name: str, split: str) -> list[str]:
@@ -65,7 +66,7 @@ def list_doubts(config: ConfigDict, name: str, split: str, about: About, labels:
   """Why the task `name` learns less on a split than its config suggests, or why its scores there say less. A sentence
   for each reason."""
   task_config, doubts = fit_to_split(config.tasks[name], split, labels), []
-  kind, where = find_kind(task_config.kind), f'tasks.{name}: '
+  kind, where = find_kind(task_config.kind), f'task {name}: '
   where += describe_split(split, task_config.dataset, config.data.split)
   if len({read_text(label['patient']) for label in labels}) == 1:
     doubts.append(f'{where} has one patient only (usable images: {len(labels)})')
@@ -89,9 +90,21 @@ def describe_rare(config: ConfigDict, name: str, split: str, images: Mapping[str
   it}."""
   rare = [f'{number} image{"s" if number > 1 else ""} with {title}' for title, number in images.items()
           if 0 < number < FEW]
-  where = f'tasks.{name}: {describe_split(split, config.tasks[name].dataset, config.data.split)}'
-  return [f'{where} has only {join(rare)}, so its score and means over classes are uncertain (a bootstrap resample '
-          f'without it averages over the others)'] if rare else []
+  where = f'task {name}: {describe_split(split, config.tasks[name].dataset, config.data.split)}'
+  return [f'{where} has only {join(rare)}, so its scores are uncertain'] if rare else []
+
+
+def note_rare(config: ConfigDict, split: str, images: Mapping[str, Mapping[str, int]]) -> list[str]:
+  """What `describe_rare` says of each task, and what their means are over. `images`: {task: {class: how many show
+  it}}."""
+  rare = {name: sentences for name, own in images.items() if (sentences := describe_rare(config, name, split, own))}
+  means = [MEAN_NOTE] if any(has_mean(images[name]) for name in rare) else []
+  return [sentence for sentences in rare.values() for sentence in sentences] + means
+
+
+def has_mean(images: Mapping[str, int]) -> bool:
+  """Whether scores are averaged over classes: there are several. A finding and 'no <finding>' are one."""
+  return len({title.removeprefix('no ') if title.removeprefix('no ') in images else title for title in images}) > 1
 
 
 def join(words: Sequence[str]) -> str:

@@ -171,7 +171,7 @@ def test_what_a_split_lacks_is_told(monkeypatch, caplog):
     check_prepared(make_config(task))
     return [message for message in caplog.messages if 'has only' not in message]
   two = [make_record(i, present=np.float32([i, 0]), label_mask=np.ones(2, bool)) for i in range(2)]
-  train, validation, test = (f"tasks.task0: the {split} split of atlas by the split rule 'patient' has "
+  train, validation, test = (f"task task0: the {split} split of atlas by the split rule 'patient' has "
                              for split in ('train', 'validation', 'test'))
   assert tell('classification', two, two, two) == [
     f'{train}no image with mass, which is not learned',
@@ -199,13 +199,18 @@ def test_rare_classes_of_test_and_absent_ones_of_validation_are_told(monkeypatch
             for i, each in enumerate(class_ids)]
   use(monkeypatch, train=hold(0, 1), validation=hold(0, 0), test=hold(0, 0, 0, 0, 0, 1))
   check_prepared(make_config('detection'))
-  rare = ("tasks.task0: the test split of atlas by the split rule 'patient' has only 1 image with cyst, so its score "
-          'and means over classes are uncertain (a bootstrap resample without it averages over the others)')
-  assert caplog.messages == ["tasks.task0: the validation split of atlas by the split rule 'patient' has no image with "
+  rare = ("task task0: the test split of atlas by the split rule 'patient' has only 1 image with cyst, so its scores "
+          'are uncertain')
+  assert caplog.messages == ["task task0: the validation split of atlas by the split rule 'patient' has no image with "
                              'cyst, so the best state is chosen without it', rare]
   rows = {'truth_class_id': [np.zeros(1, int)] * 5 + [np.ones(1, int)]}
   numbers = count_images({'box_classes': ['mass', 'cyst']}, rows)
   assert split_checks.describe_rare(make_config('detection'), 'task0', 'test', numbers) == [rare]
+  two_tasks = make_config('detection', tasks=2)
+  notes = split_checks.note_rare(two_tasks, 'test', {'task0': numbers, 'task1': numbers})
+  assert notes == [rare, rare.replace('task0', 'task1'), split_checks.MEAN_NOTE]
+  alone = split_checks.note_rare(two_tasks, 'test', {'task0': {'mass': 9, 'no mass': 1}, 'task1': {'a': 9, 'b': 9}})
+  assert len(alone) == 1 and 'has only 1 image with no mass' in alone[0]
   assert count_images({'findings': ['mass', 'cyst'], 'relation': 'independent'}, {
     'present': np.eye(2), 'label_mask': np.array([[1, 1], [1, 0]])}) == {
       'mass': 1, 'cyst': 0, 'no mass': 1, 'no cyst': 1}
