@@ -38,12 +38,13 @@ With few seeds the intervals are too narrow where scores vary more with the seed
 nothing differs, about one interval in twenty excludes 0 by chance.'''
 
 TABLES = {
-  'real_small': ('Small real radiographs', 'Real radiographs as small images. `germ` tells bacteria from viruses among '
-                 'the cases of pneumonia. `covid_other` tells COVID from other findings and is external: no stage before '
-                 'saw its images, and only 25 of them are in the test split. The seeds choose labelled patients, '
-                 'weights and augmentation; all share one run of stage 1. The folder `archives` has `kermany_pneumonia`, '
-                 '`knee_oa`, `lung_masks`, and two datasets in the layout of your own: `teeth` with `boxes.json`, and '
-                 '`covid_chest` with a column `covid` and `boxes.json`.'),
+  'real_small': ('Small real radiographs',
+                 'Real radiographs as small images. `germ` tells bacteria from viruses among the cases of pneumonia. '
+                 '`covid_other` tells COVID from other findings and is external: no stage before saw its images, and '
+                 'only 25 of them are in the test split. The seeds choose labelled patients, weights and '
+                 'augmentation; all share one run of stage 1. The folder `archives` has `kermany_pneumonia`, '
+                 '`knee_oa`, `lung_masks`, and two datasets in the layout of your own: `teeth` with `boxes.json`, '
+                 'and `covid_chest` with a column `covid` and `boxes.json`.'),
   'real_small_paper': ('Small real radiographs, MUSCLE\'s split rule', 'The split rule is `paper`, which is inferred '
                        'from MUSCLE\'s printed numbers: images of one patient may be in training and test.'),
   'phantoms': ('Phantoms', 'Simulated radiographs whose exposures vary between datasets. They are not patients, and '

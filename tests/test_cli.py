@@ -70,7 +70,8 @@ def test_a_config_file_that_is_nearly_right_is_suggested():
   (['--config=configs/finetune.py:lung', '--help'],
    ["workdir='runs/finetune/lung'", 'tasks.lung.head.dilations=(1, 2, 4)', 'dilation rates of the atrous convolutions',
     'tasks.lung.augment.flip=0.5']),
-  (['--config=configs/table.py', '--help'], ["tasks=('pneumonia', ", 'min_images=5', '--config.stages.pretrain.FIELD'])])
+  (['--config=configs/table.py', '--help'],
+   ["tasks=('pneumonia', ", 'min_images=5', '--config.stages.pretrain.FIELD'])])
 def test_help_is_a_screen_about_all_configs_or_one(argv, shown, monkeypatch, capsys):
   monkeypatch.setattr(sys, 'argv', ['main', *argv])
   with pytest.raises(SystemExit) as ended, flagsaver.flagsaver():
