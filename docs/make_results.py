@@ -65,7 +65,8 @@ MUSCLE_INTRO = '''### Pneumonia beside MUSCLE
 AUC in %, ResNet-18, all labels. MUSCLE's column is printed in its documentation, one run with its interval. Ours is
 from the table *{title}*: mean ± standard deviation over seeds.'''
 MUSCLE_DIFFERS = '''The columns cannot be compared digit by digit. MUSCLE pretrains on 169,257 images of nine datasets.
-Here the images are small, stage 1 has far fewer of them, and the runs are short. {split}'''
+Here the images are small, stage 1 has far fewer of them, and the runs are short.
+{split}'''
 # How each table splits the images. The first table that is there stands beside MUSCLE's row.
 SPLITS = {
   'real_small_paper': 'The split follows the rule that we infer from MUSCLE\'s printed counts (585 test images; 511 '

@@ -1,4 +1,4 @@
-"""Notices a queue whose keys are told from the query's own key by their age."""
+"""Detects queries that recognise their own key by its age and not by its image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
