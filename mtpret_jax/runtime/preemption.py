@@ -4,22 +4,29 @@ While steps are taken, inside `defer_signals()`, a signal only sets a flag that 
 Elsewhere, and inside `interruptible()`, there is nothing to save and a signal raises `Stopped` at once. So does one
 inside `abandonable()`, where the loop compiles: the loop then saves. A second signal ends the program immediately.
 
+Python ignores exceptions in some places, such as callbacks of weak references and `__del__`, and prints them. A signal
+may arrive there. `Stopped` is then not printed but raised again a moment later.
+
 A single process has its own handlers. Several processes must stop at the same step: there `jax.distributed` handles
 SIGTERM and agrees on a step with all processes (`jax.experimental.multihost_utils`).
 """
 
 import contextlib
+import functools
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes
+RETRY = 0.1  # s until Stopped is raised again, where Python ignored it
 GRACE = 3  # s that the main thread has to exit; it may be compiling, which no exception interrupts
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -51,8 +58,9 @@ def install_handlers() -> None:
   if jax.process_count() > 1:
     signal.signal(signal.SIGINT, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
     return
-  for number in SIGNALS:
+  for number in (*SIGNALS, signal.SIGALRM):
     signal.signal(number, handle_signal)
+  sys.unraisablehook = functools.partial(handle_ignored, sys.unraisablehook)
   receiver, sender = os.pipe()
   os.set_blocking(sender, False)
   signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
@@ -64,8 +72,18 @@ def handle_signal(number: int, frame: FrameType | None) -> None:
     SignalState.received = number
     action = 'finishing and saving the current step' if SignalState.deferred else 'stopping'
     print_line(f'{signal_name(number)}: {action}; a second signal exits immediately, without saving')
+  if SignalState.announced:  # SIGALRM may come after the run has stopped
+    return
   if SignalState.abandons or not SignalState.deferred:
     raise Stopped(f'stopped by {signal_name(SignalState.received)}')
+
+
+def handle_ignored(before: Callable[[Any], object], ignored: Any) -> None:
+  """Python's hook for exceptions that it ignores; `before` is the hook for all but `Stopped`."""
+  if isinstance(ignored.exc_value, Stopped):
+    signal.setitimer(signal.ITIMER_REAL, RETRY)  # SIGALRM calls `handle_signal` again
+  else:
+    before(ignored)
 
 
 def read_signals(receiver: int) -> None:

@@ -2,12 +2,15 @@
 
 import contextlib
 import fcntl
+import functools
 import io
 import json
 import logging
 import os
 import signal
 import sys
+import time
+import weakref
 
 import pytest
 
@@ -64,6 +67,50 @@ def test_a_signal_stops_an_evaluation_at_once_and_the_loop_defers_again(listenin
       signal.raise_signal(signal.SIGINT)
       pytest.fail('the evaluation continued')
     assert preemption.SignalState.deferred
+
+
+class Referent:
+  pass
+
+
+def signal_where_python_ignores_exceptions():
+  """Sends SIGTERM while the callback of a weak reference runs."""
+  referent = Referent()
+  reference = weakref.ref(referent, lambda _: signal.raise_signal(signal.SIGTERM))
+  del referent
+  assert reference() is None
+
+
+def test_a_signal_where_python_ignores_exceptions_stops_a_moment_later_without_a_traceback(listening, capfd):
+  with pytest.raises(preemption.Stopped, match='SIGTERM'):
+    signal_where_python_ignores_exceptions()
+    time.sleep(10 * preemption.RETRY)
+    pytest.fail('the signal was lost')
+  shown = capfd.readouterr().err
+  assert shown.count('\n') == 1 and 'Traceback' not in shown and 'ignored' not in shown
+
+
+def test_such_a_signal_in_a_compilation_stops_the_loop_at_its_next_step(listening, capfd):
+  with preemption.defer_signals():
+    with preemption.abandonable():  # ends before Stopped is raised again
+      signal_where_python_ignores_exceptions()
+    time.sleep(2 * preemption.RETRY)  # the second time, there is something to save
+    assert preemption.should_stop(8)
+  assert 'Traceback' not in capfd.readouterr().err
+
+
+def test_a_repeated_stop_does_not_disturb_a_run_that_has_said_that_it_stopped(listening):
+  preemption.SignalState.announced = True
+  signal.raise_signal(signal.SIGALRM)
+
+
+def test_other_exceptions_that_python_ignores_are_still_shown(listening, monkeypatch):
+  shown = []
+  monkeypatch.setattr(sys, 'unraisablehook', functools.partial(preemption.handle_ignored, shown.append))
+  referent = Referent()
+  reference = weakref.ref(referent, lambda _: 1 / 0)
+  del referent
+  assert reference() is None and [ignored.exc_type for ignored in shown] == [ZeroDivisionError]
 
 
 def test_a_second_run_in_the_same_workdir_is_refused_with_the_process_that_holds_it(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from unittest import mock
 
@@ -12,16 +13,20 @@ from mtpret_jax.runtime import preemption
 @contextlib.contextmanager
 def listen():
   """Installs the signal handlers of a run, but not the thread that ends the program. Restores all at the end."""
-  before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
+  before = {number: signal.getsignal(number) for number in (*preemption.SIGNALS, signal.SIGALRM)}
+  hook = sys.unraisablehook
   with mock.patch.object(threading.Thread, 'start'):
     preemption.install_handlers()
   try:
     yield
   finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.set_wakeup_fd(-1)
+    sys.unraisablehook = hook
     for number, handler in before.items():
       signal.signal(number, handler)
-    preemption.SignalState.received, preemption.SignalState.deferred = None, False
+    preemption.SignalState.received = None
+    preemption.SignalState.deferred = preemption.SignalState.announced = False
 
 
 def signal_at(monkeypatch, step):
