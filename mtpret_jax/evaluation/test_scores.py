@@ -6,9 +6,9 @@ The test split is used once, at the end of stage 3, for the state with the best 
 
 import dataclasses
 import functools
-import json
 import logging
 import math
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from mtpret_jax.config.errors import ConfigError, show
 from mtpret_jax.config.paths import check_path, check_workdir, find_read_defect
 from mtpret_jax.config.schema import MULTITASK, find_mistake
 from mtpret_jax.config.validate import check_choice
+from mtpret_jax.data.fingerprint import flatten
 from mtpret_jax.data.sources import SPLITS
 from mtpret_jax.evaluation import metrics, operating_points, predict, scorable, validation
 from mtpret_jax.evaluation.cases import choose_cases
@@ -202,16 +203,41 @@ def predictions_path(workdir: pathlib.Path, task: str) -> pathlib.Path:
 
 def is_finished(config: ConfigDict) -> bool:
   """Whether a run of any stage has written its results, with the same config as this one."""
-  workdir = pathlib.Path(config.workdir)
-  results = 'results.json' if config.objective == 'moco' else FILE if len(config.tasks) == 1 else 'rounds.json'
-  if not (workdir / results).exists():
+  if not has_results(config):
     return False
   try:
-    before = saved.read_config(workdir)
+    return not find_changes(config)
   except ConfigError as error:  # damaged: the run writes it again
     log.warning('%s', error)
     return False
-  now = json.loads(json.dumps(config.to_dict())) | {'extend': before.get('extend')}
+
+
+def has_results(config: ConfigDict) -> bool:
+  """Whether the workdir holds the results of a finished run, with whatever config."""
+  results = 'results.json' if config.objective == 'moco' else FILE if len(config.tasks) == 1 else 'rounds.json'
+  return pathlib.Path(config.workdir, results).exists()
+
+
+def find_changes(config: ConfigDict) -> dict[str, tuple[Any, Any]]:
+  """{field: (value with which the run in the workdir was made, value in this config)} where they differ. The folder may
+  have been moved since, together with the run that it started from.
+
+  Raises:
+    ConfigError: the config in the workdir is missing or damaged.
+  """
+  before, now = (flatten(fields) for fields in (saved.read_config(config.workdir), config.to_dict()))
+  # `tasks` has the names in their order, which the other fields say too.
+  own = {'workdir', 'extend', 'tasks'}
   if config.objective == 'multitask' or not config.data.datasets:
-    before['data']['datasets'] = now['data']['datasets'] = None  # the run fills this in
-  return before == now
+    own.add('data.datasets')  # the run fills this in
+  if 'init_from' in now and locate_init(before) == locate_init(now):
+    own.add('init_from')
+  return {field: (before.get(field), now.get(field)) for field in sorted({*before, *now} - own)
+          if before.get(field) != now.get(field)}
+
+
+def locate_init(fields: Mapping[str, Any]) -> str:
+  """The path from the workdir of a run to that of the run that it starts from; '' if it starts from none."""
+  source, workdir = fields.get('init_from'), fields.get('workdir')
+  is_given = isinstance(source, str) and isinstance(workdir, str)  # the config may be damaged
+  return os.path.relpath(source, workdir) if is_given and source and workdir else ''

@@ -24,6 +24,7 @@ from mtpret_jax.runtime.atomic_io import read_json_lines
 from mtpret_jax.runtime.logging import METRICS
 from mtpret_jax.stages.table import counts
 from mtpret_jax.stages.table.cells import Cell, Labels, list_stages, make_cells, make_pretraining, resolve
+from mtpret_jax.stages.table.jobs import check_finished, make_jobs
 
 STAGES = ('pretrain', 'continual', 'finetune')
 
@@ -63,6 +64,7 @@ def describe_table(config: ConfigDict) -> list[str]:
   kept = counts.count_kept(config)
   too_few = counts.find_too_few(kept, config.min_images)
   cells, pretraining = make_cells(config, too_few), make_pretraining(config, too_few)
+  check_finished(make_jobs(cells, pretraining))
   groups = group_runs(config, cells, pretraining, kept)
   lines = [f'{len(cells)} cells of {len(config.tasks)} tasks, {len(pretraining)} pretraining runs, in {config.workdir}',
            *(f'  {line}' for line in counts.describe_left_out(config, too_few)),

@@ -6,7 +6,6 @@ process resumes its run.
 """
 
 import contextlib
-import dataclasses
 import datetime
 import functools
 import gc
@@ -15,18 +14,19 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.evaluation import test_scores, validation
 from mtpret_jax.runtime import distributed, loss_guard, preemption, prepare_data, workdir_lock
 from mtpret_jax.runtime.atomic_io import write_atomically
 from mtpret_jax.stages.table import counts
 from mtpret_jax.stages.table.cells import Cell, Labels, copy_stage, make_cells, make_pretraining, resolve
+from mtpret_jax.stages.table.jobs import Job, check_finished, make_jobs
+from tfds_builders.common import locks
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +40,6 @@ FAILURES = (*prepare_data.USER_ERRORS, loss_guard.Diverged)  # of one run; the o
 
 class CellsFailed(RuntimeError):
   """Some runs of the table failed, and the cells that need them could not run."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """One run: of stage 1, stage 2, or a cell. `needs`: the names of the runs that must be finished first."""
-
-  title: str
-  config: ConfigDict
-  needs: tuple[str, ...]
-  is_cell: bool
 
 
 def run(config: ConfigDict, train_stage: Callable[[ConfigDict], None],
@@ -68,7 +58,7 @@ def run(config: ConfigDict, train_stage: Callable[[ConfigDict], None],
   too_few = {(task, fraction) for task, fraction in distributed.run_on_first(lambda: list_too_few(config))}
   cells = make_cells(config, too_few)
   jobs = make_jobs(cells, make_pretraining(config, too_few))
-  distributed.run_on_first(lambda: check_pretraining(jobs), prepare_data.USER_ERRORS)
+  distributed.run_on_first(lambda: check_finished(jobs), prepare_data.USER_ERRORS)
   queue = Queue(jobs, config.keep_checkpoints)
   run_jobs(queue, train_stage)
   with preemption.interruptible():
@@ -108,27 +98,6 @@ def list_too_few(config: ConfigDict) -> list[Labels]:
   return list(reasons)
 
 
-def make_jobs(cells: Sequence[Cell], pretraining: Mapping[str, ConfigDict]) -> dict[str, Job]:
-  """{name: job}, in the order in which they run: a pretraining run comes right before the first cell that needs it."""
-  jobs: dict[str, Job] = {}
-  for number, cell in enumerate(cells, 1):
-    for index, name in enumerate(cell.needs):
-      jobs.setdefault(name, Job(f'pretraining {name}', pretraining[name], cell.needs[:index], False))
-    jobs[cell.config.workdir] = Job(f'cell {number} of {len(cells)}: {cell.name}', cell.config, cell.needs, True)
-  return jobs
-
-
-def check_pretraining(jobs: Mapping[str, Job]) -> None:
-  """Raises ConfigError if a finished cell started from a pretraining run that is not there any more, or that has
-  another config now: the table would mix cells of different pretraining."""
-  for job in jobs.values():
-    lost = next((need for need in job.needs if not test_scores.is_finished(jobs[need].config)), None)
-    if lost is not None and job.is_cell and test_scores.is_finished(job.config):
-      raise ConfigError(f'{job.config.workdir} is finished, but not {jobs[lost].config.workdir}, from which it started '
-                        f'with this config: delete the cell, and the same command runs both, or give another '
-                        f'--config.workdir')
-
-
 class Queue:
   """What is left to do. Only the first of several processes of one run uses it."""
 
@@ -136,6 +105,7 @@ class Queue:
     self.jobs, self.keep_checkpoints = jobs, keep_checkpoints
     self.done: set[str] = set()
     self.failed: dict[str, str] = {}  # name -> why
+    self.held: dict[str, str] = {}  # name -> who runs it, as `take` found last
     # Failures of earlier commands: these runs are tried again.
     self.stale = {name: text for name, job in jobs.items() if (text := read_failure(job))}
 
@@ -143,6 +113,7 @@ class Queue:
     """The name of a run to start; `stack` then holds its lock. '' if every unfinished run is locked by another process
     or needs one that is; None if all have ended."""
     is_left = False
+    self.held.clear()
     for name, job in self.jobs.items():
       if name in self.done or name in self.failed or self.has_ended(name, job):
         continue
@@ -155,7 +126,7 @@ class Queue:
     """Whether a run is finished or has failed, here or in another process."""
     if test_scores.is_finished(job.config):
       self.done.add(name)
-      self.drop_checkpoints(job)  # that process may have been killed before it did
+      self.drop_leftovers(job)
       return True
     lost = next((need for need in job.needs if need in self.failed), None)
     if lost is not None:
@@ -171,6 +142,7 @@ class Queue:
       try:
         own.enter_context(workdir_lock.lock(job.config.workdir))
       except workdir_lock.InUse:
+        self.held[name] = locks.describe_holder(pathlib.Path(job.config.workdir, workdir_lock.FILE))
         return False
       if self.has_ended(name, job):  # since it was looked at
         return False
@@ -194,16 +166,31 @@ class Queue:
   def drop_checkpoints(self, job: Job) -> None:
     """Deletes the checkpoints of a finished cell. Its scores and predictions stay."""
     if job.is_cell and not self.keep_checkpoints:
-      for folder in ('checkpoints', validation.BEST):
-        shutil.rmtree(pathlib.Path(job.config.workdir, folder), ignore_errors=True)
+      for folder in list_checkpoint_folders(job):
+        shutil.rmtree(folder, ignore_errors=True)
+
+  def drop_leftovers(self, job: Job) -> None:
+    """Deletes the checkpoints of a cell that another process finished, if that was killed before it did. While it holds
+    the lock, it still writes its report, and the checkpoints are its own."""
+    if any(folder.exists() for folder in list_checkpoint_folders(job)):
+      with contextlib.suppress(workdir_lock.InUse), workdir_lock.lock(job.config.workdir):
+        self.drop_checkpoints(job)
 
   def describe_failures(self) -> str:
     lines = [f'{self.jobs[name].title}: {" ".join(why.split())}' for name, why in self.failed.items()]
     return '\n'.join([f'{len(lines)} of {len(self.jobs)} runs failed; the same command tries them again:', *lines])
 
+  def describe_held(self) -> str:
+    """What other processes run, and which ones."""
+    return '; '.join(f'{self.jobs[name].title} ({holder})' for name, holder in self.held.items())
+
   def count_cells(self) -> int:
     """How many cells have ended."""
     return sum(job.is_cell for name, job in self.jobs.items() if name in self.done or name in self.failed)
+
+
+def list_checkpoint_folders(job: Job) -> list[pathlib.Path]:
+  return [pathlib.Path(job.config.workdir, folder) for folder in ('checkpoints', validation.BEST)]
 
 
 def read_failure(job: Job) -> str:
@@ -217,7 +204,7 @@ def read_failure(job: Job) -> str:
 
 def run_jobs(queue: Queue, train_stage: Callable[[ConfigDict], None]) -> None:
   """Runs what is left until nothing is, and waits for what other processes run."""
-  is_waiting, memory = False, 0
+  awaited, memory = '', 0
   total = sum(job.is_cell for job in queue.jobs.values())
   with tqdm(total=total, desc='table', unit='cell', dynamic_ncols=True, mininterval=0.5, disable=None) as bar:
     while True:
@@ -229,11 +216,12 @@ def run_jobs(queue: Queue, train_stage: Callable[[ConfigDict], None]) -> None:
         if name:
           bar.set_postfix_str(queue.jobs[name].title)  # the bar counts cells, and stands still during pretraining
           run_job(queue, name, train_stage)
-          is_waiting, memory = False, limit_memory(memory)
+          awaited, memory = '', limit_memory(memory)
           continue
-      if not is_waiting:
-        log.info('other processes run what is left: waiting for them')
-      is_waiting = True
+      if queue.held and queue.describe_held() != awaited:
+        awaited = queue.describe_held()
+        log.info('nothing else can run now: waiting for %s', awaited)
+        bar.set_postfix_str('waiting for other processes')
       time.sleep(POLL)
 
 

@@ -5,70 +5,19 @@ import contextlib
 import io
 import json
 import logging
+import os
 import pathlib
-import shutil
 
 import pytest
 
-from configs import table
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.evaluation import test_scores
 from mtpret_jax.runtime import workdir_lock
-from mtpret_jax.runtime.logging import save_config
 from mtpret_jax.runtime.loss_guard import Diverged
 from mtpret_jax.stages.table import run
 from mtpret_jax.stages.table.cells import make_cells, make_pretraining
 from tests.support.changed import change
-
-
-class Training:
-  """Stands in for the training of a stage: writes what a finished run has. `trained`: the workdirs, in order."""
-
-  def __init__(self, root, errors=None):
-    self.root, self.errors, self.trained = root, errors or {}, []
-
-  def __call__(self, config):
-    workdir = pathlib.Path(config.workdir)
-    name = str(workdir.relative_to(self.root))
-    self.trained.append(name)
-    with contextlib.suppress(StopIteration):
-      raise next(error for part, error in self.errors.items() if part in name)
-    finish(config)
-
-
-def finish(config):
-  workdir = pathlib.Path(config.workdir)
-  save_config(workdir, config)
-  for folder in ('checkpoints', 'best'):
-    (workdir / folder).mkdir(parents=True, exist_ok=True)
-  results = 'results.json' if config.objective == 'moco' else 'scores.json' if len(config.tasks) == 1 else 'rounds.json'
-  (workdir / results).write_text('{}')
-
-
-@pytest.fixture
-def config(tmp_path, monkeypatch):
-  monkeypatch.setattr(run, 'prepare', lambda config: None)
-  monkeypatch.setattr(run, 'list_too_few', lambda config: [])
-  monkeypatch.setattr(run, 'POLL', 0.01)
-  return change(table.get_config('smoke'), workdir=str(tmp_path), inits=('scratch', 'moco', 'md_moco', 'mtpret'))
-
-
-def run_table(config, training):
-  reported = []
-  run.run(config, training, lambda config, cells: reported.append(len(cells)))
-  return reported
-
-
-def make_queue(config):
-  cells = make_cells(config)
-  return run.Queue(run.make_jobs(cells, make_pretraining(config)), config.keep_checkpoints)
-
-
-@pytest.fixture
-def take():
-  """take(queue) -> the name of the run that a process takes. It keeps the lock until the test ends."""
-  with contextlib.ExitStack() as stack:
-    yield lambda queue: queue.take(stack)
+from tests.support.table_runs import Training, finish, make_queue, run_table
 
 
 def test_every_run_is_made_once_and_after_those_that_it_needs(config, tmp_path, caplog):
@@ -96,14 +45,6 @@ def test_the_bar_names_the_run_under_way(config, tmp_path, monkeypatch):
   monkeypatch.setattr(run, 'tqdm', lambda **options: make_bar(**options | visible))
   run_table(config, Training(tmp_path))
   assert ', pretraining md_moco]' in shown.getvalue() and ', cell 1 of ' in shown.getvalue()
-
-
-def test_cells_of_another_pretraining_are_not_mixed_into_the_table(config, tmp_path):
-  run_table(config, Training(tmp_path))
-  shutil.rmtree(tmp_path / 'pretraining/md_moco')
-  config.stages.pretrain.steps += 1
-  with pytest.raises(ConfigError, match='is finished, but not .*pretraining/.*, from which it started'):
-    run_table(config, Training(tmp_path))
 
 
 @pytest.mark.parametrize('keep', [False, True])
@@ -203,11 +144,37 @@ def test_a_failure_in_another_process_counts_and_an_earlier_one_does_not(config,
   assert queue.failed == {names[1]: 'now: diverged'}
 
 
-def test_a_finished_run_of_another_config_is_not_taken_for_this_one(config, tmp_path):
-  run_table(config, Training(tmp_path))
-  training = Training(tmp_path)
-  run_table(change(config, **{'stages.finetune.pneumonia.optimiser.learning_rate': 0.5}), training)
-  assert len(training.trained) == 8 and all(name.startswith('cells/') for name in training.trained)
+def test_the_checkpoints_of_a_cell_stay_while_the_process_that_finished_it_writes_its_report(config, take):
+  queue = make_queue(change(config, inits=('scratch',)))
+  first, second = (job.config for job in queue.jobs.values())
+  for stage in (first, second):
+    finish(stage)
+  with workdir_lock.lock(first.workdir):
+    assert take(queue) is None
+  assert (pathlib.Path(first.workdir) / 'checkpoints').is_dir()
+  assert not (pathlib.Path(second.workdir) / 'checkpoints').exists()
+
+
+def test_the_log_says_which_runs_of_other_processes_are_awaited(config, caplog, monkeypatch):
+  config = change(config, inits=('scratch',), fractions=(1.0,))
+  queue = make_queue(config)
+  stage, = (job.config for job in queue.jobs.values())
+  caplog.set_level(logging.INFO, 'mtpret_jax')
+  with contextlib.ExitStack() as other:
+    pathlib.Path(stage.workdir).mkdir(parents=True)
+    other.enter_context(workdir_lock.lock(stage.workdir))
+    polls = []
+
+    def sleep(seconds):
+      polls.append(seconds)
+      if len(polls) == 3:  # the other process ends
+        finish(stage)
+        other.close()
+    monkeypatch.setattr(run.time, 'sleep', sleep)
+    run.run_jobs(queue, None)
+  awaited, = (line for line in caplog.messages if 'waiting' in line)
+  assert awaited.startswith(f'nothing else can run now: waiting for cell 1 of 1: pneumonia, scratch, 100 % of the '
+                            f'labels, seed 1 (process {os.getpid()} on ')
 
 
 def test_compiled_steps_are_dropped_when_memory_has_grown_much(monkeypatch):
