@@ -17,9 +17,9 @@ PACKAGES = ('configs', 'tfds_builders', 'mtpret_jax')
 ALLOWED = {
   'configs': set(),
   'tfds_builders': set(),
-  'mtpret_jax.config.errors': set(),
+  'mtpret_jax.config.errors': {'tfds_builders.common.plain_text'},
   'mtpret_jax.config.rules': {'tfds_builders.common.paths'},
-  'mtpret_jax.runtime.backend': set(),
+  'mtpret_jax.runtime.backend': {'mtpret_jax.config.errors'},
   'mtpret_jax.cpu': {'mtpret_jax.runtime.backend'},
   'mtpret_jax.models': {'mtpret_jax.runtime.backend', 'mtpret_jax.config.errors'},
   'mtpret_jax.augment': {'mtpret_jax.models.detection.boxes'},

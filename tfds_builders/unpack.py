@@ -82,7 +82,7 @@ def unpack(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> path
     if isinstance(error, OSError) and error.errno is not None:
       error.filename = error.filename or str(partial)  # a full disk names no file
       raise
-    raise Refused(f'{path}: damaged or in an unsupported format: {plain_text.escape(str(error))[:300]}') from error
+    raise Refused(f'{path}: damaged or in an unsupported format: {plain_text.as_reason(error)}') from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)
   return target

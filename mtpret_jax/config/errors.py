@@ -4,6 +4,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from tfds_builders.common.plain_text import shorten
+
 MAX_LINE = 500  # characters
 MAX_VALUE = 80  # characters of a value in a message
 
@@ -30,13 +32,13 @@ def as_line(text: object) -> str:
   """Any text as one printable line of limited length."""
   line = ' '.join(str(text).split())
   line = ''.join(char if char.isprintable() else char.encode('unicode_escape').decode() for char in line)
-  return line if len(line) <= MAX_LINE else f'{line[:MAX_LINE]}...'
+  return shorten(line, MAX_LINE)
 
 
 def show(value: object) -> str:
   """The `repr` of a value on one line, shortened if it is long."""
   words = ' '.join(repr(value).split())
-  return words if len(words) <= MAX_VALUE else f'{words[:MAX_VALUE]}...'
+  return shorten(words, MAX_VALUE)
 
 
 def name_stage(name: str, error: Exception, shared: Collection[str] = ()) -> ConfigError:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 from jax.experimental import topologies
 
-from mtpret_jax.config.errors import ConfigError
+from mtpret_jax.config.errors import ConfigError, as_line
 from mtpret_jax.preflight.chip_specs import CHIPS, Chip, describe_gpu
 
 # GPUs of one host are joined by NVLink. Networks between hosts differ, so there is no figure for several hosts.
@@ -71,8 +71,9 @@ def list_tpus(name: str, shape: str) -> Sequence[jax.Device]:
   try:
     devices = topologies.get_topology_desc(platform='tpu', topology_name=name).devices
   except Exception as error:  # the type depends on the version of XLA
-    raise ConfigError(f'libtpu does not support the slice {name!r} ({str(error).strip().splitlines()[0][:160]}): try '
-                      f'another shape, such as {EXAMPLES}') from error
+    reason = as_line(str(error).strip().partition('\n')[0])
+    raise ConfigError(f'libtpu does not support the slice {name!r} ({reason}): try another shape, such as {EXAMPLES}'
+                      ) from error
   if len(devices) != math.prod(int(side) for side in shape.split('x')):
     raise ConfigError(f'--pod={name} has {len(devices)} devices, not one for each chip, which is not supported: try '
                       f'another chip, such as {EXAMPLES}')

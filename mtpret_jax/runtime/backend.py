@@ -1,8 +1,7 @@
 """Which backend the program will run on, and the backend-specific implementations that replace the defaults there.
 
 A module passes its own implementation to `find` as the default. `mtpret_jax.cpu.install` fills OVERRIDES, and
-only on CPUs. This module imports neither jax nor the rest of the package, so that `mtpret_jax.main` can ask it before
-anything slow is imported.
+only on CPUs. This module imports nothing that is slow, such as jax, so that `mtpret_jax.main` can ask it before that.
 """
 
 import contextlib
@@ -10,6 +9,8 @@ import importlib.util
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+
+from mtpret_jax.config.errors import as_line
 
 # Operation -> implementation. 'convolve' and 'convolution_gradients': models/conv.py; 'align_rois':
 # models/detection/roi_align.py; 'compiler_options': step.py; 'after_save': runtime/checkpoint.py.
@@ -72,11 +73,11 @@ def explain_failure(error: BaseException) -> str:
   """Why jax could not start its devices, and what to type. `error` is what jax raised: a RuntimeError, or an
   AssertionError without a text where JAX_PLATFORMS=cuda and no plugin for GPUs is installed."""
   chosen = os.environ.get('JAX_PLATFORMS', '')
-  reason = ' '.join(str(error).split()) or 'no such device, or no plugin for it'
+  reason = as_line(error) or 'no such device, or no plugin for it'
   if chosen:
-    return (f'JAX_PLATFORMS={chosen!r}, but jax finds no such device here ({reason[:300]}): unset JAX_PLATFORMS to let '
+    return (f'JAX_PLATFORMS={chosen!r}, but jax finds no such device here ({reason}): unset JAX_PLATFORMS to let '
             f'jax choose, set it to cpu, or install what the device needs (pip install -U "jax[cuda12]" or "jax[tpu]")')
-  return f'jax cannot start its devices ({reason[:300]}): set JAX_PLATFORMS=cpu to run on the CPU'
+  return f'jax cannot start its devices ({reason}): set JAX_PLATFORMS=cpu to run on the CPU'
 
 
 def skip_libtpu() -> None:

@@ -10,7 +10,7 @@ from pydicom import pixels, uid
 
 from tests.support import dicoms, pictures
 from tests.support.paths import XRAYS
-from tfds_builders.common import decoded, dicom, images
+from tfds_builders.common import decoded, dicom, images, plain_text
 
 REAL = XRAYS / 'dicom_cr'
 
@@ -202,7 +202,7 @@ def test_a_long_reason_ends_with_a_whole_word(reason, told, tmp_path, monkeypatc
   monkeypatch.setattr(pydicom.Dataset, 'pixel_array', property(fail))
   with pytest.raises(decoded.Unreadable) as caught:
     read(header, tmp_path)
-  assert str(caught.value).endswith(told) and len(str(caught.value)) <= decoded.MAX_REASON
+  assert str(caught.value).endswith(told) and len(str(caught.value)) <= plain_text.MAX_REASON
 
 
 def test_a_file_without_pixels_is_unreadable(tmp_path):

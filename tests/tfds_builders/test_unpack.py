@@ -204,6 +204,15 @@ def test_an_archive_without_a_name_and_a_bucket_are_refused(tmp_path, capsys, mo
   assert 'mount the bucket' in capsys.readouterr().err and not (tmp_path / 'gs:').exists()
 
 
+def test_a_long_reason_ends_with_a_whole_word(tmp_path, monkeypatch):
+  def fail(path, folder):
+    raise ValueError('word ' * 100)
+  monkeypatch.setattr(unpack, 'write_members', fail)
+  (tmp_path / 'images.zip').touch()
+  with pytest.raises(unpack.Refused, match=r'unsupported format: (word )+\.\.\.$'):
+    unpack.unpack(tmp_path / 'images.zip', tmp_path)
+
+
 def test_an_existing_folder_is_not_touched(tmp_path):
   path = pack(tmp_path / 'set.zip', FILES)
   target = unpack.unpack(path, tmp_path / 'archives')

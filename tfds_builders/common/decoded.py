@@ -6,7 +6,6 @@ import PIL.Image
 
 from tfds_builders.common import plain_text
 
-MAX_REASON = 300  # characters
 MAX_PIXELS = 100_000_000  # the largest film scans have about 30 million; decoding this many in colour takes 0.9 GB
 PERCENTILES = (0.5, 99.5)  # mapped to 0 and 255 in images of more than 8 bits
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue
@@ -17,7 +16,7 @@ class Unreadable(ValueError):
   """The file is not a complete image. The reason may quote the file, so it is escaped to one line and shortened."""
 
   def __init__(self, reason: str) -> None:
-    super().__init__(plain_text.shorten(plain_text.escape(reason), MAX_REASON))
+    super().__init__(plain_text.as_reason(reason))
 
 
 @dataclasses.dataclass(frozen=True)

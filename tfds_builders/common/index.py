@@ -166,7 +166,7 @@ def check_prepared(path: pathlib.Path) -> None:
     about = tfds.builder_from_directory(path).info.splits
     stored = collections.Counter({split: about[split].num_examples for split in about})
   except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
-    raise ValueError(f'{path} is damaged ({plain_text.escape(str(error))[:200]}): {remedy}') from error
+    raise ValueError(f'{path} is damaged ({plain_text.as_reason(error)}): {remedy}') from error
   listed = collections.Counter(row['split'] for row in read(path))
   if stored != listed:
     raise ValueError(f'{path} is damaged: {stored.total():,} records are stored, but {NAME} lists '

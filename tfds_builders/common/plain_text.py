@@ -10,6 +10,7 @@ ENCODINGS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'), (c
              (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))  # UTF-32's mark begins as UTF-16's does
 NO_TEXT = ((b'PK\3\4', 'an Excel workbook or ZIP file'), (b'\xd0\xcf\x11\xe0', 'an old Excel workbook'),
            (b'\x1f\x8b', 'a gzip file'), (b'%PDF', 'a PDF file'))
+MAX_REASON = 300  # characters
 LONG_WORD = 40  # characters, such as those of a path
 
 # Control characters, line ends, and the surrogates by which Python represents undecodable bytes in file names.
@@ -27,6 +28,11 @@ def shorten(text: str, most: int) -> str:
     return text
   start, _, rest = text[:most - 3].rpartition(' ')
   return f'{start} ...' if len(rest) < LONG_WORD else f'{text[:most - 3]}...'
+
+
+def as_reason(error: object) -> str:
+  """What an error says, on one line of limited length."""
+  return shorten(escape(str(error)), MAX_REASON)
 
 
 def normalise(text: str) -> str:

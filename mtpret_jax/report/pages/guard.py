@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from mtpret_jax.config.errors import as_line
 from mtpret_jax.report.blocks import Block, Section
 from mtpret_jax.report.run_files import DAMAGED, RunFiles
 
@@ -24,6 +25,6 @@ def attempt(run: RunFiles, what: str, make: Callable[[], Any], otherwise: Any) -
   try:
     return make()
   except DAMAGED as error:
-    words = f'{type(error).__name__}: {error}'[:200]
-    run.problems.append(f'"{what}" is missing: a file of the run is damaged or of another version ({words}).')
+    run.problems.append(f'"{what}" is missing: a file of the run is damaged or of another version '
+                        f'({type(error).__name__}: {as_line(error)}).')
     return otherwise
