@@ -41,8 +41,11 @@ def compute_forgetting_by_round(lines: Sequence[Mapping[str, Any]], tasks: Seque
   """{task: after each round, its best earlier score minus the present one}, as `compute_forgetting` counts for the last
   round. In the order `sequential` a line belongs to the visit of one task.
 
-  None before a second score counts, and where one of the scores is undefined.
+  None before a second score counts, where one of the scores is undefined, and where `compute_forgetting` has None
+  because visits have no line.
   """
+  if order == 'sequential' and len(lines) != len(tasks):
+    return {name: [None] * len(lines) for name in tasks}
   forgetting: dict[str, list[float | None]] = {}
   for index, name in enumerate(tasks):
     first = index if order == 'sequential' else 0

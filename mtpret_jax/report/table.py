@@ -49,8 +49,8 @@ def describe(table: Table, forgetting: Sequence[Forgetting], cells: int, missing
   lines = table_text.describe_table(table) if table.summaries else ['No cell is finished yet.']
   forgotten = describe_forgetting(forgetting)
   return [*lines, *(['', *forgotten] if forgotten else []),
-          *(['', f'{missing:,} of {cells:,} cells are missing: run the same command again to add them.']
-            if missing else [])]
+          *(['', f'{missing:,} of {cells:,} cells are missing, so means may be over different seeds: run the same '
+                 f'command again to add them.'] if missing else [])]
 
 
 def write_report(workdir: pathlib.Path, table: Table, scores: Sequence[Score], summaries: Sequence[Summary],

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COLOURS = ('#000000', '#999999', '#56B4E9', '#0072B2', '#882255', '#D55E00', '#009E73', '#CC79A7', '#E69F00')
 MARKERS = 'osv^DPX*h'
 COLUMNS = 4  # of the label-efficiency curves
+SHIFT = 10 ** 0.02  # between the points of two initialisations, whose error bars would otherwise hide each other
+MARGIN = 1.5  # beside the smallest and the largest share of the labels
 
 
 def choose_styles(inits: tuple[str, ...]) -> dict[str, dict]:
@@ -28,7 +30,7 @@ def choose_styles(inits: tuple[str, ...]) -> dict[str, dict]:
 
 
 def draw_efficiency(table: Table) -> bytes:
-  """A PNG with one plot for each task: the mean over seeds, in a band of one standard deviation."""
+  """A PNG with one plot for each task: the mean over seeds, with error bars of one standard deviation."""
   from matplotlib.figure import Figure  # imported here, because it would add half a second to every start
   columns = min(COLUMNS, max(len(table.tasks), 1))
   rows = -(-len(table.tasks) // columns) or 1
@@ -39,16 +41,17 @@ def draw_efficiency(table: Table) -> bytes:
   styles = choose_styles(table.inits)
   for place, task in enumerate(table.tasks):
     axes = figure.add_subplot(rows, columns, place + 1)
-    for init in table.inits:
+    for number, init in enumerate(table.inits):
       points = [(100 * fraction, summary.mean, summary.sd or 0.0) for fraction in table.fractions
                 if (summary := table.summaries.get((task, init, fraction))) and summary.mean is not None]
       if points:
         shares, means, spreads = np.array(points).T
-        axes.plot(shares, means, label=init, linewidth=1.4, markersize=4, **styles[init])
-        axes.fill_between(shares, means - spreads, means + spreads, color=styles[init]['color'], alpha=0.12,
-                          linewidth=0)
+        shares = shares * SHIFT ** (number - (len(table.inits) - 1) / 2)
+        axes.errorbar(shares, means, spreads, label=init, linewidth=1.4, markersize=4, elinewidth=0.8, capsize=2,
+                      **styles[init])
     axes.set_xscale('log')
     ticks = [100 * fraction for fraction in table.fractions]
+    axes.set_xlim(ticks[0] / MARGIN, ticks[-1] * MARGIN)
     axes.set_xticks(ticks, [f'{tick:.4g}' for tick in ticks])
     axes.minorticks_off()
     lower = '' if table.signs[task] > 0 else ' (lower is better)'
@@ -66,11 +69,12 @@ def draw_efficiency(table: Table) -> bytes:
 def draw_ranks(table: Table) -> bytes:
   """A PNG with the rank of each initialisation (row) on each task and fraction (column), and with the mean ranks."""
   from matplotlib.figure import Figure  # imported here, see above
-  titles, values = [], []
+  titles, values, means = [], [], []  # means: the columns of mean ranks, which end a share of the labels
   for fraction in table.fractions:
     for task in table.list_tasks(fraction):
       titles.append(f'{task}, {format_fraction(fraction)}')
       values.append([table.ranks.get((task, init, fraction), np.nan) for init in table.inits])
+    means.append(len(titles))
     titles.append(f'mean, {format_fraction(fraction)}')
     values.append([table.mean_ranks.get((init, fraction), np.nan) for init in table.inits])
   grid = np.array(values, float).reshape(len(titles), len(table.inits)).T
@@ -81,10 +85,13 @@ def draw_ranks(table: Table) -> bytes:
     rank = grid[row, column]
     words = '-' if np.isnan(rank) else f'{rank:.1f}'.removesuffix('.0')
     dark = not np.isnan(rank) and rank > (1 + len(table.inits)) / 2
-    axes.text(column, row, words, ha='center', va='center', fontsize=8, color='black' if not dark else 'white')
-  axes.set_xticks(range(len(titles)), titles, rotation=60, ha='right', fontsize=8)
+    axes.text(column, row, words, ha='center', va='center', fontsize=8, color='black' if not dark else 'white',
+              weight='bold' if column in means else 'normal')
+  for column in means[:-1]:
+    axes.axvline(column + 0.5, color='white', linewidth=3)
+  axes.set_xticks(range(len(titles)), titles, rotation=60, ha='right', rotation_mode='anchor', fontsize=8)
   axes.set_yticks(range(len(table.inits)), table.inits, fontsize=8)
-  axes.set_title('rank of the mean over seeds, 1 is the best', fontsize=9)
+  axes.set_title('rank of the mean over seeds,\n1 is the best', fontsize=9)
   figure.tight_layout()
   return save(figure)
 

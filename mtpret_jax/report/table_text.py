@@ -8,26 +8,28 @@ from mtpret_jax.report.table_summary import Key, Table, excludes_zero, is_baseli
 from mtpret_jax.report.tables import align
 
 SCORES = ('Test scores of stage 3, mean {pm} standard deviation over seeds; the best of each column is marked. Mean '
-          'rank: over the tasks, 1 is the best.')
-DIFFERENCES = ('Difference to scratch, pooled over seeds, with its 95 % interval from a paired bootstrap over patients '
-               'and seeds. Positive is better, also for errors; * where the interval excludes 0.')
+          'rank: over the tasks, of the initialisations with a score on each of them; 1 is the best.')
+DIFFERENCES = ('Difference to scratch, pooled over the seeds that both have, with its 95 % interval from a paired '
+               'bootstrap over patients and seeds. Positive is better, also for errors; * where the interval excludes '
+               '0.')
 CAVEAT = ('With few seeds the intervals are too narrow where the scores vary more with the seed than with the '
-          'patients. With pretrain_once, all seeds share one run of stage 1, so the intervals do not cover how much '
-          'runs of stage 1 differ.')
+          'patients. Where nothing differs, about one interval in twenty excludes 0 by chance. With pretrain_once, all '
+          'seeds share one run of stage 1, so the intervals do not cover how much runs of stage 1 differ.')
 
 
 class Marks(NamedTuple):
   """How a format writes things. `best`: marks a cell; `escape`: a name as the format needs it."""
 
   plus_minus: str
+  minus: str
   best: Callable[[str], str]
   escape: Callable[[str], str]
   missing: str
   star: str
 
 
-PLAIN = Marks('+-', lambda cell: f'{cell} (best)', str, '-', ' *')
-MARKDOWN = Marks('±', lambda cell: f'**{cell}**', lambda name: name.replace('|', r'\|'), '-', ' *')
+PLAIN = Marks('+-', '-', lambda cell: f'{cell} (best)', str, '-', ' *')
+MARKDOWN = Marks('±', '-', lambda cell: f'**{cell}**', lambda name: name.replace('|', r'\|'), '-', ' *')
 LATEX_CHARACTERS = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '-': '{-}',
                     **{character: f'\\{character}' for character in '&%$#_{}'}}
 
@@ -37,7 +39,7 @@ def escape_latex(name: str) -> str:
   return ''.join(LATEX_CHARACTERS.get(character, character) for character in name)
 
 
-LATEX = Marks(r'$\pm$', lambda cell: rf'\textbf{{{cell}}}', escape_latex, '--', '$^*$')
+LATEX = Marks(r'$\pm$', '$-$', lambda cell: rf'\textbf{{{cell}}}', escape_latex, '--', '$^*$')
 
 
 def format_fraction(fraction: float) -> str:
@@ -56,7 +58,7 @@ def format_mean(table: Table, key: Key, marks: Marks) -> str:
   if summary is None or summary.mean is None:
     return marks.missing
   spread = '' if summary.sd is None else f' {marks.plus_minus} {summary.sd:.{digits}f}'
-  cell = f'{summary.mean:.{digits}f}{spread}'
+  cell = f'{summary.mean:.{digits}f}'.replace('-', marks.minus) + spread
   return marks.best(cell) if table.is_best(key) else cell
 
 
@@ -66,7 +68,8 @@ def format_difference(table: Table, key: Key, marks: Marks) -> str:
   if summary is None or summary.difference is None:
     return marks.missing
   interval = '' if summary.low is None else f' ({summary.low:+.{digits}f} to {summary.high:+.{digits}f})'
-  return f'{summary.difference:+.{digits}f}{interval}{marks.star if excludes_zero(summary) else ""}'
+  numbers = f'{summary.difference:+.{digits}f}{interval}'.replace('-', marks.minus)
+  return f'{numbers}{marks.star if excludes_zero(summary) else ""}'
 
 
 def tabulate_scores(table: Table, fraction: float, marks: Marks) -> list[list[str]]:
@@ -88,9 +91,16 @@ def tabulate_differences(table: Table, fraction: float, marks: Marks) -> list[li
             for init in table.inits if not is_baseline(init))]
 
 
+def describe_scores(table: Table, marks: Marks) -> str:
+  """What the scores are, and which of them are errors."""
+  errors = dict.fromkeys(marks.escape(table.metrics[task]) for task in table.tasks if table.signs[task] < 0)
+  lower = f' Lower is better for {", ".join(errors)}.' if errors else ''
+  return SCORES.format(pm=marks.plus_minus) + lower
+
+
 def describe_table(table: Table) -> list[str]:
   """The lines of the table as text."""
-  lines = [SCORES.format(pm='+-')]
+  lines = [describe_scores(table, PLAIN)]
   for fraction in table.fractions:
     lines += ['', f'{format_fraction(fraction)} of the labels', *align(tabulate_scores(table, fraction, PLAIN))]
   lines += ['', f'{DIFFERENCES} {CAVEAT}']
@@ -106,8 +116,8 @@ def write_latex(table: Table, label: str) -> str:
     label: of the first table; the second has `-differences` behind it.
   """
   rules = [rf'\providecommand{{\{rule}}}{{\hline}}' for rule in ('toprule', 'midrule', 'bottomrule')]
-  blocks = ((SCORES.format(pm=r'$\pm$'), label, tabulate_scores),
-            (DIFFERENCES, f'{label}-differences', tabulate_differences))
+  blocks = ((describe_scores(table, LATEX), label, tabulate_scores),
+            (f'{DIFFERENCES} {escape_latex(CAVEAT)}', f'{label}-differences', tabulate_differences))
   return '\n'.join([r'% Load the package booktabs for better rules.', *rules,
                     *(line for words, name, tabulate in blocks
                       for line in write_float(table, words, name, tabulate))]) + '\n'

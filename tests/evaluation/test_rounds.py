@@ -66,3 +66,10 @@ def test_forgetting_by_round_ends_with_that_of_the_run(order):
   assert {name: found[-1] for name, found in by_round.items()} == pytest.approx(last)
   assert by_round['a'] == pytest.approx([None, -0.4, 0.2])
   assert by_round['c'][1] == (None if order == 'sequential' else pytest.approx(0.3))
+
+
+def test_in_the_sequential_order_a_missing_line_leaves_forgetting_unknown():
+  lines = [{'tasks': {name: {'value': value, 'sign': 1} for name in 'abc'}} for value in (0.5, 0.7)]
+  assert compute_forgetting_by_round(lines, list('abc'), 'sequential') == {name: [None, None] for name in 'abc'}
+  assert compute_forgetting(lines, list('abc'), 'sequential')['a']['forgetting'] is None
+  assert compute_forgetting_by_round(lines, list('abc'), 'cyclic')['a'] == pytest.approx([None, -0.2])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mtpret_jax.config.errors import ConfigError
-from mtpret_jax.report import table, table_text
+from mtpret_jax.report import table, table_plots, table_text
 from mtpret_jax.report.table_cells import Score, read_rows
 from mtpret_jax.report.table_summary import Summary, make_table, rank_values
 from tests.support.made_up_table import finish_cell, make_cells, make_config
@@ -99,7 +99,8 @@ def test_the_text_marks_the_best_and_counts_what_is_missing(reported):
     assert lines[0].split() == ['init', 'two', '(AUC)', 'value', '(MAE', '(months))', 'mean', 'rank']
     assert [line.split()[0] for line in lines[1:4]] == ['scratch', 'md_moco', 'mtpret']
     assert block.count('(best)') == 2
-  assert '1 of 24 cells are missing' in text
+  assert '1 of 24 cells are missing, so means may be over different seeds' in text
+  assert 'Lower is better for MAE (months).' in text and 'one interval in twenty excludes 0 by chance' in text
   assert re.search(r'^mtpret +\+0\.\d{3} \([+-]0\.\d{3} to \+0\.\d{3}\)', differences, re.MULTILINE)
   assert 'What stage 2 forgot or gained' in text and re.search(r'^1 % +mtpret +forgot 0\.050$', text, re.MULTILINE)
 
@@ -124,7 +125,23 @@ def test_the_latex_table_is_whole_and_names_are_escaped(reported):
   for tabular in re.findall(r'\\begin{tabular}{(l?c*)}(.*?)\\end{tabular}', latex, re.DOTALL):
     rows = [line for line in tabular[1].splitlines() if ' & ' in line]
     assert {row.count(' & ') + 1 for row in rows} == {len(tabular[0])}
+  assert r'pretrain\_once' in latex and re.search(r'\(\$-\$0\.\d+ to \+', latex) and not re.search(r'[ (]-\d', latex)
   assert table_text.escape_latex('muscle--_50%') == r'muscle{-}{-}\_50\%'
+
+
+@pytest.mark.parametrize('fractions', [(1.0,), (0.01, 1.0)])
+def test_curves_show_the_spread_also_of_a_single_share_of_the_labels(fractions, monkeypatch):
+  rows = [summary('auc', init, 0.7 + place / 10, fraction)._replace(sd=0.02)
+          for place, init in enumerate(('scratch', 'mtpret')) for fraction in fractions]
+  monkeypatch.setattr(table_plots, 'save', lambda figure: figure)
+  axes, = table_plots.draw_efficiency(make_table(rows, {'auc': 1})).axes
+  places = []
+  for place, (_, _, (bars,)) in enumerate(axes.containers):
+    ends = np.array(bars.get_segments())
+    assert ends[:, :, 1] == pytest.approx(np.array([[0.68, 0.72]] * len(fractions)) + place / 10)
+    places.append(ends[:, 0, 0])
+  assert (places[0] < places[1]).all(), 'side by side'
+  assert np.sqrt(places[0] * places[1]) == pytest.approx(100 * np.array(fractions))
 
 
 def test_a_table_without_a_finished_cell_says_so(tmp_path, capsys):

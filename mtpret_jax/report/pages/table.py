@@ -1,7 +1,7 @@
 """The page of the papers' table: means over seeds, differences to scratch, ranks, and links to the cells."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mtpret_jax.report.blocks import Block, Cell, Page, Plot, Plots, Section, Table, Words, bar, find_scale, link
 from mtpret_jax.report.pages.guard import make_sections
@@ -26,7 +26,7 @@ def make_page(run: RunFiles) -> Page:
     numbers = make_table(read_rows(run.folder / DIFFERENCES_FILE, Summary), run.read_json(SIGNS))
     sections.extend(make_sections(
       run, ('Label efficiency', lambda run: make_curves(numbers)), ('Scores', lambda run: make_scores(numbers)),
-      ('Differences to scratch', lambda run: make_differences(numbers))))
+      ('Differences to scratch', lambda run: make_differences(numbers, cells))))
     return iter(())
 
   make_sections(run, ('The table', read_numbers))
@@ -84,8 +84,8 @@ def strip_bold(cell: str) -> str:
   return f'{cell[2:-2]} *' if cell.startswith('**') else cell
 
 
-def make_differences(numbers: Numbers) -> Iterator[Block]:
-  """A forest plot of the differences of each task, as a table."""
+def make_differences(numbers: Numbers, cells: Sequence[Score]) -> Iterator[Block]:
+  """A forest plot of the differences of each task, as a table. `cells`: all that are finished."""
   yield Words([DIFFERENCES, CAVEAT], tone='muted')
   for task in numbers.tasks:
     found = [row for (name, init, _), row in sorted(numbers.summaries.items(), key=lambda item: item[0][2])
@@ -99,10 +99,17 @@ def make_differences(numbers: Numbers) -> Iterator[Block]:
       star = ' *' if interval and not interval[0] <= 0 <= interval[1] else ''
       rows.append((row.init, show_share(row.fraction), f'{format_change(row.difference)}{star}',
                    '' if interval is None else ' to '.join(map(format_change, interval)),
-                   bar(row.difference, interval, scale, 0.0), f'{row.seeds}'))
+                   bar(row.difference, interval, scale, 0.0), f'{count_shared_seeds(row, cells)}'))
     yield Table(('init', 'labels', f'difference in {numbers.metrics[task]}', '95 % interval',
                  f'{format_change(scale[0])} to {format_change(scale[1])}', 'seeds'), rows, task,
                 text_columns=(0, 1, 4))
+
+
+def count_shared_seeds(row: Summary, cells: Sequence[Score]) -> int:
+  """The seeds that an initialisation and scratch both have."""
+  own, other = ({cell.seed for cell in cells if (cell.task, cell.fraction) == (row.task, row.fraction) and chosen(cell)}
+                for chosen in (lambda cell: cell.init == row.init, lambda cell: is_baseline(cell.init)))
+  return len(own & other)
 
 
 def make_forgetting(run: RunFiles) -> Iterator[Block]:
