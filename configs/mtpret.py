@@ -56,8 +56,8 @@ def muscle() -> ConfigDict:
 
 
 def mtpret() -> ConfigDict:
-  """MTPret at full scale: stage 1 on eleven datasets, stages 2 and 3 on seven tasks, stage 3 on two external tasks as
-  well, with MUSCLE's (inferred) split rule."""
+  """MTPret at full scale: stage 1 on eleven datasets (two assumed), stages 2 and 3 on seven tasks (three assumed),
+  stage 3 also on two external tasks (assumed), with MUSCLE's (inferred) split rule."""
   return full_scale('mtpret', pretrain.get_config('mtpret11'), presets.apply_preset(continual.get_config('mtpret7')),
                     (*tasks.mtpret7, *tasks.external2))
 

@@ -113,8 +113,8 @@ def muscle() -> ConfigDict:
 
 
 def mtpret() -> ConfigDict:
-  """MTPret at full scale: eleven datasets, seven tasks and two external ones, all labels, MUSCLE's (inferred) split
-  rule."""
+  """MTPret at full scale: eleven datasets (two assumed), seven tasks (three assumed) and two external ones (assumed),
+  all labels, MUSCLE's (inferred) split rule."""
   return full_scale('mtpret', 'mtpret11', 'mtpret7', (*tasks.mtpret7, *tasks.external2))
 
 

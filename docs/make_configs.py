@@ -29,7 +29,7 @@ python -m mtpret_jax.main --config=configs/pretrain.py:smoke --config.batch=64 -
 ```
 
 All fields are checked before anything slow starts. If a value is invalid, the message names the rule and a valid value.
-To make a config of your own, copy a file, change its values and pass its path to `--config`.
+For a config of your own, copy a file, change its values and pass its path to `--config`.
 
 The meanings below also say where a value comes from, in the four classes of [method.md](method.md):
 
@@ -41,13 +41,12 @@ The meanings below also say where a value comes from, in the four classes of [me
 
 Where nothing is said, the value is our choice as well, or the field only concerns running the code.
 
-*Phantoms* are simulated radiographs. The variants without a name in the table, called `embedded` in the code, use them
-and need no download. A *visit* is a number of steps on one task, and a *round* visits every task once.
+*Phantoms* are simulated radiographs. The variants without a name in the table use them and need no download. A *visit*
+is a number of steps on one task, and a *round* visits every task once.
 
 The variants for real archives (`real`, `real,TASK`, `own`, `muscle4`, `mtpret7`) have the field `preset`: `small`
 (ResNet-18 at 64 or 96 px), `base` (ResNet-18 at 128 or 256 px) or `paper` (ResNet-50 at 224 or 512 px). It chooses the
-trunk, image sizes, heads, batches, lengths and optimiser together. A field that you set yourself keeps its value. The
-saved config has the values and no `preset`.
+trunk, image sizes, heads, batches, lengths and optimiser together. A field that you set yourself keeps its value.
 
 ## Files and variants
 '''
@@ -55,15 +54,16 @@ saved config has the values and no `preset`.
 TASKS_INTRO = '''
 ### Tasks
 
-`configs/finetune.py:TASK` takes one of these. `configs/continual.py` and its variant `muscle4` visit the first four;
-`mtpret7` visits all that are not external. An *external* task refuses a trunk that was pretrained on its images.
+`configs/finetune.py:TASK` takes one of these. The first four are MUSCLE's, which `configs/continual.py` and its variant
+`muscle4` visit. The others are assumed; `mtpret7` visits all that are not external. An *external* task refuses a trunk
+that was pretrained on its images.
 '''
 
 DATASETS_INTRO = '''
 ### Lists of datasets
 
 In stage 1, `data.datasets` accepts the name of any [dataset](datasets.md), your own included. `configs/common.py` has
-these lists. `embedded` is the default: five datasets, used as phantoms. (All fourteen datasets have phantoms.)
+these lists. `embedded` is the default, as phantoms. `muscle9` is MUSCLE's; the last two of `mtpret11` are assumed.
 '''
 
 FIELDS_INTRO = '''
