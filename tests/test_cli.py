@@ -96,14 +96,15 @@ def test_a_mistake_in_a_flag_is_answered_before_jax_is_imported():
   assert not {'jax', 'flax', 'tensorflow_datasets', 'mtpret_jax.stages'} & set(done.stdout.split())
 
 
-def test_a_profile_without_archives_lists_each_with_its_source_and_place(tmp_path):
-  code, (first, headline, *lines) = run_main(PRETRAIN, f'--config.data.archives={tmp_path}',
+def test_a_profile_without_archives_lists_each_with_its_source_and_what_to_type(tmp_path):
+  code, (first, headline, *lines, advice) = run_main(PRETRAIN, f'--config.data.archives={tmp_path}',
                                              f'--config.data.dir={tmp_path}', f'--config.workdir={tmp_path}')
   assert code == 2
   assert first == 'mtpret_jax: starting; the imports take a few seconds'
-  assert headline == 'mtpret_jax: 11 of 11 archives are missing:'
+  assert headline.startswith(f'mtpret_jax: 11 of 11 datasets are neither in data.archives={str(tmp_path)!r} nor')
   assert len(lines) == 11
-  assert all(str(tmp_path) in line and ('http' in line or 'Kaggle' in line) for line in lines)
+  assert all('http' in line or 'Kaggle' in line for line in lines)
+  assert f'python -m tfds_builders.unpack FILE --archives {tmp_path / "nih_chest_xray"}' in advice
 
 
 def test_a_signal_during_a_write_to_stderr_ends_the_start_at_once():

@@ -140,11 +140,12 @@ def test_stages_that_do_not_fit_each_other_are_refused_before_anything_is_prepar
     stages.check_run(recipe)
 
 
-def test_a_plan_lists_all_missing_archives(tmp_path):
+@pytest.mark.parametrize('start', [stages.print_plan, stages.prepare_stages])
+def test_a_plan_and_a_recipe_list_the_missing_archives_of_all_stages(start, tmp_path):
   recipe = share_batches(mtpret.get_config('muscle'))
-  recipe.workdir, recipe.data.archives = str(tmp_path / 'runs'), str(tmp_path)
-  with pytest.raises(ConfigError, match='9 of 9 archives are missing:\n(.*\n){8}'):
-    stages.print_plan(recipe)
+  recipe.workdir, recipe.data.archives, recipe.data.dir = str(tmp_path / 'runs'), str(tmp_path), str(tmp_path)
+  with pytest.raises(ConfigError, match='9 of 9 datasets are neither in (.*\n){9}'):
+    start(recipe)
 
 
 def test_a_plan_is_refused_where_a_split_has_no_image(published_archives, tmp_path):

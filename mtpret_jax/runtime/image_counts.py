@@ -36,15 +36,6 @@ class Images:
   whole: bool = False
 
 
-def check_archives(stages: Collection[ConfigDict]) -> None:
-  """Raises ConfigError, with a line for each dataset that is neither prepared nor in the archives."""
-  names = dict.fromkeys(name for config in stages for name in config.data.datasets)
-  missing = {error.dataset: str(error) for config in stages if config.data.archives for error in build.find_missing(
-    config.data.datasets, config.data.archives, config.data.dir, config.data.stored_size)}
-  if missing:
-    raise ConfigError('\n'.join([f'{len(missing)} of {len(names)} archives are missing:', *missing.values()]))
-
-
 def count_images(config: ConfigDict) -> dict[str, Images]:
   """The images of each dataset in stage 1, and of each task in stages 2 and 3.
 

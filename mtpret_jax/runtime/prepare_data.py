@@ -4,7 +4,8 @@ import contextlib
 import logging
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator
 
 import jax
 from ml_collections import ConfigDict
@@ -41,13 +42,10 @@ def describe_data(archives: str) -> str:
 
 def choose_datasets(config: ConfigDict) -> None:
   """Fills in `data.datasets`. Stages 2 and 3: the datasets of the tasks. Stage 1: if the field is empty, all datasets
-  whose archives are in `data.archives`, the user's own included."""
+  whose archives are in `data.archives`, the user's own included. `check_archives` says which ones are not there."""
   if config.objective == 'multitask':
     config.data.datasets = tuple(dict.fromkeys(task_config.dataset for task_config in config.tasks.values()))
   check_archives_folder(config.data)
-  for name in config.data.datasets:
-    if not build.is_prepared(build.locate(name, config.data.dir, config.data.stored_size)):
-      check_dataset_name(name, config.data.archives)
   if config.data.datasets:
     return
   roots = find_archives(config.data.archives)
@@ -104,8 +102,8 @@ def prepare_data(config: ConfigDict) -> None:
 
 
 def build_data(config: ConfigDict) -> None:
+  check_archives([config])
   folder = config.data.archives or render_phantoms(config.data)
-  check_archives(config.data.datasets, folder, config.data.dir, config.data.stored_size)
   for name in config.data.datasets:
     is_fresh = not build.is_prepared(build.locate(name, config.data.dir, config.data.stored_size))
     with refuse_archive(name, folder, config.data.dir, config.data.stored_size):
@@ -209,8 +207,40 @@ def render_phantoms(data: ConfigDict) -> pathlib.Path:
   return folder
 
 
-def check_archives(names: Sequence[str], folder: str | pathlib.Path, data_dir: str, stored_size: str) -> None:
-  """Raises ConfigError, with a line for each dataset that is neither prepared nor in `folder`."""
-  lines = [str(error) for error in build.find_missing(names, folder, data_dir, stored_size)]
-  if lines:
-    raise ConfigError('\n'.join([f'{len(lines)} of {len(names)} archives are missing:', *lines]))
+def check_archives(stages: Iterable[ConfigDict]) -> None:
+  """Raises ConfigError that names every dataset of the stages that is neither prepared nor in `data.archives`."""
+  data = {name: stage.data for stage in stages for name in stage.data.datasets}
+  missing = {name: error for name in data if (error := find_missing(name, data[name]))}
+  if not missing:
+    return
+  name = next(iter(missing))
+  folder, prepared = data[name].archives, data[name].dir
+  if len(missing) == 1:
+    check_dataset_name(name, folder)
+    raise ConfigError(str(missing[name]))
+  lines = [f'  {name}: {describe_source(name, data[name].archives)}' for name in missing]
+  public = [name for name in missing if name in build.NAMES]
+  if public:
+    lines += [f'Unpack each download into the folder of its dataset, such as: python -m tfds_builders.unpack FILE '
+              f'--archives {shlex.quote(str(pathlib.Path(folder, public[0])))}. tfds_builders/<name>/README.md shows '
+              f'the layout']
+  raise ConfigError('\n'.join([
+    f'{len(missing)} of {len(data)} datasets are neither in data.archives={folder!r} nor prepared in '
+    f'data.dir={prepared!r}. Set --config.data.archives to the folder that has them, or get them:', *lines]))
+
+
+def find_missing(name: str, data: ConfigDict) -> ArchiveMissing | None:
+  """What `build` says of a dataset that can neither be read nor made; None if it can."""
+  if build.is_prepared(build.locate(name, data.dir, data.stored_size)) or not data.archives and name in build.NAMES:
+    return None  # without archives, phantoms are rendered
+  if not data.archives:  # '' would be the current folder
+    return custom.UnknownDataset(name, pathlib.Path('<archives>', name))
+  return next(iter(build.find_missing([name], data.archives)), None)
+
+
+def describe_source(name: str, folder: str) -> str:
+  """Where a missing dataset comes from, in a line."""
+  if name in build.NAMES:
+    return build.find_archive(name).download.removesuffix('.')
+  return (f'no public dataset has this name. For a dataset of your own, create '
+          f'{pathlib.Path(folder or "<archives>", name, custom.TABLE)} (docs/own-data.md){suggest(name, build.NAMES)}')

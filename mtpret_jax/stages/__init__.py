@@ -137,13 +137,14 @@ def check_extended(config: ConfigDict) -> None:
 
 def prepare_stages(config: ConfigDict) -> None:
   """Prepares and checks the data of all stages that are not finished, before the first of them trains for days."""
-  for name, stage in config.stages.items():
-    if distributed.run_on_first(functools.partial(test_scores.is_finished, stage)):
-      continue
-    resolved = stage.copy_and_resolve_references()
+  left = {name: stage.copy_and_resolve_references() for name, stage in config.stages.items()
+          if not distributed.run_on_first(functools.partial(test_scores.is_finished, stage))}
+  for stage in left.values():
+    distributed.run_on_all(functools.partial(prepare_data.choose_datasets, stage), prepare_data.USER_ERRORS)
+  distributed.run_on_first(lambda: prepare_data.check_archives(left.values()), prepare_data.USER_ERRORS)
+  for name, stage in left.items():
     try:
-      distributed.run_on_all(functools.partial(prepare_data.choose_datasets, resolved), prepare_data.USER_ERRORS)
-      prepare_data.prepare_data(resolved)
+      prepare_data.prepare_data(stage)
     except prepare_data.USER_ERRORS as error:
       raise name_stage(name, error) from error
 
@@ -172,7 +173,7 @@ def print_stages(config: ConfigDict, images_per_second: float | None = None) -> 
   stages = dict(config.stages.items()) if is_recipe else {config.name: config}
   for stage in stages.values():
     prepare_data.choose_datasets(stage)
-  image_counts.check_archives(stages.values())
+  prepare_data.check_archives(stages.values())
   for name, stage in stages.items():
     try:
       images = image_counts.count_images(stage)

@@ -14,7 +14,7 @@ from mtpret_jax.config.validate import check_config
 from mtpret_jax.evaluation import training_probe, validation
 from mtpret_jax.runtime import logging, loss_guard, workdir_lock
 from mtpret_jax.runtime.initial_weights import read_initial_weights
-from mtpret_jax.runtime.prepare_data import choose_datasets
+from mtpret_jax.runtime.prepare_data import check_archives
 
 
 def refuse(devices=1, processes=1, **changes):
@@ -103,7 +103,7 @@ def test_an_unknown_dataset_lists_the_datasets():
   config = get_config()
   config.data.datasets = ('murra',)
   with pytest.raises(ConfigError, match="unknown dataset 'murra': choose one of nih_chest_xray, "):
-    choose_datasets(config)
+    check_archives([config])
 
 
 @pytest.mark.parametrize('name, said', [

@@ -100,6 +100,30 @@ def test_a_folder_without_any_archive_is_refused(tmp_path):
     prepare_data.choose_datasets(config)
 
 
+def test_everything_that_is_missing_in_any_stage_is_named_at_once(tmp_path):
+  write_clinic(tmp_path)
+  def make_stage(*names, archives=str(tmp_path)):
+    return ConfigDict(dict(data=dict(datasets=names, archives=archives, dir=str(tmp_path / 'data'),
+                                     stored_size='256')))
+  prepare_data.check_archives([make_stage('clinic')])
+  with pytest.raises(ConfigError) as error:
+    prepare_data.check_archives([make_stage('clinic', 'mura'), make_stage('murra', 'mura')])
+  first, mura, murra, advice = str(error.value).split('\n')
+  assert first.startswith(f'2 of 3 datasets are neither in data.archives={str(tmp_path)!r} nor prepared in')
+  assert mura.startswith('  mura: MURA-v1.1.zip from https://stanford')
+  assert murra.endswith(f"create {tmp_path / 'murra/labels.csv'} (docs/own-data.md); did you mean 'mura'?")
+  assert f'tfds_builders.unpack FILE --archives {tmp_path / "mura"}' in advice
+  with pytest.raises(ConfigError, match='mura: no train/XR_'):  # of a single one, also the layout
+    prepare_data.check_archives([make_stage('clinic', 'mura')])
+
+
+def test_phantoms_are_rendered_without_archives_but_a_dataset_of_your_own_is_missing(tmp_path):
+  data = dict(datasets=('mura',), archives='', dir=str(tmp_path / 'data'), stored_size='256')
+  prepare_data.check_archives([ConfigDict(dict(data=data))])
+  with pytest.raises(ConfigError, match="unknown dataset 'clinic'.* set --config.data.archives"):
+    prepare_data.check_archives([ConfigDict(dict(data={**data, 'datasets': ('mura', 'clinic')}))])
+
+
 @pytest.mark.parametrize('tasks, splits', [(1, ['train', 'validation', 'test']), (2, ['train', 'validation'] * 2)])
 def test_the_splits_that_a_run_will_use_are_opened(tasks, splits, monkeypatch):
   opened = use(monkeypatch, train=find(0, 1), validation=find(1), test=find(0, 1))
@@ -303,6 +327,7 @@ def test_a_fresh_build_of_archives_prints_the_warnings_of_the_sanity_report(clin
   assert caplog.messages == ['clinic: 24 images look odd']
   config.data.archives = ''
   monkeypatch.setattr(prepare_data, 'render_phantoms', lambda _: clinic.parent)
+  monkeypatch.setattr(prepare_data, 'check_archives', lambda stages: None)  # there are no phantoms of this name
   prepare_data.build_data(config)  # of phantoms: no more than before
   assert len(caplog.messages) == 1
 

@@ -60,7 +60,7 @@ def describe_table(config: ConfigDict) -> list[str]:
   stages = list_stages(config)
   for stage in stages:
     prepare_data.choose_datasets(stage)
-  image_counts.check_archives(stages)
+  prepare_data.check_archives(stages)
   kept = counts.count_kept(config)
   too_few = counts.find_too_few(kept, config.min_images)
   cells, pretraining = make_cells(config, too_few), make_pretraining(config, too_few)

@@ -74,8 +74,11 @@ def prepare(config: ConfigDict) -> None:
       pathlib.Path(config.data.dir).mkdir(parents=True, exist_ok=True)
       stack.enter_context(workdir_lock.lock(config.data.dir, wait=True))
     distributed.run_on_first(wait_for_lock)
-    for stage in list_prepared(config):
+    stages = list_prepared(config)
+    for stage in stages:
       distributed.run_on_all(functools.partial(prepare_data.choose_datasets, stage), prepare_data.USER_ERRORS)
+    distributed.run_on_first(lambda: prepare_data.check_archives(stages), prepare_data.USER_ERRORS)
+    for stage in stages:
       prepare_data.prepare_data(stage)
 
 

@@ -10,7 +10,7 @@ from mtpret_jax.config.validate import check_objective
 from mtpret_jax.data.fingerprint import flatten
 from mtpret_jax.runtime import image_counts, prepare_data
 from mtpret_jax.runtime.initial_weights import STAGE_2_INITS, check_init, init_name_of
-from mtpret_jax.stages.table import cells, counts
+from mtpret_jax.stages.table import cells, counts, run
 from mtpret_jax.tasks.dataset import open_task
 from tests.support.changed import change
 
@@ -121,6 +121,12 @@ def test_stage_1_on_every_archive_leaves_out_those_of_external_tasks(monkeypatch
   monkeypatch.setattr(prepare_data, 'choose_datasets', find)
   config = make_config('mtpret', **{'stages.pretrain.data.datasets': (), 'stages.pretrain.data.whole': ()})
   assert cells.make_pretraining(config)['md_moco'].data.datasets == ('mura', 'rsna_bone_age')
+
+
+def test_all_datasets_that_are_missing_are_named_before_one_is_prepared(tmp_path):
+  config = make_config('real_small', **{'data.archives': str(tmp_path), 'data.dir': str(tmp_path / 'data')})
+  with pytest.raises(ConfigError, match='5 of 5 datasets are neither in (?s:.*)covid_chest: no public dataset'):
+    run.prepare(cells.resolve(config))
 
 
 def test_stage_2_keeps_the_order_of_its_tasks():
