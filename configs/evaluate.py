@@ -1,4 +1,4 @@
-"""Rescores a run of stage 2 or 3 from its checkpoints.
+"""Scores a run of stage 2 or 3 again, from its checkpoints.
 
     python -m mtpret_jax.main --config=configs/evaluate.py --config.run=runs/finetune/pneumonia
     python -m mtpret_jax.main --config=configs/evaluate.py --config.run=runs/continual --config.split=validation

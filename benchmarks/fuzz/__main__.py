@@ -3,7 +3,7 @@
 
     python -m benchmarks.fuzz --n=2000 --seed=0
 
-An archive case damages a copy of a miniature phantom archive in one of about thirty ways and builds it. There are two
+An archive case damages a copy of a miniature phantom archive in one of 27 ways and builds it. There are two
 accepted outcomes. Either the records follow the schema, and every missing image is counted in rejects.csv or left out
 by rule. Or there is a declared error (ValueError, OSError) of one line that names the dataset or the file. Faults are:
 any other exception, a value that the schema does not allow, an image that disappears silently, something written

@@ -1,0 +1,1 @@
+"""What a config may hold, checked before a run; earlier configs; what `--help` prints."""

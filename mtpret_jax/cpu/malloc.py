@@ -1,8 +1,8 @@
 """How this program gets memory from the kernel and gives it back. Linux with glibc only; elsewhere nothing is done.
 
 Large pages: a step on a CPU needs hundreds of MB of temporary memory, which glibc takes from the kernel for each step
-and gives back after it. With pages of 4 KB that causes a hundred thousand page faults per step; with pages of 2 MB, a
-few hundred (docs/performance.md). glibc reads its tunables only when a program starts, so `restart_with_tunables` sets
+and gives back after it. With pages of 4 KB that causes tens of thousands of page faults per step; with pages of 2 MB,
+hundreds (docs/performance.md). glibc reads its tunables only when a program starts, so `restart_with_tunables` sets
 them and starts the program again.
 
 Arenas: glibc keeps up to 64 MB of freed memory at the end of each of its arenas, and makes up to eight arenas a core.

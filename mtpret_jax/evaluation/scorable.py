@@ -1,4 +1,4 @@
-"""Whether the data at hand can score an earlier run: it has labels, and of what the run learned."""
+"""Checks that prepared data can score an earlier run: it has labels, and they are the ones that the run has learned."""
 
 import os
 import pathlib

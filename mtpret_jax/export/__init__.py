@@ -1,4 +1,4 @@
-"""Takes a trained model away: `python -m mtpret_jax.export RUN --to torchvision|safetensors|stablehlo`.
+"""Exports a trained model for other programs: `python -m mtpret_jax.export RUN --to torchvision|safetensors|stablehlo`.
 
     trained          a run or an exported folder, read
     torchvision      weights under torchvision's names, what is needed to build the network there

@@ -1,4 +1,4 @@
-"""The trained model of a run, in parts."""
+"""Reads the trained model of a run in parts: its tasks, weights, config and scores."""
 
 import dataclasses
 import pathlib

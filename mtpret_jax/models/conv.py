@@ -1,7 +1,7 @@
 """Convolution without bias.
 
-The plain implementation here runs on TPUs and GPUs. On CPUs, `mtpret_jax.cpu` replaces it with faster ones, which
-compute the same sums in another order.
+The plain implementation here runs on TPUs and GPUs. On CPUs, `mtpret_jax.cpu` replaces it with faster ones, whose
+result differs by rounding only.
 
 Letters: B images, H rows, W columns, C input channels, D output channels; h w rows and columns of the kernel, or of the
 output.

@@ -1,4 +1,4 @@
-"""The folder that a prediction fills: the table, what is written beside each image, and what made it."""
+"""Writes the folder of a prediction: the table, the files of each image, and `predict.json`, which names the runs."""
 
 import collections
 import json

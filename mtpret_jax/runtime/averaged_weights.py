@@ -1,4 +1,4 @@
-"""Averaged weights (`optimiser.ema`): what predicts and what later stages start from, in place of the last weights."""
+"""Averaged weights (`optimiser.ema`): predictions and later stages use them instead of the last step's weights."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 """`model.json` in the workdir of a run of stage 2 or 3: its tasks with the numbers that their heads took from the
-training records. With it and a checkpoint, the model can be made again where the training data is not."""
+training records. With it and a checkpoint, the model can be rebuilt without the training data."""
 
 import json
 import pathlib

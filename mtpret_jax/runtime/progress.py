@@ -1,7 +1,7 @@
 """How far a run is, how fast, and how long it will take: one line on a terminal, elsewhere a line now and then.
 
-The time that is left is counted from the steps after compiling, for each task by itself. Compiling and validation tick:
-'compiling the step of task lung ... 34 s'.
+The time left is estimated for each task by itself, from its steps after compiling. While a step is compiled or a split
+validated, the line counts the seconds: 'compiling the step of task lung ... 34 s'.
 """
 
 import collections

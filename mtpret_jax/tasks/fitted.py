@@ -1,4 +1,4 @@
-"""A task without its data: what its model is made of besides weights, so that it can be made again anywhere."""
+"""What the model of a task needs besides weights, such as names of classes, so that it can be rebuilt without data."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Which folders TFDS, etils and array_record can use: they read some paths as more than names.
+"""Which folders TFDS, etils and array_record can use: they take some characters for patterns or other file systems.
 
 `python -m benchmarks.paths` tries each character. `mtpret_jax.config.paths` has what Orbax and TensorStore cannot use.
 """

@@ -1,4 +1,4 @@
-"""Score thresholds of boxes: chosen on one split, judged on another. A box counts from its class's threshold on.
+"""Score thresholds of boxes: chosen on one split, judged on another. A box counts if it reaches that of its class.
 
 A box hits if COCO matches it with a true box of its class at IoU 0.5. The matches of the certain boxes do not depend on
 the others, so they are the same at every threshold.

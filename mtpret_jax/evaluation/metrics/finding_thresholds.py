@@ -1,4 +1,4 @@
-"""Thresholds of findings: chosen on one split, judged on another. A finding counts as present from its threshold on.
+"""Thresholds of findings: chosen on one split, judged on another. A finding is present if it reaches its threshold.
 
 The scores at 0.5 are in `classification.py`.
 """
