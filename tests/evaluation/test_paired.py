@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.evaluation import metrics
 from mtpret_jax.evaluation.metrics.bootstrap import draw_patients
 from mtpret_jax.evaluation.paired import ResampledScore, compute_difference, draw_seeds, resample_score
-from tests.support.scored import ABOUT, METRICS, make_rows
+from tests.support.scored import ABOUT, METRICS, TASKS, make_rows
 
 RESAMPLES = 20
 
@@ -15,11 +16,16 @@ RESAMPLES = 20
 def make_pairs(name, seeds=3, images=40):
   """[rows of a run], [rows of its baseline]: the same images and labels, other predictions for each run."""
   truth, pairs = make_rows(name, images), ([], [])
-  kind = METRICS[{'two': 'classification', 'value': 'regression'}[name]]
+  kind = METRICS[TASKS[name]]
   for seed in range(seeds):
     for noise, runs in zip((0.3, 0.9), pairs, strict=True):
       rng = np.random.default_rng((seed, int(10 * noise)))
-      if name == 'two':
+      if name == 'ordinal':
+        runs.append(truth | {'score': truth['present'] + 4 * noise * rng.random(truth['present'].shape)})
+      elif name == 'mask':
+        wrong = (60 * noise * rng.random(truth['confusion'].shape)).astype(int)
+        runs.append(truth | {'confusion': truth['confusion'] + wrong * (truth['confusion'] > 0)})
+      elif name == 'two':
         score = 1 / (1 + np.exp(-(truth['present'][:, 1] - 0.5 + noise * 3 * rng.normal(size=images))))
         runs.append(truth | {'score': np.stack([1 - score, score], 1)})
       else:
@@ -35,33 +41,46 @@ def resample(name, kind, runs, resamples=RESAMPLES):
 def score_plainly(name, rows, drawn):
   if name == 'value':
     return np.abs(rows['predicted'] - rows['value'])[drawn].mean()
-  drawn = [index for index in drawn if rows['label_mask'][index].any()]
+  if name == 'ordinal':
+    truth, predicted = (rows[field][drawn].argmax(1) for field in ('present', 'score'))
+    return cohen_kappa_score(truth, predicted, weights='quadratic')
+  if name == 'mask':
+    return np.mean([np.mean([dice for dice in (measure_dice(rows['confusion'][image], label) for image in drawn)
+                             if dice is not None]) for label in (1, 2)])
   ill, well = (rows['score'][[index for index in drawn if rows['present'][index, 1] == present], 1]
                for present in (1, 0))
   return (ill[:, None] > well).mean()  # the AUC where no scores tie
 
 
+def measure_dice(confusion, label):
+  """None where neither the truth nor the prediction has the class."""
+  area = confusion[label].sum() + confusion[:, label].sum()
+  return 2 * confusion[label, label] / area if area else None
+
+
 def compare_plainly(name, first, second, sign):
   """The difference and its interval, one resample after another."""
-  owner, draws = draw_patients(list_patients(name, first[0]), RESAMPLES, 3)
-  labelled = np.flatnonzero(first[0]['label_mask'].any(1)) if name == 'two' else np.arange(len(owner))
+  counted = list_counted(name, first[0])
+  owner, draws = draw_patients(first[0]['patient'][counted], RESAMPLES, 3)
   seeds = draw_seeds(len(first), RESAMPLES, 5)
   values = []
   for resample_index, patients in enumerate(draws):
-    images = [image for patient in patients for place, image in enumerate(labelled) if owner[place] == patient]
+    images = [image for patient in patients for place, image in enumerate(counted) if owner[place] == patient]
     changes = [score_plainly(name, first[seed], images) - score_plainly(name, second[seed], images)
                for seed in seeds[:, resample_index]]
     values.append(sign * sum(changes) / len(changes))
-  every = [score_plainly(name, one, labelled) - score_plainly(name, other, labelled)
+  every = [score_plainly(name, one, counted) - score_plainly(name, other, counted)
            for one, other in zip(first, second, strict=True)]
   return sign * sum(every) / len(every), np.percentile(values, [2.5, 97.5])
 
 
-def list_patients(name, rows):
-  return rows['patient'][rows['label_mask'].any(1)] if name == 'two' else rows['patient']
+def list_counted(name, rows):
+  """Places of the images that have a label or a mask."""
+  counted = {'value': lambda: np.ones(len(rows['patient'])), 'mask': lambda: rows['confusion'].any((1, 2))}
+  return np.flatnonzero(counted.get(name, lambda: rows['label_mask'].any(1))())
 
 
-@pytest.mark.parametrize('name', ['two', 'value'])
+@pytest.mark.parametrize('name', ['two', 'ordinal', 'value', 'mask'])
 def test_a_difference_is_that_of_a_plain_loop_over_resamples_of_patients_and_seeds(name):
   kind, first, second = make_pairs(name)
   found = compute_difference(resample(name, kind, first), resample(name, kind, second), sign=kind.sign, seed=5)
@@ -73,8 +92,7 @@ def test_a_difference_is_that_of_a_plain_loop_over_resamples_of_patients_and_see
 def test_the_value_is_that_of_the_runs_own_scores(tmp_path):
   """Also after the predictions were written and read, which is what the table does."""
   for name in ('two', 'ordinal', 'value', 'mask', 'boxes'):
-    kind = METRICS[{'two': 'classification', 'ordinal': 'classification', 'value': 'regression', 'mask': 'segmentation',
-                    'boxes': 'detection'}[name]]
+    kind = METRICS[TASKS[name]]
     rows = make_rows(name, images=30)
     scored = metrics.score(kind, ABOUT[name], rows, resamples=5)
     metrics.write_predictions(tmp_path / f'{name}.csv', kind, ABOUT[name], rows)
@@ -128,3 +146,24 @@ def test_without_a_defined_score_there_is_no_difference():
   found = compute_difference(undefined, undefined, sign=1)
   assert (found.value, found.interval) == (None, None)
   assert compute_difference([], [], sign=1).value is None
+
+
+def test_a_resample_in_which_a_drawn_seed_has_no_score_is_left_out():
+  """As the AUC of a resample without a sick patient."""
+  rng = np.random.default_rng(0)
+  change_SR = rng.normal(size=(3, 200))
+  change_SR[0, ::3] = np.nan
+  first = [ResampledScore('run', {}, 0.5, values_R) for values_R in change_SR]
+  second = [ResampledScore('baseline', {}, 0.0, np.zeros(200))] * 3
+  drawn_SR = draw_seeds(3, 200, 1)
+  values = [np.mean([change_SR[seed, index] for seed in drawn_SR[:, index]]) for index in range(200)]
+  defined = [value for value in values if value == value]
+  assert 100 < len(defined) < 200
+  found = compute_difference(first, second, sign=1, seed=1)
+  assert found.interval == pytest.approx(np.percentile(defined, [2.5, 97.5]))
+
+
+def test_with_one_seed_the_interval_is_that_over_patients():
+  values_R = np.random.default_rng(0).normal(size=50)
+  one, other = ResampledScore('run', {}, 1.0, values_R), ResampledScore('baseline', {}, 0.5, np.zeros(50))
+  assert compute_difference([one], [other], sign=-1).interval == pytest.approx(np.percentile(-values_R, [2.5, 97.5]))
