@@ -19,6 +19,7 @@ from mtpret_jax.evaluation import test_scores
 from mtpret_jax.models.torchvision_weights import trunk_shapes
 from mtpret_jax.report.dry_run import STORED_BYTES, describe_bytes
 from mtpret_jax.report.tables import align
+from mtpret_jax.report.words import say_count
 from mtpret_jax.runtime import image_counts, prepare_data
 from mtpret_jax.runtime.atomic_io import read_json_lines
 from mtpret_jax.runtime.logging import METRICS
@@ -66,10 +67,12 @@ def describe_table(config: ConfigDict) -> list[str]:
   cells, pretraining = make_cells(config, too_few), make_pretraining(config, too_few)
   check_finished(make_jobs(cells, pretraining))
   groups = group_runs(config, cells, pretraining, kept)
-  lines = [f'{len(cells)} cells of {len(config.tasks)} tasks, {len(pretraining)} pretraining runs, in {config.workdir}',
+  lines = [f'{say_count(len(cells), "cell")} of {say_count(len(config.tasks), "task")}, '
+           f'{say_count(len(pretraining), "pretraining run")}, in {config.workdir}',
            *(f'  {line}' for line in counts.describe_left_out(config, too_few)),
            *(f'  {line}' for line in align([('runs', 'number', 'finished', 'steps left', 'images left', 'hours left'),
-                                            *(describe_group(config, group) for group in groups)]))]
+                                            *(describe_group(config, group) for group in groups)])),
+           *(f'  {line}' for line in advise_speed(config, groups))]
   if not all((name, fraction) in kept for fraction in config.fractions for name in config.tasks):
     lines.append('  The phantoms are rendered when the table runs: until then, steps are the largest possible, and '
                  'shares of the labels that keep too few images are not left out.')
@@ -115,20 +118,39 @@ def describe_group(config: ConfigDict, group: Group) -> Sequence[str]:
 
 
 def describe_hours(config: ConfigDict, group: Group) -> str:
-  given = config.images_per_second[group.stage]
-  speed = given or (statistics.median(group.speeds) if group.speeds else 0.0)
+  speed, source = find_speed(config, group)
   if not group.left:
     return '0'
   if not speed or group.images is None:
-    return f'? (no run is finished; set --config.images_per_second.{group.stage})' if not speed else '?'
-  return (f'{group.images / speed / 3600:.2g} of training at {speed:.3g} images/s '
-          f'({"given" if given else "measured"}, one process)')
+    return '?'
+  return f'{group.images / speed / 3600:.2g} at {speed:.3g} images/s ({source})'
+
+
+def find_speed(config: ConfigDict, group: Group) -> tuple[float, str]:
+  """(images/s, where the number is from); 0 if it is not known."""
+  if given := config.images_per_second[group.stage]:
+    return given, 'given'
+  return (statistics.median(group.speeds), 'measured') if group.speeds else (0.0, '')
+
+
+def advise_speed(config: ConfigDict, groups: Sequence[Group]) -> list[str]:
+  """What the hours are, and how they get known."""
+  unknown = dict.fromkeys(group.stage for group in groups if group.left and not find_speed(config, group)[0])
+  lines = ['hours: of training in one process, without compiling, validation and scoring']
+  if unknown:
+    lines.append(f'hours are known when a run of the stage is finished, or with '
+                 f'{" ".join(f"--config.images_per_second.{stage}=N" for stage in unknown)}')
+  return lines
 
 
 def describe_disk(config: ConfigDict, cells: Sequence[Cell], pretraining: Mapping[str, ConfigDict]) -> list[str]:
   """Rough sizes: the heads are not counted."""
-  checkpoints = sum(count_checkpoint_bytes(stage) * stage.keep for stage in pretraining.values())
+  sizes = [(count_checkpoint_bytes(stage), stage) for stage in pretraining.values()]
+  checkpoints = sum(size * stage.keep_finished for size, stage in sizes)
+  checkpoints += max((size * max(stage.keep - stage.keep_finished, 0) for size, stage in sizes), default=0)  # in a run
   of_cells = [count_checkpoint_bytes(cell.config) * (cell.config.keep + 1) for cell in cells]
+  if config.keep_checkpoints:
+    of_cells = [count_checkpoint_bytes(cell.config) * (cell.config.keep_finished + 1) for cell in cells]
   images = count_prepared_images(config)
   prepared = '?' if images is None else describe_bytes(images * STORED_BYTES[config.stages.pretrain.data.stored_size])
   cells_size = sum(of_cells) if config.keep_checkpoints else max(of_cells, default=0)
