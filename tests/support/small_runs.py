@@ -71,10 +71,9 @@ def make_finetune() -> ConfigDict:
 
 
 def make_table() -> ConfigDict:
-  """`configs/table.py:smoke` with one share of the labels, a smaller trunk and smaller images. It leaves out the two
-  initialisations that lack one part of stage 2 each: 'muscle--' lacks both."""
+  """`configs/table.py:smoke` with a smaller trunk and smaller images. It leaves out the two initialisations that lack
+  one part of stage 2 each: 'muscle--' lacks both."""
   config = table.get_config('smoke')
-  config.fractions = (0.5,)
   config.inits = tuple(init for init in table.INITS if init not in ('schedule_off', 'memory_off'))
   first, second, last = config.stages.pretrain, config.stages.continual, config.stages.finetune.pneumonia
   first.update(trunk=TRUNK, steps=2, batch=16)

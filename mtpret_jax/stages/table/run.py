@@ -25,7 +25,7 @@ from mtpret_jax.runtime import distributed, loss_guard, preemption, prepare_data
 from mtpret_jax.runtime.atomic_io import write_atomically
 from mtpret_jax.stages.table import counts
 from mtpret_jax.stages.table.cells import Cell, Labels, copy_stage, make_cells, make_pretraining, resolve
-from mtpret_jax.stages.table.jobs import Job, check_finished, make_jobs
+from mtpret_jax.stages.table.jobs import Job, check_finished, is_lost_if_run, make_jobs
 from tfds_builders.common import locks
 
 log = logging.getLogger(__name__)
@@ -148,6 +148,10 @@ class Queue:
         self.held[name] = locks.describe_holder(pathlib.Path(job.config.workdir, workdir_lock.FILE))
         return False
       if self.has_ended(name, job):  # since it was looked at
+        return False
+      if is_lost_if_run(job):
+        self.failed[name] = ('another process has finished it with another config since this one started: give them '
+                             'the same flags and the same version')
         return False
       pathlib.Path(job.config.workdir, FAILED).unlink(missing_ok=True)
       stack.push(own.pop_all())

@@ -14,7 +14,8 @@ def config(tmp_path, monkeypatch):
   monkeypatch.setattr(run, 'prepare', lambda config: None)
   monkeypatch.setattr(run, 'list_too_few', lambda config: [])
   monkeypatch.setattr(run, 'POLL', 0.01)
-  return change(table.get_config('smoke'), workdir=str(tmp_path), inits=('scratch', 'moco', 'md_moco', 'mtpret'))
+  return change(table.get_config('smoke'), workdir=str(tmp_path), inits=('scratch', 'moco', 'md_moco', 'mtpret'),
+                fractions=(0.5, 1.0))
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ OWN_FIELDS = {'workdir', 'seed', 'init', 'init_from', 'data.fraction', 'data.fra
 
 
 def make_config(variant='smoke', **fields):
-  return change(table.get_config(variant), workdir='runs', **fields)
+  shares = {'fractions': (0.5, 1.0)} if variant == 'smoke' else {}
+  return change(table.get_config(variant), workdir='runs', **shares | fields)
 
 
 def list_keys(made):

@@ -155,6 +155,17 @@ def test_the_checkpoints_of_a_cell_stay_while_the_process_that_finished_it_write
   assert not (pathlib.Path(second.workdir) / 'checkpoints').exists()
 
 
+def test_a_cell_that_a_process_with_another_config_finishes_is_not_overwritten(config, take):
+  config = change(config, inits=('scratch',))
+  queue, other = make_queue(config), make_queue(change(config, **{'stages.finetune.pneumonia.trunk_scale': 0.5}))
+  name, second = other.jobs
+  finish(other.jobs[name].config)
+  other.finish(name, '')  # without checkpoints from now on
+  assert take(queue) == second
+  assert queue.failed == {name: 'another process has finished it with another config since this one started: give '
+                                'them the same flags and the same version'}
+
+
 def test_the_log_says_which_runs_of_other_processes_are_awaited(config, caplog, monkeypatch):
   config = change(config, inits=('scratch',), fractions=(1.0,))
   queue = make_queue(config)
