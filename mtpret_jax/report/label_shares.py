@@ -1,4 +1,4 @@
-"""How far a share of the labels gets, before and after pretraining: a table, a picture and sentences."""
+"""How far a share of the labels gets, before and after pretraining: a table and a picture."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -24,24 +24,6 @@ def describe_shares(rows: Sequence[Row], start: str, draws: int) -> str:
     f'{draws} draws)', *align(table),
     'In brackets: 95 % intervals over validation patients, which do not cover the draws. A share has some images of '
     'each finding, so it may exceed its fraction.'])
-
-
-def describe_gain(row: Row, start: str) -> str:
-  """A sentence about the smallest share, such as 'With 1 % of the labels (16 images), a linear model on the pretrained
-  trunk reaches an AUROC of 0.81 on kermany_pneumonia; on the untrained trunk 0.70 (difference +0.11, +0.06 to
-  +0.15).'"""
-  share = min(row['shares'], key=lambda share: share['images'])
-  score, unit = 'an AUROC of', ''
-  if row['metric'] != 'AUROC':
-    score, unit = 'a mean absolute error of', f' {row["metric"].removeprefix("MAE (").removesuffix(")")}'
-  digits = count_digits(row['metric']) - (row['metric'] == 'AUROC')  # in a sentence, two decimals are enough
-  before, after, change = (share[title][0] for title in ('initial', 'pretrained', 'change'))
-  interval = share['change'][1]
-  ends = f', {interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}' if interval else ''
-  lower = '; lower is better' if unit else ''
-  return (f'With {describe_percent(row, share)} of the labels ({round(share["images"]):,} images), a linear model on '
-          f'the pretrained trunk reaches {score} {after:.{digits}f}{unit} on {row["dataset"]}; on the {start} trunk '
-          f'{before:.{digits}f} (difference {change:+.{digits}f}{ends}{lower}).')
 
 
 def describe_percent(row: Row, share: Mapping[str, Any]) -> str:

@@ -14,14 +14,14 @@ from mtpret_jax.objectives.key_age import explain_key_age
 from mtpret_jax.objectives.moco import make_moco
 from mtpret_jax.report import page
 from mtpret_jax.report.image_grids import draw_neighbours, draw_views
-from mtpret_jax.report.label_shares import count_worse, describe_gain, describe_shares, draw_shares
-from mtpret_jax.report.standing import FEW_IMAGES, describe_check, find_standing
+from mtpret_jax.report.label_shares import count_worse, describe_shares, draw_shares
+from mtpret_jax.report.standing import FEW_IMAGES, describe_check, describe_few, find_standing
 from mtpret_jax.report.tables import align
 from mtpret_jax.report.words import say_count
 from mtpret_jax.runtime import distributed, events
-from mtpret_jax.runtime.atomic_io import read_json_lines, write_json
+from mtpret_jax.runtime.atomic_io import read_json_lines, write_atomically, write_json
 from mtpret_jax.runtime.initial_weights import SCRATCH, read_initial_weights
-from mtpret_jax.runtime.logging import METRICS, list_versions
+from mtpret_jax.runtime.logging import METRICS, TABLES, list_versions
 from mtpret_jax.runtime.prepare_data import PHANTOMS, describe_data
 from mtpret_jax.runtime.sharding import gather_state, make_mesh
 from mtpret_jax.step import TrainState, init_state, make_optimiser, place_state
@@ -69,23 +69,28 @@ def report(initial: Trunk, pretrained: Trunk, config: ConfigDict) -> None:
     for picture in pictures:
       events.add_file(writer, f'report/{picture.stem}', picture, config.steps)
   # The results come last, because `test_scores.is_finished` takes them as proof that the report is complete.
-  check = describe_check(rows, config.steps)
-  decline = '' if check else explain_decline(shares, config)
-  paths = [write_results(workdir, rows, shares, decline, config), *pictures, workdir / 'checkpoints',
-           workdir / 'tensorboard']
-  print(describe_scores(rows, config))
-  if shares:
-    print(describe_shares(shares, name_start(config), config.probe.draws))
-  print('See ' + ', '.join(map(str, paths)))
-  # The last lines are those to read.
-  lines = [describe_gain(row, name_start(config)) for row in shares]
+  decline = '' if describe_check(rows, config.steps) else explain_decline(shares, config)
+  write_atomically(workdir / TABLES, f'{describe_scores(rows, config)}\n\n{describe_label_shares(shares, config)}\n')
+  write_results(workdir, rows, shares, decline, config)
+  print(describe_end(rows, shares, decline, config))
+  print(f'Nearest neighbours, and baselines without a trunk: {workdir / TABLES}')
+  page.announce(workdir)
+
+
+def describe_end(rows: Sequence[Mapping[str, Any]], shares: Sequence[Mapping[str, Any]], decline: str,
+                 config: ConfigDict) -> str:
+  """What the terminal shows: the scores of a linear model, what they say, and what to be wary of. `rows` are those of
+  `probe.score_features`, `shares` those of `label_shares.score_shares`."""
+  lines = [describe_label_shares(shares, config), describe_splits(config)] if shares else []
   if shares:
     found = find_standing(shares)
     lines.append(f'{found.title[0].upper()}{found.title[1:]} {found.value}. {found.meaning}.')
-  for line in [*lines, decline, check]:
-    if line:
-      print(line)
-  page.announce(workdir)
+  doubt = describe_check(rows, config.steps) or describe_few(rows)
+  return '\n'.join(filter(None, [*lines, *describe_unscored(rows, config), doubt, decline]))
+
+
+def describe_label_shares(shares: Sequence[Mapping[str, Any]], config: ConfigDict) -> str:
+  return describe_shares(shares, name_start(config), config.probe.draws) if shares else ''
 
 
 def name_start(config: ConfigDict) -> str:
@@ -117,14 +122,10 @@ def describe_scores(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> st
              *(format_score(row, kind, title) for title in TITLES[:-1]),
              *(format_interval(row, kind, title) for title in ('pretrained', 'change')))
             for row in rows for kind, name in PROBES.items()]
-  patients = ('no patient is in both splits' if config.data.split == 'patient' else
-              f'with data.split={config.data.split} a patient may be in both splits')
-  scored = {row['dataset'] for row in rows}
   return '\n'.join([
     'What the trunk has learned: k nearest neighbours (kNN) and a linear model on its frozen features, and on '
     'baselines',
-    f'Fitted on the training split, scored on the validation split; {patients}. Data: '
-    f'{describe_data(config.data.archives)}.',
+    describe_splits(config),
     *align(table),
     f'{pixels}, histogram ({probe.BINS} bins of grey): without a trunk. {start}: the trunk before pretraining; '
     f'calibrated: the same weights with running statistics of training images. change: pretrained minus {start}.',
@@ -132,15 +133,30 @@ def describe_scores(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> st
     'absolute error, lower is better.',
     *(f'{row["dataset"]} has only {row["validation"]} validation images, so its scores mean little.' for row in rows
       if row['validation'] < FEW_IMAGES),
-    *(f'{name} is not scored: {explain_no_score(name, config)}.' for name in config.data.datasets
-      if name not in scored)])
+    *describe_unscored(rows, config)])
+
+
+def describe_splits(config: ConfigDict) -> str:
+  patients = ('no patient is in both splits' if config.data.split == 'patient' else
+              f'with data.split={config.data.split} a patient may be in both splits')
+  return (f'Fitted on the training split, scored on the validation split; {patients}. Data: '
+          f'{describe_data(config.data.archives)}.')
+
+
+def describe_unscored(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> list[str]:
+  """The datasets without a row, a line for each reason."""
+  names: dict[str, list[str]] = {}
+  for name in config.data.datasets:
+    if name not in {row['dataset'] for row in rows}:
+      names.setdefault(explain_no_score(name, config), []).append(name)
+  return [f'Not scored: {", ".join(group)} ({reason}).' for reason, group in names.items()]
 
 
 def explain_no_score(name: str, config: ConfigDict) -> str:
   """Why the probe has no row for a dataset."""
   if name in config.data.whole:
-    return 'all its images were training images (data.whole)'
-  return 'its validation images have neither a value nor a finding that is both present and absent among them'
+    return 'all images were training images: data.whole'
+  return 'the validation images have neither a value nor a finding that is both present and absent among them'
 
 
 def explain_decline(shares: Sequence[Mapping[str, Any]], config: ConfigDict) -> str:
@@ -199,9 +215,9 @@ def format_interval(row: Mapping[str, Any], kind: str, title: str) -> str:
 
 
 def write_results(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], shares: Sequence[Mapping[str, Any]],
-                  decline: str, config: ConfigDict) -> pathlib.Path:
+                  decline: str, config: ConfigDict) -> None:
   """`results.json`: the probe scores, with the config and the versions that gave them. `decline`: see
   `explain_decline`."""
-  return write_json(workdir / 'results.json', {
+  write_json(workdir / 'results.json', {
     'data': config.data.archives or PHANTOMS, 'probe': rows, 'label_shares': shares, 'decline': decline,
     'versions': list_versions(), 'config': config.to_dict()})

@@ -31,8 +31,9 @@ METRICS = 'metrics.jsonl'
 LIBRARIES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy',
              'opencv-python-headless')
 
+TABLES = 'results.txt'  # of stage 1
 # What a run writes after training; `test_scores.is_finished` takes the first three as proof that it is finished.
-RESULTS = ('results.json', 'rounds.json', 'scores.json', 'operating_points.json')
+RESULTS = ('results.json', 'rounds.json', 'scores.json', 'operating_points.json', TABLES)
 
 
 def save_config(workdir: str | pathlib.Path, config: ConfigDict) -> None:

@@ -29,6 +29,7 @@ from mtpret_jax.report import costs, dry_run, multitask, pretrain, recipe
 from mtpret_jax.report import table as report_table
 from mtpret_jax.report.crops import describe_crops
 from mtpret_jax.report.examples import draw_picture
+from mtpret_jax.report.next_command import suggest_next
 from mtpret_jax.report.schedule import describe_schedule
 from mtpret_jax.report.views import draw_views
 from mtpret_jax.runtime import distributed, image_counts, own_task, preemption, prepare_data, workdir_lock
@@ -53,6 +54,12 @@ def run(config: ConfigDict) -> None:
   plain = distributed.run_on_all(functools.partial(own_task.resolve, config), prepare_data.USER_ERRORS)
   with own_task.name_sections(config, plain):
     RUNNERS[plain.objective](plain)
+  distributed.run_on_first(lambda: print_next(plain))
+
+
+def print_next(config: ConfigDict) -> None:
+  if command := suggest_next(config):
+    print(f'Next: {command}')
 
 
 def run_stage(config: ConfigDict) -> None:

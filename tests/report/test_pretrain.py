@@ -26,8 +26,8 @@ def test_the_table_has_a_line_for_each_dataset_and_probe():
   assert '0.934 (0.800 to 0.950)' in words and '+0.110 (+0.070 to +0.150)' in words
   assert 'no patient is in both splits. Data: archives in the folder archives.' in words
   assert lines[-2:] == [
-    'teeth is not scored: its validation images have neither a value nor a finding that is both present and absent '
-    'among them.', 'hands is not scored: all its images were training images (data.whole).']
+    'Not scored: teeth (the validation images have neither a value nor a finding that is both present and absent among '
+    'them).', 'Not scored: hands (all images were training images: data.whole).']
 
 
 @pytest.mark.parametrize('init, title', [('scratch', 'untrained'), ('imagenet', 'imagenet')])
@@ -104,6 +104,31 @@ def test_better_and_worse_are_counted_with_the_fewest_and_with_all_labels():
   rows[2]['shares'][0]['change'] = 1.0, (0.5, 1.5)
   assert standing.find_standing(rows) == standing.Standing(3, better=2, better_with_all=1, clearly_better=1,
                                                            clearly_worse=1)
+
+
+def make_end(*images, steps=1000, decline=''):
+  """The lines at the end of a run on datasets with these numbers of validation images."""
+  config = make_config('patient')
+  config.update(steps=steps, probe=dict(draws=5))
+  rows = [make_row() | {'dataset': f'chest{number}', 'validation': number} for number in images]
+  return pretrain.describe_end(rows, [make_shares(0.1, -0.1)], decline, config).splitlines()
+
+
+def test_the_end_has_the_scores_and_what_they_say_but_not_the_baselines():
+  lines = make_end(200, decline='It is worse.')
+  assert [line.split()[0] for line in lines if line.startswith('chest ')] == ['chest'] * 2
+  assert any(line.startswith('With the fewest labels, better after pretraining on 1 of 1 dataset.') for line in lines)
+  assert any('no patient is in both splits. Data: archives in the folder archives.' in line for line in lines)
+  assert [line[:17] for line in lines if line.startswith('Not scored')] == ['Not scored: chest', 'Not scored: hands']
+  assert lines[-1] == 'It is worse.' and len(lines) <= 10 and not any('histogram' in line for line in lines)
+
+
+@pytest.mark.parametrize('images, steps, doubt', [
+  ((49, 50), 1000, 'chest49: fewer than 50 validation images, so the scores say little.'),
+  ((49,), 1000, 'This run is a check of the installation, and its scores mean nothing: no dataset has more than 49 '
+   'validation images.')])
+def test_the_end_says_what_makes_its_scores_doubtful(images, steps, doubt):
+  assert make_end(*images, steps=steps)[-1] == doubt
 
 
 def test_a_split_that_shares_patients_is_said_so():
