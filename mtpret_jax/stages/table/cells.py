@@ -54,11 +54,14 @@ class Cell:
 
 def resolve(config: ConfigDict) -> ConfigDict:
   """The config without references. If stage 1 names no datasets, it gets those that are found in `data.archives` and
-  that share no image with an external task."""
+  that share no image with an external task. Without an initialisation from stage 1 on all datasets, it gets those of
+  the tasks."""
   resolved = config.copy_and_resolve_references().unlock()
   resolved.stages.continual = copy_stage(config.stages.continual)
   first = resolved.stages.pretrain
-  if not first.data.datasets:
+  if not list_inits_from_all(config):
+    first.data.datasets = tuple(dict.fromkeys(task.dataset for _, task in list_tasks(resolved) if not task.external))
+  elif not first.data.datasets:
     prepare_data.choose_datasets(first)
     external = [task.dataset for _, task in list_tasks(resolved) if task.external]
     first.data.datasets = tuple(name for name in first.data.datasets
@@ -78,13 +81,16 @@ def list_tasks(config: ConfigDict) -> Iterator[tuple[ConfigDict, ConfigDict]]:
 
 
 def list_stages(config: ConfigDict) -> list[ConfigDict]:
-  """The configs of stage 1, stage 2 and of stage 3 for each task."""
-  return [config.stages.pretrain, config.stages.continual,
+  """The configs of stage 1, stage 2 and of stage 3 for each task, as far as the initialisations need them."""
+  inits = set(list_inits(config))
+  return [*([config.stages.pretrain] if inits - {SCRATCH, 'imagenet'} else []),
+          *([config.stages.continual] if inits & STAGE_2_INITS.keys() else []),
           *(config.stages.finetune[name] for name in config.tasks if name in config.stages.finetune)]
 
 
 def check_table(config: ConfigDict) -> None:
-  """Raises ConfigError if the fields of a table contradict each other. Its stages are checked one by one."""
+  """Raises ConfigError if the fields of a table contradict each other. Its stages are checked one by one. Fills in the
+  datasets of stage 1, see `resolve`, so that they are looked for once."""
   for field, names, choices in (('inits', config.inits, INITS), ('tasks', config.tasks, config.stages.finetune)):
     unknown = [name for name in names if name not in choices]
     if unknown:
@@ -100,7 +106,8 @@ def check_table(config: ConfigDict) -> None:
   if config.imagenet and pathlib.Path(config.imagenet).is_dir():
     raise ConfigError(f'imagenet={show(config.imagenet)} is a folder, but must be {FORMATS}: set --config.imagenet')
   datasets = resolve(config).stages.pretrain.data.datasets
-  with_all = [init for init in list_inits(config) if init not in (SCRATCH, 'imagenet', 'moco')]
+  config.stages.pretrain.data.datasets = datasets
+  with_all = list_inits_from_all(config)
   if with_all and len(datasets) < 2:
     raise ConfigError(f'{with_all[0]} needs at least two datasets in stages.pretrain.data.datasets, not '
                       f'{show(tuple(datasets))}: name more, or set --config.inits="(\'scratch\',\'moco\')"')
@@ -112,6 +119,11 @@ def check_table(config: ConfigDict) -> None:
 def list_inits(config: ConfigDict) -> list[str]:
   """The initialisations of the table: without 'imagenet' if there is no file of its weights."""
   return [init for init in config.inits if init != 'imagenet' or config.imagenet]
+
+
+def list_inits_from_all(config: ConfigDict) -> list[str]:
+  """Those that descend from stage 1 on all of its datasets."""
+  return [init for init in list_inits(config) if init not in (SCRATCH, 'imagenet', 'moco')]
 
 
 def make_cells(config: ConfigDict, too_few: Collection[Labels] = ()) -> list[Cell]:

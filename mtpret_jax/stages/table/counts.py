@@ -32,8 +32,8 @@ def count_kept(config: ConfigDict) -> dict[Labels, list[Kept]]:
   """{(task, fraction): what it keeps with each seed} for the tasks of stages 2 and 3. Tasks whose dataset is neither
   prepared nor in an archive, as phantoms before they are rendered, are left out."""
   kept: dict[Labels, list[Kept]] = {}
-  for stage in list_stages(config)[1:]:  # stage 3 last, because its tasks count where stage 2 has others
-    for name in stage.tasks:
+  for stage in list_stages(config):  # stage 3 comes last, because its tasks count where stage 2 has others
+    for name in stage.get('tasks', ()):
       kept |= dict(count_task(stage, name, config.fractions, config.seeds))
   return kept
 

@@ -130,6 +130,34 @@ def test_all_datasets_that_are_missing_are_named_before_one_is_prepared(tmp_path
     run.prepare(cells.resolve(config))
 
 
+def test_stages_that_no_initialisation_needs_ask_for_no_data():
+  own = {}
+  for inits in (('scratch',), ('scratch', 'moco'), ('md_moco',), ('md_moco', 'joint')):
+    config = cells.resolve(make_config('muscle', inits=inits, tasks=('pneumonia', 'lung')))
+    own[inits[-1]] = [stage.data.datasets if stage.objective == 'moco' else tuple(stage.tasks)
+                      for stage in cells.list_stages(config)]
+  tasks_only = [('pneumonia',), ('lung',)]
+  assert own['scratch'] == tasks_only
+  assert own['moco'] == [('kermany_pneumonia', 'lung_masks'), *tasks_only]
+  assert [len(own[init][0]) for init in ('md_moco', 'joint')] == [9, 9]
+  assert own['md_moco'][1:] == tasks_only
+  assert set(own['joint'][1]) == set(tasks.muscle4) and own['joint'][2:] == tasks_only
+
+
+def test_archives_are_looked_for_once(monkeypatch):
+  looks = []
+
+  def find(config):
+    if not config.data.datasets:
+      looks.append(config.data.archives)
+      config.data.datasets = ('mura', 'rsna_bone_age')
+  monkeypatch.setattr(prepare_data, 'choose_datasets', find)
+  config = make_config('mtpret', **{'stages.pretrain.data.datasets': (), 'stages.pretrain.data.whole': ()})
+  cells.check_table(config)
+  cells.make_cells(config), cells.make_pretraining(config)
+  assert looks == ['archives']
+
+
 def test_stage_2_keeps_the_order_of_its_tasks():
   pretraining = cells.make_pretraining(table.get_config('muscle'))
   assert list(pretraining['mtpret/1/2'].tasks) == list(tasks.muscle4) != sorted(tasks.muscle4)
