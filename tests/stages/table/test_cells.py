@@ -1,6 +1,7 @@
 """Which cells the table has, what each starts from, and that the cells of a task differ in nothing else."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -13,6 +14,7 @@ from mtpret_jax.runtime.initial_weights import STAGE_2_INITS, check_init, init_n
 from mtpret_jax.stages.table import cells, counts, run
 from mtpret_jax.tasks.dataset import open_task
 from tests.support.changed import change
+from tests.support.paths import ROOT
 
 OWN_FIELDS = {'workdir', 'seed', 'init', 'init_from', 'data.fraction', 'data.fraction_seed'}
 
@@ -193,6 +195,21 @@ def test_a_table_without_its_stages_is_refused():
   del config.stages['continual']
   with pytest.raises(ConfigError, match='continual is missing'):
     check_objective(config)
+
+
+def test_the_table_of_your_own_data_in_the_docs_has_the_cells_that_it_says():
+  block, = (block for block in re.findall(r'```python\n(.*?)```', (ROOT / 'docs/own-data.md').read_text(), re.DOTALL)
+            if 'make_table' in block)
+  module = {}
+  exec(block, module)
+  config = module['get_config']()
+  config.stages.pretrain.data.datasets = ('clinic', 'nih_chest_xray')  # those that would be in the archives
+  check_objective(config)
+  cells.check_table(config)
+  made = cells.make_cells(config)
+  assert {(cell.task, cell.init) for cell in made} == {('fracture', init) for init in ('scratch', 'moco', 'md_moco')}
+  assert all(cell.config.tasks.fracture.dataset == 'clinic' for cell in made) and len(made) == 3 * 2 * 3
+  assert list(cells.make_pretraining(config)) == ['moco/clinic', 'md_moco']
 
 
 # Counts
