@@ -26,6 +26,7 @@ from mtpret_jax.data.sources import SPLITS
 from mtpret_jax.evaluation import metrics, operating_points, predict, scorable, validation
 from mtpret_jax.evaluation.cases import choose_cases
 from mtpret_jax.evaluation.image_numbers import count_images
+from mtpret_jax.evaluation.metrics.flat_intervals import note_flat
 from mtpret_jax.runtime import checkpoint, distributed, lineage
 from mtpret_jax.runtime.atomic_io import write_json
 from mtpret_jax.runtime.logging import list_versions
@@ -171,7 +172,8 @@ def score_split(state: TrainState, config: ConfigDict, workdir: pathlib.Path, sp
       result['operating_points'] = operating_points.score_task(metrics_of, about, rows, points.get(name),
                                                                config.resamples)
   results = {'data': config.data.archives or PHANTOMS, 'split': split, 'split_rule': config.data.split,
-             'notes': [*notes, *list_shared_patients(config), *split_checks.note_rare(config, split, images)],
+             'notes': [*notes, *list_shared_patients(config), *split_checks.note_rare(config, split, images),
+                       *note_flat({name: result for name, (_, result) in scored.items()})],
              'pretraining': lineage.describe_lineage(config, earlier),
              'step': int(state.step), **training, 'tasks': {name: result for name, (_, result) in scored.items()},
              # what `metrics.read_predictions` needs, so that the scores can be computed again without the dataset

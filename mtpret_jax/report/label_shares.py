@@ -6,6 +6,7 @@ from typing import Any
 
 from mtpret_jax.evaluation.probe import count_digits
 from mtpret_jax.report.tables import align
+from mtpret_jax.report.words import explain_flat
 from mtpret_jax.runtime.pictures import plain_text
 
 COLOURS = {'initial': 'tab:gray', 'pretrained': 'tab:blue'}
@@ -23,7 +24,7 @@ def describe_shares(rows: Sequence[Row], start: str, draws: int) -> str:
     f'How many labels it takes: a linear model on the frozen trunk, fitted on a share of the training images (mean of '
     f'{draws} draws)', *align(table),
     'In brackets: 95 % intervals over validation patients, which do not cover the draws. A share has some images of '
-    'each finding, so it may exceed its fraction.'])
+    'each finding, so it may exceed its fraction.', *explain_flat(rows)])
 
 
 def describe_percent(row: Row, share: Mapping[str, Any]) -> str:

@@ -43,7 +43,7 @@ def report_rounds(config: ConfigDict) -> None:
   print(describe_rounds(lines, forgetting, data, config.order))
   if memory:
     print(describe_memory(lines, memory))
-  print(f'See {picture}, {results}, {workdir / "checkpoints"}')
+  print(f'Files in {workdir}: {picture.name}, {results.name}')
   page.announce(workdir)
 
 

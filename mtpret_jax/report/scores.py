@@ -31,7 +31,7 @@ def report_scores(scored: Scored) -> None:
       pictures.append(path)
   pictures += draw_cases(workdir, {name: result['task'] for name, result in results['tasks'].items()}, scored.cases)
   paths = [pathlib.Path(workdir, FILE), *(predictions_path(workdir, name) for name in results['tasks']), *pictures]
-  print('See ' + ', '.join(map(str, paths)))
+  print(f'Files in {workdir}: ' + ', '.join(str(path.relative_to(workdir)) for path in paths))
 
 
 def describe_result(result: Mapping[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtpret_jax.evaluation.metrics.flat_intervals import is_flat
+
 MEANINGS = {
   'AUC': 'how often an image with the finding gets a higher probability than one without it. 0.5 is guessing, 1 is '
          'perfect',
@@ -31,8 +33,17 @@ MEANINGS = {
           'that both cover together (IoU 0.5). 1 is perfect',
   'AP50-95': 'as AP50, averaged over stricter and stricter overlaps (IoU 0.5 to 0.95)',
   'AUROC': 'how often an image with the finding is ranked above one without it. 0.5 is guessing, 1 is perfect'}
+FLAT = ('Where an interval has no width, every resample of the patients gives the same score. That does not mean that '
+        'the score is certain.')
+TITLES = ('initial', 'pretrained', 'change')  # of a share of the labels
 INTERVAL = ('The 95 % interval says how much a score depends on which patients happen to be in the split: {patients} '
             'patients were drawn anew {resamples} times, with all their images, and 95 % of the scores lie in it.')
+
+
+def explain_flat(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+  """A line if an interval in the rows of `label_shares.score_shares` has no width, such as 1.000 to 1.000."""
+  shares = [share for row in rows for share in row['shares']]
+  return [FLAT] if any(is_flat(share[title][1]) for share in shares for title in TITLES) else []
 
 
 def explain_score(name: str) -> str:

@@ -149,13 +149,15 @@ def test_a_finished_run_is_known_as_one_whatever_the_evaluation_asks_for(finishe
 def test_a_run_of_several_tasks_scores_each_with_its_own_statistics(two_tasks_run, two_tasks, tmp_path):
   workdir, _ = two_tasks_run
   config = get_evaluation()
-  config.update(run=str(workdir), workdir=str(tmp_path), split='train', resamples=2)
+  config.update(run=str(workdir), workdir=str(tmp_path), split='train', resamples=1)
   test_scores.evaluate_run(config)
   result = read_scores(tmp_path)['tasks']['pneumonia']
   source = open_source('kermany_pneumonia', two_tasks.data.dir, '256', 'train')
   rows = metrics.read_predictions(tmp_path / 'predictions_pneumonia.csv', METRICS['classification'],
                                   source.about | {'findings': ['pneumonia']})
   assert result['scores']['AUC']['value'] == pytest.approx(roc_auc_score(rows['present'][:, 0], rows['score'][:, 0]))
+  noted = [note.split(':')[0] for note in read_scores(tmp_path)['notes'] if 'have no width' in note]
+  assert noted == [f'task {name}' for name in two_tasks.tasks], 'with one resample, every interval is a point'
 
 
 @pytest.fixture(scope='module')

@@ -24,6 +24,12 @@ def test_the_table_has_a_line_for_each_share():
   assert lines[4].endswith('30.0 (29.9 to 30.1)     -5.0 (-6.0 to -4.0)')
 
 
+def test_an_interval_without_width_has_a_line():
+  assert 'no width' not in describe_shares([make_row()], 'untrained', 5)
+  assert describe_shares([make_row(), make_row(interval=(0.1, 0.1))], 'untrained', 5).splitlines()[-1].startswith(
+    'Where an interval has no width, every resample')
+
+
 def test_the_picture_has_a_panel_for_each_dataset(tmp_path):
   one, two = (cv2.imread(str(draw_shares(rows, 'untrained', tmp_path))) for rows in ([make_row()], [make_row()] * 2))
   assert two.shape[1] == 2 * one.shape[1] and one.std() > 0

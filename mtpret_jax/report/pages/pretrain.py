@@ -11,7 +11,7 @@ from mtpret_jax.report.pages.training import make_training_blocks
 from mtpret_jax.report.plots.lines import Line, draw_lines
 from mtpret_jax.report.run_files import RESULTS, RunFiles
 from mtpret_jax.report.standing import FEW_STEPS, describe_check, describe_few, find_standing
-from mtpret_jax.report.words import explain_score, format_change, format_number, say_count
+from mtpret_jax.report.words import explain_flat, explain_score, format_change, format_number, say_count
 
 PROBES_FILE = 'probes.jsonl'
 PROBES = {'linear': 'linear model', 'knn': 'nearest neighbours'}
@@ -73,7 +73,8 @@ def make_share_blocks(results: Mapping[str, Any], config: Mapping[str, Any]) -> 
                     *(format_number(share[title][0]) for title in ('initial', 'pretrained')), format_change(value),
                     format_signed(interval), drawn))
   yield Table(('dataset', 'score', 'labelled images', 'before', 'after', 'difference', '95 % interval',
-               f'{format_change(scale[0])} to {format_change(scale[1])}'), table, CAVEAT, text_columns=(0, 1, 7))
+               f'{format_change(scale[0])} to {format_change(scale[1])}'), table,
+              ' '.join([CAVEAT, *explain_flat(rows)]), text_columns=(0, 1, 7))
 
 
 def describe_fewest(row: Mapping[str, Any]) -> str:
