@@ -136,7 +136,7 @@ def smoke(config: ConfigDict) -> None:
   config.data.size = 40
   config.moco.update(queue=64, group=8)
   config.augment = common.moco_v2_augment(32)
-  config.probe.update(every=3, images=48, neighbours=5, resamples=20, draws=2)
+  config.probe.update(every=3, during=48, images=48, neighbours=5, resamples=20, draws=2)
 
 
 def real(preset: str = 'small') -> ConfigDict:

@@ -71,6 +71,9 @@ def make_score(config: ConfigDict) -> Callable[[Trunk], Scores]:
   datasets, embed = probe.read_datasets(config, config.probe.during, labelled=True), probe.make_embedder(config)
   scored = probe.list_scored(datasets)
   datasets = {name: datasets[name] for name, _, _ in scored}
+  if uses_other_images(datasets, config.probe):
+    log.info('the probes while the run trains use at most %d images of each split, and those at the end at most %d, so '
+             'their scores differ', config.probe.during, config.probe.images)
   if not scored:
     log.info('the trunk is not probed while it trains: no dataset has labels that the probe can score')
 
@@ -88,6 +91,12 @@ def make_score(config: ConfigDict) -> Callable[[Trunk], Scores]:
           for kind in probe.PROBES}
     return scores
   return score
+
+
+def uses_other_images(datasets: probe.Datasets, config: ConfigDict) -> bool:
+  """Whether the probes at the end use more or fewer images of a split than `datasets` has. `config`: `config.probe`."""
+  most = max((len(part['image']) for splits in datasets.values() for part in splits.values()), default=0)
+  return config.during != config.images and most >= min(config.during, config.images)
 
 
 def write(workdir: str | pathlib.Path, step: int, scores: Scores) -> None:

@@ -6,10 +6,13 @@ import logging
 import types
 
 import pytest
+from ml_collections import ConfigDict
 
+from configs import pretrain
 from mtpret_jax.evaluation import training_probe
 from mtpret_jax.evaluation.training_probe import FILE, list_probe_steps, make_validate
 
+MAKE_SCORE = training_probe.make_score
 STATE = types.SimpleNamespace(params={'trunk': {}}, carry={'stats': {'trunk': {}}})
 
 
@@ -43,6 +46,24 @@ def test_the_log_compares_each_probe_with_the_first_and_warns_once(tmp_path, cap
     'probe at step 4: chest linear AUROC 0.500 -> 0.625, kNN 0.250 -> 0.250',
     'probe at step 8: chest linear AUROC 0.500 -> 0.750, kNN 0.250 -> 0.250']
   assert list((tmp_path / 'tensorboard').glob('events*'))
+
+
+@pytest.mark.parametrize('during, images, read, differ', [
+  (500, 2000, 500, True), (500, 2000, 300, False), (2000, 500, 800, True), (500, 500, 500, False)])
+def test_the_log_says_where_the_probes_at_the_end_use_other_images(during, images, read, differ, monkeypatch, caplog):
+  datasets = {'chest': {'train': {'image': [0] * read}, 'validation': {'image': [0] * 10}}}
+  monkeypatch.setattr(training_probe.probe, 'read_datasets', lambda *args, **fields: datasets)
+  monkeypatch.setattr(training_probe.probe, 'list_scored', lambda datasets: [('chest', 'present', 'AUROC')])
+  monkeypatch.setattr(training_probe.probe, 'make_embedder', lambda config: None)
+  caplog.set_level(logging.INFO)
+  MAKE_SCORE(ConfigDict(dict(probe=dict(during=during, images=images))))
+  line = f'at most {during} images of each split, and those at the end at most {images}, so their scores differ'
+  assert (line in caplog.text) == differ
+
+
+def test_all_probes_of_a_smoke_run_use_the_same_images():
+  config = pretrain.get_config('smoke').probe
+  assert config.during == config.images
 
 
 def test_a_resumed_run_writes_no_step_twice(tmp_path):
