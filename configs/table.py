@@ -43,7 +43,10 @@ def smoke() -> ConfigDict:
   into compiling each kind of step once. The scores mean nothing."""
   second = continual.get_config('smoke')
   second.tasks = tasks.embedded(('pneumonia', 'bone_age'), steps=2)
-  table = make_table(pretrain.get_config('smoke'), second, {'pneumonia': finetune.get_config('smoke,pneumonia')},
+  third = finetune.get_config('smoke,pneumonia')
+  for task_config in (*second.tasks.values(), third.tasks.pneumonia):
+    task_config.update(size=40, augment=common.labelled_augment(32))  # steps of small views compile sooner
+  table = make_table(pretrain.get_config('smoke'), second, {'pneumonia': third},
                      workdir='runs/smoke_table', folder='data/smoke')
   table.stages.pretrain.data.datasets = ('kermany_pneumonia', 'rsna_bone_age')
   table.update(fractions=(0.5,), seeds=(1,), min_images=2, resamples=20)

@@ -16,6 +16,9 @@ CAVEAT = ('With few seeds the intervals are too narrow where the scores vary mor
           'patients. Where nothing differs, about one interval in twenty excludes 0 by chance. With pretrain_once, all '
           'seeds share one run of stage 1, so the intervals do not cover how much runs of stage 1 differ.')
 
+NO_DIFFERENCES = ('No difference to scratch: no finished cell of scratch has the task, seed and share of the labels of '
+                  'another one.')
+
 
 class Marks(NamedTuple):
   """How a format writes things. `best`: marks a cell; `escape`: a name as the format needs it."""
@@ -98,11 +101,18 @@ def describe_scores(table: Table, marks: Marks) -> str:
   return SCORES.format(pm=marks.plus_minus) + lower
 
 
+def has_differences(table: Table) -> bool:
+  """Whether an initialisation is compared with scratch."""
+  return any(summary.difference is not None for summary in table.summaries.values())
+
+
 def describe_table(table: Table) -> list[str]:
   """The lines of the table as text."""
   lines = [describe_scores(table, PLAIN)]
   for fraction in table.fractions:
     lines += ['', f'{format_fraction(fraction)} of the labels', *align(tabulate_scores(table, fraction, PLAIN))]
+  if not has_differences(table):
+    return [*lines, '', NO_DIFFERENCES]
   lines += ['', f'{DIFFERENCES} {CAVEAT}']
   for fraction in table.fractions:
     lines += ['', f'{format_fraction(fraction)} of the labels', *align(tabulate_differences(table, fraction, PLAIN))]
@@ -110,14 +120,16 @@ def describe_table(table: Table) -> list[str]:
 
 
 def write_latex(table: Table, label: str) -> str:
-  r"""Two `table` environments for `\input`. They use the rules of booktabs if the document loads it, else \hline.
+  r"""Two `table` environments for `\input`, or one without differences. They use the rules of booktabs if the document
+  loads it, else \hline.
 
   Args:
     label: of the first table; the second has `-differences` behind it.
   """
   rules = [rf'\providecommand{{\{rule}}}{{\hline}}' for rule in ('toprule', 'midrule', 'bottomrule')]
-  blocks = ((describe_scores(table, LATEX), label, tabulate_scores),
-            (f'{DIFFERENCES} {escape_latex(CAVEAT)}', f'{label}-differences', tabulate_differences))
+  blocks = [(describe_scores(table, LATEX), label, tabulate_scores)]
+  if has_differences(table):
+    blocks.append((f'{DIFFERENCES} {escape_latex(CAVEAT)}', f'{label}-differences', tabulate_differences))
   return '\n'.join([r'% Load the package booktabs for better rules.', *rules,
                     *(line for words, name, tabulate in blocks
                       for line in write_float(table, words, name, tabulate))]) + '\n'

@@ -130,6 +130,13 @@ def test_the_latex_table_is_whole_and_names_are_escaped(reported):
   assert table_text.escape_latex('muscle--_50%') == r'muscle{-}{-}\_50\%'
 
 
+def test_a_table_without_scratch_has_no_differences():
+  made = make_table([summary('auc', init, 0.7) for init in ('moco', 'mtpret')], {'auc': 1})
+  assert table_text.describe_table(made)[-1] == table_text.NO_DIFFERENCES
+  latex = table_text.write_latex(made, 'tab:x')
+  assert latex.count(r'\begin{table}') == 1 and 'differences' not in latex
+
+
 @pytest.mark.parametrize('fractions', [(1.0,), (0.01, 1.0)])
 def test_curves_show_the_spread_also_of_a_single_share_of_the_labels(fractions, monkeypatch):
   rows = [summary('auc', init, 0.7 + place / 10, fraction)._replace(sd=0.02)

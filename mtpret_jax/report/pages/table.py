@@ -11,7 +11,15 @@ from mtpret_jax.report.table_cells import Score, read_rows
 from mtpret_jax.report.table_forgetting import Forgetting
 from mtpret_jax.report.table_summary import Summary, is_baseline, make_table
 from mtpret_jax.report.table_summary import Table as Numbers
-from mtpret_jax.report.table_text import CAVEAT, DIFFERENCES, MARKDOWN, format_fraction, format_mean
+from mtpret_jax.report.table_text import (
+  CAVEAT,
+  DIFFERENCES,
+  MARKDOWN,
+  NO_DIFFERENCES,
+  format_fraction,
+  format_mean,
+  has_differences,
+)
 from mtpret_jax.report.words import describe_forgetting, format_change, format_number, format_range
 
 DIFFERENCES_FILE, FORGETTING_FILE, SIGNS = 'differences.csv', 'forgetting.csv', 'signs.json'
@@ -86,6 +94,9 @@ def strip_bold(cell: str) -> str:
 
 def make_differences(numbers: Numbers, cells: Sequence[Score]) -> Iterator[Block]:
   """A forest plot of the differences of each task, as a table. `cells`: all that are finished."""
+  if not has_differences(numbers):
+    yield Words([NO_DIFFERENCES], tone='muted')
+    return
   yield Words([DIFFERENCES, CAVEAT], tone='muted')
   for task in numbers.tasks:
     found = [row for (name, init, _), row in sorted(numbers.summaries.items(), key=lambda item: item[0][2])
