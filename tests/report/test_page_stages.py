@@ -20,7 +20,7 @@ def test_the_page_of_stage_1_says_what_pretraining_brought(tmp_path):
   assert 'better after pretraining on 1 of 1 dataset Clearly better on 1, clearly worse on 0 (the 95' in page.text
   assert 'better on 1 of 1. mura' in page.text
   assert 'its scores mean nothing: it took only 6 steps and' in page.text and 'Start again' not in page.text
-  assert 'on at most 500 images of each split (at the end: 48)' in page.text
+  assert 'on at most 48 images of each split (at the end: 48)' in page.text
   assert 'mura: with 10 % of the labels (9 images), AUROC 0.875 after pretraining and 0.750 before (' in page.text
   assert 'mura: fewer than 50 validation images' in page.text and 'Contrastive accuracy' in page.text
 
