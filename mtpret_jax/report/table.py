@@ -10,6 +10,7 @@ from mtpret_jax.report.table_cells import Cell, Score, make_score, read_results,
 from mtpret_jax.report.table_differences import compute_differences
 from mtpret_jax.report.table_forgetting import Forgetting, describe_forgetting, measure_forgetting
 from mtpret_jax.report.table_summary import Summary, Table, make_table, sort_inits, summarise
+from mtpret_jax.report.words import say_count
 from mtpret_jax.runtime import workdir_lock
 from mtpret_jax.runtime.atomic_io import write_atomically, write_json
 
@@ -48,9 +49,12 @@ def describe(table: Table, forgetting: Sequence[Forgetting], cells: int, missing
   """The lines of `table.txt`."""
   lines = table_text.describe_table(table) if table.summaries else ['No cell is finished yet.']
   forgotten = describe_forgetting(forgetting)
-  return [*lines, *(['', *forgotten] if forgotten else []),
-          *(['', f'{missing:,} of {cells:,} cells are missing, so means may be over different seeds: run the same '
-                 f'command again to add them.'] if missing else [])]
+  if forgotten:
+    lines += ['', *forgotten]
+  if missing:
+    lines += ['', f'{missing:,} of {say_count(cells, "cell")} {"is" if missing == 1 else "are"} missing, so means may '
+                  f'be over different seeds: run the same command again to add what is missing.']
+  return lines
 
 
 def write_report(workdir: pathlib.Path, table: Table, scores: Sequence[Score], summaries: Sequence[Summary],

@@ -100,7 +100,7 @@ def test_the_text_marks_the_best_and_counts_what_is_missing(reported):
     assert lines[0].split() == ['init', 'two', '(AUC)', 'value', '(MAE', '(months))', 'mean', 'rank']
     assert [line.split()[0] for line in lines[1:4]] == ['scratch', 'md_moco', 'mtpret']
     assert block.count('(best)') == 2
-  assert '1 of 24 cells are missing, so means may be over different seeds' in text
+  assert '1 of 24 cells is missing, so means may be over different seeds' in text
   assert 'Lower is better for MAE (months).' in text and 'one interval in twenty excludes 0 by chance' in text
   assert re.search(r'^mtpret +\+0\.\d{3} \([+-]0\.\d{3} to \+0\.\d{3}\)', differences, re.MULTILINE)
   assert 'What stage 2 forgot or gained' in text and re.search(r'^1 % +mtpret +forgot 0\.050$', text, re.MULTILINE)
