@@ -1,6 +1,7 @@
 """The runs of the table in the order in which they run, and whether those that are finished belong to it."""
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,13 @@ from ml_collections import ConfigDict
 from mtpret_jax.config.errors import ConfigError, show
 from mtpret_jax.evaluation import test_scores
 from mtpret_jax.report.words import say_count
+from mtpret_jax.runtime.atomic_io import write_atomically
+from mtpret_jax.runtime.checkpoint_folder import is_committed, list_steps
+from mtpret_jax.runtime.checksums import manifest_path
 from mtpret_jax.stages.table.cells import Cell
+
+START = 'started_from.txt'  # in the workdir of a run: the digest of the checkpoint that it started from
+MOVE_AWAY = 'move them away, and the same command makes them again, or give another --config.workdir'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +60,35 @@ def check_finished(jobs: Mapping[str, Job]) -> None:
   if stale:
     run, start = min(stale)
     raise ConfigError(f'{say_count(len({run for run, _ in stale}), "finished run")} started from pretraining that is '
-                      f'not finished with this config, such as {run} from {start}: move them away, and the same '
-                      f'command makes them again, or give another --config.workdir')
+                      f'not finished with this config, such as {run} from {start}: {MOVE_AWAY}')
+  older = [(job.config.workdir, jobs[job.needs[-1]].config.workdir) for name, job in jobs.items()
+           if name in finished and job.needs and has_older_start(job, jobs)]
+  if older:
+    run, start = older[0]
+    raise ConfigError(f'{say_count(len(older), "finished run")} started from pretraining that was trained again or '
+                      f'extended since, such as {run} from {start}: {MOVE_AWAY}')
+
+
+def record_start(job: Job, jobs: Mapping[str, Job]) -> None:
+  """Writes from which checkpoint a run starts, before it does. A run that resumes keeps what it started from."""
+  folder = pathlib.Path(job.config.workdir)
+  if job.needs and not ((folder / START).exists() and (folder / 'checkpoints').exists()):
+    write_atomically(folder / START, find_digest(jobs[job.needs[-1]].config.workdir))
+
+
+def has_older_start(job: Job, jobs: Mapping[str, Job]) -> bool:
+  """Whether the pretraining of a run has another checkpoint now. False where one of the two is not known: the run is of
+  an earlier version, or the checkpoint was deleted."""
+  path = pathlib.Path(job.config.workdir, START)
+  digest = find_digest(jobs[job.needs[-1]].config.workdir)
+  return bool(digest) and path.is_file() and path.read_text(encoding='utf-8') not in ('', digest)
+
+
+def find_digest(workdir: str) -> str:
+  """SHA-256 of the checksums of the newest checkpoint of a run; '' where there is none."""
+  folder = pathlib.Path(workdir, 'checkpoints')
+  steps = [step for step in list_steps(folder) if is_committed(folder, step)] if folder.is_dir() else []
+  return hashlib.sha256(manifest_path(folder / str(steps[0])).read_bytes()).hexdigest() if steps else ''
 
 
 def is_lost_if_run(job: Job) -> bool:

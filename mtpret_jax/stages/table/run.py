@@ -25,7 +25,7 @@ from mtpret_jax.runtime import distributed, loss_guard, preemption, prepare_data
 from mtpret_jax.runtime.atomic_io import write_atomically
 from mtpret_jax.stages.table import counts
 from mtpret_jax.stages.table.cells import Cell, Labels, copy_stage, make_cells, make_pretraining, resolve
-from mtpret_jax.stages.table.jobs import Job, check_finished, is_lost_if_run, make_jobs
+from mtpret_jax.stages.table.jobs import Job, check_finished, is_lost_if_run, make_jobs, record_start
 from tfds_builders.common import locks
 
 log = logging.getLogger(__name__)
@@ -258,6 +258,7 @@ def run_job(queue: Queue, name: str, train_stage: Callable[[ConfigDict], None]) 
   log.info('%s', job.title)
   try:
     prepare_data.choose_datasets(job.config)
+    distributed.run_on_first(lambda: record_start(job, queue.jobs))
     train_stage(job.config)
   except FAILURES as error:
     failure = str(error) or type(error).__name__

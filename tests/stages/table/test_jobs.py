@@ -1,12 +1,13 @@
 """Which finished runs belong to a table, and that no config overwrites the scores of another."""
 
+import pathlib
 import shutil
 
 import pytest
 
 from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.evaluation import test_scores
-from mtpret_jax.stages.table.jobs import check_finished
+from mtpret_jax.stages.table.jobs import check_finished, has_older_start, record_start
 from tests.support.changed import change
 from tests.support.table_runs import Training, finish, make_queue, run_table
 
@@ -68,3 +69,40 @@ def test_a_workdir_that_was_moved_is_finished(config, tmp_path):
     shutil.move(tmp_path / part, moved / part)
   training = Training(moved)
   assert run_table(change(config, workdir=str(moved)), training) == [8] and training.trained == []
+
+
+def write_checkpoint(job, step):
+  folder = pathlib.Path(job.config.workdir, 'checkpoints')
+  (folder / str(step)).mkdir(parents=True)
+  (folder / f'{step}.sha256').write_text(f'weights of step {step}')
+
+
+def test_runs_of_pretraining_that_was_extended_by_another_command_are_not_mixed_into_the_table(config):
+  jobs = make_queue(config).jobs
+  first, second = jobs['md_moco'], jobs['mtpret/0.5/1']
+  write_checkpoint(first, 6)
+  for job in jobs.values():
+    finish(job.config)
+    record_start(job, jobs)
+  check_finished(jobs)
+  write_checkpoint(first, 12)
+  with pytest.raises(ConfigError, match='^4 finished runs started from pretraining that was trained again or extended '
+                                        'since, such as .*/cells/pneumonia/md_moco/0.5/1 from .*/pretraining/md_moco: '):
+    check_finished(jobs)
+  record_start(second, jobs)  # a run that resumes
+  assert has_older_start(second, jobs)
+  shutil.rmtree(pathlib.Path(second.config.workdir, 'checkpoints'))
+  record_start(second, jobs)  # one that begins again
+  assert not has_older_start(second, jobs)
+
+
+def test_runs_whose_start_is_not_known_are_part_of_the_table(config):
+  jobs = make_queue(config).jobs
+  write_checkpoint(jobs['md_moco'], 6)
+  for name, job in jobs.items():
+    finish(job.config)  # as an earlier version, without a record
+    if name.startswith('mtpret/0.5'):
+      record_start(job, jobs)
+  check_finished(jobs)
+  shutil.rmtree(pathlib.Path(jobs['md_moco'].config.workdir, 'checkpoints'))  # to save space
+  check_finished(jobs)
