@@ -87,7 +87,7 @@ def test_runs_of_pretraining_that_was_extended_by_another_command_are_not_mixed_
   check_finished(jobs)
   write_checkpoint(first, 12)
   with pytest.raises(ConfigError, match='^4 finished runs started from pretraining that was trained again or extended '
-                                        'since, such as .*/cells/pneumonia/md_moco/0.5/1 from .*/pretraining/md_moco: '):
+                                        'since, such as .*/cells/pneumonia/md_moco/0.5/1 from .*/md_moco: '):
     check_finished(jobs)
   record_start(second, jobs)  # a run that resumes
   assert has_older_start(second, jobs)
