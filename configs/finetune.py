@@ -29,6 +29,8 @@ STEPS = {'abnormality': 600, 'bone_age': 600}  # training steps of the tasks tha
 
 def get_config(variant: str = 'pneumonia') -> ConfigDict:
   *size, task = variant.split(',')
+  if task in SIZES:
+    raise ValueError(f'configs/finetune.py:{variant} has no task: name one, such as {variant},pneumonia')
   if size and (size[0] not in SIZES or len(size) > 1):
     raise ValueError(f'unknown variant {size[0]!r} of configs/finetune.py: choose one of {", ".join(SIZES)}')
   if size == ['smoke']:

@@ -178,7 +178,7 @@ def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:
   try:
     rest = flags.FLAGS(use_bundled_configs(argv))
     if rest[1:]:
-      refuse(f'unexpected argument {rest[1]!r}: arguments must be flags, such as --config.batch=64')
+      refuse(f'unexpected argument {rest[1]!r}: {explain_argument(rest[1])}')
     if CONFIG.value is None and not CONFIG.present:
       refuse('no config given: name one, such as --config=configs/pretrain.py')
     getattr(CONFIG.value, 'to_dict', None)  # raises here, not later, if there is no such config file
@@ -199,6 +199,14 @@ def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:
   except Exception as error:  # a config file is a program and may raise anything
     place = traceback.extract_tb(error.__traceback__)[-1]
     refuse(as_line(f'the config file raised {type(error).__name__}: {error} ({place.filename}, line {place.lineno})'))
+
+
+def explain_argument(argument: str) -> str:
+  """What to type for an argument that is no flag: a config file without --config, or a variant after a space."""
+  if re.search(r'\.py(:|$)', argument):
+    return f'did you mean --config={argument}?'
+  variant = '; a variant comes after a colon, as in --config=configs/pretrain.py:smoke' if CONFIG.present else ''
+  return f'arguments must be flags, such as --config.batch=64{variant}'
 
 
 def preflight_command(argv: list[str]) -> str:
@@ -268,6 +276,9 @@ def add_suggestion(message: str) -> str:
     near = find_near(path.name, [file.name for folder in (path.parent, BUNDLED / path.parent)
                                  for file in folder.glob('*.py')])
     return f'there is no config file {str(path)!r}' + (f': did you mean {str(path.with_name(near))!r}?' if near else '')
+  number = re.search(r"flag (\S+?)=.*(?:invalid literal for (int)|could not convert string to float).*'(.*)'", message)
+  if number:
+    return f'{number[1]}={number[3]}: it must be a {"whole " if number[2] else ""}number'
   unknown = re.search(r"unknown (?:variant|task) '([^']*)'.*?choose one of ([\w, -]+)", message)
   return message + suggest(unknown[1], unknown[2].split(', ')) if unknown else message
 

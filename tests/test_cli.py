@@ -11,6 +11,7 @@ import jax
 import pytest
 from absl.testing import flagsaver
 
+from configs import finetune
 from mtpret_jax import cli
 from mtpret_jax.config.errors import ConfigError
 from tests.support.paths import ROOT
@@ -57,6 +58,24 @@ def test_a_mistake_in_a_flag_is_one_line(flags, message):
   ("unknown task 'x': choose one of pneumonia, lung, knee", '')])
 def test_a_variant_or_task_that_is_nearly_right_is_suggested(message, added):
   assert cli.add_suggestion(message) == message + added
+
+
+@pytest.mark.parametrize('message, shown', [
+  ("flag --config.steps=abc: invalid literal for int() with base 10: 'abc'", 'a whole number'),
+  ("flag --config.steps=abc: could not convert string to float: 'abc'", 'a number')])
+def test_a_value_that_is_no_number_is_said_in_words(message, shown):
+  assert cli.add_suggestion(message) == f'--config.steps=abc: it must be {shown}'
+
+
+def test_a_config_without_its_flag_is_suggested():
+  assert cli.explain_argument('configs/pretrain.py:smoke') == 'did you mean --config=configs/pretrain.py:smoke?'
+  assert cli.explain_argument('smoke') == 'arguments must be flags, such as --config.batch=64'
+
+
+@pytest.mark.parametrize('variant', ['smoke', 'real'])
+def test_a_size_of_fine_tuning_needs_a_task(variant):
+  with pytest.raises(ValueError, match=f'has no task: name one, such as {variant},pneumonia'):
+    finetune.get_config(variant)
 
 
 def test_a_config_file_that_is_nearly_right_is_suggested():

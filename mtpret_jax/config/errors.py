@@ -25,7 +25,12 @@ class ConfigError(ValueError):
 
 
 def format_flags(fields: Mapping[str, Any]) -> str:
-  return ' '.join(f'--config.{field}={value}' for field, value in fields.items())
+  return ' '.join(f'--config.{field}={quote(value)}' for field, value in fields.items())
+
+
+def quote(value: object) -> str:
+  """A value as a shell takes it: a tuple, whose repr has single quotes, goes into double ones."""
+  return f'"{value}"' if isinstance(value, tuple) else str(value)
 
 
 def as_line(text: object) -> str:

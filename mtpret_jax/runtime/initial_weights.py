@@ -49,8 +49,10 @@ def check_init(config: ConfigDict, planned: Mapping[str, ConfigDict] = MappingPr
   source = config.init_from
   if config.init == SCRATCH:
     if source:
-      raise ConfigError(f'init={SCRATCH!r} does not use init_from={source!r}: set --config.init to one of '
-                        f'{", ".join(INITS[1:])}, or leave init_from empty')
+      name = find_init_name(source, planned)
+      choice = f'={name}' if name else f' to one of {", ".join(INITS[1:])}'
+      raise ConfigError(f'init={SCRATCH!r} does not use init_from={source!r}: set --config.init{choice}, or leave '
+                        f'init_from empty')
     return
   if config.init not in INITS:
     raise ConfigError(f'unknown init {show(config.init)}: choose one of {", ".join(INITS)}'
@@ -73,6 +75,14 @@ def check_init(config: ConfigDict, planned: Mapping[str, ConfigDict] = MappingPr
       check_file(source)
   except ValueError as error:
     raise ConfigError(f'init_from={source!r}: {error}') from error
+
+
+def find_init_name(source: str, planned: Mapping[str, ConfigDict]) -> str:
+  """The name of the pretraining of the run in `source`; '' if there is no such run."""
+  try:
+    return init_name_of(planned[source] if source in planned else saved.read_config(source))
+  except (ValueError, OSError):
+    return ''
 
 
 def check_init_name(workdir: str, config: ConfigDict, trained: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Where a trunk comes from: what is taken, and what is refused in one line."""
 
 import json
+import pathlib
 import re
 
 import jax
@@ -142,6 +143,11 @@ def test_a_folder_or_file_that_is_not_there_is_refused(one_task, tmp_path):
    'schedule_off, memory_off, other')])
 def test_init_and_init_from_belong_together(fields, said, one_task):
   assert said in refuse(one_task, **fields)
+
+
+def test_without_init_the_name_of_the_run_is_suggested(one_task):
+  name = init_name_of(json.loads((pathlib.Path(one_task.init_from) / 'config.json').read_text())['config'])
+  assert f'set --config.init={name}, or leave init_from empty' in refuse(one_task, init='scratch')
 
 
 def test_scratch_is_random(one_task):
