@@ -124,17 +124,18 @@ def check_classes(name: str, config: ConfigDict, every: Collection[str], kept: C
 
 
 def has_archive(name: str, config: ConfigDict) -> bool:
-  return not build.find_missing([name], config.data.archives)
+  return bool(config.data.archives) and not build.find_missing([name], config.data.archives)  # '': current folder
 
 
 def list_rows(name: str, config: ConfigDict) -> list[dict[str, Any]] | None:
   """For each image of an archive: `patient`, `stratum`, `splits` by each rule, and `labels` as in a record. Without the
-  archive, only the `splits` of a prepared dataset. None for phantoms."""
-  if not config.data.archives:
-    return None
+  archive, only the `splits` of a prepared dataset. None for phantoms that are not rendered yet."""
   if has_archive(name, config):
     return read_rows(name, config.data.archives, config.data.dir, config.data.stored_size)
-  rows = index.read(build.locate(name, config.data.dir, config.data.stored_size))
+  path = build.locate(name, config.data.dir, config.data.stored_size)
+  if not config.data.archives and not build.is_prepared(path):
+    return None
+  rows = index.read(path)
   return [{'splits': {**row, 'patient': row['split']}} for row in rows]  # `split` is that of the rule `patient`
 
 
