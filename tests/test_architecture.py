@@ -160,7 +160,8 @@ def test_a_start_waits_for_no_library_that_only_its_end_needs():
   assert not {'matplotlib', 'sklearn'} & list_loaded('mtpret_jax.cli, mtpret_jax.stages')
 
 
+# The command of predict reports a typo before jax is imported, which takes seconds.
 @pytest.mark.parametrize('imported', ['mtpret_jax', 'mtpret_jax.tasks', 'mtpret_jax.data.records',
-                                      'mtpret_jax.evaluation.metrics'])
-def test_what_reading_processes_import_does_not_load_jax(imported):
+                                      'mtpret_jax.evaluation.metrics', 'mtpret_jax.predict.__main__'])
+def test_what_reading_processes_and_checks_of_arguments_import_does_not_load_jax(imported):
   assert 'jax' not in list_loaded(imported)

@@ -26,7 +26,7 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.predict import inputs, results
 from mtpret_jax.predict.reading import Unreadable, read_images
 from mtpret_jax.predict.tally import Tally, count
-from mtpret_jax.runtime.logging import list_versions
+from mtpret_jax.runtime import backend
 from mtpret_jax.tasks import find_kind
 from tfds_builders.common.dataset import SIZES
 
@@ -68,6 +68,8 @@ def load_model(flags: argparse.Namespace) -> Any:
   Raises:
     ConfigError: it is none, or it cannot do what the flags ask for.
   """
+  if backend.is_cpu():
+    backend.skip_libtpu()
   from absl import logging as absl_logging
 
   from mtpret_jax.predict.model import load  # here, because jax is slow to import: a typo is reported at once
@@ -87,6 +89,7 @@ def load_model(flags: argparse.Namespace) -> Any:
 def describe(model: Any, flags: argparse.Namespace) -> dict[str, Any]:
   """What made the result, for `predict.json`. `states` and `steps` have an entry for each of `runs`; `stored_size` is
   None where images keep their size."""
+  from mtpret_jax.runtime.logging import list_versions  # here, because it imports jax
   made_by = {'runs': [str(pathlib.Path(run).expanduser().absolute()) for run in flags.run], 'task': model.task,
              'states': [member.chosen for member in model.members], 'steps': [member.step for member in model.members],
              'stored_size': SIZES[model.stored_size], 'versions': list_versions(), 'note': NOTE}
