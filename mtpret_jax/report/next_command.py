@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 from configs import finetune, tasks
 from mtpret_jax.data.fingerprint import flatten
 from mtpret_jax.runtime.initial_weights import init_name_of
-from tfds_builders.build import NAMES
+from mtpret_jax.tasks import KINDS
+from tfds_builders import build
 
 SHARED = ('trunk', 'data.archives', 'data.dir', 'data.split')  # fields in which both runs have to agree
 BASE_VIEW = 128  # px; the views of stage 1 with the preset `base`
@@ -37,12 +38,20 @@ def suggest_next(config: ConfigDict) -> str:
 
 
 def choose_task(config: ConfigDict) -> tuple[str, str]:
-  """A task whose images the run has seen, and its dataset: one of `configs/tasks.py`, else 'own' with a dataset of the
-  user's; ('', '') if it has seen neither."""
-  known = {name: task['dataset'] for name, task in tasks.TASKS.items() if not task.get('external')}
-  own = [dataset for dataset in config.data.datasets if dataset not in NAMES]
-  found = [(name, dataset) for name, dataset in known.items() if dataset in config.data.datasets]
-  return next(iter([*found, *(('own', dataset) for dataset in own)]), ('', ''))
+  """A task whose images the run has seen, and its dataset: 'own' with a labelled dataset of the user's, else one of
+  `configs/tasks.py`; ('', '') if it has seen neither."""
+  own = [('own', dataset) for dataset in config.data.datasets
+         if dataset not in build.NAMES and has_labels(dataset, config)]
+  known = [(name, task['dataset']) for name, task in tasks.TASKS.items()
+           if not task.get('external') and task['dataset'] in config.data.datasets]
+  return next(iter([*own, *known]), ('', ''))
+
+
+def has_labels(dataset: str, config: ConfigDict) -> bool:
+  """Whether a prepared dataset has labels of any kind of task."""
+  path = build.locate(dataset, config.data.dir, config.data.stored_size)
+  about = build.read_metadata(path) if build.is_prepared(path) else {}
+  return any(about.get(kind.annotation) for kind in KINDS.values())
 
 
 def choose_variant(config: ConfigDict, task: str) -> str:

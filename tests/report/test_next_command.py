@@ -7,6 +7,7 @@ import pytest
 
 from configs import continual, finetune, mtpret, presets, pretrain
 from mtpret_jax.config.validate import check_fields
+from mtpret_jax.report import next_command
 from mtpret_jax.report.next_command import suggest_next
 from mtpret_jax.runtime.initial_weights import check_init
 from tests.support.changed import change
@@ -48,11 +49,15 @@ def test_the_suggested_command_starts_from_the_run_and_is_accepted(module, varia
   check_init(config, {run.workdir: run})
 
 
-def test_a_task_on_a_dataset_of_ones_own_is_suggested_where_no_other_dataset_was_seen():
-  run = make_run(pretrain, 'real', preset='base', **{'data.datasets': ('clinic',), 'data.archives': 'mine'})
-  command = suggest_next(run)
-  assert command.startswith('python -m mtpret_jax.main --config=configs/finetune.py:own --config.preset=base '
-                            '--config.task.dataset=clinic --config.data.archives=mine --config.init=moco')
+@pytest.mark.parametrize('labels, expected', [
+  ({'findings': ['nodule']}, 'own --config.preset=base --config.task.dataset=clinic'),
+  ({'findings': []}, 'real,abnormality --config.preset=base')])
+def test_a_labelled_dataset_of_ones_own_comes_first(labels, expected, monkeypatch):
+  monkeypatch.setattr(next_command.build, 'is_prepared', lambda path: True)
+  monkeypatch.setattr(next_command.build, 'read_metadata', lambda path: labels)
+  run = make_run(pretrain, 'real', preset='base', **{'data.datasets': ('mura', 'clinic'), 'data.archives': 'mine'})
+  assert suggest_next(run).startswith(f'python -m mtpret_jax.main --config=configs/finetune.py:{expected} '
+                                      '--config.data.archives=mine --config.init=md_moco')
 
 
 def test_after_fine_tuning_it_is_prediction_and_after_a_recipe_nothing():
