@@ -50,8 +50,7 @@ TABLES = {
   'real_small_full_rate': ('Small real radiographs, trunk at the full rate',
                            'Knees and lungs as above, but a pretrained trunk learns at the head\'s rate, as random '
                            'weights do. This was chosen on the validation split with other seeds '
-                           '([experiment](#stage-1-from-few-images)). No setting was chosen with the seeds here. '
-                           '`mtpret` was not run with 5 % of the labels.'),
+                           '([experiment](#stage-1-from-few-images)). No setting was chosen with the seeds here.'),
   'real_small_paper': ('Small real radiographs, MUSCLE\'s split rule', 'The split rule is `paper`, which is inferred '
                        'from MUSCLE\'s printed numbers: images of one patient may be in training and test.'),
   'phantoms': ('Phantoms', 'Simulated radiographs whose exposures vary between datasets. They are not patients, and '
