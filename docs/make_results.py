@@ -33,9 +33,9 @@ split: mean ± standard deviation over the seeds, the best of each column in bol
 of the rank of an initialisation; 1 is the best, and only initialisations with every task of the column are ranked.
 
 A difference to scratch is pooled over the seeds. Its 95 % interval comes from a paired bootstrap: each resample draws
-patients and seeds, the same ones for both. Positive is better, also for errors. A star marks intervals that exclude 0.
-With few seeds the intervals are too narrow where scores vary more with the seed than with the patients. Where
-nothing differs, about one interval in twenty excludes 0 by chance.'''
+patients and seeds, the same ones for both, and the interval is widened for few seeds
+([how](scores.md#differences-between-initialisations)). Positive is better, also for errors. A star marks intervals that
+exclude 0. Where nothing differs, about one interval in twenty excludes 0 by chance.'''
 
 TABLES = {
   'real_small': ('Small real radiographs',

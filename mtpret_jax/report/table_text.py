@@ -12,9 +12,9 @@ SCORES = ('Test scores of stage 3, mean {pm} standard deviation over seeds; the 
 DIFFERENCES = ('Difference to scratch, pooled over the seeds that both have, with its 95 % interval from a paired '
                'bootstrap over patients and seeds. Positive is better, also for errors; * where the interval excludes '
                '0.')
-CAVEAT = ('With few seeds the intervals are too narrow where the scores vary more with the seed than with the '
-          'patients. Where nothing differs, about one interval in twenty excludes 0 by chance. With pretrain_once, all '
-          'seeds share one run of stage 1, so the intervals do not cover how much runs of stage 1 differ.')
+CAVEAT = ('The intervals are widened for the small number of seeds. Where nothing differs, about one interval in '
+          'twenty excludes 0 by chance. With pretrain_once, all seeds share one run of stage 1, so the intervals do '
+          'not cover how much runs of stage 1 differ.')
 
 NO_DIFFERENCES = ('No difference to scratch: no finished cell of scratch has the task, seed and share of the labels of '
                   'another one.')
