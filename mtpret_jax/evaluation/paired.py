@@ -21,7 +21,7 @@ from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.evaluation.metrics.bootstrap import draw_weights, find_interval
 from mtpret_jax.evaluation.metrics.scoring import About, Metrics, Rows
 
-NORMAL = special.ndtri(0.975)  # 1.96
+NORMAL = float(special.ndtri(0.975))  # 1.96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,23 +104,25 @@ def widen_interval(interval: tuple[float, float], value_S: np.ndarray) -> tuple[
   The variance of the resamples has a part from the patients and one from the seeds. The latter is too small by
   (S - 1) / S (Rao and Wu 1988), and few seeds estimate it badly, so that Student's t takes the place of the normal
   distribution, with the degrees of freedom of Satterthwaite (1946). Both ends move away from the mean by one factor,
-  which keeps the interval skewed as the bootstrap found it.
+  which keeps the interval skewed as the bootstrap found it; an end on the wrong side of the mean stays.
 
   Args:
     interval: (low, high), percentiles of the resampled mean difference.
     value_S: the difference of each seed on all images.
   """
-  seeds, (low, high) = len(value_S), interval
-  resampled = ((high - low) / (2 * NORMAL)) ** 2
-  from_seeds = value_S.var(ddof=1) / seeds if seeds > 1 else 0.0
-  if not from_seeds or not resampled:
+  seeds, mean, (low, high) = len(value_S), float(value_S.mean()), interval
+  from_seeds = float(value_S.var(ddof=1)) / seeds if seeds > 1 else 0.0
+  if not from_seeds:
     return interval
+  resampled = ((high - low) / (2 * NORMAL)) ** 2
   from_patients = max(resampled - from_seeds * (seeds - 1) / seeds, 0.0)
   variance = from_patients + from_seeds
-  freedom = (seeds - 1) * (variance / from_seeds) ** 2
-  factor = special.stdtrit(freedom, 0.975) / NORMAL * np.sqrt(variance / resampled)
-  mean = value_S.mean()
-  return float(mean - factor * (mean - low)), float(mean + factor * (high - mean))
+  freedom = (seeds - 1) * (1 + from_patients / from_seeds) ** 2
+  half = float(special.stdtrit(freedom, 0.975)) * variance ** 0.5
+  if not resampled:
+    return mean - half, mean + half
+  more = half / (NORMAL * resampled ** 0.5) - 1
+  return low - more * max(mean - low, 0.0), high + more * max(high - mean, 0.0)
 
 
 def draw_seeds(seeds: int, resamples: int, seed: int) -> np.ndarray:
