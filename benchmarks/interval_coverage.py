@@ -19,8 +19,8 @@ from mtpret_jax.evaluation.paired import draw_seeds, widen_interval
 Interval = tuple[float, float]
 
 # variance of the difference: from the seeds, from the patients
-CASES = {'seeds only': (1.0, 0.0), 'patients 0.1 of seeds': (1.0, 0.1), 'patients 0.3 of seeds': (1.0, 0.3),
-         'both alike': (1.0, 1.0), 'patients only': (0.0, 1.0)}
+CASES = {'seeds only': (1.0, 0.0), 'seeds 10 : patients 1': (1.0, 0.1), 'seeds 10 : patients 3': (1.0, 0.3),
+         'seeds 1 : patients 1': (1.0, 1.0), 'patients only': (0.0, 1.0)}
 
 
 def simulate(seeds: int, from_seeds: float, from_patients: float, *, patients: int, resamples: int,

@@ -64,9 +64,10 @@ TABLES = {
                'their scores say nothing about clinical use. A pretrained trunk learns at a tenth of the head\'s rate. '
                'Stage 2 also learns masks of lungs. After its last round, `mtpret` is behind its best earlier '
                'validation score by 0.01 AUC for pneumonia and by 0.2 months for bone age.'),
-  'phantoms_full_rate': ('Phantoms, rate of the trunk by task', 'Other phantoms and other seeds. The trunk learns at a '
-                         'tenth of the head\'s rate for pneumonia, and at the full rate for bone age and knees, which '
-                         'was chosen with 100 in place of every seed ([experiment](#rate-of-the-trunk-on-phantoms)).'),
+  'phantoms_task_rates': ('Phantoms, rate of the trunk by task', 'Other phantoms and other seeds. The trunk learns at '
+                         'a tenth of the head\'s rate for pneumonia, and at the full rate for bone age and knees, '
+                         'which was chosen with 100 in place of every seed '
+                         '([experiment](#rate-of-the-trunk-on-phantoms)).'),
 }
 
 # MUSCLE's documentation in PaddleSeg: pneumonia, ResNet-18, AUC in % with its 95 % interval.

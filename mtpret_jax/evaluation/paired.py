@@ -3,9 +3,9 @@
 The bootstrap is paired. Each resample draws patients and seeds with replacement, the same ones for both pretrainings:
 hard patients then lower both scores alike, and their difference varies less than the scores do.
 
-A bootstrap cannot draw a seed that was not run, so with few seeds its interval is too narrow.
-`widen_interval` mends that (docs/scores.md; `python -m benchmarks.interval_coverage` measures how often the interval
-contains the true difference).
+A bootstrap cannot draw a seed that was not run, so with few seeds its interval is too narrow. `widen_interval` corrects
+this. `python -m benchmarks.interval_coverage` simulates how often the interval contains the true difference
+(docs/scores.md).
 
 S seeds, N images, R resamples.
 """
