@@ -178,7 +178,7 @@ def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:
   try:
     rest = flags.FLAGS(use_bundled_configs(argv))
     if rest[1:]:
-      refuse(f'unexpected argument {rest[1]!r}: {explain_argument(rest[1])}')
+      refuse(f'unexpected argument {rest[1]!r}: {explain_argument(rest[1], CONFIG.present)}')
     if CONFIG.value is None and not CONFIG.present:
       refuse('no config given: name one, such as --config=configs/pretrain.py')
     getattr(CONFIG.value, 'to_dict', None)  # raises here, not later, if there is no such config file
@@ -201,11 +201,12 @@ def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:
     refuse(as_line(f'the config file raised {type(error).__name__}: {error} ({place.filename}, line {place.lineno})'))
 
 
-def explain_argument(argument: str) -> str:
-  """What to type for an argument that is no flag: a config file without --config, or a variant after a space."""
+def explain_argument(argument: str, has_config: bool) -> str:
+  """What to type for an argument that is no flag: a config file without --config, or, where the command line has a
+  config, a variant after a space."""
   if re.search(r'\.py(:|$)', argument):
     return f'did you mean --config={argument}?'
-  variant = '; a variant comes after a colon, as in --config=configs/pretrain.py:smoke' if CONFIG.present else ''
+  variant = '; a variant comes after a colon, as in --config=configs/pretrain.py:smoke' if has_config else ''
   return f'arguments must be flags, such as --config.batch=64{variant}'
 
 

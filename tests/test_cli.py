@@ -67,9 +67,18 @@ def test_a_value_that_is_no_number_is_said_in_words(message, shown):
   assert cli.add_suggestion(message) == f'--config.steps=abc: it must be {shown}'
 
 
-def test_a_config_without_its_flag_is_suggested():
-  assert cli.explain_argument('configs/pretrain.py:smoke') == 'did you mean --config=configs/pretrain.py:smoke?'
-  assert cli.explain_argument('smoke') == 'arguments must be flags, such as --config.batch=64'
+@pytest.mark.parametrize('has_config', [False, True])
+def test_a_config_without_its_flag_is_suggested(has_config):
+  shown = cli.explain_argument('configs/pretrain.py:smoke', has_config)
+  assert shown == 'did you mean --config=configs/pretrain.py:smoke?'
+
+
+@pytest.mark.parametrize('has_config, shown', [
+  (False, 'arguments must be flags, such as --config.batch=64'),
+  (True, 'arguments must be flags, such as --config.batch=64; a variant comes after a colon, as in '
+         '--config=configs/pretrain.py:smoke')])
+def test_an_argument_that_is_no_flag_is_explained(has_config, shown):
+  assert cli.explain_argument('smoke', has_config) == shown
 
 
 @pytest.mark.parametrize('variant', ['smoke', 'real'])
