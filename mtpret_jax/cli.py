@@ -20,7 +20,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from mtpret_jax.config.errors import ConfigError, as_line, show
+from mtpret_jax.config.errors import ConfigError, as_line, quote, show
 from mtpret_jax.config.locate import BUNDLED, use_bundled_configs
 from mtpret_jax.config.renamed import describe_new_name, new_name
 from tfds_builders.common.exits import CLOSED_PIPE, INTERRUPTED, REFUSED, discard_output, explain, is_output_closed
@@ -280,6 +280,10 @@ def add_suggestion(message: str) -> str:
   number = re.search(r"flag (\S+?)=.*(?:invalid literal for (int)|could not convert string to float).*'(.*)'", message)
   if number:
     return f'{number[1]}={number[3]}: it must be a {"whole " if number[2] else ""}number'
+  words = re.search(r'flag (\S+?)=.*Error while parsing string: (.*?) as tuple', message)
+  if words:
+    value = tuple(filter(None, re.split(r'[\s,()]+', words[2])))
+    return f'{words[1]}={words[2]}: it must be a tuple: try {words[1]}={quote(value)}'
   unknown = re.search(r"unknown (?:variant|task) '([^']*)'.*?choose one of ([\w, -]+)", message)
   return message + suggest(unknown[1], unknown[2].split(', ')) if unknown else message
 

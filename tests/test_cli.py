@@ -67,6 +67,13 @@ def test_a_value_that_is_no_number_is_said_in_words(message, shown):
   assert cli.add_suggestion(message) == f'--config.steps=abc: it must be {shown}'
 
 
+@pytest.mark.parametrize('value', ['scratch,muscle--', '(scratch, muscle--)', 'scratch muscle--'])
+def test_words_without_quotes_are_shown_as_a_tuple(value):
+  message = cli.add_suggestion(f'flag --config.inits={value}: Error while parsing string: {value} as tuple. If you '
+                               'intended to pass the argument as a single element, use quotes')
+  assert message == f'--config.inits={value}: it must be a tuple: try --config.inits="(\'scratch\', \'muscle--\')"'
+
+
 @pytest.mark.parametrize('has_config', [False, True])
 def test_a_config_without_its_flag_is_suggested(has_config):
   shown = cli.explain_argument('configs/pretrain.py:smoke', has_config)
