@@ -1,0 +1,100 @@
+"""What the command line answers to a mistake in its flags: the rule and what to type."""
+
+import importlib.util
+import pathlib
+import re
+import shlex
+
+from ml_collections import ConfigDict
+
+from mtpret_jax.config.errors import as_line, quote, show
+from mtpret_jax.config.locate import BUNDLED, use_bundled_configs
+from mtpret_jax.config.renamed import describe_new_name, new_name
+from tfds_builders.common.suggest import find_near, suggest
+
+
+def explain_argument(argument: str, has_config: bool) -> str:
+  """What to type for an argument that is no flag: a config file without --config, or, where the command line has a
+  config, a variant after a space."""
+  if re.search(r'\.py(:|$)', argument):
+    return f'did you mean --config={argument}?'
+  variant = '; a variant comes after a colon, as in --config=configs/pretrain.py:smoke' if has_config else ''
+  return f'arguments must be flags, such as --config.batch=64{variant}'
+
+
+def preflight_command(argv: list[str]) -> str:
+  """The `mtpret_jax.preflight` command that does what the former flag --preflight=POD did."""
+  arguments = iter(argv[1:])
+  command = ['python', '-m', 'mtpret_jax.preflight']
+  for argument in arguments:
+    name, equals, pod = argument.partition('=')
+    if name.lstrip('-') == 'preflight':
+      argument = f'--pod={pod if equals else next(arguments, "v5e:4x4")}'
+    command.append(argument)
+  return shlex.join(command)
+
+
+def explain_field(error: Exception, argv: list[str]) -> str:
+  """The message for an unknown config field. ml_collections names only the last part of it; this finds its flag."""
+  for flag in argv:
+    field = re.match(r'--?config\.([\w.]+)', flag)
+    new = new_name(field[1]) if field else None
+    if new is not None:
+      return as_line(f'unknown config field in {show(flag)[1:-1]}: ' + (
+        f'it is now --config.{describe_new_name(new)}' if new else 'it no longer exists; leave it out'))
+  name = re.search(r"'(\w+)\\?'", str(error))
+  flag = next((flag for flag in argv if name and re.match(rf'--config\.([\w.]+\.)?{name[1]}\b', flag)), str(error))
+  near = find_near_field(flag, argv)
+  remedy = f'did you mean --config.{near}?' if near else '--help with this --config lists the fields'
+  return as_line(f'unknown config field in {show(flag)[1:-1]}: {remedy}')
+
+
+def find_near_field(flag: str, argv: list[str]) -> str:
+  """The field of the config that an unknown one most likely means: one of this name in another section, or one that is
+  spelled nearly like it; '' if there is none."""
+  from mtpret_jax.config.fields import list_fields
+  given = re.match(r'--?config\.([\w.]+)', flag)
+  config = load_config(argv) if given else None
+  if not given or config is None:
+    return ''
+  fields = list_fields(config)
+  last = given[1].rpartition('.')[2]
+  same = [field for field in fields if field.rpartition('.')[2] == last]
+  by_last = {field.rpartition('.')[2]: field for field in reversed(fields)}
+  return (same or [find_near(given[1], fields) or by_last.get(find_near(last, by_last), '')])[0]
+
+
+def load_config(argv: list[str]) -> ConfigDict | None:
+  """The config that the command line names, without the fields that it sets; None if it cannot be loaded."""
+  arguments = ' '.join(use_bundled_configs(argv))
+  named = re.search(r'(?<!\S)--?config[= ](\S+)', arguments)
+  if not named:
+    return None
+  path, _, variant = named[1].partition(':')
+  try:
+    spec = importlib.util.spec_from_file_location('named_config', path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module.get_config(*filter(None, [variant]))
+  except Exception:  # a config file is a program and may raise anything; the first error is the one to report
+    return None
+
+
+def add_suggestion(message: str) -> str:
+  """Adds 'did you mean ...?' to what a config file raises, or to what is raised if it is not there. Configs cannot do
+  it themselves, because they import nothing of this package."""
+  absent = re.search(r"No such file or directory: '([^']*)'", message)
+  if absent:
+    path = pathlib.Path(absent[1])
+    near = find_near(path.name, [file.name for folder in (path.parent, BUNDLED / path.parent)
+                                 for file in folder.glob('*.py')])
+    return f'there is no config file {str(path)!r}' + (f': did you mean {str(path.with_name(near))!r}?' if near else '')
+  number = re.search(r"flag (\S+?)=.*(?:invalid literal for (int)|could not convert string to float).*'(.*)'", message)
+  if number:
+    return f'{number[1]}={number[3]}: it must be a {"whole " if number[2] else ""}number'
+  words = re.search(r'flag (\S+?)=.*Error while parsing string: (.*?) as tuple', message)
+  if words:
+    value = tuple(filter(None, re.split(r'[\s,()]+', words[2])))
+    return f'{words[1]}={words[2]}: it must be a tuple: try {words[1]}={quote(value)}'
+  unknown = re.search(r"unknown (?:variant|task) '([^']*)'.*?choose one of ([\w, -]+)", message)
+  return message + suggest(unknown[1], unknown[2].split(', ')) if unknown else message

@@ -1,0 +1,46 @@
+"""A mistake in a flag is answered with the rule and what to type."""
+
+import pytest
+
+from mtpret_jax.config import flag_errors
+
+
+@pytest.mark.parametrize('message, added', [
+  ("unknown variant 'smok' of configs/pretrain.py: choose one of embedded, smoke, real", "; did you mean 'smoke'?"),
+  ("unknown task 'lng': choose one of pneumonia, lung, knee", "; did you mean 'lung'?"),
+  ("unknown task 'x': choose one of pneumonia, lung, knee", '')])
+def test_a_variant_or_task_that_is_nearly_right_is_suggested(message, added):
+  assert flag_errors.add_suggestion(message) == message + added
+
+
+@pytest.mark.parametrize('message, shown', [
+  ("flag --config.steps=abc: invalid literal for int() with base 10: 'abc'", 'a whole number'),
+  ("flag --config.steps=abc: could not convert string to float: 'abc'", 'a number')])
+def test_a_value_that_is_no_number_is_said_in_words(message, shown):
+  assert flag_errors.add_suggestion(message) == f'--config.steps=abc: it must be {shown}'
+
+
+@pytest.mark.parametrize('value', ['scratch,muscle--', '(scratch, muscle--)', 'scratch muscle--'])
+def test_words_without_quotes_are_shown_as_a_tuple(value):
+  message = flag_errors.add_suggestion(f'flag --config.inits={value}: Error while parsing string: {value} as tuple. If '
+                                       'you intended to pass the argument as a single element, use quotes')
+  assert message == f'--config.inits={value}: it must be a tuple: try --config.inits="(\'scratch\', \'muscle--\')"'
+
+
+@pytest.mark.parametrize('has_config', [False, True])
+def test_a_config_without_its_flag_is_suggested(has_config):
+  shown = flag_errors.explain_argument('configs/pretrain.py:smoke', has_config)
+  assert shown == 'did you mean --config=configs/pretrain.py:smoke?'
+
+
+@pytest.mark.parametrize('has_config, shown', [
+  (False, 'arguments must be flags, such as --config.batch=64'),
+  (True, 'arguments must be flags, such as --config.batch=64; a variant comes after a colon, as in '
+         '--config=configs/pretrain.py:smoke')])
+def test_an_argument_that_is_no_flag_is_explained(has_config, shown):
+  assert flag_errors.explain_argument('smoke', has_config) == shown
+
+
+def test_a_config_file_that_is_nearly_right_is_suggested():
+  assert flag_errors.add_suggestion("[Errno 2] No such file or directory: 'configs/pretrian.py'") == (
+    "there is no config file 'configs/pretrian.py': did you mean 'configs/pretrain.py'?")
