@@ -44,5 +44,5 @@ def load(path: str | os.PathLike | Sequence[str | os.PathLike], task: str | None
   Raises:
     ConfigError: there is no such run, state or task, or it is damaged; the message says what to do.
   """
-  from mtpret_jax.predict import model  # not above, because jax takes seconds to import
-  return model.load(path, task, state, size=size)
+  from mtpret_jax.predict.load import load as load_model  # not above, because jax takes seconds to import
+  return load_model(path, task, state, size=size)

@@ -72,7 +72,7 @@ def load_model(flags: argparse.Namespace) -> Any:
     backend.skip_libtpu()
   from absl import logging as absl_logging
 
-  from mtpret_jax.predict.model import load  # here, because jax is slow to import: a typo is reported at once
+  from mtpret_jax.predict.load import load  # here, because jax is slow to import: a typo is reported at once
   from mtpret_jax.runtime import compilation_cache
   absl_logging.set_verbosity(absl_logging.WARNING)  # the libraries log a lot through absl
   logging.getLogger('pydicom.pixels').setLevel(logging.CRITICAL)  # the row of an image says why it is unreadable

@@ -1,4 +1,4 @@
-"""A trained model as an object: `load` a run or weights, then `predict` and `embed` images.
+"""A trained model as an object, which can `predict` and `embed` images. `load.py` makes it.
 
 The compiled functions are those of `evaluation/predict.py`, so a prediction is the one that evaluation gives for the
 record of the same image.
@@ -8,7 +8,6 @@ Letters: N images, B images of a batch, S side of the square that a stored image
 
 import functools
 import os
-import pathlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,79 +16,26 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mtpret_jax.config.errors import ConfigError, as_line
+from mtpret_jax.config.errors import ConfigError
 from mtpret_jax.evaluation.metrics.temperature import apply_temperature
 from mtpret_jax.evaluation.predict import compile_predict
 from mtpret_jax.evaluation.probe import make_embed
-from mtpret_jax.evaluation.test_scores import STATES
-from mtpret_jax.export.trained import Trained, read_run
-from mtpret_jax.models.torchvision_weights import import_trunk
-from mtpret_jax.models.trunk import TRUNKS
-from mtpret_jax.models.weight_files import read as read_weights
+from mtpret_jax.export.trained import Trained
 from mtpret_jax.objectives.multitask import TRUNK
 from mtpret_jax.predict.batches import Prediction, run_batches
 from mtpret_jax.predict.ensemble import check_ensemble, compile_merge, keep_undecided
 from mtpret_jax.predict.outputs import find_positive
 from mtpret_jax.predict.reading import CHANNELS, Reading, Unreadable, is_dataset, read_images
-from mtpret_jax.runtime import backend
 from mtpret_jax.runtime.sharding import by_batch, make_mesh, place_batch, replicated
 from mtpret_jax.tasks.fitted import FittedTask
 from mtpret_jax.tasks.task import About
 
-WEIGHTS = ('.safetensors', '.pth', '.pt')
 FEW = 8  # so many images are predicted in a batch of this size, which compiles and runs faster than a whole one
 EMBED_BATCH = 64  # of models without a task
 
 
-def load(path: str | os.PathLike | Sequence[str | os.PathLike], task: str | None = None, state: str | None = None, *,
-         size: int = 224) -> 'Model':
-  """What `mtpret_jax.load` does, with its arguments and errors."""
-  if state not in (None, *STATES):
-    raise ConfigError(f'unknown state {state!r}: choose one of {", ".join(STATES)}')
-  install_for_cpu()
-  paths = [pathlib.Path(each).expanduser() for each in ([path] if isinstance(path, str | os.PathLike) else path)]
-  if not paths:
-    raise ConfigError('no run given: name the workdir of a run')
-  from mtpret_jax.predict import exported  # it is built on this module
-  if len(paths) == 1 and (folder := exported.find_export(paths[0], task)):
-    return exported.load_export(folder, task, state)
-  return Model([read_model(each, state or '', size) for each in paths], task)
-
-
-def install_for_cpu() -> None:
-  """The implementations for CPUs, as the training command installs them: the numbers are then those of the run."""
-  if jax.default_backend() == 'cpu' and not backend.OVERRIDES:
-    from mtpret_jax import cpu  # here, because it is not imported on other backends
-    cpu.install()
-
-
-def read_model(path: pathlib.Path, state: str, size: int) -> Trained:
-  if path.suffix in WEIGHTS and path.is_file():
-    return read_trunk_file(path, size)
-  return read_run(path, state)
-
-
-def read_trunk_file(path: pathlib.Path, size: int) -> Trained:
-  """A file of weights as if it were a run of stage 1."""
-  problem = ''
-  try:
-    weights = read_weights(path)
-    for name in TRUNKS:
-      try:
-        params, stats = import_trunk(weights, name)
-      except ValueError as error:
-        problem = as_line(error)
-      else:
-        config = ConfigDict({'trunk': name, 'dtype': 'float32', 'data': {'size': size, 'stored_size': '256'},
-                             'augment': {'size': size}})
-        return Trained(path, config, 'last', 0, {TRUNK: params}, {TRUNK: stats}, {})
-  except (OSError, ValueError) as error:
-    problem = as_line(error)
-  raise ConfigError(f'{path} does not hold the weights of a trunk: {problem}')
-
-
 class Model:
-  """A trained model, or an ensemble of models of one task. `load` makes it.
+  """A trained model, or an ensemble of models of one task. `load.load` makes it.
 
   Attributes:
     members: what was loaded from each path.

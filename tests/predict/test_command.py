@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mtpret_jax.predict import __main__ as command
-from mtpret_jax.predict import model, results
-from mtpret_jax.predict.model import load
+from mtpret_jax.predict import load as loading
+from mtpret_jax.predict import results
 from mtpret_jax.predict.reading import Unreadable
 from tests.support.scored import ABOUT
 
@@ -166,7 +166,7 @@ def test_a_run_of_several_tasks_predicts_the_one_that_is_named(scans, two_tasks_
   assert not pathlib.Path('out').exists()
   assert command.main([f'--run={workdir}', 'scans', '--out=out', '--task=bone_age']) == 0
   rows = read_rows('out/predictions.csv')
-  predicted = load(workdir, task='bone_age').predict(list(SIZES))['value'][:, 0]
+  predicted = loading.load(workdir, task='bone_age').predict(list(SIZES))['value'][:, 0]
   assert [float(row['bone age (months)']) for row in rows if not row['error']] == predicted.tolist()
   assert command.main([f'--run={workdir}', 'scans', '--out=features', '--task=bone_age', '--embed']) == 0
   assert np.load('features/features.npy').shape == (3, 64)
@@ -176,7 +176,8 @@ def test_a_machine_without_a_tpu_does_not_load_libtpu(monkeypatch):
   calls = []
   monkeypatch.setattr(command.backend, 'is_cpu', lambda: True)
   monkeypatch.setattr(command.backend, 'skip_libtpu', lambda: calls.append('skip'))
-  monkeypatch.setattr(model, 'load', lambda *_, **__: calls.append('load') or types.SimpleNamespace(tasks=(), task=''))
+  monkeypatch.setattr(loading, 'load', lambda *_, **__: (
+    calls.append('load') or types.SimpleNamespace(tasks=(), task='')))
   command.load_model(types.SimpleNamespace(run=['run'], task=None, state=None, embed=True))
   assert calls == ['skip', 'load']
 
