@@ -154,7 +154,7 @@ def real(preset: str = 'small') -> ConfigDict:
 
 
 def few_images(config: ConfigDict, size: int) -> None:
-  """What learned best from ten thousand radiographs (docs/results.md), on views of `size` px. Not the papers':
+  """What learned best from ten thousand radiographs (docs/experiments.md), on views of `size` px. Not the papers':
   negatives from the batch, both directions of the loss, AdamW, and views without blur."""
   config.moco.update(negatives='batch', symmetric=True, temperature=0.1)
   config.optimiser.update(kind='adamw', learning_rate=1e-3, warmup=0.05)

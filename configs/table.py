@@ -55,7 +55,7 @@ def smoke() -> ConfigDict:
 
 def embedded() -> ConfigDict:
   """Four tasks on phantoms whose exposures vary, with ResNet-18 at 32 px (masks: 64); small enough for two CPU cores.
-  The rates of the trunk were chosen with the seed 100 (docs/results.md): use other seeds."""
+  The rates of the trunk were chosen with the seed 100 (docs/experiments.md): use other seeds."""
   whole = dict(size=40, batch=32, group=32)  # one label for the whole image
   own = {'pneumonia': small_task('pneumonia', 32, **whole), 'bone_age': small_task('bone_age', 32, **whole),
          'knee': small_task('knee', 32, **whole), 'lung': small_task('lung', 64, size=74)}
@@ -79,7 +79,7 @@ def embedded() -> ConfigDict:
 
 def real_small() -> ConfigDict:
   """Small real radiographs, ResNet-18 at 32 px (masks: 64, boxes: 96): three public archives, and two datasets of your
-  own. The settings were chosen by validation scores of the seeds 0 and 100 (docs/results.md): use other seeds.
+  own. The settings were chosen by validation scores of the seeds 0 and 100 (docs/experiments.md): use other seeds.
 
   Expects the archives `kermany_pneumonia`, `knee_oa` and `lung_masks`, and two datasets of your own: `teeth` with
   boxes, and `covid_chest` with the finding `covid` and boxes of lungs, which is external. Images of 128 px are

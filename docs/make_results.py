@@ -50,7 +50,7 @@ TABLES = {
   'real_small_full_rate': ('Small real radiographs, trunk at the full rate',
                            'Knees and lungs as above, but a pretrained trunk learns at the head\'s rate, as random '
                            'weights do. This was chosen on the validation split with other seeds '
-                           '([experiment](#stage-1-from-few-images)). No setting was chosen with the seeds here. Lungs '
+                           '([experiment](experiments.md#stage-1-from-few-images)). No setting was chosen with the seeds here. Lungs '
                            'with 5 and 10 % of the labels (6 and 11 images) start from another run of stage 1 than the '
                            'other cells, with the same settings and seed.'),
   'real_small_ten_seeds': ('Small real radiographs, ten seeds with 1 % of the labels',
@@ -67,7 +67,7 @@ TABLES = {
   'phantoms_task_rates': ('Phantoms, rate of the trunk by task', 'Other phantoms and other seeds. The trunk learns at '
                          'a tenth of the head\'s rate for pneumonia, and at the full rate for bone age and knees, '
                          'which was chosen with 100 in place of every seed '
-                         '([experiment](#rate-of-the-trunk-on-phantoms)).'),
+                         '([experiment](experiments.md#rate-of-the-trunk-on-phantoms)).'),
 }
 
 # MUSCLE's documentation in PaddleSeg: pneumonia, ResNet-18, AUC in % with its 95 % interval.
