@@ -58,13 +58,12 @@ def check_path(field: str, folder: str, find_defect: Callable[[str], str]) -> No
 
 
 def check_workdir(workdir: str | pathlib.Path, checkpoints: bool = True) -> None:
-  """Creates the folder and writes to it once, so that an unwritable one is noticed before hours of work. Also
-  raises ConfigError if one of the run's files exists but is not a regular file, such as a pipe, or if Orbax cannot
-  write `checkpoints` below the folder."""
+  """Writes once to the folder, or where it will be created, so that an unwritable one is noticed before hours of
+  work. Also raises ConfigError if one of the run's files exists but is not a regular file, such as a pipe, or if
+  Orbax cannot write `checkpoints` below the folder."""
   check_path('workdir', str(workdir), find_write_defect if checkpoints else find_data_defect)
   try:
-    pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
-    check_writable(workdir)
+    check_writable(find_existing(workdir))
   except OSError as error:
     raise ConfigError(f'cannot write to workdir {str(workdir)!r} ({error.strerror}): choose another with '
                       f'--config.workdir=<folder>') from error
@@ -77,9 +76,19 @@ def check_folder(field: str, folder: str) -> None:
   """Raises ConfigError if `folder` is not a folder and cannot become one, because a file is in the way, or if the
   libraries cannot use it."""
   check_path(field, folder, find_data_defect)
-  place = pathlib.Path(folder).absolute()
-  while not (place.exists() or place.is_symlink()):
-    place = place.parent
+  place = find_existing(folder)
   if not place.is_dir():
     raise ConfigError(f'{field}={show(folder)} cannot be created, because {place} is not a folder: choose another with '
                       f'--config.{field}=<folder>')
+
+
+def find_existing(folder: str | pathlib.Path) -> pathlib.Path:
+  """The folder, or the nearest one above it that exists; a file or a broken link if that is in the way. Raises OSError
+  if a name is too long."""
+  place = pathlib.Path(folder).absolute()
+  while True:
+    try:
+      os.lstat(place)
+      return place
+    except (FileNotFoundError, NotADirectoryError):
+      place = place.parent

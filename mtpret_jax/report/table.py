@@ -36,7 +36,6 @@ def finish(config: ConfigDict, cells: Sequence[Cell]) -> None:
   table, forgetting = make_table(summaries, signs), measure_forgetting(cells)
   lines = describe(table, forgetting, len(cells), len(cells) - len(finished))
   workdir = pathlib.Path(config.workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
   with workdir_lock.lock(workdir, wait=True):  # several processes may finish at the same time
     paths = write_report(workdir, table, scores, summaries, forgetting, lines)
   print('\n'.join(lines))

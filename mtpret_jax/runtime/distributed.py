@@ -141,6 +141,7 @@ def check_shared_folder(folder: str, field: str) -> None:
     return
 
   def make_marker() -> str:
+    os.makedirs(folder, exist_ok=True)
     descriptor, path = tempfile.mkstemp(dir=folder, prefix='.shared-')
     os.close(descriptor)
     return path
@@ -154,7 +155,8 @@ def check_shared_folder(folder: str, field: str) -> None:
         raise ConfigError(f'{field}={folder!r} is not the same folder as on the first process: put it on storage that '
                           f'all hosts share')
       time.sleep(0.1)
-      os.listdir(folder)  # makes NFS refresh its cache
+      with contextlib.suppress(FileNotFoundError):
+        os.listdir(folder)  # makes NFS refresh its cache
   try:
     run_on_all(find_marker)
   finally:

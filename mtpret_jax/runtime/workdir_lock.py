@@ -19,11 +19,13 @@ class InUse(ConfigError):
 
 @contextlib.contextmanager
 def lock(workdir: str | pathlib.Path, wait: bool = False) -> Iterator[None]:
-  """Holds the lock of a workdir. If another run holds it, this raises InUse, or with `wait` waits for that run.
+  """Holds the lock of a workdir, which is created if it is not there. If another run holds it, this raises InUse, or
+  with `wait` waits for that run.
 
   A file system without locks gives a warning, and the run continues.
   """
   path = pathlib.Path(workdir, FILE)
+  path.parent.mkdir(parents=True, exist_ok=True)
 
   def on_busy() -> None:
     if not wait:

@@ -143,10 +143,17 @@ def test_a_workdir_with_an_impossible_name_is_refused(name, tmp_path):
     check_workdir(tmp_path / name)
 
 
-def test_an_unwritable_workdir_is_noticed_first(tmp_path):
+@pytest.mark.parametrize('workdir', ('file', 'file/run', 'link', 'link/run'))
+def test_an_unwritable_workdir_is_noticed_first(workdir, tmp_path):
   (tmp_path / 'file').write_text('')
+  (tmp_path / 'link').symlink_to('nothing')
   with pytest.raises(ConfigError, match='cannot write to workdir .*--config.workdir'):
-    check_workdir(tmp_path / 'file' / 'run')
+    check_workdir(tmp_path / workdir)
+
+
+def test_the_check_of_a_workdir_creates_nothing(tmp_path):
+  check_workdir(tmp_path / 'runs' / 'one')
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('variants', [('embedded', 'embedded', 'pneumonia'), ('smoke', 'smoke', 'smoke,lung')])

@@ -70,10 +70,7 @@ def run(config: ConfigDict, train_stage: Callable[[ConfigDict], None],
 def prepare(config: ConfigDict) -> None:
   """Prepares and checks the data of all runs. One process does, and the others wait for it."""
   with contextlib.ExitStack() as stack:
-    def wait_for_lock() -> None:
-      pathlib.Path(config.data.dir).mkdir(parents=True, exist_ok=True)
-      stack.enter_context(workdir_lock.lock(config.data.dir, wait=True))
-    distributed.run_on_first(wait_for_lock)
+    distributed.run_on_first(lambda: stack.enter_context(workdir_lock.lock(config.data.dir, wait=True)))
     stages = list_prepared(config)
     for stage in stages:
       distributed.run_on_all(functools.partial(prepare_data.choose_datasets, stage), prepare_data.USER_ERRORS)
@@ -140,7 +137,6 @@ class Queue:
 
   def lock(self, name: str, job: Job, stack: contextlib.ExitStack) -> bool:
     """Whether `stack` now holds the lock of an unfinished run."""
-    pathlib.Path(job.config.workdir).mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as own:
       try:
         own.enter_context(workdir_lock.lock(job.config.workdir))
