@@ -25,7 +25,7 @@ on the command line:
 
 ```sh
 python -m mtpret_jax.main --config=configs/pretrain.py:smoke --config.batch=64 --config.moco.temperature=0.1 \\
-  --config.data.datasets="('mura','rsna_bone_age')"
+  --config.data.datasets=mura,rsna_bone_age
 ```
 
 All fields are checked before anything slow starts. If a value is invalid, the message names the rule and a valid value.

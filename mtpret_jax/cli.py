@@ -18,6 +18,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from mtpret_jax.config import flag_errors
+from mtpret_jax.config.bare_words import quote_words
 from mtpret_jax.config.errors import ConfigError, as_line
 from mtpret_jax.config.locate import use_bundled_configs
 from tfds_builders.common.exits import CLOSED_PIPE, INTERRUPTED, REFUSED, discard_output, explain, is_output_closed
@@ -173,7 +174,7 @@ def parse_flags(argv: list[str], known: str = KNOWN_FLAGS) -> list[str]:
   """Parses the flags as absl does, but reports an error in a flag or a config in one line, without a traceback.
   `known` lists the flags that the command has."""
   try:
-    rest = flags.FLAGS(use_bundled_configs(argv))
+    rest = flags.FLAGS(quote_words(use_bundled_configs(argv)))
     if rest[1:]:
       refuse(f'unexpected argument {rest[1]!r}: {flag_errors.explain_argument(rest[1], CONFIG.present)}')
     if CONFIG.value is None and not CONFIG.present:

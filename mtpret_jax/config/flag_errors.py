@@ -1,14 +1,11 @@
 """What the command line answers to a mistake in its flags: the rule and what to type."""
 
-import importlib.util
 import pathlib
 import re
 import shlex
 
-from ml_collections import ConfigDict
-
-from mtpret_jax.config.errors import as_line, quote, show
-from mtpret_jax.config.locate import BUNDLED, use_bundled_configs
+from mtpret_jax.config.errors import as_line, show
+from mtpret_jax.config.locate import BUNDLED, load_config
 from mtpret_jax.config.renamed import describe_new_name, new_name
 from tfds_builders.common.suggest import find_near, suggest
 
@@ -64,22 +61,6 @@ def find_near_field(flag: str, argv: list[str]) -> str:
   return (same or [find_near(given[1], fields) or by_last.get(find_near(last, by_last), '')])[0]
 
 
-def load_config(argv: list[str]) -> ConfigDict | None:
-  """The config that the command line names, without the fields that it sets; None if it cannot be loaded."""
-  arguments = ' '.join(use_bundled_configs(argv))
-  named = re.search(r'(?<!\S)--?config[= ](\S+)', arguments)
-  if not named:
-    return None
-  path, _, variant = named[1].partition(':')
-  try:
-    spec = importlib.util.spec_from_file_location('named_config', path)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
-    return module.get_config(*filter(None, [variant]))
-  except Exception:  # a config file is a program and may raise anything; the first error is the one to report
-    return None
-
-
 def add_suggestion(message: str) -> str:
   """Adds 'did you mean ...?' to what a config file raises, or to what is raised if it is not there. Configs cannot do
   it themselves, because they import nothing of this package."""
@@ -94,7 +75,7 @@ def add_suggestion(message: str) -> str:
     return f'{number[1]}={number[3]}: it must be a {"whole " if number[2] else ""}number'
   words = re.search(r'flag (\S+?)=.*Error while parsing string: (.*?) as tuple', message)
   if words:
-    value = tuple(filter(None, re.split(r'[\s,()]+', words[2])))
-    return f'{words[1]}={words[2]}: it must be a tuple: try {words[1]}={quote(value)}'
+    numbers = ', '.join(re.findall(r'(?<!\S)[-+.\d]+(?!\S)', words[2].strip('()')))
+    return f'{words[1]}={words[2]}: it must be a tuple, such as {words[1]}="({numbers or "1, 2"})"'
   unknown = re.search(r"unknown (?:variant|task) '([^']*)'.*?choose one of ([\w, -]+)", message)
   return message + suggest(unknown[1], unknown[2].split(', ')) if unknown else message

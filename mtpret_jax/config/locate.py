@@ -1,11 +1,15 @@
-"""Finds the bundled config files if the current folder has none.
+"""Finds the config file that the command line names: the bundled one if the current folder has none.
 
 An installed package (`pip install .`) then works from any folder.
 """
 
+import importlib.util
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
+
+from ml_collections import ConfigDict
 
 BUNDLED = pathlib.Path(__file__).parents[2]  # the folder that holds mtpret_jax/ and configs/
 
@@ -39,3 +43,19 @@ def locate(value: str) -> str:
   if not file.startswith('configs/') or os.path.exists(file) or not os.path.isfile(bundled):
     return value
   return f'{bundled}{colon}{variant}'
+
+
+def load_config(argv: Sequence[str]) -> ConfigDict | None:
+  """The config that the command line names, without the fields that it sets; None if it cannot be loaded."""
+  arguments = ' '.join(use_bundled_configs(argv))
+  named = re.search(r'(?<!\S)--?config[= ](\S+)', arguments)
+  if not named:
+    return None
+  path, _, variant = named[1].partition(':')
+  try:
+    spec = importlib.util.spec_from_file_location('named_config', path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module.get_config(*filter(None, [variant]))
+  except Exception:  # a config file is a program and may raise anything; the first error is the one to report
+    return None

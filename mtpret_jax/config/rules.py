@@ -66,14 +66,7 @@ def row(rule: Rule, shortest: int, longest: int) -> Rule:
   """A tuple of `shortest` to `longest` values that each fit `rule`."""
   count = shortest if shortest == longest else f'{shortest} to {longest}'
   return Rule(f'a tuple of {count} values, each {rule.words}',
-              lambda value: is_row(value, shortest, longest, rule.fits), split_words)
-
-
-def split_words(value: Any) -> Any:
-  """('mura', 'knee_oa') for ('mura,knee_oa',), which is what --config.FIELD=mura,knee_oa gives; None for all else."""
-  if isinstance(value, tuple | list) and len(value) == 1 and isinstance(value[0], str) and ',' in value[0]:
-    return tuple(word.strip() for word in value[0].split(',') if word.strip())
-  return None
+              lambda value: is_row(value, shortest, longest, rule.fits))
 
 
 def levels() -> Rule:

@@ -99,14 +99,6 @@ def test_a_dataset_that_is_used_whole_must_be_one_of_the_run():
   assert message.endswith('try --config.data.whole="(\'mura\',)"')
 
 
-def test_names_with_commas_between_them_are_shown_as_a_tuple():
-  config = get_config()
-  config.data.datasets = ('mura, knee_oa',)  # of --config.data.datasets='mura, knee_oa'
-  with pytest.raises(ConfigError) as error:
-    validate.check_fields(config)
-  assert str(error.value).endswith('''try --config.data.datasets="('mura', 'knee_oa')"''')
-
-
 def test_an_unknown_dataset_lists_the_datasets():
   config = get_config()
   config.data.datasets = ('murra',)

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from mtpret_jax.config import saved
 from mtpret_jax.config.errors import ConfigError, show
-from mtpret_jax.config.rules import split_words
 from mtpret_jax.models.weight_files import FORMATS
 from mtpret_jax.runtime import prepare_data
 from mtpret_jax.runtime.initial_weights import SCRATCH, STAGE_2_INITS
@@ -95,8 +94,6 @@ def check_table(config: ConfigDict) -> None:
   for field, names, choices in (('inits', config.inits, INITS), ('tasks', config.tasks, config.stages.finetune)):
     unknown = [name for name in names if name not in choices]
     if unknown:
-      if words := split_words(names):
-        raise ConfigError(f'{field}={show(names)}: it must be a tuple', {field: words})
       raise ConfigError(f'unknown {field} {show(unknown[0])}: choose some of {", ".join(choices)}'
                         f'{suggest(unknown[0], choices)}')
   for field in ('inits', 'tasks', 'fractions', 'seeds'):

@@ -181,7 +181,6 @@ def test_a_share_of_the_labels_with_too_few_images_has_no_cell_and_no_part_in_st
 
 @pytest.mark.parametrize('fields, message', [
   ({'inits': ('scratch', 'resnet')}, "unknown inits 'resnet': choose some of scratch, imagenet"),
-  ({'inits': ('scratch,md_moco',)}, r'it must be a tuple: try --config.inits="\(\'scratch\', \'md_moco\'\)"'),
   ({'inits': ('imagenet',)}, 'no initialisation is left'),
   ({'imagenet': '.'}, 'is a folder, but must be a .safetensors file'),
   ({'tasks': ('lung',)}, "unknown tasks 'lung': choose some of pneumonia"),
