@@ -29,6 +29,9 @@ STEPS = {'abnormality': 600, 'bone_age': 600}  # training steps of the tasks tha
 
 def get_config(variant: str = 'pneumonia') -> ConfigDict:
   *size, task = variant.split(',')
+  if size == ['own']:
+    raise ValueError(f'configs/finetune.py:{variant} names a dataset: use configs/finetune.py:own with '
+                     f'--config.task.dataset={task}')
   if task in SIZES:
     raise ValueError(f'configs/finetune.py:{variant} has no task: name one, such as {variant},pneumonia')
   if size and (size[0] not in SIZES or len(size) > 1):

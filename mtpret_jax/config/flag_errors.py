@@ -9,6 +9,11 @@ from mtpret_jax.config.locate import BUNDLED, load_config
 from mtpret_jax.config.renamed import describe_new_name, new_name
 from tfds_builders.common.suggest import find_near, suggest
 
+# What other libraries call a field -> its name here.
+ELSEWHERE = {'arch': 'trunk', 'backbone': 'trunk', 'batch_size': 'batch', 'ckpt': 'init_from', 'encoder': 'trunk',
+             'img_size': 'size', 'image_size': 'size', 'lr': 'learning_rate', 'num_workers': 'workers',
+             'output_dir': 'workdir', 'precision': 'dtype', 'pretrained': 'init', 'wd': 'weight_decay'}
+
 
 def explain_argument(argument: str, has_config: bool) -> str:
   """What to type for an argument that is no flag: a config file without --config, or, where the command line has a
@@ -47,18 +52,20 @@ def explain_field(error: Exception, argv: list[str]) -> str:
 
 
 def find_near_field(flag: str, argv: list[str]) -> str:
-  """The field of the config that an unknown one most likely means: one of this name in another section, or one that is
-  spelled nearly like it; '' if there is none."""
+  """The field of the config that an unknown one most likely means: its plural, one of this name in another section, the
+  one that other libraries call so, or one that is spelled nearly like it; '' if there is none."""
   from mtpret_jax.config.fields import list_fields
   given = re.match(r'--?config\.([\w.]+)', flag)
   config = load_config(argv) if given else None
   if not given or config is None:
     return ''
   fields = list_fields(config)
+  if f'{given[1]}s' in fields:
+    return f'{given[1]}s'
   last = given[1].rpartition('.')[2]
-  same = [field for field in fields if field.rpartition('.')[2] == last]
   by_last = {field.rpartition('.')[2]: field for field in reversed(fields)}
-  return (same or [find_near(given[1], fields) or by_last.get(find_near(last, by_last), '')])[0]
+  same = by_last.get(last) or by_last.get(ELSEWHERE.get(last, ''))
+  return same or find_near(given[1], fields) or by_last.get(find_near(last, by_last), '')
 
 
 def add_suggestion(message: str) -> str:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from configs import finetune, pretrain
 from mtpret_jax.config import flag_errors
+from mtpret_jax.config.fields import list_fields
 
 
 @pytest.mark.parametrize('message, added', [
@@ -44,3 +46,23 @@ def test_an_argument_that_is_no_flag_is_explained(has_config, shown):
 def test_a_config_file_that_is_nearly_right_is_suggested():
   assert flag_errors.add_suggestion("[Errno 2] No such file or directory: 'configs/pretrian.py'") == (
     "there is no config file 'configs/pretrian.py': did you mean 'configs/pretrain.py'?")
+
+
+@pytest.mark.parametrize('config, field, near', [
+  ('table.py:smoke', 'init', 'inits'), ('pretrain.py', 'learning_rate', 'optimiser.learning_rate'),
+  ('pretrain.py', 'lr', 'optimiser.learning_rate'), ('pretrain.py', 'batch_size', 'batch'),
+  ('pretrain.py', 'moco.queu', 'moco.queue'), ('finetune.py:lung', 'tasks.lung.backbone', 'trunk'),
+  ('pretrain.py', 'xyzzy', '')])
+def test_the_field_that_is_most_likely_meant(config, field, near):
+  flag = f'--config.{field}=1'
+  assert flag_errors.find_near_field(flag, ['main', f'--config=configs/{config}', flag]) == near
+
+
+def test_all_names_of_other_libraries_are_of_fields():
+  fields = {field.rpartition('.')[2] for module in (pretrain, finetune) for field in list_fields(module.get_config())}
+  assert set(flag_errors.ELSEWHERE.values()) <= fields
+
+
+def test_a_dataset_in_place_of_a_variant_is_answered_with_its_flag():
+  with pytest.raises(ValueError, match='finetune.py:own with --config.task.dataset=clinic$'):
+    finetune.get_config('own,clinic')
