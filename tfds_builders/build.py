@@ -259,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(prog='python -m tfds_builders.build', description=(__doc__ or '').split('\n')[0])
   parser.add_argument('names', nargs='+', metavar='NAME',
                       help=f'datasets: {", ".join(NAMES)}; "all" for all of these; or the name of your own dataset '
-                           '(see tfds_builders/custom/README.md)')
+                           '(see docs/own-data.md)')
   parser.add_argument('--archives', required=True, help='folder with the unpacked downloads')
   parser.add_argument('--data_dir', required=True, help='folder to write the prepared datasets to')
   parser.add_argument('--size', default='256', choices=list(dataset.SIZES),

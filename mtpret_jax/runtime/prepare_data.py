@@ -55,7 +55,7 @@ def choose_datasets(config: ConfigDict) -> None:
                       f'folder with {custom.TABLE}: set --config.data.archives=<folder> to the folder of downloads, '
                       f'laid out as in tfds_builders/<name>/README.md')
   own = [name for name in roots if name not in build.NAMES]
-  log.info('found the archives of %s%s. To leave one out, name the others: --config.data.datasets="(\'a\',\'b\')"',
+  log.info('found the archives of %s%s. To leave one out, name the others: --config.data.datasets=a,b',
            ', '.join(roots), f' (your own: {", ".join(own)})' if own else '')
   if others := list_others(config.data.archives, roots.values()):
     log.warning('not taken from %s: %s. A folder of your own images needs a %s (docs/own-data.md)',
@@ -104,6 +104,8 @@ def prepare_data(config: ConfigDict) -> None:
 def build_data(config: ConfigDict) -> None:
   check_archives([config])
   folder = config.data.archives or render_phantoms(config.data)
+  if not pathlib.Path(folder).expanduser().is_dir():
+    log.warning('data.archives=%r is not there: the run uses what is prepared in data.dir=%r', folder, config.data.dir)
   for name in config.data.datasets:
     is_fresh = not build.is_prepared(build.locate(name, config.data.dir, config.data.stored_size))
     with refuse_archive(name, folder, config.data.dir, config.data.stored_size):
@@ -227,6 +229,15 @@ def check_archives(stages: Iterable[ConfigDict]) -> None:
   raise ConfigError('\n'.join([
     f'{len(missing)} of {len(data)} datasets are neither in data.archives={folder!r} nor prepared in '
     f'data.dir={prepared!r}. Set --config.data.archives to the folder that has them, or get them:', *lines]))
+
+
+def check_unchanged(stages: Iterable[ConfigDict]) -> None:
+  """Raises ConfigError if a dataset of the stages was prepared from other files than those in `data.archives`."""
+  for name, data in {name: stage.data for stage in stages for name in stage.data.datasets}.items():
+    path = build.locate(name, data.dir, data.stored_size)
+    if data.archives and build.is_prepared(path):
+      with refuse_archive(name, data.archives, data.dir, data.stored_size):
+        build.check_archive(name, data.archives, path)
 
 
 def find_missing(name: str, data: ConfigDict) -> ArchiveMissing | None:

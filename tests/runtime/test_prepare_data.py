@@ -332,6 +332,25 @@ def test_a_fresh_build_of_archives_prints_the_warnings_of_the_sanity_report(clin
   assert len(caplog.messages) == 1
 
 
+def test_a_folder_of_archives_that_is_not_there_is_told_and_prepared_data_is_used(clinic, caplog):
+  config = ConfigDict({'data': {'datasets': ('clinic',), 'dir': str(clinic), 'archives': 'archve',
+                                'stored_size': '256'}})
+  prepare_data.build_data(config)
+  assert caplog.messages == [f"data.archives='archve' is not there: the run uses what is prepared in "
+                             f"data.dir={str(clinic)!r}"]
+
+
+def test_a_dry_run_refuses_an_archive_that_has_changed(tmp_path):
+  table = write_clinic(tmp_path) / 'labels.csv'
+  build.prepare('clinic', tmp_path, tmp_path / 'data')
+  stage = ConfigDict({'data': {'datasets': ('clinic',), 'dir': str(tmp_path / 'data'), 'archives': str(tmp_path),
+                               'stored_size': '256'}})
+  prepare_data.check_unchanged([stage])
+  table.write_text(table.read_text().replace('female,41', 'female,51'))
+  with pytest.raises(ConfigError, match=r'prepared from another archive.*tfds_builders.build clinic .* --overwrite'):
+    prepare_data.check_unchanged([stage])
+
+
 @pytest.mark.parametrize('task, fields, words', [
   ('regression', {}, 'tasks.task0: clinic has no labels for regression, only for classification: set '
    '--config.tasks.task0.kind or --config.tasks.task0.dataset'),

@@ -50,6 +50,8 @@ def decode(raw: bytes) -> Picture:
   if raw[128:132] == b'DICM':
     from tfds_builders.common import dicom
     return Picture(dicom.decode(raw), 'DICOM')
+  if not raw:
+    raise Unreadable('unreadable image: the file is empty')
   try:
     if raw[:4] not in tiff.SIGNATURES:
       return decode_by_pillow(raw)

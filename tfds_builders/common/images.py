@@ -99,7 +99,7 @@ def fit_mask(mask: np.ndarray, shape: tuple[int, int], stretch: float = 0.0) -> 
   wide, high = mask.shape[1] * shape[0], mask.shape[0] * shape[1]
   if abs(wide - high) > stretch * max(wide, high) + (sum(shape) + sum(mask.shape)) / 2:
     raise decoded.Unreadable(f'mask of another shape than its image: {mask.shape[1]} x {mask.shape[0]} pixels, the '
-                             f'image has {shape[1]} x {shape[0]} (width x height)')
+                             f'image has {shape[1]} x {shape[0]} as prepared (width x height)')
   # INTER_NEAREST_EXACT samples at pixel centres; plain INTER_NEAREST shifts the mask by up to half a pixel.
   return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 

@@ -56,13 +56,15 @@ def read_text(path: pathlib.Path) -> str:
       raise ValueError(f'{path} is not UTF-8 text but {kind}: open it and save it as {path.name} in UTF-8 (in Excel: '
                        'Save As, "CSV UTF-8")')
   encoding = next((encoding for mark, encoding in ENCODINGS if raw.startswith(mark)), 'utf-8')
-  remedy = ('Save it as UTF-8 (in Excel: Save As, "CSV UTF-8"), or type iconv -f ENCODING -t UTF-8 '
-            f'{path.name} > new{path.suffix}, with WINDOWS-1252 as ENCODING for western Windows')
+  save = 'Save it as UTF-8 (in Excel: Save As, "CSV UTF-8"), or type iconv'
+  files = f'-t UTF-8 {path.name} > new{path.suffix}'
   if encoding == 'utf-8' and max(raw[:1000][half::2].count(0) for half in (0, 1)) > len(raw[:1000]) / 4:
-    raise ValueError(f'{path} is not UTF-8 text but UTF-16 without a byte order mark. {remedy}')
+    raise ValueError(f'{path} is not UTF-8 text but UTF-16 without a byte order mark. {save} -f UTF-16LE {files}, with '
+                     f'UTF-16BE if that gives no text')
   try:
     return raw.decode(encoding)
   except UnicodeDecodeError as error:
     line = raw[:error.start].count(b'\n') + 1
     raise ValueError(f'{path} is not {encoding.removesuffix("-sig").upper()} text: {error.reason} at byte '
-                     f'{error.start}, line {line}. {remedy}') from error
+                     f'{error.start}, line {line}. {save} -f ENCODING {files}, with WINDOWS-1252 as ENCODING for '
+                     f'western Windows') from error

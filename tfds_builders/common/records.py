@@ -120,8 +120,10 @@ def drop_duplicates(
   first: dict[str, dataset.Entry] = {}
   duplicates = []
   for entry in entries:
-    if first.setdefault(entry.image_id, entry) is not entry:
-      duplicates.append(reject(entry, root, 'duplicate image_id'))
+    kept = first.setdefault(entry.image_id, entry)
+    if kept is not entry:
+      differ = 'with other labels' if (kept.fields, kept.patient) != (entry.fields, entry.patient) else ''
+      duplicates.append(reject(entry, root, f'duplicate image_id {differ}'.strip()))
   return list(first.values()), duplicates
 
 
@@ -261,8 +263,16 @@ def summarise(path: str | os.PathLike[str]) -> str:
   info = tfds.builder_from_directory(path).info
   counts = ', '.join(f'{name} {split.num_examples:,}' for name, split in info.splits.items())
   lines = [f'{path}: {counts} images, {info.dataset_size / 2**20:,.1f} MiB']
-  lines += [f'  {line}' for line in [*list_missing_images(info.metadata), *list_shared_patients(path)]]
+  lines += [f'  {line}' for line in [
+    *list_missing_images(info.metadata), *list_official_split(path), *list_shared_patients(path)]]
   return '\n'.join(lines)
+
+
+def list_official_split(path: str | os.PathLike[str]) -> list[str]:
+  """A line with the images of the archive's own split, which is not the one that the records are stored in."""
+  counts = collections.Counter(row['official'] for row in index.read(path) if row['official'])
+  shown = ', '.join(f'{name} {counts[name]:,}' for name in splits.FRACTIONS if counts[name])
+  return [f'with data.split=official: {shown} images'] if shown else []
 
 
 def list_shared_patients(path: str | os.PathLike[str]) -> list[str]:

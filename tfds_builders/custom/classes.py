@@ -8,11 +8,15 @@
 """
 import collections
 import dataclasses
+import logging
 import re
 from collections.abc import Mapping, Sequence
 
 from tfds_builders.common import dataset, plain_text, tables
+from tfds_builders.common.suggest import find_near
 from tfds_builders.custom.labels import InvalidDataset, quote
+
+log = logging.getLogger(__name__)
 
 COLUMN = re.compile(r'(?P<relation>class|grade)(?: \((?P<title>.+)\))?', re.IGNORECASE)
 WHOLE = re.compile(r'\d{1,2}')
@@ -75,6 +79,11 @@ def place_names(table: tables.Table, column: str, names: Sequence[str]) -> dict[
                          f'only: write a class always alike')
   if not 2 <= len(names) <= MAX_CLASSES:
     raise InvalidDataset(f'{table.path}: {column} has {len(names)} different classes: it must have 2 to {MAX_CLASSES}')
+  counts = collections.Counter(row[column] for _, row in table.rows)
+  for name in names:
+    near = find_near(name, [other for other in names if counts[other] > 1])
+    if counts[name] == 1 and near:
+      log.warning('%s: the class %s has one image: is it %s?', table.path, quote(name), quote(near))
   return {name: place for place, name in enumerate(names)}
 
 

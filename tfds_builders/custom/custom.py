@@ -1,4 +1,4 @@
-"""Builder for your own X-rays: any folder in the layout that README.md beside this file describes."""
+"""Builder for your own X-rays: any folder in the layout that docs/own-data.md describes."""
 import collections
 import dataclasses
 import functools
@@ -23,11 +23,12 @@ from tfds_builders.custom.labels import (
   load_labels,
   marks_uncertain,
   merge_patients,
+  quote,
   read_row,
 )
 
 NAME = re.compile(r'[a-z][a-z0-9_]*')
-README = 'tfds_builders/custom/README.md'
+README = 'docs/own-data.md'
 MANY = 20  # images
 TABLES = ('.csv', '.tsv', '.xls', '.xlsx', '.xlsm', '.ods', '.json', '.xml', '.parquet')  # suffixes in a warning
 
@@ -98,7 +99,7 @@ def make_builder(name: str, root: pathlib.Path) -> type[tfds.core.GeneratorBased
   relation, uncertain, archive = read_relation(root), has_uncertain(root), make_archive(name)
 
   class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Builder of a custom dataset; see README.md beside it."""
+    """Builder of a custom dataset; see docs/own-data.md."""
 
     VERSION = dataset.VERSION
     BUILDER_CONFIGS = dataset.CONFIGS
@@ -190,7 +191,7 @@ def list_others(root: pathlib.Path) -> list[pathlib.Path]:
   known = make_archive(root.name).files
   paths = sorted(root.iterdir()) if root.is_dir() else []
   return [path for path in paths if path.name not in known and not archives.is_junk(path.name)
-          and (path.suffix.lower() in TABLES or path.is_dir())]
+          and (path.suffix.lower() in TABLES or path.stem.lower() == TABLE or path.is_dir())]
 
 
 def warn_of_others(root: pathlib.Path) -> None:
@@ -200,6 +201,19 @@ def warn_of_others(root: pathlib.Path) -> None:
     shown = ', '.join(others[:5]) + (f' and {len(others) - 5} more' if len(others) > 5 else '')
     log.warning('%s: not read: %s. Read are %s', plain_text.escape(str(root)), plain_text.escape(shown),
                 ', '.join(make_archive(root.name).files))
+
+
+def describe_no_match(root: pathlib.Path, pictures: Sequence[str], table: tables.Table) -> str:
+  """What to correct where no row of the table names an image."""
+  folder = root / 'images'
+  if not pictures:
+    return f'{folder} has no image: put the images there, and keep {TABLE} beside that folder'
+  line, row = table.rows[0]
+  other_ending = next((name for name in pictures if stem(name) == stem(clean_path(row['image']))), None)
+  remedy = (f'write the ending that the file has, {plain_text.escape(other_ending)}' if other_ending else
+            f'it must be a path below that folder, such as {plain_text.escape(min(pictures))}')
+  return (f'{table.path} line {line}: no image of {folder} is called {quote(row["image"])}, and no other row names one '
+          f'either: {remedy}')
 
 
 def read_archive(
@@ -231,6 +245,8 @@ def read_contents(
   if table.ragged:
     raise InvalidDataset(f'{table.path}: {table.ragged[0]}')
   picture_of = match_names((row['image'] for _, row in table.rows), pictures)
+  if table.rows and not picture_of:
+    raise InvalidDataset(describe_no_match(root, pictures, table))
   in_table = dict.fromkeys(picture_of.values())
   ids, patients = name_images(in_table), merge_patients([row['patient'] for _, row in table.rows])
   mask_of, rejects = match_masks([path for path in files if path.startswith('masks/')], ids)

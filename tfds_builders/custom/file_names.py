@@ -15,7 +15,8 @@ def match_names(names: Iterable[str], pictures: Collection[str]) -> dict[str, st
   """Which image a path in labels.csv or boxes.json means.
 
   Backslashes, './', 'images/', the Unicode form and percent-encoding do not count; neither does the case, if one image
-  fits. If no name fits, all may begin with the same folder, such as /home/me/clinic/images.
+  fits. A name without an ending means the image with any ending, if there is one such image. If no name fits, all may
+  begin with the same folder, such as /home/me/clinic/images.
 
   Args:
     names: as written.
@@ -26,19 +27,23 @@ def match_names(names: Iterable[str], pictures: Collection[str]) -> dict[str, st
   """
   cleaned = {name: clean_path(name) for name in names if not tables.is_missing(name)}
   finders = [{picture: [picture] for picture in pictures}]
-  for spell in (plain_text.normalise, lambda path: plain_text.normalise(path).casefold()):
+  for spell in (plain_text.normalise, fold):
     groups = collections.defaultdict(list)
     for picture in pictures:
       groups[spell(picture)].append(picture)
     finders.append(groups)
+  by_stem = collections.defaultdict(list)
+  for picture in pictures:
+    by_stem[fold(stem(picture))].append(picture)
 
   def find(path: str) -> str | None:
     for spelling in (path, urllib.parse.unquote(path)):
-      keys = spelling, plain_text.normalise(spelling), plain_text.normalise(spelling).casefold()
+      keys = spelling, plain_text.normalise(spelling), fold(spelling)
       for key, groups in zip(keys, finders, strict=True):
         if len(groups.get(key, ())) == 1:
           return groups[key][0]
-    return None
+    same = by_stem.get(fold(path), ()) if stem(path) == path else ()
+    return same[0] if len(same) == 1 else None
 
   found = {name: find(path) for name, path in cleaned.items()}
   folders = list_common_folders(cleaned.values()) if not any(found.values()) else []
@@ -46,6 +51,11 @@ def match_names(names: Iterable[str], pictures: Collection[str]) -> dict[str, st
     within = {name: find(path.removeprefix(folder)) for name, path in cleaned.items()}
     found = max(found, within, key=lambda matches: sum(map(bool, matches.values())))
   return {name: picture for name, picture in found.items() if picture}
+
+
+def fold(path: str) -> str:
+  """A path without its case and Unicode form."""
+  return plain_text.normalise(path).casefold()
 
 
 def list_common_folders(paths: Collection[str]) -> list[str]:

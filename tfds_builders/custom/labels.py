@@ -123,7 +123,8 @@ def read_row(row: Mapping[str, str], name: str, path: pathlib.Path, where: str,
   Raises:
     InvalidDataset: a cell is not allowed.
   """
-  labels = {column: look_up(LABELS, cell, f'{where}: {column}', '1, 0, or nothing if unknown')
+  labels = {column: look_up(LABELS, cell, f'{where}: {column}',
+                            '1, 0, or nothing if unknown, or remove the column if it is no finding')
             for column in list_findings(row) for cell in [row[column]]}
   fields: dict[str, Any] = {column: LINE_BREAK.sub(' ', row[column]) for column in TEXTS
                             if not tables.is_missing(row.get(column, ''))}

@@ -62,6 +62,7 @@ def describe_table(config: ConfigDict) -> list[str]:
   for stage in stages:
     prepare_data.choose_datasets(stage)
   prepare_data.check_archives(stages)
+  prepare_data.check_unchanged(stages)
   kept = counts.count_kept(config)
   too_few = counts.find_too_few(kept, config.min_images)
   cells, pretraining = make_cells(config, too_few), make_pretraining(config, too_few)
