@@ -15,6 +15,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from mtpret_jax.config.bare_words import quote_words
 from mtpret_jax.config.validate import check_config
 from mtpret_jax.runtime import own_task
 from tests.docs.commands import (
@@ -54,7 +55,8 @@ def test_every_row_that_is_not_tried_says_why():
 @pytest.mark.parametrize('command', list_with('config'))
 def test_the_config_and_its_overrides_are_valid(command, monkeypatch):
   monkeypatch.chdir(ROOT)
-  arguments = [argument for argument in shlex.split(command)[3:] if not argument.startswith(('--pod=', '--dry_run'))]
+  arguments = quote_words([argument for argument in shlex.split(command)[3:]
+                           if not argument.startswith(('--pod=', '--dry_run'))])
   values = flags.FlagValues()
   holder = config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=['main', *arguments])
   values(['main', *arguments])
