@@ -51,6 +51,8 @@ def read_image(path: str | pathlib.Path, spec: Spec) -> torch.Tensor:
 
 def read_grey(path: str | pathlib.Path) -> np.ndarray:
   """(H, W) uint8 of an image file. RGB becomes its luma, rounded as Pillow does: equal channels keep their value."""
+  if not pathlib.Path(path).is_file():
+    raise SystemExit(f'there is no file {path}')
   pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
   if pixels is None or pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,)):
     raise SystemExit(f'{path} is not a grey or RGB image of 8 bits: convert it first (python -m mtpret_jax.predict '

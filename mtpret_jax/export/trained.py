@@ -104,8 +104,8 @@ def read_state(folder: pathlib.Path, chosen: str) -> tuple[dict[str, Any], Mappi
     trained, _ = checkpoint.read_state(folder, STATES[chosen])
   except (FileNotFoundError, checkpoint.Damaged) as error:
     other = next(name for name in STATES if name != chosen)
-    raise ConfigError(f'{folder} has no {chosen} state ({error}): wait until the run has saved one, or try '
-                      f'--state={other}') from error
+    raise ConfigError(f'{folder} has no {chosen} state ({error}): wait until the run has saved one, resume it if it '
+                      f'was stopped, or try --state={other}') from error
   return trained, {}
 
 

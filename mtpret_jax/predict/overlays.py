@@ -43,7 +43,7 @@ def write_overlay(path: pathlib.Path, kind: TaskKind, about: About, image_HW: np
   panels[0].set_title(title, fontsize=8)
   kind.draw(panels[0], {**about, 'thresholds': thresholds}, {}, dict(prediction))
   if kind.draw_activation is not None and explains:
-    kind.draw_activation(panels[1], about, dict(prediction))
+    kind.draw_activation(panels[1], about, {}, dict(prediction))
   drawn = io.BytesIO()
   figure.savefig(drawn, format='png', dpi=DPI, bbox_inches='tight', pad_inches=0.1)
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ from mtpret_jax.tasks import TaskKind, find_kind
 TITLES = {WORST: 'Worst cases', BEST: 'Best cases'}
 ORDERS = {WORST: 'largest errors, the largest first', BEST: 'smallest errors, the smallest first'}
 COLUMNS = 4
-HEAT = ('Below each: Grad-CAM of its likeliest finding, from dark (no effect) to bright (raises the probability), on '
-        'the {} x {} places of the last feature map.')
+HEAT = ('Below each: Grad-CAM of the finding that contradicts its label most, or else of the likeliest one. The '
+        'brighter a place, the more it raises the probability, on the {} x {} places of the last feature map.')
 
 Example = Mapping[str, Any]
 
@@ -75,8 +75,8 @@ def draw_grid(path: pathlib.Path, kind: TaskKind, examples: Sequence[Example]) -
     cells[0].set_title(shorten(str(example['image_id'])), fontsize=7)
     kind.draw(cells[0], example['about'], example['labels'], example['prediction'])
     if kind.draw_activation is not None:
-      kind.draw_activation(cells[1], example['about'], example['prediction'])
-  figure.tight_layout(pad=0.5)
+      kind.draw_activation(cells[1], example['about'], example['labels'], example['prediction'])
+  figure.tight_layout(pad=0.5, h_pad=1.2)
   figure.savefig(path, dpi=110)
 
 

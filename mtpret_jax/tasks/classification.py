@@ -31,6 +31,8 @@ with epy.lazy_imports():
 
 
 SOFT = (0.55, 0.85)  # Pham et al. 2021
+WRONG = 0.5  # a larger error of a probability is shown before the likeliest finding
+HEAT = 0.6  # opacity of the place that raises a probability most
 
 # Labels
 
@@ -219,13 +221,18 @@ def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
   axes.set_xlabel('\n'.join(lines), fontsize=7)
 
 
-def draw_activation(axes: Any, about: About, prediction: Row) -> None:
-  """Grad-CAM of the likeliest finding, see `LinearHead.map_activation`."""
-  finding = int(np.argmax(prediction['score']))
+def draw_activation(axes: Any, about: About, labels: Row, prediction: Row) -> None:
+  """Grad-CAM of one finding, see `LinearHead.map_activation`: the one that contradicts its label most, or else the
+  likeliest one. Places that do not raise its probability stay clear."""
+  score_T = np.asarray(prediction['score'], np.float64)
+  error_T = np.where(labels['label_mask'], np.abs(labels['present'] - score_T), 0) if labels else np.zeros(1)
+  finding = int(np.argmax(error_T) if error_T.max() > WRONG else np.argmax(score_T))
   heat_hw = np.maximum(np.asarray(prediction['activation'], np.float32)[..., finding], 0)
-  axes.imshow(heat_hw, cmap='magma', vmin=0, vmax=max(float(heat_hw.max()), 1e-6), alpha=0.5, extent=(0, 1, 1, 0),
-              interpolation='bilinear')
-  axes.set_xlabel(f'Grad-CAM: {about["findings"][finding]}', fontsize=7)
+  heat_hw /= max(float(heat_hw.max()), 1e-6)
+  axes.imshow(heat_hw, cmap='hot', vmin=0, vmax=1, alpha=HEAT * heat_hw, extent=(0, 1, 1, 0), interpolation='bilinear',
+              aspect=axes.get_aspect())
+  axes.set_xlabel(f'Grad-CAM: {about["findings"][finding]}{"" if heat_hw.any() else " (no place raises it)"}',
+                  fontsize=7)
 
 
 CLASSIFICATION = TaskKind(

@@ -173,20 +173,24 @@ def count_pixels(mask_HW: np.ndarray, predicted_HW: np.ndarray, classes: int) ->
 
 
 def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
-  """The outline of each true class (solid) and of each predicted class (dashed); without labels, the predicted ones
-  with their names."""
-  size = prediction['mask'].shape[0]
+  """The outline of each true class (solid) and of each predicted class (dashed), with the Dice of the image; without
+  labels, the predicted ones with their names."""
+  size, is_single = prediction['mask'].shape[0], len(about['mask']) == 2
   grid = np.arange(0.5, size) / size
   outlines = ((labels['mask'], 'solid'), (prediction['mask'], 'dashed')) if labels else ((prediction['mask'], 'solid'),)
   for index in range(1, len(about['mask'])):
     for mask, style in outlines:
+      # One class leaves a colour for its prediction; of several, each has its own.
+      colour = f'C{index if is_single and style == "dashed" else index - 1}'
       if (mask == index).any() and (mask != index).any():
-        axes.contour(grid, grid, mask == index, levels=[0.5], colors=[f'C{index - 1}'], linestyles=style,
+        axes.contour(grid, grid, mask == index, levels=[0.5], colors=[colour], linestyles=style,
                      linewidths=0.8 if labels else 1.5)
     if not labels:
       axes.plot([], [], color=f'C{index - 1}', label=about['mask'][index])
   if labels:
-    axes.set_xlabel('solid: true, dashed: predicted', fontsize=6)
+    confusion_1TT = count_pixels(labels['mask'], prediction['mask'], len(about['mask']))[None]
+    error, = segmentation.find_errors(about, {'confusion': confusion_1TT})
+    axes.set_xlabel(f'Dice {1 - error:.2f}; solid: true, dashed: predicted', fontsize=6)
   else:
     axes.legend(loc='lower right', fontsize=6)
 

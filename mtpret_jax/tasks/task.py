@@ -113,8 +113,8 @@ class TaskKind:
       `about['thresholds']` has the operating points. The axes show the image with x and y from 0 to 1.
     head_schema: the fields of `task_config.head`.
     legend: what the lines and colours of `draw` mean where there are labels; '' where the picture says it itself.
-    draw_activation: (axes, about, prediction) -> None: draws over an image what its prediction comes from; None for a
-      kind of task that cannot.
+    draw_activation: (axes, about, labels, prediction) -> None: draws over an image what its prediction comes from; None
+      for a kind of task that cannot. `labels` as in `draw`.
     dense: whether a label has the size of the image, as masks have.
     select: (about, task_config) -> `about` reduced to what the task asks for.
     check: (task name, task_config) -> None. Raises ConfigError for values that do not fit each other.
@@ -142,7 +142,7 @@ class TaskKind:
   metrics: Metrics
   draw: Callable[[Any, About, Row, Row], None]
   legend: str = ''
-  draw_activation: Callable[[Any, About, Row], None] | None = None
+  draw_activation: Callable[[Any, About, Row, Row], None] | None = None
   head_schema: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
   dense: bool = False
   select: Callable[[About, ConfigDict], About] = select_all

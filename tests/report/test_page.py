@@ -11,6 +11,7 @@ from PIL import Image
 from mtpret_jax.report import __main__ as command
 from mtpret_jax.report.page import announce, write_page
 from mtpret_jax.report.pages import detection, pictures
+from mtpret_jax.report.pages.classification import make_mistakes
 from mtpret_jax.report.plots.boxes import Ranking
 from tests.support.html_pages import read_page
 from tests.support.made_up_runs import HOSTILE, write_stage_3
@@ -201,3 +202,14 @@ def test_a_table_that_has_not_ended_is_no_unknown_folder(files, finished, tmp_pa
   assert command.main([str(tmp_path)]) == 2
   line, = capsys.readouterr().err.splitlines()
   assert f'a table that has no cells.csv yet (finished cells: {finished}). The table writes it at its end' in line
+
+
+def test_the_largest_mistakes_are_those_on_the_wrong_side_of_one_half():
+  about = {'findings': ['mass', 'cast']}
+  rows = {'image_id': np.array(['a', 'b', 'c']), 'patient': np.array(['p', 'q', 'r']),
+          'present': np.array([[1, 0], [0, 0], [1, 1]]),
+          'label_mask': np.array([[True, True], [True, True], [True, False]]),
+          'score': np.array([[0.9, 0.8], [0.4, 0.1], [0.3, 0.0]])}
+  table, = make_mistakes(about, rows)
+  assert [row[:4] for row in table.rows] == [('a', 'p', 'cast', 'not there'), ('c', 'r', 'mass', 'there')]
+  assert not make_mistakes(about, {name: values[1:2] for name, values in rows.items()})

@@ -79,15 +79,40 @@ def test_a_full_disk_is_more_than_a_missing_picture():
     raise OSError('no space left')
 
 
-def test_the_heat_is_bright_where_the_likeliest_finding_is_activated():
+@pytest.fixture
+def axes():
   from matplotlib.figure import Figure
-  activation = np.zeros((4, 4, 2))
-  activation[1, 2, 0], activation[3, 0, 1], activation[0, 0, 0] = 5, 9, -7
   axes = Figure().subplots()
-  example = make_example('a', activation)
-  KINDS['classification'].draw_activation(axes, ABOUT, example['prediction'])
-  heat = axes.images[0].get_array()
-  assert heat[1, 2] == 5 and heat.sum() == 5 and axes.get_xlabel() == 'Grad-CAM: mass'
+  axes.imshow(np.zeros((4, 8)), extent=(0, 1, 1, 0), aspect=0.5)
+  return axes
+
+
+@pytest.mark.parametrize('labels, finding', [
+  ({}, 'mass'), ({'present': np.array([1.0, 0.0]), 'label_mask': np.array([True, True])}, 'mass'),
+  ({'present': np.array([1.0, 1.0]), 'label_mask': np.array([True, True])}, 'nodule'),
+  ({'present': np.array([1.0, 1.0]), 'label_mask': np.array([True, False])}, 'mass')])
+def test_the_heat_is_of_the_finding_that_is_wrong_or_else_of_the_likeliest(labels, finding, axes):
+  activation = np.zeros((4, 4, 2))
+  activation[1, 2, 0], activation[3, 0, 1], activation[0, 0] = 5, 9, -7
+  KINDS['classification'].draw_activation(axes, ABOUT, labels, make_example('a', activation)['prediction'])
+  heat = axes.images[1].get_array()
+  assert axes.get_xlabel() == f'Grad-CAM: {finding}' and axes.get_aspect() == 0.5
+  assert heat[(1, 2) if finding == 'mass' else (3, 0)] == 1 and heat.sum() == 1
+  np.testing.assert_allclose(axes.images[1].get_alpha(), 0.6 * heat)  # elsewhere the image stays clear
+
+
+def test_where_nothing_raises_the_probability_the_image_stays_clear(axes):
+  KINDS['classification'].draw_activation(axes, ABOUT, {}, make_example('a', np.full((2, 2, 2), -1.0))['prediction'])
+  assert not axes.images[1].get_alpha().any() and axes.get_xlabel() == 'Grad-CAM: mass (no place raises it)'
+
+
+def test_a_mask_of_one_class_has_a_colour_for_the_truth_and_one_for_the_prediction_and_its_dice(axes):
+  true, predicted = np.zeros((2, 8, 8), int)
+  true[2:6, 2:6], predicted[2:6, 2:4] = 1, 1  # 16 and 8 pixels, of which 8 are common
+  true[0, 0] = -1  # not annotated
+  KINDS['segmentation'].draw(axes, {'mask': ['background', 'lung']}, {'mask': true}, {'mask': predicted})
+  first, second = (tuple(contour.get_edgecolor()[0]) for contour in axes.collections)
+  assert first != second and axes.get_xlabel().startswith('Dice 0.67;')
 
 
 def test_the_activation_adds_up_to_the_logits_and_is_grad_cam():

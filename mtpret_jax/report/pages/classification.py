@@ -29,9 +29,10 @@ def make_sections(run: RunFiles, name: str, result: Mapping[str, Any], about: Ma
   decisions: list[Block] = [make_confusion(about, rows)] if exclusive else []
   if points.thresholds or not exclusive:
     decisions += [make_decisions(findings), *make_point_blocks(points)]
+  decisions += make_mistakes(about, rows)
   sections = [Section('ROC, precision-recall and calibration' if alone else 'ROC and precision-recall',
                       list(make_curves(drawn, result, points, calibrations if alone else []))),
-              Section('Decisions', [*decisions, make_mistakes(about, rows)]),
+              Section('Decisions', decisions),
               Section('Calibration', [] if alone else list(make_calibrations(calibrations)))]
   return [section for section in sections if section.blocks]
 
@@ -130,15 +131,15 @@ def make_calibrations(plots: Sequence[Plot]) -> Iterator[Block]:
     yield Plots(plots[SHOWN:], f'{len(plots) - SHOWN} more findings', folded=True)
 
 
-def make_mistakes(about: Mapping[str, Any], rows: Mapping[str, np.ndarray]) -> Table:
-  """The images whose probability is farthest from their label."""
+def make_mistakes(about: Mapping[str, Any], rows: Mapping[str, np.ndarray]) -> list[Block]:
+  """The images whose probability is farthest from their label, if any is on the wrong side of one half."""
   error_NT = np.where(rows['label_mask'], np.abs(rows['present'] - rows['score']), -1)
-  worst_N = np.argsort(-error_NT.max(1), kind='stable')[:MISTAKES]
+  worst_N = [at for at in np.argsort(-error_NT.max(1), kind='stable')[:MISTAKES] if error_NT[at].max() > HALF]
   lines = []
   for at in worst_N:
     t = int(error_NT[at].argmax())
     lines.append((str(rows['image_id'][at]), str(rows['patient'][at]), about['findings'][t],
                   'there' if rows['present'][at, t] else 'not there', format_number(float(rows['score'][at, t]))))
-  return Table(('image', 'patient', 'finding', 'label', 'probability'), lines,
-               'The images whose probability is farthest from their label: look at these first, some labels may be '
-               'wrong', text_columns=(0, 1, 2, 3), folded=True)
+  return [Table(('image', 'patient', 'finding', 'label', 'probability'), lines,
+                'The images whose probability is farthest from their label: look at these first, some labels may be '
+                'wrong', text_columns=(0, 1, 2, 3), folded=True)] if lines else []
