@@ -9,6 +9,7 @@ from mtpret_jax.evaluation.test_scores import FILE, Scored, predictions_path
 from mtpret_jax.report.examples import draw_examples
 from mtpret_jax.report.pictures import draw_cases
 from mtpret_jax.report.tables import align, format_interval, format_score
+from mtpret_jax.report.words import explain_findings
 from mtpret_jax.runtime.pictures import optional_picture
 from mtpret_jax.runtime.prepare_data import describe_data
 from mtpret_jax.tasks import find_kind
@@ -42,7 +43,8 @@ def describe_result(result: Mapping[str, Any]) -> str:
            *((f'{name} *' if name == headline else name, *format_cells(result['scores'][name])) for name in names)]
   left_out = f' ({result["left_out"]:,} left out, without a label)' if result['left_out'] else ''
   lines = [f'{result["task"]}: {result["images"]:,} images{left_out} of {result["patients"]:,} patients; * headline '
-           f'score; intervals: bootstrap over patients, {result["resamples"]:,} resamples', *align(table)]
+           f'score; intervals: bootstrap over patients, {result["resamples"]:,} resamples', *align(table),
+           *filter(None, [explain_findings(result)])]
   if 'operating_points' in result:
     lines += ['', *describe_operating_points(result['operating_points'])]
   if result['groups']:

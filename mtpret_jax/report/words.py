@@ -36,6 +36,8 @@ MEANINGS = {
 FLAT = ('Where an interval has no width, every resample of the patients gives the same score. That does not mean that '
         'the score is certain.')
 TITLES = ('initial', 'pretrained', 'change')  # of a share of the labels
+THRESHOLD = ('Accuracy, sensitivity and specificity in this table are at a probability of 0.5; of findings that '
+             'exclude each other, the likeliest one is predicted.')
 INTERVAL = ('The 95 % interval says how much a score depends on which patients happen to be in the split: {patients} '
             'patients were drawn anew {resamples} times, with all their images, and 95 % of the scores lie in it.')
 
@@ -49,6 +51,15 @@ def explain_flat(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def explain_score(name: str) -> str:
   """What a score means; '' for one that we do not know, such as that of a kind of task of your own."""
   return MEANINGS.get(name) or MEANINGS.get(name.split(': ')[0]) or MEANINGS.get(name.split(' (')[0], '')
+
+
+def explain_findings(result: Mapping[str, Any]) -> str:
+  """What the scores of findings stand for, where a reader may take them for others; '' for other kinds of task."""
+  scores = result['scores']
+  if result['task'] != 'classification' or 'sensitivity' not in scores:
+    return ''
+  named = any(name.startswith('sensitivity: ') for name in scores)
+  return ('Scores without the name of a finding are means over the findings. ' if named else '') + THRESHOLD
 
 
 def explain_interval(result: Mapping[str, Any]) -> str:

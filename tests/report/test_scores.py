@@ -46,6 +46,14 @@ def test_the_scores_at_the_operating_points_are_a_table_of_their_own():
   assert all(line.startswith('Note: ') for line in doubts)
 
 
+def test_what_the_scores_of_findings_stand_for_is_said():
+  rows = make_rows('independent')
+  several = describe_result(score(METRICS['classification'], ABOUT['independent'], rows, resamples=5))
+  assert 'without the name of a finding are means over the findings. Accuracy, sensitivity' in several
+  assert 'means over the findings' not in describe_result(
+    score(METRICS['segmentation'], ABOUT['mask'], make_rows('mask'), resamples=5))
+
+
 def test_a_score_of_1_from_few_images_has_a_note():
   scores = {'threshold': 0.5, 'n': 10, 'sensitivity': {'value': 1.0, 'interval': (1.0, 1.0)},
             'specificity': {'value': 0.0, 'interval': (0.0, 0.0)}}

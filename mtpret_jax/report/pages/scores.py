@@ -23,7 +23,14 @@ from mtpret_jax.report.pages.guard import attempt, make_sections
 from mtpret_jax.report.pages.pictures import make_picture_blocks
 from mtpret_jax.report.pages.training import METRICS, VALIDATION, make_training_blocks, make_validation_blocks
 from mtpret_jax.report.run_files import SCORES_FILE, RunFiles
-from mtpret_jax.report.words import explain_interval, explain_score, format_number, format_range, say_count
+from mtpret_jax.report.words import (
+  explain_findings,
+  explain_interval,
+  explain_score,
+  format_number,
+  format_range,
+  say_count,
+)
 
 Result = Mapping[str, Any]  # of `metrics.score`
 # kind of task -> the sections with plots of its predictions
@@ -117,6 +124,8 @@ def make_score_blocks(result: Result) -> Iterator[Block]:
   yield make_score_table(overall, 'Every score', explained=True)
   if parts:
     yield make_score_table(parts, 'Scores of each class or finding', folded=len(parts) > MOST_ROWS)
+  if meaning := explain_findings(result):
+    yield Words([meaning], tone='muted')
 
 
 def make_score_table(scores: Mapping[str, Any], caption: str, explained: bool = False, folded: bool = False) -> Table:
