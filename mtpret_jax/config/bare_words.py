@@ -2,23 +2,37 @@
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
 from mtpret_jax.config.locate import load_config
 
 FLAG = re.compile(r'--?config\.([\w.]+)=(.*)', re.DOTALL)
-WORDS = re.compile(r'\(?[\w.+-][\w.+ -]*(,[\w.+ -]*)*\)?')  # a word may have spaces, as the names of findings do
+WORDS = re.compile(r'''\(?[^'"()\[\]{}]+\)?''')  # a word may have spaces, as the names of findings do
 
 
 def quote_words(argv: Sequence[str]) -> list[str]:
   """The command line, with quotes around the words of tuples that have none. Only fields that are a tuple in the config
   are changed: in all others a comma is part of the value."""
-  if not any(map(find_words, argv)):
+  joined = list(join_values(argv))
+  if not any(map(find_words, joined)):
     return list(argv)
   config = load_config(argv)
-  return [quote_flag(argument, config) for argument in argv]
+  return [quote_flag(argument, config) for argument in joined]
+
+
+def join_values(argv: Sequence[str]) -> Iterator[str]:
+  """`--config.FIELD VALUE` as `--config.FIELD=VALUE`."""
+  is_joined = False
+  for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+    if is_joined:
+      is_joined = False
+    elif re.fullmatch(r'--?config\.[\w.]+', argument) and re.match('[^-]', following):
+      yield f'{argument}={following}'
+      is_joined = True
+    else:
+      yield argument
 
 
 def quote_flag(argument: str, config: ConfigDict | None) -> str:

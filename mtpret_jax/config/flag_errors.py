@@ -83,6 +83,7 @@ def add_suggestion(message: str) -> str:
   words = re.search(r'flag (\S+?)=.*Error while parsing string: (.*?) as tuple', message)
   if words:
     numbers = ', '.join(re.findall(r'(?<!\S)[-+.\d]+(?!\S)', words[2].strip('()')))
-    return f'{words[1]}={words[2]}: it must be a tuple, such as {words[1]}="({numbers or "1, 2"})"'
+    example = f', such as {words[1]}="({numbers})"' if numbers else ' of values with commas between them'
+    return f'{words[1]}={words[2]}: it must be a tuple{example}'
   unknown = re.search(r"unknown (?:variant|task) '([^']*)'.*?choose one of ([\w, -]+)", message)
   return message + suggest(unknown[1], unknown[2].split(', ')) if unknown else message

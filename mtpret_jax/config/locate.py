@@ -6,7 +6,6 @@ An installed package (`pip install .`) then works from any folder.
 import importlib.util
 import os
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
@@ -47,11 +46,13 @@ def locate(value: str) -> str:
 
 def load_config(argv: Sequence[str]) -> ConfigDict | None:
   """The config that the command line names, without the fields that it sets; None if it cannot be loaded."""
-  arguments = ' '.join(use_bundled_configs(argv))
-  named = re.search(r'(?<!\S)--?config[= ](\S+)', arguments)
+  arguments = use_bundled_configs(argv)
+  named = [argument.partition('=')[2] or following for argument, following in zip(arguments, [*arguments[1:], ''],
+                                                                                strict=True)
+           if argument.partition('=')[0] in ('--config', '-config')]
   if not named:
     return None
-  path, _, variant = named[1].partition(':')
+  path, _, variant = named[-1].partition(':')
   try:
     spec = importlib.util.spec_from_file_location('named_config', path)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]

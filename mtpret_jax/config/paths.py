@@ -76,7 +76,11 @@ def check_folder(field: str, folder: str) -> None:
   """Raises ConfigError if `folder` is not a folder and cannot become one, because a file is in the way, or if the
   libraries cannot use it."""
   check_path(field, folder, find_data_defect)
-  place = find_existing(folder)
+  try:
+    place = find_existing(folder)
+  except OSError as error:
+    raise ConfigError(f'{field}={show(folder)} cannot be used ({error.strerror}): choose another with '
+                      f'--config.{field}=<folder>') from error
   if not place.is_dir():
     raise ConfigError(f'{field}={show(folder)} cannot be created, because {place} is not a folder: choose another with '
                       f'--config.{field}=<folder>')

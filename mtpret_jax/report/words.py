@@ -36,8 +36,9 @@ MEANINGS = {
 FLAT = ('Where an interval has no width, every resample of the patients gives the same score. That does not mean that '
         'the score is certain.')
 TITLES = ('initial', 'pretrained', 'change')  # of a share of the labels
-THRESHOLD = ('Accuracy, sensitivity and specificity in this table are at a probability of 0.5; of findings that '
-             'exclude each other, the likeliest one is predicted.')
+MEANS = 'AUC, AP, sensitivity and specificity without the name of a finding are means over the findings. '
+THRESHOLD = ('Without a threshold beside them, sensitivity and specificity are at a probability of 0.5, or, where '
+             'findings exclude each other, those of the likeliest one.')
 INTERVAL = ('The 95 % interval says how much a score depends on which patients happen to be in the split: {patients} '
             'patients were drawn anew {resamples} times, with all their images, and 95 % of the scores lie in it.')
 
@@ -59,7 +60,7 @@ def explain_findings(result: Mapping[str, Any]) -> str:
   if result['task'] != 'classification' or 'sensitivity' not in scores:
     return ''
   named = any(name.startswith('sensitivity: ') for name in scores)
-  return ('Scores without the name of a finding are means over the findings. ' if named else '') + THRESHOLD
+  return (MEANS if named else '') + THRESHOLD
 
 
 def explain_interval(result: Mapping[str, Any]) -> str:

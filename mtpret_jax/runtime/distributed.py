@@ -155,8 +155,8 @@ def check_shared_folder(folder: str, field: str) -> None:
         raise ConfigError(f'{field}={folder!r} is not the same folder as on the first process: put it on storage that '
                           f'all hosts share')
       time.sleep(0.1)
-      with contextlib.suppress(FileNotFoundError):
-        os.listdir(folder)  # makes NFS refresh its cache
+      os.makedirs(folder, exist_ok=True)
+      os.listdir(folder)  # makes NFS refresh its cache
   try:
     run_on_all(find_marker)
   finally:

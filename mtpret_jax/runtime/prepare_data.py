@@ -104,7 +104,7 @@ def prepare_data(config: ConfigDict) -> None:
 def build_data(config: ConfigDict) -> None:
   check_archives([config])
   folder = config.data.archives or render_phantoms(config.data)
-  if not pathlib.Path(folder).expanduser().is_dir():
+  if config.data.archives and not pathlib.Path(folder).expanduser().is_dir():
     log.warning('data.archives=%r is not there: the run uses what is prepared in data.dir=%r', folder, config.data.dir)
   for name in config.data.datasets:
     is_fresh = not build.is_prepared(build.locate(name, config.data.dir, config.data.stored_size))
@@ -233,8 +233,10 @@ def check_archives(stages: Iterable[ConfigDict]) -> None:
 
 def check_unchanged(stages: Iterable[ConfigDict]) -> None:
   """Raises ConfigError if a dataset of the stages was prepared from other files than those in `data.archives`."""
-  for name, data in {name: stage.data for stage in stages for name in stage.data.datasets}.items():
-    path = build.locate(name, data.dir, data.stored_size)
+  used = {(name, stage.data.dir, stage.data.stored_size): stage.data
+          for stage in stages for name in stage.data.datasets}
+  for (name, *place), data in used.items():
+    path = build.locate(name, *place)
     if data.archives and build.is_prepared(path):
       with refuse_archive(name, data.archives, data.dir, data.stored_size):
         build.check_archive(name, data.archives, path)

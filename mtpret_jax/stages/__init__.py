@@ -181,7 +181,7 @@ def print_stages(config: ConfigDict, images_per_second: float | None = None) -> 
   for stage in stages.values():
     prepare_data.choose_datasets(stage)
   prepare_data.check_archives(stages.values())
-  prepare_data.check_unchanged(stages.values())
+  prepare_data.check_unchanged(stage for stage in stages.values() if not test_scores.is_finished(stage))
   for name, stage in stages.items():
     try:
       images = image_counts.count_images(stage)

@@ -31,7 +31,7 @@ with epy.lazy_imports():
 
 
 SOFT = (0.55, 0.85)  # Pham et al. 2021
-WRONG = 0.5  # a larger error of a probability is shown before the likeliest finding
+WRONG = 0.5  # error of a probability above which a finding contradicts its label
 HEAT = 0.6  # opacity of the place that raises a probability most
 
 # Labels
@@ -222,10 +222,11 @@ def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
 
 
 def draw_activation(axes: Any, about: About, labels: Row, prediction: Row) -> None:
-  """Grad-CAM of one finding, see `LinearHead.map_activation`: the one that contradicts its label most, or else the
-  likeliest one. Places that do not raise its probability stay clear."""
+  """Grad-CAM of one finding, see `LinearHead.map_activation`: of independent findings the one that contradicts its
+  label most, or else the likeliest one. Places that do not raise its probability stay clear."""
   score_T = np.asarray(prediction['score'], np.float64)
-  error_T = np.where(labels['label_mask'], np.abs(labels['present'] - score_T), 0) if labels else np.zeros(1)
+  error_T = (np.where(labels['label_mask'], np.abs(labels['present'] - score_T), 0)
+             if labels and about['relation'] == 'independent' else np.zeros(1))
   finding = int(np.argmax(error_T) if error_T.max() > WRONG else np.argmax(score_T))
   heat_hw = np.maximum(np.asarray(prediction['activation'], np.float32)[..., finding], 0)
   heat_hw /= max(float(heat_hw.max()), 1e-6)

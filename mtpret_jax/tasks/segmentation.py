@@ -190,7 +190,8 @@ def draw(axes: Any, about: About, labels: Row, prediction: Row) -> None:
   if labels:
     confusion_1TT = count_pixels(labels['mask'], prediction['mask'], len(about['mask']))[None]
     error, = segmentation.find_errors(about, {'confusion': confusion_1TT})
-    axes.set_xlabel(f'Dice {1 - error:.2f}; solid: true, dashed: predicted', fontsize=6)
+    dice = '' if np.isnan(error) else f'Dice {1 - error:.2f}; '
+    axes.set_xlabel(f'{dice}solid: true, dashed: predicted', fontsize=6)
   else:
     axes.legend(loc='lower right', fontsize=6)
 

@@ -14,7 +14,8 @@ CONFIG = ConfigDict({'tasks': ('knee',), 'crop': (0.5, 1.0), 'workdir': 'runs', 
   ('--config.tasks=scratch,muscle--', "('scratch', 'muscle--')"),
   ('--config.tasks=lung,', "('lung',)"),
   ('--config.tasks=(lung)', "('lung',)"),
-  ('--config.task.findings=pleural effusion,edema', "('pleural effusion', 'edema')")])
+  ('--config.task.findings=pleural effusion,edema', "('pleural effusion', 'edema')"),
+  ('--config.task.findings=mass & nodule,edema/effusion', "('mass & nodule', 'edema/effusion')")])
 def test_words_become_a_tuple(flag, quoted):
   field, _, _ = flag.partition('=')
   assert bare_words.quote_flag(flag, CONFIG) == f'{field}={quoted}'
@@ -26,6 +27,15 @@ def test_words_become_a_tuple(flag, quoted):
   "--config.task.findings=('opacity, left',)"])
 def test_all_else_is_left_as_it_is(flag):
   assert bare_words.quote_flag(flag, CONFIG) == flag
+
+
+@pytest.mark.parametrize('argv, quoted', [
+  (['--config.inits', 'scratch,md_moco', '--dry_run'], ["--config.inits=('scratch', 'md_moco')", '--dry_run']),
+  (['--config.inits=a,b', '--config.keep_checkpoints', '--dry_run'],
+   ["--config.inits=('a', 'b')", '--config.keep_checkpoints', '--dry_run'])])
+def test_a_value_may_follow_its_flag(argv, quoted):
+  config = '--config=configs/table.py:smoke'
+  assert bare_words.quote_words(['main', config, *argv]) == ['main', config, *quoted]
 
 
 def test_the_type_of_the_field_comes_from_the_config_file():

@@ -22,11 +22,12 @@ def test_a_value_that_is_no_number_is_said_in_words(message, shown):
   assert flag_errors.add_suggestion(message) == f'--config.steps=abc: it must be {shown}'
 
 
-@pytest.mark.parametrize('value, shown', [('(0.6 1.0)', '(0.6, 1.0)'), ('1 / 2', '(1, 2)')])
+@pytest.mark.parametrize('value, shown', [
+  ('(0.6 1.0)', ', such as --config.range="(0.6, 1.0)"'), ('a "b"', ' of values with commas between them')])
 def test_what_is_no_tuple_is_shown_as_one(value, shown):
   message = flag_errors.add_suggestion(f'flag --config.range={value}: Error while parsing string: {value} as tuple. If '
                                        'you intended to pass the argument as a single element, use quotes')
-  assert message == f'--config.range={value}: it must be a tuple, such as --config.range="{shown}"'
+  assert message == f'--config.range={value}: it must be a tuple{shown}'
 
 
 @pytest.mark.parametrize('has_config', [False, True])

@@ -204,8 +204,8 @@ def test_a_table_that_has_not_ended_is_no_unknown_folder(files, finished, tmp_pa
   assert f'a table that has no cells.csv yet (finished cells: {finished}). The table writes it at its end' in line
 
 
-def test_the_largest_mistakes_are_those_on_the_wrong_side_of_one_half():
-  about = {'findings': ['mass', 'cast']}
+def test_the_list_of_mistakes_has_only_images_that_are_predicted_wrongly():
+  about = {'findings': ['mass', 'cast'], 'relation': 'independent'}
   rows = {'image_id': np.array(['a', 'b', 'c']), 'patient': np.array(['p', 'q', 'r']),
           'present': np.array([[1, 0], [0, 0], [1, 1]]),
           'label_mask': np.array([[True, True], [True, True], [True, False]]),
@@ -213,3 +213,8 @@ def test_the_largest_mistakes_are_those_on_the_wrong_side_of_one_half():
   table, = make_mistakes(about, rows)
   assert [row[:4] for row in table.rows] == [('a', 'p', 'cast', 'not there'), ('c', 'r', 'mass', 'there')]
   assert not make_mistakes(about, {name: values[1:2] for name, values in rows.items()})
+  grades = {'findings': ['0', '1', '2'], 'relation': 'ordinal'}
+  rows |= {'present': np.eye(3), 'label_mask': np.full((3, 3), True),
+           'score': np.array([[0.4, 0.3, 0.3], [0.5, 0.4, 0.1], [0.0, 0.0, 1.0]])}
+  table, = make_mistakes(grades, rows)
+  assert [row[0] for row in table.rows] == ['b']  # the first grade of image a is the likeliest, below one half

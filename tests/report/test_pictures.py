@@ -101,6 +101,13 @@ def test_the_heat_is_of_the_finding_that_is_wrong_or_else_of_the_likeliest(label
   np.testing.assert_allclose(axes.images[1].get_alpha(), 0.6 * heat)  # elsewhere the image stays clear
 
 
+def test_of_grades_the_heat_is_that_of_the_likeliest(axes):
+  labels = {'present': np.array([0.0, 1.0]), 'label_mask': np.array([True, True])}
+  KINDS['classification'].draw_activation(axes, {**ABOUT, 'relation': 'ordinal'}, labels,
+                                          make_example('a', np.ones((2, 2, 2)))['prediction'])
+  assert axes.get_xlabel() == 'Grad-CAM: mass'
+
+
 def test_where_nothing_raises_the_probability_the_image_stays_clear(axes):
   KINDS['classification'].draw_activation(axes, ABOUT, {}, make_example('a', np.full((2, 2, 2), -1.0))['prediction'])
   assert not axes.images[1].get_alpha().any() and axes.get_xlabel() == 'Grad-CAM: mass (no place raises it)'

@@ -49,7 +49,7 @@ def test_the_scores_at_the_operating_points_are_a_table_of_their_own():
 def test_what_the_scores_of_findings_stand_for_is_said():
   rows = make_rows('independent')
   several = describe_result(score(METRICS['classification'], ABOUT['independent'], rows, resamples=5))
-  assert 'without the name of a finding are means over the findings. Accuracy, sensitivity' in several
+  assert 'without the name of a finding are means over the findings. Without a threshold' in several
   assert 'means over the findings' not in describe_result(
     score(METRICS['segmentation'], ABOUT['mask'], make_rows('mask'), resamples=5))
 

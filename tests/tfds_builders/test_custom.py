@@ -291,6 +291,20 @@ def test_a_path_that_fits_two_images_fits_none(tmp_path):
   assert ('A/B', 'row without image: line 2') in {(reject.image_id, reject.reason) for reject in rejects}
 
 
+@pytest.mark.parametrize('name', ['scan.L', '1.2.840.1', 'Dr.Smith', 'a%20b'])
+def test_a_name_may_lack_its_ending(name, tmp_path):
+  there = f'{name.replace("%20", " ")}.png'
+  entries, rejects, _, _ = read(write_table(tmp_path, f'image,patient\n{name},p\n', [there]))
+  assert [entry.path.name for entry in entries.values()] == [there] and not rejects
+
+
+def test_a_name_with_its_ending_comes_before_one_without(tmp_path):
+  root = write_table(tmp_path, 'image,patient\n1,p\n1.png,q\n2,r\n', ['1.png', '2.png', '2.jpg'])
+  entries, rejects, _, _ = read(root)
+  assert {key: entry.patient for key, entry in entries.items()} == {'1': 'q'}
+  assert {reject.reason for reject in rejects} >= {'row without image: line 2', 'row without image: line 4'}
+
+
 def test_images_that_differ_in_their_ending_only_share_neither_id_nor_mask(tmp_path):
   names = ['1.png', '1.jpg', '2.v1.png', '2.v2.png', 'scan.7/IM1', 'scan.7/IM2', '1.2.840.1', '1.2.840.2', '3.png']
   root = write_table(tmp_path, 'image,patient\n' + ''.join(f'{name},p\n' for name in names), names)

@@ -122,8 +122,8 @@ def drop_duplicates(
   for entry in entries:
     kept = first.setdefault(entry.image_id, entry)
     if kept is not entry:
-      differ = 'with other labels' if (kept.fields, kept.patient) != (entry.fields, entry.patient) else ''
-      duplicates.append(reject(entry, root, f'duplicate image_id {differ}'.strip()))
+      is_copy = all(getattr(kept, name) == getattr(entry, name) for name in ('patient', 'fields', 'official_split'))
+      duplicates.append(reject(entry, root, f'duplicate image_id{"" if is_copy else " with other values"}'))
   return list(first.values()), duplicates
 
 

@@ -79,12 +79,16 @@ def place_names(table: tables.Table, column: str, names: Sequence[str]) -> dict[
                          f'only: write a class always alike')
   if not 2 <= len(names) <= MAX_CLASSES:
     raise InvalidDataset(f'{table.path}: {column} has {len(names)} different classes: it must have 2 to {MAX_CLASSES}')
-  counts = collections.Counter(row[column] for _, row in table.rows)
-  for name in names:
-    near = find_near(name, [other for other in names if counts[other] > 1])
-    if counts[name] == 1 and near:
-      log.warning('%s: the class %s has one image: is it %s?', table.path, quote(name), quote(near))
   return {name: place for place, name in enumerate(names)}
+
+
+def warn_of_typos(table: tables.Table, classes: Classes) -> None:
+  """Warns of a class with one image whose name is like that of another class."""
+  counts = collections.Counter(row[classes.column] for _, row in table.rows)
+  for name in classes.place:
+    near = find_near(name, [other for other in classes.place if counts[other] > 1])
+    if classes.relation == 'exclusive' and counts[name] == 1 and near:
+      log.warning('%s: the class %s has one image: is it %s?', table.path, quote(name), quote(near))
 
 
 def place_steps(table: tables.Table, column: str, title: str, cells: Mapping[str, int]) -> dict[str, int]:

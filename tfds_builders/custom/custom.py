@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 
 from tfds_builders.common import archives, dataset, label_columns, masks, plain_text, records, tables
 from tfds_builders.custom.box_file import Boxes, check_boxes, load_boxes, read_boxes
-from tfds_builders.custom.classes import COLUMN, read_classes
-from tfds_builders.custom.file_names import clean_path, match_masks, match_names, name_images, stem
+from tfds_builders.custom.classes import COLUMN, read_classes, warn_of_typos
+from tfds_builders.custom.file_names import clean_path, fold, match_masks, match_names, name_images, stem
 from tfds_builders.custom.labels import (
   COLUMNS,
   TABLE,
@@ -208,8 +208,8 @@ def describe_no_match(root: pathlib.Path, pictures: Sequence[str], table: tables
   folder = root / 'images'
   if not pictures:
     return f'{folder} has no image: put the images there, and keep {TABLE} beside that folder'
-  line, row = table.rows[0]
-  other_ending = next((name for name in pictures if stem(name) == stem(clean_path(row['image']))), None)
+  line, row = next(((line, row) for line, row in table.rows if not tables.is_missing(row['image'])), table.rows[0])
+  other_ending = next((name for name in pictures if fold(stem(name)) == fold(stem(clean_path(row['image'])))), None)
   remedy = (f'write the ending that the file has, {plain_text.escape(other_ending)}' if other_ending else
             f'it must be a path below that folder, such as {plain_text.escape(min(pictures))}')
   return (f'{table.path} line {line}: no image of {folder} is called {quote(row["image"])}, and no other row names one '
@@ -251,6 +251,8 @@ def read_contents(
   ids, patients = name_images(in_table), merge_patients([row['patient'] for _, row in table.rows])
   mask_of, rejects = match_masks([path for path in files if path.startswith('masks/')], ids)
   one_of, uncertain = read_classes(table), has_uncertain(root)
+  if one_of:
+    warn_of_typos(table, one_of)
   drawn = read_boxes(root, pictures, box_classes) if box_classes else Boxes({}, set(), [], {})
   entries = []
   for line, row in table.rows:

@@ -42,15 +42,23 @@ def match_names(names: Iterable[str], pictures: Collection[str]) -> dict[str, st
       for key, groups in zip(keys, finders, strict=True):
         if len(groups.get(key, ())) == 1:
           return groups[key][0]
-    same = by_stem.get(fold(path), ()) if stem(path) == path else ()
-    return same[0] if len(same) == 1 else None
+    return None
 
-  found = {name: find(path) for name, path in cleaned.items()}
-  folders = list_common_folders(cleaned.values()) if not any(found.values()) else []
-  for folder in folders:
-    within = {name: find(path.removeprefix(folder)) for name, path in cleaned.items()}
-    found = max(found, within, key=lambda matches: sum(map(bool, matches.values())))
-  return {name: picture for name, picture in found.items() if picture}
+  def find_by_stem(path: str) -> str | None:
+    groups = (by_stem.get(fold(spelling), ()) for spelling in (path, urllib.parse.unquote(path)))
+    return next((same[0] for same in groups if len(same) == 1), None)
+
+  def find_all(folder: str) -> dict[str, str]:
+    paths = {name: path.removeprefix(folder) for name, path in cleaned.items()}
+    whole = {name: picture for name, path in paths.items() if (picture := find(path))}
+    taken = set(whole.values())  # a name with an ending comes before one without
+    return whole | {name: picture for name, path in paths.items() if name not in whole
+                    and (picture := find_by_stem(path)) and picture not in taken}
+
+  found = find_all('')
+  for folder in list_common_folders(cleaned.values()) if not found else []:
+    found = max(found, find_all(folder), key=len)
+  return found
 
 
 def fold(path: str) -> str:

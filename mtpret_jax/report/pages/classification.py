@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mtpret_jax.evaluation.metrics.threshold_metrics import list_scored_findings
+from mtpret_jax.evaluation.metrics.threshold_metrics import list_scored_findings, predict_labels
 from mtpret_jax.report.blocks import Block, Plot, Plots, Section, Table, Words, shade
 from mtpret_jax.report.pages.points import Points, describe_rule, make_point_blocks, read_points
 from mtpret_jax.report.plots.findings import Finding, draw_calibration, draw_precision_recall, draw_roc
@@ -132,9 +132,10 @@ def make_calibrations(plots: Sequence[Plot]) -> Iterator[Block]:
 
 
 def make_mistakes(about: Mapping[str, Any], rows: Mapping[str, np.ndarray]) -> list[Block]:
-  """The images whose probability is farthest from their label, if any is on the wrong side of one half."""
-  error_NT = np.where(rows['label_mask'], np.abs(rows['present'] - rows['score']), -1)
-  worst_N = [at for at in np.argsort(-error_NT.max(1), kind='stable')[:MISTAKES] if error_NT[at].max() > HALF]
+  """The images whose probability is farthest from their label, of those that are predicted wrongly."""
+  is_wrong_NT = rows['label_mask'] & (predict_labels(about, rows['score']) != (rows['present'] > 0))
+  error_NT = np.where(is_wrong_NT, np.abs(rows['present'] - rows['score']), -1)
+  worst_N = [at for at in np.argsort(-error_NT.max(1), kind='stable')[:MISTAKES] if is_wrong_NT[at].any()]
   lines = []
   for at in worst_N:
     t = int(error_NT[at].argmax())
