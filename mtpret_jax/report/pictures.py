@@ -15,7 +15,7 @@ TITLES = {WORST: 'Worst cases', BEST: 'Best cases'}
 ORDERS = {WORST: 'largest errors, the largest first', BEST: 'smallest errors, the smallest first'}
 COLUMNS = 4
 HEAT = ('Below each: Grad-CAM of the finding that contradicts its label most, or else of the likeliest one. The '
-        'brighter a place, the more it raises the probability, on the {} x {} places of the last feature map.')
+        'redder a place, the more it raises the probability, on the {} x {} places of the last feature map.')
 
 Example = Mapping[str, Any]
 
