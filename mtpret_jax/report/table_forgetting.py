@@ -54,15 +54,20 @@ def measure_forgetting(cells: Iterable[Cell]) -> list[Forgetting]:
           for key, seeds in values.items()]
 
 
+def tabulate_forgetting(rows: Sequence[Forgetting]) -> list[tuple[str, ...]]:
+  """A header and a row for each share of the labels and initialisation: what each task lost until the last round."""
+  tasks = list(dict.fromkeys(row.task for row in rows))
+  last = {(row.fraction, row.init, row.task): row for row in sorted(rows, key=lambda row: row.round)}
+  table: list[tuple[str, ...]] = [('labels', 'init', *tasks)]
+  for fraction, init in sorted(dict.fromkeys((row.fraction, row.init) for row in rows), key=lambda key: key[0]):
+    table.append((f'{100 * fraction:g} %', init, *(describe_loss(last[key].forgetting if key in last else None)
+                                                   for key in ((fraction, init, task) for task in tasks))))
+  return table
+
+
 def describe_forgetting(rows: Sequence[Forgetting]) -> list[str]:
   """Lines with the forgetting of each task after the last round; [] without runs of stage 2."""
   if not rows:
     return []
-  tasks = list(dict.fromkeys(row.task for row in rows))
-  last = {(row.fraction, row.init, row.task): row for row in sorted(rows, key=lambda row: row.round)}
-  table = [('labels', 'init', *tasks)]
-  for fraction, init in sorted(dict.fromkeys((row.fraction, row.init) for row in rows), key=lambda key: key[0]):
-    table.append((f'{100 * fraction:g} %', init, *(describe_loss(last[key].forgetting if key in last else None)
-                                                   for key in ((fraction, init, task) for task in tasks))))
   return ['What stage 2 forgot or gained: the last validation score of a task against its best earlier one, mean over '
-          'seeds. forgetting.csv has every round.', *align(table)]
+          'seeds. forgetting.csv has every round.', *align(tabulate_forgetting(rows))]

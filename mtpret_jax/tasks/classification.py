@@ -230,8 +230,8 @@ def draw_activation(axes: Any, about: About, labels: Row, prediction: Row) -> No
   finding = int(np.argmax(error_T) if error_T.max() > WRONG else np.argmax(score_T))
   heat_hw = np.maximum(np.asarray(prediction['activation'], np.float32)[..., finding], 0)
   heat_hw /= max(float(heat_hw.max()), 1e-6)
-  axes.imshow(heat_hw, cmap='autumn_r', vmin=0, vmax=1, alpha=HEAT * heat_hw, extent=(0, 1, 1, 0), interpolation='bilinear',
-              aspect=axes.get_aspect())
+  axes.imshow(heat_hw, cmap='autumn_r', vmin=0, vmax=1, alpha=HEAT * heat_hw, extent=(0, 1, 1, 0),
+              interpolation='bilinear', aspect=axes.get_aspect())
   axes.set_xlabel(f'Grad-CAM: {about["findings"][finding]}{"" if heat_hw.any() else " (no place raises it)"}',
                   fontsize=7)
 

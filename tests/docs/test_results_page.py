@@ -1,10 +1,13 @@
 """docs/results.md has the tables of results/, and workdirs of a table can be added to them."""
 
+import shutil
+
 import pytest
 
 from docs import make_results
 from mtpret_jax.report import table
 from mtpret_jax.report.table_cells import Score, read_rows, write_csv
+from mtpret_jax.report.table_forgetting import Forgetting
 from mtpret_jax.report.table_summary import Summary
 from tests.support.made_up_table import finish_cell, make_cells, make_config
 
@@ -57,6 +60,19 @@ def test_an_exported_table_is_on_the_page_with_command_commit_and_seeds(workdir,
   assert 'excludes 0: ' in page and ' of 4.' in page and '* Better than scratch: ' in page
   assert (results / 'phantoms.csv').read_bytes() == (workdir / 'cells.csv').read_bytes()
   assert (results / 'phantoms_differences.csv').read_bytes() == (workdir / 'differences.csv').read_bytes()
+
+
+def test_what_stage_2_forgot_is_on_the_page_and_adds_up(workdir, results, tmp_path):
+  other = tmp_path / 'other'
+  shutil.copytree(workdir, other)
+  for folder, init, value in ((workdir, 'muscle--', 0.25), (other, 'mtpret', -0.125)):
+    (folder / 'forgetting.csv').write_text(write_csv(Forgetting._fields, [
+      Forgetting(init, 1.0, 'two', number, 2, value * number, None) for number in (1, 2)]))
+    make_results.export(folder, 'phantoms', **GIVEN)
+  page = make_results.make_page(PAGE)
+  assert '| 100 % | muscle-- | forgot 0.500 |' in page and '| 100 % | mtpret | improved by 0.250 |' in page
+  assert '[phantoms_forgetting.csv](../results/phantoms_forgetting.csv)' in page
+  assert len(read_rows(results / 'phantoms_forgetting.csv', Forgetting)) == 4
 
 
 def test_cells_of_several_workdirs_add_up(workdir, results, tmp_path):
