@@ -36,7 +36,8 @@ TABLES = {
                            'Ten other seeds, with the smallest share of the labels: 36 to 58 images for pneumonia, '
                            '25 to 43 for germ, 82 knees. Their number was fixed before the first run. Stage 1 is '
                            'another run with the same settings and seed. A pretrained trunk learns at a tenth of the '
-                           'head\'s rate, for knees at the full rate.'),
+                           'head\'s rate, for knees at the full rate. `moco` has the same stage 1, with as many steps, '
+                           'on the 4,100 chest radiographs alone; knees were not run.'),
   'real_small_paper': ('Small real radiographs, MUSCLE\'s split rule', 'The split rule is `paper`, which is inferred '
                        'from MUSCLE\'s printed numbers: images of one patient may be in training and test.'),
   'phantoms': ('Phantoms', 'Simulated radiographs whose exposures vary between datasets. They are not patients, and '
