@@ -124,13 +124,14 @@ def judge_command(rng: np.random.Generator, arguments: Sequence[str], kind: str,
 
 
 def judge_accepted(rng: np.random.Generator, config: ConfigDict) -> None:
-  """An accepted config can be saved and built."""
+  """An accepted config can be saved and built, and its workdir can be made."""
   stages = list(config.stages.values()) if config.objective == 'recipe' else [config]
   for stage in stages:
     text = json.dumps(stage.to_dict(), allow_nan=False)
     judge.demand(set(json.loads(text)) == set(stage), f'written as {text[:300]}')
     judge.demand(find_unprintable(stage) is None, f'unprintable: {find_unprintable(stage)!r:.300}')
-    judge.demand(config.objective == 'evaluate' or os.path.isdir(stage.workdir), f'no workdir {stage.workdir}')
+    if config.objective != 'evaluate':
+      os.makedirs(stage.workdir, exist_ok=True)
   if config.objective != 'evaluate':
     build(rng, stages[rng.integers(len(stages))])
 
