@@ -41,10 +41,11 @@ def quote_flag(argument: str, config: ConfigDict | None) -> str:
 
 
 def find_words(argument: str) -> tuple[str, tuple[str, ...]] | None:
-  """(field, words) of a flag whose value is one or several words, separated by commas; None for any other, such as
-  numbers."""
+  """(field, words) of a flag whose value is words with commas between them, or one in parentheses or with a space; None
+  for any other, such as one word or numbers."""
   flag = FLAG.fullmatch(argument)
-  if not flag or not WORDS.fullmatch(flag[2]) or is_literal(flag[2]):
+  # One word alone needs no quotes, and this spares loading the config for it.
+  if not flag or not re.search('[,( ]', flag[2]) or not WORDS.fullmatch(flag[2]) or is_literal(flag[2]):
     return None
   words = tuple(filter(None, map(str.strip, flag[2].strip('()').split(','))))
   return None if all(map(is_literal, ' '.join(words).split())) else (flag[1], words)

@@ -39,27 +39,31 @@ def compare_group(group: Iterable[Finished], resamples: int) -> Iterator[tuple[s
   for cell, results in group:
     by_init.setdefault(cell.init, {})[cell.seed] = cell, results
   baseline = next((runs for init, runs in by_init.items() if is_baseline(init)), {})
-  scored = {seed: read_scores(*run, resamples) for seed, run in baseline.items()}
+  scored = {seed: read_cell(*run, resamples) for seed, run in baseline.items()}
   for init, runs in by_init.items():
     seeds = sorted(runs.keys() & scored.keys())
     if is_baseline(init) or not seeds:
       continue
     cell, results = runs[seeds[0]]
-    own = [read_scores(*runs[seed], resamples) for seed in seeds]
+    own = [read_cell(*runs[seed], resamples) for seed in seeds]
     yield init, compute_difference(own, [scored[seed] for seed in seeds], sign=results['tasks'][cell.task]['sign'])
 
 
-def read_scores(cell: Cell, results: Mapping[str, Any], resamples: int) -> ResampledScore:
-  """The score of a cell and of its resamples, from `predictions_<task>.csv`.
+def read_cell(cell: Cell, results: Mapping[str, Any], resamples: int) -> ResampledScore:
+  return read_scores(cell.config.workdir, cell.task, results, resamples)
+
+
+def read_scores(workdir: str, task: str, results: Mapping[str, Any], resamples: int) -> ResampledScore:
+  """The score of a run of stage 3 and of its resamples, from `predictions_<task>.csv`.
 
   Raises:
     ConfigError: the predictions cannot be read.
   """
-  path = predictions_path(pathlib.Path(cell.config.workdir), cell.task)
-  kind, about = find_kind(results['tasks'][cell.task]['task']).metrics, results['about'][cell.task]
+  path = predictions_path(pathlib.Path(workdir), task)
+  kind, about = find_kind(results['tasks'][task]['task']).metrics, results['about'][task]
   try:
     rows = metrics.read_predictions(path, kind, about)
   except (OSError, ValueError) as error:
-    raise ConfigError(f'{path} is damaged ({error}): delete scores.json in {cell.config.workdir} and run the same '
+    raise ConfigError(f'{path} is damaged ({error}): delete scores.json in {workdir} and run the same '
                       f'command, which scores this cell again') from error
-  return resample_score(cell.config.workdir, kind, about, rows, resamples=resamples)
+  return resample_score(workdir, kind, about, rows, resamples=resamples)

@@ -23,6 +23,7 @@ def test_words_become_a_tuple(flag, quoted):
 
 @pytest.mark.parametrize('flag', [
   '--config=a,b', '--config.workdir=a,b', '--config.absent=a,b', "--config.tasks=('a','b')", '--config.tasks=("a",)',
+  '--config.tasks=lung',
   '--config.crop=0.5,1', '--config.crop=(0.6 1.0)', '--config.crop=1', '--config.tasks=', '--config.tasks=()',
   "--config.task.findings=('opacity, left',)"])
 def test_all_else_is_left_as_it_is(flag):
